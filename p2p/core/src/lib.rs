@@ -1,0 +1,1 @@
+//! Sans-IO swarm: download, upload, piece picking, back-to-source, simulator

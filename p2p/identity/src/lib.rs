@@ -1,0 +1,1 @@
+//! Cluster CA, role certificates, mutual TLS and piece-list signatures

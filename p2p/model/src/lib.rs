@@ -1,0 +1,30 @@
+//! Leaf types of Hawker: what a blob, a piece, a task and a host *are*.
+//!
+//! No async, no I/O, no clock. Everything else imports this crate; it imports nothing of ours.
+//!
+//! * [`Digest`], [`TaskId`]: what is moved.
+//! * [`Geometry`], [`PieceIndex`], [`PieceSet`]: how it is cut.
+//! * [`ChainState`], [`Chain`], [`check_piece`]: how one piece is proven alone (SHA-256 midstates).
+//! * [`SignedStates`], [`PieceList`]: how the chain values travel before they are proven.
+//! * [`HostId`], [`Role`]: who takes part.
+//! * [`Reference`], [`Repository`], [`RegistryHost`]: how images are named.
+
+mod chain;
+mod digest;
+mod geometry;
+mod host;
+mod piece;
+mod piece_list;
+mod piece_set;
+mod reference;
+mod task;
+
+pub use chain::{Chain, ChainState, PieceMismatch, check_piece};
+pub use digest::{Digest, DigestError};
+pub use geometry::{Geometry, GeometryError, MAX_PIECE_LEN, MIN_PIECE_LEN};
+pub use host::{HostId, HostIdError, Role, RoleError};
+pub use piece::PieceIndex;
+pub use piece_list::{ListError, MAX_STATES_PER_BATCH, PieceList, SignedStates};
+pub use piece_set::{PieceSet, PieceSetError};
+pub use reference::{Reference, ReferenceError, RegistryHost, Repository, Target};
+pub use task::{TaskId, TaskIdError, UrlTask};

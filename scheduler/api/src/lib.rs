@@ -1,0 +1,1 @@
+//! Protocol between hosts and schedulers

@@ -1,0 +1,1 @@
+//! Sans-IO scheduler: swarms, seed choice, liveness

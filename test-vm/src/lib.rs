@@ -1,0 +1,1 @@
+//! The testbed: hosts as network namespaces, real daemons, end-to-end cases, benchmarks
