@@ -1,0 +1,99 @@
+//! What the swarm asks of its shell.
+
+use hawker_model::{Geometry, HostId, PieceIndex, TaskId};
+
+use crate::{Envelope, Source};
+
+/// Something the shell is to do. A failure comes back as an input.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Connect to `host`, or say that it is connected already: `handle_connected` or
+    /// `handle_dial_failed`.
+    Dial { host: HostId },
+    /// Nobody needs the connection any more.
+    HangUp { host: HostId, reason: &'static str },
+    /// Send a message that carries no piece.
+    Send { host: HostId, envelope: Envelope },
+    /// Read the piece from the store and send it: `handle_uploaded` once it is on the wire (or
+    /// failed), which frees the slot.
+    Upload {
+        host: HostId,
+        task: TaskId,
+        piece: PieceIndex,
+    },
+    /// Check a received piece (`check_piece` with the list's values) and write it:
+    /// `handle_stored`, `handle_rejected` or `handle_store_failed`. The swarm does not hold the
+    /// bytes; the shell does since it handed over the `Piece` message.
+    Store {
+        task: TaskId,
+        piece: PieceIndex,
+        from: HostId,
+    },
+    /// The geometry is known: create the blob's file. No answer; `Store` may follow at once.
+    Create { task: TaskId, geometry: Geometry },
+    /// Ask the origin for pieces `first..end` (all from `first` on, when the geometry is unknown or
+    /// `end` is `None`), in order. `handle_origin_head` first, where the geometry was unknown;
+    /// then `handle_origin_stored` per piece, and `handle_origin_done` at the end or failure. At
+    /// most one fetch per task runs; a new one replaces it.
+    FetchOrigin {
+        task: TaskId,
+        source: Source,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+    },
+    /// Stop the task's fetch from the origin.
+    CancelOrigin { task: TaskId },
+    /// Ask the scheduler for parents: also when those it gave are exhausted.
+    Lookup { task: TaskId },
+    /// Tell the scheduler how the task stands here, so that others are sent to us.
+    Announce {
+        task: TaskId,
+        pieces: u32,
+        complete: bool,
+    },
+    /// Tell the scheduler that we no longer serve the task.
+    Withdraw { task: TaskId },
+    /// Tell the scheduler about a peer that sent what does not check.
+    Report {
+        task: TaskId,
+        host: HostId,
+        reason: Misbehaviour,
+    },
+    /// Every piece of the task is stored and checked, so its digest is proven.
+    Complete { task: TaskId },
+    /// The task cannot be had. Readers get the reason; the next `handle_open` starts afresh.
+    Failed { task: TaskId, reason: TaskFailure },
+    /// What is stored of the task was checked against a list that proved false: delete it all.
+    /// Followed by `FetchOrigin` or `Failed`.
+    Discard { task: TaskId },
+}
+
+/// What a peer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misbehaviour {
+    /// A piece that does not match its chain value, while another source's copy does.
+    CorruptPiece,
+    /// A list with a bad signature, or one that contradicts the task's digest or proven values.
+    FalseList,
+    /// Requests answered with nothing.
+    Stalled,
+    /// Messages that do not fit the protocol.
+    Protocol,
+}
+
+/// Why a task failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TaskFailure {
+    #[error("no peer has it and no origin is known")]
+    NoSource,
+    #[error("the origin denied access: {0}")]
+    Denied(String),
+    #[error("the origin does not have it: {0}")]
+    NotFound(String),
+    #[error("the origin failed: {0}")]
+    Origin(String),
+    #[error("the origin's bytes do not have the digest asked for: {0}")]
+    WrongDigest(String),
+    #[error("the blob store failed: {0}")]
+    Store(String),
+}

@@ -1,0 +1,64 @@
+//! What peers say to each other about tasks. The byte form is the transport's (`p2p/docs/wire.md`).
+
+use bytes::Bytes;
+use hawker_model::{Geometry, PieceIndex, PieceSet, SignedStates, TaskId};
+
+use crate::Source;
+
+/// One message about one task. Either side of a connection may send any of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// "I take part in this task: tell me what you have." Answered with the other's own `Join`
+    /// (once), `Head`, `List` and `Have`, or with `Refuse`. A seed that does not know the task
+    /// starts to fetch it when `source` says where from.
+    Join { source: Option<Source> },
+    /// How the task is cut. Precedes every message that names a piece.
+    Head { geometry: Geometry },
+    /// Everything the sender has.
+    Have { pieces: PieceSet },
+    /// What the sender has got since.
+    Gained { pieces: Vec<PieceIndex> },
+    /// Signed chain values, in order.
+    List { batch: SignedStates },
+    /// Asks for one piece. Answered with `Piece` or `Refuse`, in any order.
+    Request { piece: PieceIndex },
+    /// Asks for `credit` pieces of the *sender's* choice: it sends those it has sent least often
+    /// first, so that each piece leaves a seed once before one leaves it twice. The number replaces
+    /// the one of the last such message; each piece so sent takes one off.
+    RequestAny { credit: u16 },
+    /// Takes a request back. The piece may still come.
+    Cancel { piece: PieceIndex },
+    /// A piece's bytes, exactly as many as the geometry says.
+    Piece { piece: PieceIndex, data: Bytes },
+    /// No.
+    Refuse {
+        piece: Option<PieceIndex>,
+        reason: Refusal,
+    },
+    /// "Forget me in this task": complete, given up or evicted.
+    Leave,
+}
+
+/// Why a peer is refused something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too many requests wait already; ask again later or elsewhere.
+    Busy,
+    /// The piece is not here.
+    Missing,
+    /// The origin refused this credential (401, 403), or none was given where one is needed.
+    Denied,
+    /// The origin does not have it (404), or gave something that cannot be shared.
+    NotFound,
+    /// The origin cannot be reached or fails.
+    OriginFailed,
+    /// The task is not known here and no source was given.
+    UnknownTask,
+}
+
+/// Names a message's task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    pub task: TaskId,
+    pub message: Message,
+}
