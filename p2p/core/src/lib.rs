@@ -1,11 +1,22 @@
 //! The swarm of one node as a state machine: what to ask of whom, what to send to whom, when to go
 //! to the origin. No socket, file, clock, task, lock or global rng: `now` and the rng's seed are
 //! arguments, inputs are `handle_*`, outputs are `poll_*`.
+//!
+//! The shell (`hawker-p2p`, or the simulator) owns the connections, the store and the clients of
+//! origin and scheduler. It feeds a [`Swarm`] and performs its [`Action`]s.
 
 mod action;
+mod config;
 mod message;
+mod opening;
 mod source;
+mod status;
+mod swarm;
 
 pub use action::{Action, Misbehaviour, TaskFailure};
+pub use config::SwarmConfig;
 pub use message::{Envelope, Message, Refusal};
+pub use opening::{Duty, Opening, Parent, Stored, Want};
 pub use source::{Secret, Source};
+pub use status::{Received, TaskStatus};
+pub use swarm::Swarm;

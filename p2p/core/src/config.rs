@@ -1,0 +1,80 @@
+//! What a node's swarm may be told: limits and deadlines.
+
+use std::time::Duration;
+
+use hawker_model::{HostId, Role};
+
+/// Settings of a [`crate::Swarm`]. [`SwarmConfig::new`] gives the defaults that `docs/swarm.md` and
+/// the simulator stand for.
+#[derive(Clone, Debug)]
+pub struct SwarmConfig {
+    /// Who we are.
+    pub host: HostId,
+    /// A seed goes to the origin for others; a node only for itself.
+    pub role: Role,
+    /// How many peers of one task a node connects to by itself.
+    pub max_neighbours: usize,
+    /// How many peers of one task are accepted, our own choice included.
+    pub max_children: usize,
+    /// Pieces being sent at once, over all tasks.
+    pub upload_slots: usize,
+    /// Of those, to one host.
+    pub upload_slots_per_host: usize,
+    /// Requests of one host that may wait for a slot; more are refused as busy.
+    pub upload_queue: usize,
+    /// Requests in flight to one neighbour, at most.
+    pub max_requests_per_neighbour: usize,
+    /// Bytes in flight per task, at most (but always two pieces per neighbour).
+    pub max_bytes_in_flight: u64,
+    /// How long the queue at a neighbour should last: what hides the latency of requests.
+    pub queue_time: Duration,
+    /// Least time between two `Gained` messages to one neighbour.
+    pub gained_interval: Duration,
+    /// A lookup without an answer counts as "no scheduler" after this.
+    pub lookup_deadline: Duration,
+    /// Without any piece for so long after the start, a node goes to the origin.
+    pub first_piece_deadline: Duration,
+    /// Without a new piece for so long, a node goes to the origin; longer for large pieces.
+    pub progress_deadline: Duration,
+    /// A seed that is asked for a task looks for so long whether peers know it already.
+    pub seed_grace: Duration,
+    /// A request without an answer for so long is made elsewhere as well.
+    pub request_timeout: Duration,
+    /// A neighbour that owes pieces and gives none for so long is dropped.
+    pub stall_timeout: Duration,
+    /// With neither peers nor origin a task fails after this.
+    pub give_up: Duration,
+    /// How long a host that sent corrupt pieces is shut out.
+    pub quarantine: Duration,
+    /// A connection without a common task is given up after this.
+    pub idle_connection: Duration,
+}
+
+impl SwarmConfig {
+    /// The defaults for a host.
+    pub fn new(host: HostId, role: Role) -> Self {
+        let seed = role == Role::Seed;
+        Self {
+            host,
+            role,
+            max_neighbours: 8,
+            max_children: if seed { 64 } else { 24 },
+            upload_slots: if seed { 16 } else { 8 },
+            upload_slots_per_host: 4,
+            upload_queue: 64,
+            max_requests_per_neighbour: 32,
+            max_bytes_in_flight: 64 << 20,
+            queue_time: Duration::from_millis(200),
+            gained_interval: Duration::from_millis(20),
+            lookup_deadline: Duration::from_millis(500),
+            first_piece_deadline: Duration::from_secs(2),
+            progress_deadline: Duration::from_secs(3),
+            seed_grace: Duration::from_millis(10),
+            request_timeout: Duration::from_secs(2),
+            stall_timeout: Duration::from_secs(5),
+            give_up: Duration::from_secs(15),
+            quarantine: Duration::from_secs(600),
+            idle_connection: Duration::from_secs(60),
+        }
+    }
+}
