@@ -6,7 +6,7 @@
 //! * [`Geometry`], [`PieceIndex`], [`PieceSet`]: how it is cut.
 //! * [`ChainState`], [`Chain`], [`check_piece`]: how one piece is proven alone (SHA-256 midstates).
 //! * [`SignedStates`], [`PieceList`]: how the chain values travel before they are proven.
-//! * [`HostId`], [`Role`]: who takes part.
+//! * [`HostId`], [`Role`]: who takes part; [`rendezvous`]: who of them takes a task.
 //! * [`Reference`], [`Repository`], [`RegistryHost`]: how images are named.
 
 mod chain;
@@ -17,6 +17,7 @@ mod piece;
 mod piece_list;
 mod piece_set;
 mod reference;
+mod rendezvous;
 mod task;
 
 pub use chain::{Chain, ChainState, PieceMismatch, check_piece};
@@ -27,4 +28,5 @@ pub use piece::PieceIndex;
 pub use piece_list::{ListError, MAX_STATES_PER_BATCH, PieceList, SignedStates};
 pub use piece_set::{PieceSet, PieceSetError};
 pub use reference::{Reference, ReferenceError, RegistryHost, Repository, Target};
+pub use rendezvous::{rendezvous, rendezvous_score};
 pub use task::{TaskId, TaskIdError, UrlTask};

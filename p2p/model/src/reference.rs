@@ -21,7 +21,7 @@ impl RegistryHost {
                 (
                     None,
                     rest.strip_prefix(':')
-                        .or(rest.is_empty().then_some("80"))
+                        .or_else(|| rest.is_empty().then_some("80"))
                         .ok_or_else(wrong)?,
                 )
             }
