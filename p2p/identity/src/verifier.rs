@@ -1,0 +1,177 @@
+//! What TLS checks of the other side's certificate: issued by our authority, valid now, for this
+//! use, and with a role in our cluster. Not its DNS name: callers compare host and role, which
+//! they know from the scheduler, with [`PeerCertificate`].
+
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature},
+    server::{
+        ParsedCertificate,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::certificate::{PeerCertificate, PeerCertificateError};
+
+/// Believes certificates of one cluster.
+#[derive(Debug)]
+pub(crate) struct ClusterVerifier {
+    cluster: String,
+    roots: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Checks the client's side, where the purpose differs.
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClusterVerifier {
+    /// `clients` believes the same `roots`.
+    pub(crate) fn new(
+        cluster: &str,
+        roots: Arc<RootCertStore>,
+        provider: &CryptoProvider,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            roots,
+            algorithms: provider.signature_verification_algorithms,
+            clients,
+        }
+    }
+
+    /// Checks a certificate that stands alone, without intermediates.
+    pub(crate) fn verify(&self, der: &[u8], now: UnixTime) -> Result<PeerCertificate, Error> {
+        self.verify_chain(&CertificateDer::from(der), &[], now)
+    }
+
+    fn verify_chain(
+        &self,
+        end: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<PeerCertificate, Error> {
+        let parsed = ParsedCertificate::try_from(end)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            self.algorithms.all,
+        )?;
+        self.owner(end)
+    }
+
+    fn owner(&self, end: &CertificateDer<'_>) -> Result<PeerCertificate, Error> {
+        let refuse = |reason: PeerCertificateError| {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
+        };
+        let owner = PeerCertificate::parse(end).map_err(refuse)?;
+        match owner.cluster == self.cluster {
+            true => Ok(owner),
+            false => Err(refuse(PeerCertificateError::OtherCluster {
+                found: owner.cluster,
+                ours: self.cluster.clone(),
+            })),
+        }
+    }
+
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+}
+
+/// TLS 1.2 is never offered nor accepted.
+fn no_tls12() -> Error {
+    Error::General("TLS 1.2 is not used between hosts of a cluster".to_owned())
+}
+
+impl ServerCertVerifier for ClusterVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify_chain(end_entity, intermediates, now)
+            .map(|_| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for ClusterVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Hints would let a client of another cluster send no certificate, instead of one whose
+        // refusal says what is wrong.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .clients
+            .verify_client_cert(end_entity, intermediates, now)?;
+        self.owner(end_entity).map(|_| verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
