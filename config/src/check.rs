@@ -1,0 +1,298 @@
+//! Combinations of settings that cannot work.
+
+use std::path::Path;
+
+use hawker_model::{HostId, Role};
+
+use crate::{
+    ListenAddress, NodeConfig, Quota, RegistrySettings, SchedulerConfig, TlsSettings, Transport,
+    error::Problem, hostname::localhost,
+};
+
+type Checked = Result<(), Problem>;
+
+/// What can be said about a node's settings without looking at files.
+pub(crate) fn node(config: &NodeConfig) -> Checked {
+    role(config)?;
+    zone(&config.node.zone)?;
+    if !config.is_standalone() {
+        own_name("node.name", &config.node.name)?;
+        seeds(config)?;
+    }
+    mirror(config)?;
+    listeners(&node_listeners(config))?;
+    paths(&[
+        ("tls.ca", &config.tls.ca),
+        ("tls.cert", &config.tls.cert),
+        ("tls.key", &config.tls.key),
+        ("store.dir", &config.store.dir),
+        ("control.socket", &config.control.socket),
+    ])?;
+    quota(config.store.quota)?;
+    for (host, registry) in &config.registries {
+        check_registry(host.as_str(), registry)?;
+    }
+    numbers(&[
+        ("p2p.max_neighbours", config.p2p.max_neighbours.into(), 256),
+        ("p2p.upload_slots", config.p2p.upload_slots.into(), 4096),
+    ])?;
+    times(&[
+        (
+            "origin.connect_timeout",
+            config.origin.connect_timeout.is_zero(),
+        ),
+        ("origin.read_timeout", config.origin.read_timeout.is_zero()),
+    ])
+}
+
+/// Whether the files are there that a node's settings need.
+pub(crate) fn node_files(config: &NodeConfig) -> Checked {
+    match config.is_standalone() {
+        true => Ok(()),
+        false => certificates("p2p.transport", config.p2p.transport, &config.tls),
+    }
+}
+
+/// What can be said about a scheduler's settings without looking at files.
+pub(crate) fn scheduler(config: &SchedulerConfig) -> Checked {
+    own_name("scheduler.name", &config.scheduler.name)?;
+    let mut listening = vec![("scheduler.listen", config.scheduler.listen)];
+    listening.extend(config.http.listen.map(|listen| ("http.listen", listen)));
+    listeners(&listening)?;
+    paths(&[
+        ("tls.ca", &config.tls.ca),
+        ("tls.cert", &config.tls.cert),
+        ("tls.key", &config.tls.key),
+    ])?;
+    numbers(&[
+        ("swarm.parents", config.swarm.parents.into(), 256),
+        (
+            "swarm.reports_to_isolate",
+            config.swarm.reports_to_isolate.into(),
+            65535,
+        ),
+    ])?;
+    times(&[
+        ("swarm.host_timeout", config.swarm.host_timeout.is_zero()),
+        (
+            "swarm.isolation_time",
+            config.swarm.isolation_time.is_zero(),
+        ),
+    ])
+}
+
+/// Whether the files are there that a scheduler's settings need.
+pub(crate) fn scheduler_files(config: &SchedulerConfig) -> Checked {
+    certificates(
+        "scheduler.transport",
+        config.scheduler.transport,
+        &config.tls,
+    )
+}
+
+fn role(config: &NodeConfig) -> Checked {
+    match config.node.role {
+        Role::Node | Role::Seed => Ok(()),
+        Role::Scheduler => Err(Problem::new(
+            &["node.role"],
+            "hawkerd is no scheduler",
+            "write \"node\" or \"seed\", and run hawker-scheduler for a scheduler",
+        )),
+    }
+}
+
+fn zone(zone: &str) -> Checked {
+    match zone.is_empty() || HostId::parse(zone).is_ok() {
+        true => Ok(()),
+        false => Err(Problem::new(
+            &["node.zone"],
+            format!("{zone:?} is no zone"),
+            "write up to 128 letters, digits, '.', '-' and '_', or \"\" for none",
+        )),
+    }
+}
+
+fn own_name(key: &str, name: &HostId) -> Checked {
+    match *name == localhost() {
+        false => Ok(()),
+        true => Err(Problem::new(
+            &[key],
+            "\"localhost\" cannot be told from other hosts",
+            "give the host a name that no other host of the cluster has",
+        )),
+    }
+}
+
+fn seeds(config: &NodeConfig) -> Checked {
+    let seeds = &config.p2p.seeds;
+    for (at, seed) in seeds.iter().enumerate() {
+        if seeds[..at].iter().any(|other| other.name == seed.name) {
+            return Err(Problem::new(
+                &["p2p.seeds"],
+                format!("two seeds are called {:?}", seed.name.as_str()),
+                "give each the name that its certificate carries",
+            ));
+        }
+        if seed.name == config.node.name && config.node.role != Role::Seed {
+            return Err(Problem::new(
+                &["p2p.seeds", "node.role", "node.name"],
+                format!("this host is called {:?}, as a seed is", seed.name.as_str()),
+                "write node.role = \"seed\", or give the node another name",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn mirror(config: &NodeConfig) -> Checked {
+    let mirror = &config.mirror;
+    match mirror.enabled && !mirror.listen.is_loopback() && !mirror.allow_remote {
+        false => Ok(()),
+        true => Err(Problem::new(
+            &["mirror.listen", "mirror.allow_remote"],
+            format!(
+                "other machines reach the mirror at {}, unencrypted",
+                mirror.listen
+            ),
+            "listen on 127.0.0.1, or write mirror.allow_remote = true if that is wanted",
+        )),
+    }
+}
+
+fn node_listeners(config: &NodeConfig) -> Vec<(&'static str, ListenAddress)> {
+    let mut listening = Vec::new();
+    if !config.is_standalone() {
+        listening.push(("p2p.listen", config.p2p.listen));
+    }
+    if config.mirror.enabled {
+        listening.push(("mirror.listen", config.mirror.listen));
+    }
+    listening.extend(
+        config
+            .metrics
+            .listen
+            .map(|listen| ("metrics.listen", listen)),
+    );
+    listening
+}
+
+fn listeners(listening: &[(&str, ListenAddress)]) -> Checked {
+    for (at, (key, address)) in listening.iter().enumerate() {
+        let other = listening[..at]
+            .iter()
+            .find(|(_, other)| other.collides_with(*address));
+        if let Some((other, _)) = other {
+            return Err(Problem::new(
+                &[key, other],
+                format!("both listen on port {}", address.socket().port()),
+                "give each a port of its own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn paths(paths: &[(&str, &Path)]) -> Checked {
+    match paths.iter().find(|(_, path)| !path.is_absolute()) {
+        None => Ok(()),
+        Some((key, path)) => Err(Problem::new(
+            &[key],
+            format!("{path:?} is not an absolute path"),
+            "write it from / on, since a daemon's working directory is not yours",
+        )),
+    }
+}
+
+fn quota(quota: Quota) -> Checked {
+    match quota.bytes(u64::MAX) {
+        Some(0) => Err(Problem::new(
+            &["store.quota"],
+            "a quota of 0 keeps no blob",
+            "write a size such as \"100GiB\", a share such as \"50%\", or \"\" for no limit",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_registry(name: &str, registry: &RegistrySettings) -> Checked {
+    let key = |key: &str| format!("registries.{name:?}.{key}");
+    let (ca, skip, endpoint) = (key("ca"), key("skip_verify"), key("endpoint"));
+    let (username, password) = (key("username"), key("password_file"));
+    let plain = registry.endpoint.as_ref().is_some_and(|url| url.is_plain());
+    if registry.ca.is_some() && registry.skip_verify {
+        return Err(Problem::new(
+            &[&ca, &skip],
+            "a certificate that any may replace needs no CA",
+            "leave skip_verify out to have it checked with the CA",
+        ));
+    }
+    if plain && (registry.ca.is_some() || registry.skip_verify) {
+        return Err(Problem::new(
+            &[&endpoint, &ca, &skip],
+            "an http:// endpoint shows no certificate",
+            "write https://, or leave ca and skip_verify out",
+        ));
+    }
+    if registry.username.is_some() != registry.password_file.is_some() {
+        return Err(Problem::new(
+            &[&username, &password],
+            "one is there without the other",
+            "write both for an account, or none",
+        ));
+    }
+    let files = [(&ca, &registry.ca), (&password, &registry.password_file)];
+    for (key, file) in files {
+        if let Some(file) = file {
+            paths(&[(key, file)])?;
+        }
+    }
+    Ok(())
+}
+
+fn numbers(numbers: &[(&str, u64, u64)]) -> Checked {
+    match numbers.iter().find(|(_, n, most)| !(1..=*most).contains(n)) {
+        None => Ok(()),
+        Some((key, n, most)) => Err(Problem::new(
+            &[key],
+            format!("{n} is out of range"),
+            format!("write a number from 1 to {most}"),
+        )),
+    }
+}
+
+fn times(times: &[(&str, bool)]) -> Checked {
+    match times.iter().find(|(_, is_zero)| *is_zero) {
+        None => Ok(()),
+        Some((key, _)) => Err(Problem::new(
+            &[key],
+            "no time at all is too short",
+            "write a time such as \"5s\"",
+        )),
+    }
+}
+
+fn certificates(key: &str, transport: Transport, tls: &TlsSettings) -> Checked {
+    let files = [
+        ("tls.ca", &tls.ca),
+        ("tls.cert", &tls.cert),
+        ("tls.key", &tls.key),
+    ];
+    // What cannot be looked at is reported by whoever reads it.
+    let missing = files
+        .iter()
+        .find(|(_, path)| transport == Transport::Tls && !path.try_exists().unwrap_or(true));
+    match missing {
+        None => Ok(()),
+        Some((file_key, path)) => Err(Problem::new(
+            &[key, file_key],
+            format!(
+                "transport \"tls\" needs {}, which is not there",
+                path.display()
+            ),
+            format!(
+                "make this host's certificate with `hawker ca`, or write {key} = \"plain\" on a \
+                 network where every host is trusted"
+            ),
+        )),
+    }
+}

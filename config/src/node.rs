@@ -1,0 +1,199 @@
+//! The settings of `hawkerd`, as node and as seed.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
+
+use hawker_model::{HostId, RegistryHost, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Advertise, Endpoint, Interval, ListenAddress, LogSettings, Percent, PrivateOrigin, Quota,
+    RegistryEndpoint, TlsSettings, Transport, hostname::hostname, section::section,
+};
+
+/// Everything that `hawkerd` can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    pub node: HostSettings,
+    pub p2p: P2pSettings,
+    pub tls: TlsSettings,
+    pub store: StoreSettings,
+    pub mirror: MirrorSettings,
+    /// Registries that need more than their name.
+    #[serde(with = "crate::registry::table")]
+    pub registries: BTreeMap<RegistryHost, RegistrySettings>,
+    pub origin: OriginSettings,
+    pub control: ControlSettings,
+    pub metrics: MetricsSettings,
+    pub log: LogSettings,
+}
+
+impl NodeConfig {
+    /// The defaults for a role: a seed has no mirror.
+    pub fn for_role(role: Role) -> Self {
+        let mut config = Self::default();
+        config.node.role = role;
+        config.mirror.enabled = role != Role::Seed;
+        config
+    }
+
+    /// Whether the host takes part in no cluster: a node without schedulers and seeds is a mirror
+    /// with a cache, listens to no peer and needs no certificate.
+    pub fn is_standalone(&self) -> bool {
+        self.node.role == Role::Node && self.p2p.schedulers.is_empty() && self.p2p.seeds.is_empty()
+    }
+}
+
+const fn any_address(port: u16) -> ListenAddress {
+    ListenAddress::new(std::net::SocketAddr::new(
+        std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        port,
+    ))
+}
+
+const fn loopback(port: u16) -> ListenAddress {
+    ListenAddress::new(std::net::SocketAddr::new(
+        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+        port,
+    ))
+}
+
+section! {
+    /// This host.
+    pub struct HostSettings {
+        /// Its name in the cluster, the same as in its certificate. Default: the machine's host
+        /// name.
+        pub name: HostId = hostname(),
+        /// "node" runs beside containerd or Docker; "seed" goes to the registries for the others.
+        pub role: Role = Role::Node,
+        /// Where other hosts reach this one: "" finds it (the address that reaches the scheduler);
+        /// otherwise "ip", "ip:port" or "interface:NAME", or a list of them.
+        pub advertise: Advertise = Advertise::default(),
+        /// Where the host stands, such as a rack or an availability zone. Hosts of one zone prefer
+        /// each other. "" is no zone.
+        pub zone: String = String::new(),
+    }
+}
+
+section! {
+    /// The piece network. Without schedulers and seeds a node stands alone: its mirror fetches from
+    /// the registries and caches.
+    pub struct P2pSettings {
+        /// Where peers connect to. "[::]:4005" is every address, IPv4 too; without IPv6 on the
+        /// machine, 0.0.0.0.
+        pub listen: ListenAddress = any_address(4005),
+        /// "tls": TLS 1.3 with certificates on both sides, see [tls]. "plain": neither encrypted
+        /// nor authenticated, for trusted networks only; credentials are then not given to seeds.
+        pub transport: Transport = Transport::Tls,
+        /// The cluster's schedulers, each as "host:port".
+        pub schedulers: Vec<Endpoint> = Vec::new(),
+        /// With how many peers pieces of one blob are exchanged at a time.
+        pub max_neighbours: u16 = 8,
+        /// How many pieces are sent at a time, over all peers.
+        pub upload_slots: u16 = 32,
+        /// Seeds that are used while no scheduler answers, or instead of one; the same on every
+        /// host, one [[p2p.seeds]] for each.
+        pub seeds: Vec<SeedSettings> = Vec::new(),
+    }
+}
+
+section! {
+    /// A seed.
+    pub struct SeedSettings {
+        /// The seed's name, as in its certificate.
+        pub name: HostId,
+        /// The seed's peer address, as "host:port".
+        pub address: Endpoint,
+    }
+}
+
+section! {
+    /// Where blobs are kept.
+    pub struct StoreSettings {
+        /// The directory; made when it is not there.
+        pub dir: PathBuf = "/var/lib/hawker".into(),
+        /// How much of the disk the blobs take: "100GiB", a share of the file system's size such as
+        /// "50%", or "" for no limit. What was used longest ago makes room.
+        pub quota: Quota = Percent::new(50).map_or(Quota::Unlimited, Quota::Share),
+    }
+}
+
+section! {
+    /// The registry mirror for containerd and Docker.
+    pub struct MirrorSettings {
+        /// Whether there is one. Default: true on a node, false on a seed.
+        pub enabled: bool = true,
+        /// Where it listens. It passes on its clients' credentials: keep it on loopback.
+        pub listen: ListenAddress = loopback(65001),
+        /// Allows an address other than loopback for listen. Whoever reaches the mirror can use it,
+        /// unencrypted.
+        pub allow_remote: bool = false,
+        /// The registry of requests that name none, such as Docker's.
+        #[serde(with = "crate::registry::host")]
+        pub default_registry: RegistryHost = docker_hub(),
+        /// Registries ("registry.lan:5000") and networks ("10.0.0.0/8") that may be fetched from
+        /// although they are private, link-local or loopback. What has an endpoint in [registries]
+        /// may be, too.
+        pub allow_private: Vec<PrivateOrigin> = Vec::new(),
+    }
+}
+
+#[allow(clippy::expect_used, reason = "a constant that a test parses")]
+fn docker_hub() -> RegistryHost {
+    RegistryHost::parse("docker.io").expect("docker.io is a sound name")
+}
+
+section! {
+    /// A registry that needs more than its name, which is the one clients use:
+    /// [registries."harbor.example:8443"].
+    pub struct RegistrySettings {
+        /// Its base URL, http:// or https://, where it is not https://NAME.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub endpoint: Option<RegistryEndpoint> = None,
+        /// CA certificates (PEM) that its certificate is checked with, instead of the system's.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub ca: Option<PathBuf> = None,
+        /// Accepts any certificate. Whoever is on the way can then read credentials.
+        pub skip_verify: bool = false,
+        /// The account for requests that carry no credentials. Every client of the mirror has its
+        /// rights.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub username: Option<String> = None,
+        /// The file that holds the account's password.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub password_file: Option<PathBuf> = None,
+    }
+}
+
+section! {
+    /// Requests to registries and other origins.
+    pub struct OriginSettings {
+        /// How long a connection may take to be made.
+        pub connect_timeout: Interval = Interval::from_secs(5),
+        /// How long an origin may be silent.
+        pub read_timeout: Interval = Interval::from_secs(30),
+        /// How often a failed or cut request is repeated.
+        pub retries: u8 = 3,
+    }
+}
+
+section! {
+    /// The socket of `hawker status` and `hawker get`.
+    pub struct ControlSettings {
+        /// Its path; only root and the daemon's own user may use it.
+        pub socket: PathBuf = "/run/hawker/hawkerd.sock".into(),
+    }
+}
+
+section! {
+    /// Metrics and health over HTTP: /metrics and /healthy.
+    pub struct MetricsSettings {
+        /// Where they are served; "" switches them off.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub listen: Option<ListenAddress> = Some(loopback(4002)),
+    }
+}
