@@ -1,0 +1,326 @@
+//! One blob's file while someone uses it.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use hawker_model::{
+    Geometry, ListError, MAX_STATES_PER_BATCH, PieceIndex, PieceList, PieceSet, SignedStates,
+    TaskId, check_piece,
+};
+
+use super::{
+    AddBatchError, Inner, ReadError, StateError, WritePieceError, layout,
+    record::{Record, lock},
+};
+
+/// A blob of the store, in use: it is not evicted while one of these lives.
+///
+/// All methods but [`Self::task`], [`Self::geometry`], [`Self::pieces`], [`Self::has`],
+/// [`Self::is_complete`] and [`Self::touch`] block on the disk.
+pub struct BlobFile {
+    store: Arc<Inner>,
+    record: Arc<Record>,
+    file: File,
+    /// Read from the database when it is first needed.
+    list: Mutex<Option<PieceList>>,
+    /// One thread at a time makes the blob complete.
+    finishing: Mutex<()>,
+}
+
+/// What became of a written piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// This piece was the last: the whole blob is now on the disk and marked so. Told once.
+    pub complete: bool,
+}
+
+impl BlobFile {
+    /// A handle on `file`. Checks what a crash left in doubt, which reads it all.
+    pub(super) fn new(
+        store: Arc<Inner>,
+        record: Arc<Record>,
+        file: File,
+    ) -> Result<Self, StateError> {
+        let blob = Self {
+            store,
+            record,
+            file,
+            list: Mutex::new(None),
+            finishing: Mutex::new(()),
+        };
+        let unchecked = blob.record.state().is_unchecked();
+        if unchecked {
+            let lost = blob.recheck()?;
+            let task = blob.record.task;
+            tracing::info!(%task, kept = blob.pieces().len(), lost, "checked pieces after a crash");
+            blob.record.state().set_unchecked(false);
+        }
+        Ok(blob)
+    }
+
+    pub fn task(&self) -> TaskId {
+        self.record.task
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        self.record.geometry
+    }
+
+    /// The pieces that are stored.
+    pub fn pieces(&self) -> PieceSet {
+        self.record.state().pieces.clone()
+    }
+
+    /// Whether `piece` is stored.
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        self.record.state().pieces.contains(piece)
+    }
+
+    /// Whether all bytes are on the disk and marked so.
+    pub fn is_complete(&self) -> bool {
+        self.record.state().complete
+    }
+
+    /// Notes a use; reads and writes do so themselves.
+    pub fn touch(&self) {
+        self.record.touch(self.store.now());
+    }
+
+    /// The chain values known.
+    pub fn list(&self) -> Result<PieceList, StateError> {
+        self.with_list(|list| list.clone())
+    }
+
+    /// Takes chain values whose signature the caller has checked; says whether they tell
+    /// anything new.
+    pub fn add_batch(&self, batch: SignedStates) -> Result<bool, AddBatchError> {
+        let task = self.record.task;
+        let count = batch.states.len();
+        let room = self
+            .record
+            .geometry
+            .piece_count()
+            .saturating_sub(batch.first.0);
+        if count > MAX_STATES_PER_BATCH.min(room as usize) {
+            let first = batch.first;
+            let cause = ListError::OutOfRange { first, count };
+            return Err(AddBatchError::List { task, cause });
+        }
+        self.with_list(|list| {
+            let mut state = self.record.state();
+            if state.removed {
+                return Err(AddBatchError::Removed(task));
+            }
+            let new = list
+                .add(batch.clone())
+                .map_err(|cause| AddBatchError::List { task, cause })?;
+            if new {
+                state.add_unsaved(batch);
+            }
+            Ok(new)
+        })?
+    }
+
+    /// Checks `data` against the list and stores it. A piece that is stored already is not
+    /// looked at. The last piece also waits until everything is durable.
+    pub fn write_piece(&self, piece: PieceIndex, data: &[u8]) -> Result<Written, WritePieceError> {
+        let (task, geometry) = (self.record.task, self.record.geometry);
+        if !geometry.contains(piece) {
+            return Err(WritePieceError::OutOfRange { task, piece });
+        }
+        let (wanted, found) = (geometry.len_of(piece), data.len());
+        if found != wanted as usize {
+            return Err(WritePieceError::Length {
+                task,
+                piece,
+                wanted,
+                found,
+            });
+        }
+        if self.has(piece) {
+            return Ok(Written { complete: false });
+        }
+        let (before, after) = self
+            .with_list(|list| list.around(piece))?
+            .ok_or(WritePieceError::UnknownState { task, piece })?;
+        check_piece(&geometry, piece, before, after, data)
+            .map_err(|cause| WritePieceError::Mismatch { task, cause })?;
+        self.file
+            .write_all_at(data, geometry.range(piece).start)
+            .map_err(|error| self.write_error(error))?;
+        self.touch();
+        let is_last = {
+            let mut state = self.record.state();
+            if state.removed {
+                return Err(WritePieceError::Removed(task));
+            }
+            state.insert(piece) && state.pieces.is_full()
+        };
+        let complete = is_last && self.finish()?;
+        Ok(Written { complete })
+    }
+
+    /// Reads one stored piece.
+    pub fn read_piece(&self, piece: PieceIndex) -> Result<Bytes, ReadError> {
+        let geometry = self.record.geometry;
+        if !geometry.contains(piece) {
+            let task = self.record.task;
+            return Err(ReadError::Missing { task, piece });
+        }
+        let len = geometry.len_of(piece) as usize;
+        self.read_at(geometry.range(piece).start, len)
+    }
+
+    /// Reads `len` bytes from `offset` on, all of which must be in stored pieces.
+    pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        let (task, geometry) = (self.record.task, self.record.geometry);
+        let end = offset.checked_add(len as u64);
+        let Some(end) = end.filter(|end| *end <= geometry.length()) else {
+            return Err(ReadError::OutOfRange {
+                task,
+                offset,
+                len,
+                length: geometry.length(),
+            });
+        };
+        let pieces = geometry.pieces_of(&(offset..end));
+        self.missing_of(pieces.clone())
+            .map_or(Ok(()), |piece| Err(ReadError::Missing { task, piece }))?;
+        let mut bytes = vec![0; len];
+        let mut rest = bytes.as_mut_slice();
+        for piece in pieces.map(PieceIndex) {
+            let range = geometry.range(piece);
+            let (start, end) = (range.start.max(offset), range.end.min(end));
+            let (part, after) = rest.split_at_mut((end - start) as usize);
+            self.file
+                .read_exact_at(part, start)
+                .map_err(|error| self.lost(piece, error))?;
+            rest = after;
+        }
+        self.touch();
+        Ok(Bytes::from(bytes))
+    }
+
+    /// Reads every stored piece and checks it against the list; those that fail no longer count
+    /// as stored. Returns how many failed. For when content is in doubt: after a crash, or when
+    /// someone who was served complains.
+    pub fn recheck(&self) -> Result<u32, StateError> {
+        let list = self.list()?;
+        let geometry = self.record.geometry;
+        let mut buffer = vec![0; geometry.len_of(PieceIndex(0)) as usize];
+        let mut lost = 0;
+        for piece in self.pieces().iter() {
+            let data = &mut buffer[..geometry.len_of(piece) as usize];
+            let read = self.file.read_exact_at(data, geometry.range(piece).start);
+            let sound = read.is_ok()
+                && list.around(piece).is_some_and(|(before, after)| {
+                    check_piece(&geometry, piece, before, after, data).is_ok()
+                });
+            if !sound {
+                self.record.state().lose(piece);
+                lost += 1;
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Makes the blob durable and marks it, if it is whole; says whether this call did.
+    pub(super) fn finish(&self) -> Result<bool, WritePieceError> {
+        let _turn = lock(&self.finishing);
+        let task = self.record.task;
+        let losses = {
+            let state = self.record.state();
+            if state.complete || state.removed || !state.pieces.is_full() {
+                return Ok(false);
+            }
+            state.losses
+        };
+        let synced = self.file.sync_data();
+        if let Err(cause) = synced.and_then(|()| self.store.layout().sync_name(&task)) {
+            // The kernel reports it once and may have thrown any of the pages away.
+            self.record.state().lose_all();
+            let path = self.path();
+            return Err(WritePieceError::Io { path, cause });
+        }
+        self.record.state().unsynced = false;
+        self.store
+            .mark_complete(&self.record, losses)
+            .map_err(WritePieceError::from)
+    }
+
+    /// The first piece of a range that is not stored.
+    fn missing_of(&self, pieces: std::ops::Range<u32>) -> Option<PieceIndex> {
+        let state = self.record.state();
+        let mut pieces = pieces.map(PieceIndex);
+        pieces.find(|piece| !state.pieces.contains(*piece))
+    }
+
+    fn lost(&self, piece: PieceIndex, cause: io::Error) -> ReadError {
+        self.record.state().lose(piece);
+        let path = self.path();
+        ReadError::Lost { path, piece, cause }
+    }
+
+    fn write_error(&self, cause: io::Error) -> WritePieceError {
+        let (path, task) = (self.path(), self.record.task);
+        match layout::is_no_space(&cause) {
+            true => WritePieceError::NoSpace { path, task },
+            false => WritePieceError::Io { path, cause },
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.store.layout().blob(&self.record.task)
+    }
+
+    fn with_list<T>(&self, use_list: impl FnOnce(&mut PieceList) -> T) -> Result<T, StateError> {
+        let mut list = lock(&self.list);
+        let loaded = match list.take() {
+            Some(loaded) => loaded,
+            None => self.load_list()?,
+        };
+        Ok(use_list(list.insert(loaded)))
+    }
+
+    /// The list as it was saved. Pieces that it does not cover cannot be proven to anyone, so
+    /// they no longer count as stored.
+    fn load_list(&self) -> Result<PieceList, StateError> {
+        let task = self.record.task;
+        // In this order: a batch moves from here to there only.
+        let unsaved = self.record.state().unsaved().to_vec();
+        let saved = self.store.batches(&task)?;
+        let mut list = PieceList::new(&task, self.record.geometry);
+        for batch in saved.into_iter().chain(unsaved) {
+            if let Err(error) = list.add(batch) {
+                tracing::warn!(%task, %error, "stored piece list is damaged");
+                break;
+            }
+        }
+        let mut state = self.record.state();
+        let uncovered: Vec<_> = state
+            .pieces
+            .iter()
+            .filter(|piece| piece.0 >= list.len())
+            .collect();
+        if !uncovered.is_empty() {
+            tracing::warn!(%task, pieces = uncovered.len(), "dropped pieces without chain values");
+        }
+        uncovered.into_iter().for_each(|piece| state.lose(piece));
+        Ok(list)
+    }
+}
+
+impl fmt::Debug for BlobFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobFile")
+            .field("task", &self.record.task)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,261 @@
+//! The state database: which blobs there are, what of them is claimed, their chain values.
+//!
+//! Knows tables and transactions, not what the rows mean to the store. Every call blocks.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use hawker_model::{PieceSet, SignedStates, TaskId};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageError, Table, TableDefinition};
+
+use super::{
+    StateError,
+    record::lock,
+    row::{self, BatchKey, Row, TaskKey},
+};
+
+/// Of the tables and the directory (`docs/store.md`).
+pub(super) const FORMAT: u32 = 1;
+/// Redb's own default is 1 GiB.
+const CACHE_LEN: usize = 16 << 20;
+
+const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
+const BLOBS: TableDefinition<'_, &TaskKey, &[u8]> = TableDefinition::new("blobs");
+const PIECES: TableDefinition<'_, &TaskKey, &[u8]> = TableDefinition::new("pieces");
+const LISTS: TableDefinition<'_, &BatchKey, &[u8]> = TableDefinition::new("lists");
+const VERSION: &str = "version";
+/// 1 from [`StateDatabase::close`] to the next open: every claimed byte is on the disk.
+const CLEAN: &str = "clean";
+
+/// The open database.
+#[derive(Debug)]
+pub(super) struct StateDatabase {
+    database: Database,
+    /// Held over every change and what follows from it in memory.
+    changing: Mutex<()>,
+    closed: AtomicBool,
+}
+
+/// One blob as the database tells it.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    pub(super) task: TaskId,
+    pub(super) row: Row,
+    /// Empty where the row says complete.
+    pub(super) pieces: PieceSet,
+}
+
+/// What the database held when it was opened.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) blobs: Vec<Saved>,
+    /// Rows that cannot be read.
+    pub(super) damaged: Vec<TaskId>,
+    pub(super) clean: bool,
+}
+
+/// Why it cannot be opened.
+#[derive(Debug)]
+pub(super) enum OpenDatabaseError {
+    Busy,
+    Newer(u32),
+    /// What is in the file is no database of ours.
+    Corrupt(String),
+    Failed(StateError),
+}
+
+impl StateDatabase {
+    /// Opens or creates it, and reads everything but the lists.
+    pub(super) fn open(path: &Path) -> Result<(Self, Loaded), OpenDatabaseError> {
+        // A page whose bytes rotted may trip an assertion of redb.
+        match catch_unwind(AssertUnwindSafe(|| open_and_load(path))) {
+            Ok(outcome) => outcome,
+            Err(_) => Err(OpenDatabaseError::Corrupt("redb panicked".to_owned())),
+        }
+    }
+
+    /// The batches of a task's list, in order, up to the first that cannot be read.
+    pub(super) fn batches(&self, task: &TaskId) -> Result<Vec<SignedStates>, StateError> {
+        let table = self.database.begin_read()?.open_table(LISTS)?;
+        let (first, last) = (row::batch_key(task, 0), row::batch_key(task, u32::MAX));
+        let mut batches = Vec::new();
+        for entry in table.range::<&BatchKey>(&first..=&last)? {
+            let (key, value) = entry?;
+            match row::decode_batch(key.value(), value.value()) {
+                Some(batch) => batches.push(batch),
+                None => break,
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Changes tables in one durable transaction. `prepare` runs in it, once earlier changes are
+    /// done; `commit` runs after it, before later ones.
+    pub(super) fn change<T>(
+        &self,
+        prepare: impl FnOnce(&mut Tables<'_>) -> Result<T, StateError>,
+        committed: impl FnOnce(&T),
+    ) -> Result<T, StateError> {
+        let _turn = lock(&self.changing);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StateError::Closed);
+        }
+        let transaction = self.database.begin_write()?;
+        let value = prepare(&mut Tables {
+            blobs: transaction.open_table(BLOBS)?,
+            pieces: transaction.open_table(PIECES)?,
+            lists: transaction.open_table(LISTS)?,
+        })?;
+        transaction.commit()?;
+        committed(&value);
+        Ok(value)
+    }
+
+    /// The last change: also marks that all claims are true. A second call does nothing.
+    pub(super) fn close(
+        &self,
+        prepare: impl FnOnce(&mut Tables<'_>) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let _turn = lock(&self.changing);
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let transaction = self.database.begin_write()?;
+        prepare(&mut Tables {
+            blobs: transaction.open_table(BLOBS)?,
+            pieces: transaction.open_table(PIECES)?,
+            lists: transaction.open_table(LISTS)?,
+        })?;
+        transaction.open_table(META)?.insert(CLEAN, 1)?;
+        transaction.commit()?;
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// The tables within one transaction.
+pub(super) struct Tables<'t> {
+    blobs: Table<'t, &'static TaskKey, &'static [u8]>,
+    pieces: Table<'t, &'static TaskKey, &'static [u8]>,
+    lists: Table<'t, &'static BatchKey, &'static [u8]>,
+}
+
+impl Tables<'_> {
+    /// Writes a blob's rows; `batches` are added to the list.
+    pub(super) fn save(
+        &mut self,
+        saved: &Saved,
+        batches: &[SignedStates],
+    ) -> Result<(), StateError> {
+        let key = saved.task.to_bytes();
+        self.blobs.insert(&key, saved.row.encode(&key).as_slice())?;
+        match saved.row.complete || saved.pieces.is_empty() {
+            true => drop(self.pieces.remove(&key)?),
+            false => {
+                let bytes = row::encode_pieces(&key, &saved.pieces);
+                self.pieces.insert(&key, bytes.as_slice())?;
+            }
+        }
+        for batch in batches {
+            let key = row::batch_key(&saved.task, batch.first.0);
+            let bytes = row::encode_batch(&key, batch);
+            self.lists.insert(&key, bytes.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all rows of a blob.
+    pub(super) fn delete(&mut self, task: &TaskId) -> Result<(), StateError> {
+        let key = task.to_bytes();
+        self.blobs.remove(&key)?;
+        self.pieces.remove(&key)?;
+        let (first, last) = (row::batch_key(task, 0), row::batch_key(task, u32::MAX));
+        self.lists
+            .retain_in::<&BatchKey, _>(&first..=&last, |_, _| false)?;
+        Ok(())
+    }
+}
+
+fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseError> {
+    let database = Database::builder().set_cache_size(CACHE_LEN).create(path)?;
+    let transaction = database.begin_write()?;
+    let mut meta = transaction.open_table(META)?;
+    let found = meta.get(VERSION)?.map(|version| version.value());
+    match found {
+        Some(FORMAT) | None => {}
+        Some(0) => return Err(OpenDatabaseError::Corrupt("format 0".to_owned())),
+        Some(newer) => return Err(OpenDatabaseError::Newer(newer)),
+    }
+    let clean = meta.get(CLEAN)?.is_some_and(|clean| clean.value() == 1);
+    meta.insert(VERSION, FORMAT)?;
+    meta.insert(CLEAN, 0)?;
+    drop(meta);
+    let mut loaded = Loaded {
+        blobs: Vec::new(),
+        damaged: Vec::new(),
+        clean,
+    };
+    load_blobs(&transaction, &mut loaded)?;
+    // From here on a crash is one.
+    transaction.commit()?;
+    let state = StateDatabase {
+        database,
+        changing: Mutex::new(()),
+        closed: AtomicBool::new(false),
+    };
+    Ok((state, loaded))
+}
+
+fn load_blobs(
+    transaction: &redb::WriteTransaction,
+    loaded: &mut Loaded,
+) -> Result<(), OpenDatabaseError> {
+    let blobs = transaction.open_table(BLOBS)?;
+    let claims = transaction.open_table(PIECES)?;
+    transaction.open_table(LISTS)?;
+    for entry in blobs.iter()? {
+        let (key, value) = entry?;
+        let key = key.value();
+        let Ok(task) = TaskId::from_bytes(key) else {
+            return Err(OpenDatabaseError::Corrupt(format!("key {key:x?}")));
+        };
+        let Some(row) = Row::decode(key, value.value()) else {
+            loaded.damaged.push(task);
+            continue;
+        };
+        let capacity = row.geometry.piece_count();
+        let pieces = claims
+            .get(key)?
+            .and_then(|bytes| row::decode_pieces(key, capacity, bytes.value()))
+            .unwrap_or_else(|| PieceSet::empty(capacity));
+        loaded.blobs.push(Saved { task, row, pieces });
+    }
+    Ok(())
+}
+
+impl<E: Into<redb::Error>> From<E> for OpenDatabaseError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Self::Busy,
+            redb::Error::Io(error) if !is_content(&error) => {
+                Self::Failed(StateError::from(StorageError::Io(error)))
+            }
+            other => Self::Corrupt(other.to_string()),
+        }
+    }
+}
+
+/// Whether the file was read, but what it holds is wrong.
+fn is_content(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}

@@ -1,0 +1,255 @@
+//! What the store remembers of one blob while its file need not be open.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError, Weak,
+    atomic::{AtomicU64, Ordering},
+};
+
+use hawker_model::{Geometry, PieceIndex, PieceSet, SignedStates, TaskId};
+
+use super::{
+    BlobFile,
+    database::{Saved, Tables},
+    error::StateError,
+    row::Row,
+};
+
+/// Last use is written at the latest when it is this old on the disk, in microseconds.
+const LAST_USED_STALE: u64 = 60_000_000;
+
+/// Locks. Nothing here panics while it holds a lock, so a poisoned one guards sound values.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One blob of the store.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) task: TaskId,
+    pub(super) geometry: Geometry,
+    /// Microseconds since 1970.
+    created: u64,
+    /// Microseconds since 1970.
+    last_used: AtomicU64,
+    pub(super) state: Mutex<State>,
+    /// The handle that is out, if one is. Locked while a handle is made.
+    pub(super) handle: Mutex<Weak<BlobFile>>,
+}
+
+/// The part of a record that changes.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) pieces: PieceSet,
+    /// How often pieces were lost: tells whether the set was whole all the time.
+    pub(super) losses: u64,
+    /// The mark is on the disk.
+    pub(super) complete: bool,
+    pinned: bool,
+    /// The claims outlived a crash: to be checked before they are used.
+    unchecked: bool,
+    /// Pieces were written since the file was last synchronised.
+    pub(super) unsynced: bool,
+    /// Not in the store any more: never written to the database again.
+    pub(super) removed: bool,
+    /// Batches that are not in the database.
+    unsaved: Vec<SignedStates>,
+    /// Counts what else is to be saved.
+    changes: u64,
+    saved_changes: u64,
+    saved_last_used: u64,
+}
+
+impl Record {
+    pub(super) fn new(task: TaskId, geometry: Geometry, now: u64) -> Self {
+        let row = Row {
+            geometry,
+            complete: false,
+            pinned: false,
+            unchecked: false,
+            created: now,
+            last_used: now,
+        };
+        let pieces = PieceSet::empty(geometry.piece_count());
+        let record = Self::restore(Saved { task, row, pieces });
+        record.state().changes += 1;
+        record
+    }
+
+    pub(super) fn restore(saved: Saved) -> Self {
+        let Saved { task, row, pieces } = saved;
+        let pieces = match row.complete {
+            true => PieceSet::full(row.geometry.piece_count()),
+            false => pieces,
+        };
+        Self {
+            task,
+            geometry: row.geometry,
+            created: row.created,
+            last_used: AtomicU64::new(row.last_used),
+            state: Mutex::new(State {
+                pieces,
+                losses: 0,
+                complete: row.complete,
+                pinned: row.pinned,
+                unchecked: row.unchecked,
+                unsynced: false,
+                removed: false,
+                unsaved: Vec::new(),
+                changes: 0,
+                saved_changes: 0,
+                saved_last_used: row.last_used,
+            }),
+            handle: Mutex::new(Weak::new()),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn created(&self) -> u64 {
+        self.created
+    }
+
+    pub(super) fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn touch(&self, now: u64) {
+        self.last_used.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Whether the blob may be evicted: neither pinned nor in use.
+    pub(super) fn is_idle(&self) -> bool {
+        let handle = self.handle.try_lock();
+        handle.is_ok_and(|handle| handle.strong_count() == 0) && !self.state().is_pinned()
+    }
+
+    /// Takes the blob out of use if it is idle. Whoever waits for a handle gets none.
+    pub(super) fn retire(&self) -> bool {
+        let Ok(handle) = self.handle.try_lock() else {
+            return false;
+        };
+        let mut state = self.state();
+        let idle = handle.strong_count() == 0 && !state.is_pinned() && !state.removed;
+        state.removed |= idle;
+        idle
+    }
+
+    /// Takes a snapshot, if there is anything to save.
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        let state = self.state();
+        let stale = self.last_used().saturating_sub(state.saved_last_used) >= LAST_USED_STALE;
+        let changed = state.changes != state.saved_changes || stale || !state.unsaved.is_empty();
+        (changed && !state.removed).then(|| self.snapshot_of(&state))
+    }
+
+    /// Takes a snapshot of everything; `None` once the blob is removed.
+    pub(super) fn full_snapshot(&self) -> Option<Snapshot> {
+        let state = self.state();
+        (!state.removed).then(|| self.snapshot_of(&state))
+    }
+
+    fn snapshot_of(&self, state: &State) -> Snapshot {
+        let row = Row {
+            geometry: self.geometry,
+            complete: state.complete,
+            pinned: state.pinned,
+            unchecked: state.unchecked && !state.pieces.is_empty(),
+            created: self.created,
+            last_used: self.last_used(),
+        };
+        Snapshot {
+            saved: Saved {
+                task: self.task,
+                row,
+                pieces: state.pieces.clone(),
+            },
+            batches: state.unsaved.clone(),
+            changes: state.changes,
+        }
+    }
+
+    /// Notes that `snapshot` is on the disk. Snapshots are taken and noted in turn.
+    pub(super) fn note_saved(&self, snapshot: &Snapshot) {
+        let state = &mut *self.state();
+        state.unsaved.drain(..snapshot.batches.len());
+        state.saved_last_used = snapshot.saved.row.last_used;
+        state.saved_changes = snapshot.changes;
+    }
+}
+
+impl State {
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.unchecked
+    }
+
+    /// Takes a batch that the list has taken.
+    pub(super) fn add_unsaved(&mut self, batch: SignedStates) {
+        self.unsaved.push(batch);
+    }
+
+    /// The batches that the database does not hold yet.
+    pub(super) fn unsaved(&self) -> &[SignedStates] {
+        &self.unsaved
+    }
+
+    /// Marks a piece whose bytes are checked and in the file.
+    pub(super) fn insert(&mut self, piece: PieceIndex) -> bool {
+        let new = self.pieces.insert(piece);
+        if new {
+            self.unsynced = true;
+            self.changes += 1;
+        }
+        new
+    }
+
+    pub(super) fn set_unchecked(&mut self, unchecked: bool) {
+        if self.unchecked != unchecked {
+            self.unchecked = unchecked;
+            self.changes += 1;
+        }
+    }
+
+    pub(super) fn set_pinned(&mut self, pinned: bool) {
+        if self.pinned != pinned {
+            self.pinned = pinned;
+            self.changes += 1;
+        }
+    }
+
+    /// The piece's bytes are not there after all.
+    pub(super) fn lose(&mut self, piece: PieceIndex) {
+        if self.pieces.remove(piece) {
+            self.losses += 1;
+            self.complete = false;
+            self.changes += 1;
+        }
+    }
+
+    /// None of the bytes can be relied on.
+    pub(super) fn lose_all(&mut self) {
+        self.pieces = PieceSet::empty(self.pieces.capacity());
+        self.losses += 1;
+        self.complete = false;
+        self.changes += 1;
+    }
+}
+
+/// A blob's rows at one moment.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) saved: Saved,
+    batches: Vec<SignedStates>,
+    changes: u64,
+}
+
+impl Snapshot {
+    pub(super) fn save(&self, tables: &mut Tables<'_>) -> Result<(), StateError> {
+        tables.save(&self.saved, &self.batches)
+    }
+}

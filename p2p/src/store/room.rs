@@ -1,0 +1,122 @@
+//! Making room: which blobs go when quota or disk is full.
+
+use std::{fs::File, sync::Arc};
+
+use hawker_model::TaskId;
+
+use super::{
+    Inner,
+    error::{CreateError, StateError},
+    layout::is_no_space,
+    record::{Record, lock},
+};
+
+impl Inner {
+    /// Allocates the file of a new blob, evicting others as far as needed. The caller holds
+    /// `structure`.
+    pub(super) fn allocate(&self, task: TaskId, length: u64) -> Result<File, CreateError> {
+        self.fit_quota(task, length)?;
+        self.fit_disk(task, length)?;
+        loop {
+            match self.layout.allocate(&task, length) {
+                Ok(file) => return Ok(file),
+                // The disk needs more than what counts as free; each round frees some.
+                Err(error) if is_no_space(&error) => {
+                    if !self.evict(length.max(1))? {
+                        return Err(self.no_space(task, length));
+                    }
+                }
+                Err(cause) => {
+                    let path = self.layout.blob(&task);
+                    return Err(CreateError::Io { path, cause });
+                }
+            }
+        }
+    }
+
+    fn fit_quota(&self, task: TaskId, length: u64) -> Result<(), CreateError> {
+        let Some(quota) = self.quota else {
+            return Ok(());
+        };
+        if length > quota {
+            return Err(CreateError::LargerThanQuota {
+                task,
+                length,
+                quota,
+            });
+        }
+        let used = bytes_of(&self.all());
+        if self.evict(used.saturating_add(length).saturating_sub(quota))? {
+            return Ok(());
+        }
+        let held = used - bytes_of(&self.idle()).min(used);
+        Err(CreateError::QuotaHeld {
+            task,
+            length,
+            quota,
+            held,
+        })
+    }
+
+    fn fit_disk(&self, task: TaskId, length: u64) -> Result<(), CreateError> {
+        let free = self.layout.free_bytes().map_err(|cause| CreateError::Io {
+            path: self.layout.root().to_owned(),
+            cause,
+        })?;
+        match self.evict(length.saturating_sub(free))? {
+            true => Ok(()),
+            false => Err(self.no_space(task, length)),
+        }
+    }
+
+    fn no_space(&self, task: TaskId, length: u64) -> CreateError {
+        CreateError::NoSpace {
+            dir: self.layout.root().to_owned(),
+            task,
+            length,
+            free: self.layout.free_bytes().unwrap_or(0),
+        }
+    }
+
+    /// Evicts idle blobs, the least recently used first, until `wanted` bytes are free; none if
+    /// that many cannot be freed. Says whether they were.
+    fn evict(&self, wanted: u64) -> Result<bool, StateError> {
+        if wanted == 0 {
+            return Ok(true);
+        }
+        let mut candidates = self.idle();
+        candidates.sort_by_key(|record| record.last_used());
+        let mut retired: Vec<Arc<Record>> = Vec::new();
+        for record in candidates {
+            if bytes_of(&retired) >= wanted {
+                break;
+            }
+            if record.retire() {
+                retired.push(record);
+            }
+        }
+        if bytes_of(&retired) < wanted {
+            retired
+                .iter()
+                .for_each(|record| record.state().removed = false);
+            return Ok(false);
+        }
+        self.discard(&retired)?;
+        for record in &retired {
+            tracing::info!(task = %record.task, bytes = record.geometry.length(), "evicted");
+            lock(&self.evicted).push(record.task);
+        }
+        Ok(true)
+    }
+
+    fn idle(&self) -> Vec<Arc<Record>> {
+        let mut records = self.all();
+        records.retain(|record| record.is_idle());
+        records
+    }
+}
+
+fn bytes_of(records: &[Arc<Record>]) -> u64 {
+    let lengths = records.iter().map(|record| record.geometry.length());
+    lengths.fold(0, u64::saturating_add)
+}
