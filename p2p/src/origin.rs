@@ -1,0 +1,208 @@
+//! The client of origins: registries and plain HTTP(S) servers, where the first copy of every blob
+//! comes from.
+//!
+//! The mirror asks it for manifests ([`OriginClient::pass`]) and for rights and lengths
+//! ([`OriginClient::head`]); the node, a seed most of the time, reads blobs and files through it
+//! ([`OriginClient::fetch`]).
+//!
+//! What always holds:
+//! * A credential is sent to the scheme, host and port it was given for, and to nobody else; a
+//!   redirect to elsewhere goes without. Credentials are never logged and never stored.
+//! * Addresses that only this machine or its network can reach are refused unless configured,
+//!   whichever way they are named: by literal, by name, by redirect, by token realm. The check is
+//!   made on the resolved address that is connected to ([`connector`]).
+//! * A body is delivered exactly once, in order and unencoded, as long as the server states: a cut
+//!   body is resumed where it stopped, a changed one is an error ([`body`]).
+
+mod address;
+mod auth;
+mod body;
+mod challenge;
+mod config;
+mod connector;
+mod error;
+mod exchange;
+mod head;
+mod pass;
+mod range;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod token;
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hawker_model::{Digest, RegistryHost, Repository};
+use hawker_swarm::{Secret, Source};
+use http_body_util::Empty;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use url::Url;
+
+use address::AddressRule;
+use auth::Authorizer;
+use connector::Connector;
+
+pub use address::{AllowPrivate, AllowPrivateError};
+pub use body::OriginBody;
+pub use config::{Login, OriginConfig, OriginConfigError, RegistryEndpoint};
+pub use error::OriginError;
+pub use head::OriginHead;
+pub use pass::{Challenges, PassBody, PassRequest, Redirects};
+pub use range::ByteRange;
+
+/// The client of every origin. Clones are cheap and share connections, tokens and settings.
+#[derive(Clone)]
+pub struct OriginClient(Arc<Inner>);
+
+struct Inner {
+    config: OriginConfig,
+    rule: Arc<AddressRule>,
+    /// Where each configured registry is, by its name.
+    bases: HashMap<RegistryHost, Url>,
+    /// Who we are at each configured registry that asks, by its scheme, host and port.
+    logins: HashMap<url::Origin, Login>,
+    http: Client<Connector, Empty<Bytes>>,
+    authorizer: Authorizer,
+}
+
+impl OriginClient {
+    /// Reads certificate authorities and prepares the client. Does not connect. Needs a tokio
+    /// runtime only once it is used.
+    pub fn new(config: OriginConfig) -> Result<Self, OriginConfigError> {
+        let bases = config.bases()?;
+        let rule = Arc::new(AddressRule::new(&config.allow_private, bases.values()));
+        let connector = Connector::new(&config, &bases, Arc::clone(&rule))?;
+        let logins = bases
+            .iter()
+            .filter_map(|(name, base)| {
+                let login = config.registries.get(name)?.login.clone()?;
+                Some((base.origin(), login))
+            })
+            .collect();
+        Ok(Self(Arc::new(Inner {
+            http: pooled(connector),
+            config,
+            rule,
+            bases,
+            logins,
+            authorizer: Authorizer::default(),
+        })))
+    }
+
+    /// Where `registry` is: what is configured for it; else `registry-1.docker.io` for Docker Hub,
+    /// http for a loopback registry that is allowed, https for all others. Private addresses are
+    /// refused unless configured or allowed.
+    pub fn base_url(&self, registry: &RegistryHost) -> Result<Url, OriginError> {
+        if let Some(base) = self.0.bases.get(registry) {
+            return Ok(base.clone());
+        }
+        let base = config::default_base(registry).map_err(|error| OriginError::InvalidUrl {
+            url: registry.to_string(),
+            reason: error.to_string(),
+        })?;
+        self.0
+            .rule
+            .check_url(&base)
+            .map_err(|refused| refused.at(&base))?;
+        Ok(base)
+    }
+
+    /// The URL of a blob: `<base>/v2/<repository>/blobs/<digest>`.
+    pub fn blob_url(
+        &self,
+        registry: &RegistryHost,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Url, OriginError> {
+        let base = self.base_url(registry)?;
+        Ok(config::under(
+            &base,
+            &format!("/v2/{repository}/blobs/{digest}"),
+        ))
+    }
+
+    /// What the origin says of `source` without its body: whether it may be had, its length. One
+    /// cheap request (HEAD, or GET of one byte where HEAD is not offered); retried once.
+    pub async fn head(&self, source: &Source) -> Result<OriginHead, OriginError> {
+        head::head(self, source).await
+    }
+
+    /// Reads the bytes `range` of `source`. Returns once the origin has answered with success; the
+    /// body heals itself as far as the settings allow.
+    pub async fn fetch(
+        &self,
+        source: &Source,
+        range: ByteRange,
+    ) -> Result<OriginBody, OriginError> {
+        OriginBody::open(self, source, range).await
+    }
+
+    /// Passes one request of a client on to its registry and hands back what the registry says,
+    /// whatever it says.
+    pub async fn pass(
+        &self,
+        request: PassRequest<'_>,
+    ) -> Result<http::Response<PassBody>, OriginError> {
+        pass::pass(self, request).await
+    }
+}
+
+impl fmt::Debug for OriginClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginClient")
+            .field("config", &self.0.config)
+            .finish_non_exhaustive()
+    }
+}
+
+fn pooled(connector: Connector) -> Client<Connector, Empty<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(50))
+        .pool_max_idle_per_host(16)
+        // One HTTP/2 connection carries all ranges of a blob: its windows must not be the limit.
+        .http2_initial_stream_window_size(4 << 20)
+        .http2_initial_connection_window_size(32 << 20)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .build(connector)
+}
+
+/// A source as requests are made of it.
+#[derive(Clone)]
+struct Wanted {
+    url: Url,
+    authorization: Option<http::HeaderValue>,
+}
+
+impl Wanted {
+    fn parse(source: &Source) -> Result<Self, OriginError> {
+        let invalid = |reason: &str| OriginError::InvalidUrl {
+            url: error::shown_text(&source.url),
+            reason: reason.to_owned(),
+        };
+        let mut url = Url::parse(&source.url).map_err(|error| invalid(&error.to_string()))?;
+        url.set_fragment(None);
+        exchange::check_url(&url).map_err(|reason| invalid(&reason))?;
+        let authorization = match &source.authorization {
+            Some(secret) => Some(
+                sensitive(secret).ok_or_else(|| invalid("its credential is no header value"))?,
+            ),
+            None => None,
+        };
+        Ok(Self { url, authorization })
+    }
+}
+
+/// A credential as a header value that hyper and HTTP/2 compression keep to themselves.
+fn sensitive(secret: &Secret) -> Option<http::HeaderValue> {
+    let mut value = http::HeaderValue::from_str(secret.expose()).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}

@@ -1,0 +1,364 @@
+//! The bytes of a blob or file, in order and each once, whatever happens to connections meanwhile.
+//!
+//! A body that breaks off, stalls or is cut is asked for again from where it stopped, on the
+//! condition that it is still the same; a server that ignores ranges has what precedes read and
+//! dropped. Only attempts that bring no byte count against the retries.
+
+use std::fmt;
+
+use bytes::Bytes;
+use hawker_swarm::Source;
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{IF_RANGE, RANGE},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::{
+    ByteRange, OriginClient, OriginError, OriginHead, Redirects, Wanted,
+    error::{innermost, shown},
+    exchange::Answer,
+    head,
+    range::{self, ContentRange},
+    retry::Backoff,
+};
+
+/// A body that is being read. Dropping it ends the transfer.
+pub struct OriginBody {
+    client: OriginClient,
+    wanted: Wanted,
+    /// What the first answer said; later ones must not contradict.
+    head: Option<OriginHead>,
+    /// The next byte to deliver.
+    position: u64,
+    /// The byte before which to stop, once that is known.
+    end: Option<u64>,
+    answer: Option<Segment>,
+    backoff: Backoff,
+    honours_ranges: bool,
+}
+
+/// The body of one answer.
+struct Segment {
+    incoming: Incoming,
+    /// Where its next byte lies in the whole.
+    at: u64,
+    /// Where it ends, if it says so.
+    end: Option<u64>,
+}
+
+impl OriginBody {
+    /// Asks for `range` until the origin answers with success, or the retries are used up.
+    pub(super) async fn open(
+        client: &OriginClient,
+        source: &Source,
+        range: ByteRange,
+    ) -> Result<Self, OriginError> {
+        let wanted = Wanted::parse(source)?;
+        if range.end.is_some_and(|end| end <= range.start) {
+            return Err(OriginError::RangeNotSatisfiable {
+                url: shown(&wanted.url),
+                offset: range.start,
+                length: None,
+            });
+        }
+        let mut body = Self {
+            client: client.clone(),
+            wanted,
+            head: None,
+            position: range.start,
+            end: range.end,
+            answer: None,
+            backoff: Backoff::for_body(&client.0.config),
+            honours_ranges: true,
+        };
+        body.resume().await?;
+        Ok(body)
+    }
+
+    /// Bytes of the whole blob or file, once the origin has said it.
+    pub fn total_length(&self) -> Option<u64> {
+        self.head.as_ref().and_then(|head| head.length)
+    }
+
+    /// What the origin says of the whole: the same for every range of it, unless it changed.
+    pub fn head(&self) -> OriginHead {
+        self.head.clone().unwrap_or_default()
+    }
+
+    /// Offset in the whole of the next byte that is delivered.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether the origin gives ranges. If not, several of them cost several times the whole.
+    pub fn honours_ranges(&self) -> bool {
+        self.honours_ranges
+    }
+
+    /// The next bytes; `None` when all have been delivered. Cancel-safe: what was not returned comes
+    /// with the next call. After an error, a further call tries once more.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
+        loop {
+            if self.end.is_some_and(|end| self.position >= end) {
+                self.answer = None;
+                return Ok(None);
+            }
+            if self.answer.is_none() {
+                self.resume().await?;
+                continue;
+            }
+            match self.read().await {
+                Ok(Some(bytes)) => {
+                    self.backoff.progressed();
+                    return Ok(Some(bytes));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.answer = None;
+                    self.wait_after(error).await?;
+                }
+            }
+        }
+    }
+
+    /// Asks for what is left, until there is an answer to read.
+    async fn resume(&mut self) -> Result<(), OriginError> {
+        loop {
+            match self.request().await {
+                Ok(segment) => {
+                    self.answer = Some(segment);
+                    return Ok(());
+                }
+                Err(error) => self.wait_after(error).await?,
+            }
+        }
+    }
+
+    async fn wait_after(&mut self, error: OriginError) -> Result<(), OriginError> {
+        let Some(wait) = self.backoff.after(&error) else {
+            return Err(error);
+        };
+        tracing::debug!(%error, position = self.position, ?wait, "origin is asked again");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    async fn request(&mut self) -> Result<Segment, OriginError> {
+        let mut headers = head::headers(&self.client);
+        if let Some(range) = range::header(self.position, self.end) {
+            headers.insert(RANGE, range);
+            let etag = self.head.as_ref().and_then(OriginHead::strong_etag);
+            if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
+                headers.insert(IF_RANGE, etag);
+            }
+        }
+        let asked = self
+            .client
+            .ask(Method::GET, &self.wanted, &headers, Redirects::Follow);
+        let answer = asked.await?;
+        let segment = match answer.status() {
+            StatusCode::OK => self.whole(&answer)?,
+            StatusCode::PARTIAL_CONTENT => self.part(&answer)?,
+            StatusCode::RANGE_NOT_SATISFIABLE => self.nothing(&answer)?,
+            _ => return Err(answer.error()),
+        };
+        Ok(Segment {
+            incoming: answer.response.into_body(),
+            at: segment.0,
+            end: segment.1,
+        })
+    }
+
+    /// An answer that holds everything: where it begins and ends.
+    fn whole(&mut self, answer: &Answer) -> Result<(u64, Option<u64>), OriginError> {
+        let now = self.agree(answer)?;
+        let length = now.length;
+        if let Some(length) = length.filter(|length| self.position > 0 && self.position >= *length)
+        {
+            return Err(self.outside(Some(length)));
+        }
+        if self.position > 0 {
+            self.honours_ranges = false;
+            if self
+                .client
+                .0
+                .config
+                .discard_limit
+                .is_some_and(|limit| self.position > limit)
+            {
+                let url = shown(&self.wanted.url);
+                return Err(OriginError::RangeIgnored {
+                    url,
+                    offset: self.position,
+                });
+            }
+        }
+        self.learn(now);
+        Ok((0, length))
+    }
+
+    /// An answer that holds what was asked for, or the beginning of it.
+    fn part(&mut self, answer: &Answer) -> Result<(u64, Option<u64>), OriginError> {
+        let malformed = |reason: String| OriginError::Malformed {
+            url: shown(&answer.url),
+            reason,
+        };
+        let Some(ContentRange {
+            bytes: Some(bytes), ..
+        }) = ContentRange::of_headers(answer.headers())
+        else {
+            return Err(malformed("a part without a sound Content-Range".to_owned()));
+        };
+        if bytes.start != self.position || self.end.is_some_and(|end| bytes.end > end) {
+            let asked = self.position;
+            return Err(malformed(format!(
+                "bytes {bytes:?} when asked for those from {asked}"
+            )));
+        }
+        if head::content_length(answer.headers()).is_some_and(|len| len != bytes.end - bytes.start)
+        {
+            return Err(malformed(format!(
+                "bytes {bytes:?} with another Content-Length"
+            )));
+        }
+        let now = self.agree(answer)?;
+        self.learn(now);
+        Ok((bytes.start, Some(bytes.end)))
+    }
+
+    /// An answer that says there are no such bytes, which is right when there are none at all.
+    fn nothing(&mut self, answer: &Answer) -> Result<(u64, Option<u64>), OriginError> {
+        let now = self.agree(answer)?;
+        if self.position == 0 && now.length == Some(0) {
+            self.learn(now);
+            return Ok((0, Some(0)));
+        }
+        Err(self.outside(now.length))
+    }
+
+    /// Checks that an answer tells of the same bytes as those before.
+    fn agree(&self, answer: &Answer) -> Result<OriginHead, OriginError> {
+        if let Some(encoding) = head::encoding(answer.headers()) {
+            return Err(OriginError::Encoded {
+                url: shown(&answer.url),
+                encoding,
+            });
+        }
+        let now = OriginHead::of(answer);
+        match self.head.as_ref().and_then(|then| then.difference(&now)) {
+            Some(what) => Err(OriginError::Changed {
+                url: shown(&self.wanted.url),
+                what,
+            }),
+            None => Ok(now),
+        }
+    }
+
+    fn learn(&mut self, now: OriginHead) {
+        if let Some(length) = now.length {
+            self.end = Some(self.end.unwrap_or(length).min(length));
+        }
+        match &mut self.head {
+            Some(head) => head.length = head.length.or(now.length),
+            None => self.head = Some(now),
+        }
+    }
+
+    fn outside(&self, length: Option<u64>) -> OriginError {
+        let url = shown(&self.wanted.url);
+        OriginError::RangeNotSatisfiable {
+            url,
+            offset: self.position,
+            length,
+        }
+    }
+
+    /// Reads the next bytes of the current answer that are to be delivered. `None`: there was
+    /// nothing of that kind, look again.
+    async fn read(&mut self) -> Result<Option<Bytes>, OriginError> {
+        let Some(segment) = &mut self.answer else {
+            return Ok(None);
+        };
+        let url = &self.wanted.url;
+        let limit = self.client.0.config.read_timeout;
+        let frame = tokio::time::timeout(limit, segment.incoming.frame())
+            .await
+            .map_err(|_| OriginError::Timeout {
+                url: shown(url),
+                awaited: "further bytes",
+                limit,
+            })?;
+        let short = |at, reason| OriginError::TooShort {
+            url: shown(url),
+            position: at,
+            reason,
+        };
+        let data = match frame {
+            None => return self.ended(),
+            Some(Err(error)) => return Err(short(segment.at, innermost(&error))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                Err(_trailers) => return Ok(None),
+            },
+        };
+        let start = segment.at;
+        segment.at += data.len() as u64;
+        if let Some(end) = segment.end.filter(|end| segment.at > *end) {
+            return Err(OriginError::TooLong {
+                url: shown(url),
+                length: end,
+            });
+        }
+        Ok(self.deliver(start, data))
+    }
+
+    /// What of `data`, which lies at `start`, is still to be delivered.
+    fn deliver(&mut self, start: u64, mut data: Bytes) -> Option<Bytes> {
+        let skipped = self.position.saturating_sub(start);
+        if skipped >= data.len() as u64 {
+            return None;
+        }
+        // Both cuts are below the length of `data`, so they fit a usize.
+        data = data.split_off(skipped as usize);
+        let wanted = self.end.map_or(u64::MAX, |end| end - self.position);
+        data.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
+        self.position += data.len() as u64;
+        Some(data)
+    }
+
+    /// The current answer ended as HTTP ends answers.
+    fn ended(&mut self) -> Result<Option<Bytes>, OriginError> {
+        let Some(segment) = self.answer.take() else {
+            return Ok(None);
+        };
+        match segment.end {
+            Some(end) if segment.at < end => Err(OriginError::TooShort {
+                url: shown(&self.wanted.url),
+                position: segment.at,
+                reason: format!("{end} bytes were stated"),
+            }),
+            // A part that was shorter than asked for: the rest comes with the next.
+            Some(_) => Ok(None),
+            None if segment.at < self.position => Err(self.outside(Some(segment.at))),
+            None => {
+                self.end = Some(self.position);
+                if let Some(head) = &mut self.head {
+                    head.length = Some(self.position);
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for OriginBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginBody")
+            .field("url", &shown(&self.wanted.url))
+            .field("position", &self.position)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}

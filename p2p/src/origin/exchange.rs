@@ -1,0 +1,269 @@
+//! One request and what it takes to have it answered: time limits, redirects, the credential kept
+//! to whom it belongs.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{AUTHORIZATION, COOKIE, LOCATION, RETRY_AFTER},
+};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use url::Url;
+
+use super::{
+    OriginClient, OriginError, Wanted, challenge,
+    error::{shown, shown_text},
+    retry,
+};
+
+/// Redirects that are followed for one request.
+const MOST_REDIRECTS: usize = 10;
+
+/// A request for [`OriginClient::follow`]. None has a body.
+#[derive(Clone, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) headers: &'a HeaderMap,
+    /// For the scheme, host and port of `url` alone.
+    pub(super) authorization: Option<&'a HeaderValue>,
+    pub(super) redirects: super::Redirects,
+}
+
+/// What a server says, whatever that is.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response<Incoming>,
+    /// Who says it: the last of the redirects.
+    pub(super) url: Url,
+    pub(super) redirected: bool,
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// What a status other than success means.
+    pub(super) fn error(&self) -> OriginError {
+        let (url, status) = (shown(&self.url), self.status().as_u16());
+        let retry_after = self
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(retry::parse_retry_after);
+        match status {
+            401 | 403 | 407 => OriginError::Denied {
+                url,
+                status,
+                challenges: challenge::raw(self.headers()),
+            },
+            404 | 410 => OriginError::NotFound { url, status },
+            429 => OriginError::TooManyRequests { url, retry_after },
+            408 | 500..=599 => OriginError::Server {
+                url,
+                status,
+                retry_after,
+            },
+            _ => OriginError::UnexpectedStatus { url, status },
+        }
+    }
+
+    /// Where the answer sends us, if it does and we may go there.
+    pub(super) fn location(&self, first: &Url) -> Result<Option<Url>, OriginError> {
+        if !matches!(self.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Ok(None);
+        }
+        let refused = |reason: String| OriginError::Redirect {
+            url: shown(&self.url),
+            reason,
+        };
+        let location = self
+            .headers()
+            .get(LOCATION)
+            .ok_or_else(|| refused("without a location".to_owned()))
+            .and_then(|value| {
+                str::from_utf8(value.as_bytes()).map_err(|_| refused("to no URL".to_owned()))
+            })?;
+        let mut target = self
+            .url
+            .join(location)
+            .map_err(|error| refused(format!("to {:?}: {error}", shown_text(location))))?;
+        target.set_fragment(None);
+        check_url(&target).map_err(|reason| refused(format!("to {}: {reason}", shown(&target))))?;
+        if first.scheme() == "https" && target.scheme() == "http" {
+            return Err(refused(format!("from https to {}", shown(&target))));
+        }
+        Ok(Some(target))
+    }
+}
+
+impl OriginClient {
+    /// Sends a request, follows redirects as asked, and hands back what is said at the end.
+    pub(super) async fn follow(&self, ask: Ask<'_>) -> Result<Answer, OriginError> {
+        let mut method = ask.method;
+        let mut url = ask.url.clone();
+        let mut headers = ask.headers.clone();
+        if let Some(authorization) = ask.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        for hops in 0..=MOST_REDIRECTS {
+            let response = self.send(&method, &url, &headers).await?;
+            let answer = Answer {
+                response,
+                url,
+                redirected: hops > 0,
+            };
+            let target = match ask.redirects {
+                super::Redirects::Follow => answer.location(ask.url)?,
+                super::Redirects::Return => None,
+            };
+            let Some(target) = target else {
+                return Ok(answer);
+            };
+            if answer.status() == StatusCode::SEE_OTHER && method != Method::HEAD {
+                method = Method::GET;
+            }
+            if target.origin() != answer.url.origin() {
+                // Not given back when a later redirect returns: whoever was in between chose it.
+                headers.remove(AUTHORIZATION);
+                headers.remove(COOKIE);
+            }
+            url = target;
+        }
+        let reason = format!("more than {MOST_REDIRECTS} times");
+        Err(OriginError::Redirect {
+            url: shown(ask.url),
+            reason,
+        })
+    }
+
+    /// Asks for `wanted`, with the credential that came along or one we have, and answers
+    /// challenges: a credential that is refused is replaced by ours once, since what is asked may
+    /// be public.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        wanted: &Wanted,
+        headers: &HeaderMap,
+        redirects: super::Redirects,
+    ) -> Result<Answer, OriginError> {
+        let mut url = wanted.url.clone();
+        let mut credential = wanted.authorization.clone();
+        if credential.is_none() {
+            credential = self.0.authorizer.remembered(self, &url).await;
+        }
+        // A cached token may be refused before its time: then a new one is asked for.
+        for _ in 0..2 {
+            let authorization = credential.as_ref();
+            let ask = Ask {
+                method: method.clone(),
+                url: &url,
+                headers,
+                authorization,
+                redirects,
+            };
+            let answer = self.follow(ask).await?;
+            if answer.status() != StatusCode::UNAUTHORIZED {
+                return Ok(answer);
+            }
+            // Where a redirect led to another host, our credential for that host is due.
+            let challenges = challenge::of_headers(answer.headers());
+            let refused = credential
+                .as_ref()
+                .filter(|_| answer.url.origin() == url.origin());
+            match self
+                .0
+                .authorizer
+                .answer(self, &answer.url, &challenges, refused)
+                .await
+            {
+                Ok(Some(found)) => credential = Some(found),
+                Err(error) if wanted.authorization.is_none() => return Err(error),
+                Ok(None) | Err(_) => return Ok(answer),
+            }
+            url = answer.url;
+        }
+        let authorization = credential.as_ref();
+        self.follow(Ask {
+            method,
+            url: &url,
+            headers,
+            authorization,
+            redirects,
+        })
+        .await
+    }
+
+    /// One request and its answer's head. A request that dies with a connection from the pool is
+    /// sent once more: servers close idle connections without asking.
+    async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Response<Incoming>, OriginError> {
+        let limit = self.0.config.header_timeout;
+        let sending = async {
+            match self.send_once(method, url, headers).await {
+                Err(OriginError::TooShort { .. }) if method.is_safe() => {
+                    self.send_once(method, url, headers).await
+                }
+                result => result,
+            }
+        };
+        tokio::time::timeout(limit, sending)
+            .await
+            .unwrap_or_else(|_| {
+                Err(OriginError::Timeout {
+                    url: shown(url),
+                    awaited: "answer",
+                    limit,
+                })
+            })
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+    ) -> Result<Response<Incoming>, OriginError> {
+        let uri: Uri = url
+            .as_str()
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| OriginError::InvalidUrl {
+                url: shown(url),
+                reason: error.to_string(),
+            })?;
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers.clone();
+        self.0
+            .http
+            .request(request)
+            .await
+            .map_err(|error| OriginError::of_request(&error, url, error.is_connect()))
+    }
+}
+
+/// Whether a URL can be asked at all.
+pub(super) fn check_url(url: &Url) -> Result<(), String> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!(
+            "the scheme {:?} is neither http nor https",
+            url.scheme()
+        ));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("it names no host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it holds a user name: give credentials beside it".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! What an origin says of a blob or file without its body.
+
+use hawker_swarm::Source;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{
+        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, RANGE,
+    },
+};
+use url::Url;
+
+use super::{
+    OriginClient, OriginError, Redirects, Wanted, exchange::Answer, range::ContentRange,
+    retry::Backoff, token::own_headers,
+};
+
+/// What an origin says of a blob or file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OriginHead {
+    /// Bytes of the whole. `None`: the origin does not say.
+    pub length: Option<u64>,
+    /// As the origin writes it, `W/` and quotes included.
+    pub etag: Option<String>,
+    /// As the origin writes it.
+    pub last_modified: Option<String>,
+    pub content_type: Option<String>,
+    /// Whether the origin sends readers elsewhere.
+    pub redirected: bool,
+}
+
+impl OriginHead {
+    /// Reads an answer of success, or of a range that lies outside.
+    pub(super) fn of(answer: &Answer) -> Self {
+        let headers = answer.headers();
+        let length = match (encoding(headers), answer.status()) {
+            (Some(_), _) => None,
+            (None, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) => {
+                ContentRange::of_headers(headers).and_then(|range| range.total)
+            }
+            (None, _) => content_length(headers),
+        };
+        Self {
+            length,
+            etag: text(headers, ETAG),
+            last_modified: text(headers, LAST_MODIFIED),
+            content_type: text(headers, CONTENT_TYPE),
+            redirected: answer.redirected,
+        }
+    }
+
+    /// The entity tag, if it vouches for every byte.
+    pub(super) fn strong_etag(&self) -> Option<&str> {
+        self.etag
+            .as_deref()
+            .filter(|etag| etag.starts_with('"') && etag.len() > 1)
+    }
+
+    /// What shows that `now` describes other bytes than `self`.
+    pub(super) fn difference(&self, now: &Self) -> Option<String> {
+        let differ = |then: &Option<String>, now: &Option<String>, name: &str| match (then, now) {
+            (Some(then), Some(now)) if then != now => {
+                Some(format!("its {name} was {then} and is {now}"))
+            }
+            _ => None,
+        };
+        differ(&self.etag, &now.etag, "entity tag")
+            .or_else(|| differ(&self.last_modified, &now.last_modified, "date"))
+            .or_else(|| match (self.length, now.length) {
+                (Some(then), Some(now)) if then != now => {
+                    Some(format!("its length was {then} and is {now} bytes"))
+                }
+                _ => None,
+            })
+    }
+}
+
+/// The encoding that a body is in, if it is not the body itself. Object stores write `aws-chunked`
+/// of bodies that are as they are.
+pub(super) fn encoding(headers: &HeaderMap) -> Option<String> {
+    let value = text(headers, CONTENT_ENCODING)?;
+    let harmless = |coding: &str| {
+        matches!(
+            coding.trim().to_ascii_lowercase().as_str(),
+            "" | "identity" | "aws-chunked"
+        )
+    };
+    (!value.split(',').all(harmless)).then_some(value)
+}
+
+/// `Content-Length`, where it is a number.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+/// Asks about `source`; once more if that failed for the moment.
+pub(super) async fn head(
+    client: &OriginClient,
+    source: &Source,
+) -> Result<OriginHead, OriginError> {
+    let wanted = Wanted::parse(source)?;
+    let mut backoff = Backoff::for_head(&client.0.config);
+    loop {
+        let error = match ask(client, &wanted).await {
+            Ok(head) => return Ok(head),
+            Err(error) => error,
+        };
+        match backoff.after(&error) {
+            Some(wait) => tokio::time::sleep(wait).await,
+            None => return Err(error),
+        }
+    }
+}
+
+async fn ask(client: &OriginClient, wanted: &Wanted) -> Result<OriginHead, OriginError> {
+    let headers = headers(client);
+    let answer = client
+        .ask(Method::HEAD, wanted, &headers, Redirects::Return)
+        .await?;
+    match answer.location(&wanted.url)? {
+        Some(target) => ask_elsewhere(client, wanted, &answer.url, target).await,
+        None => conclude(client, wanted, answer).await,
+    }
+}
+
+/// Asks where the origin sends readers. To be sent on is to be let in, but for what the other says:
+/// a mere front door that sends everyone on decides nothing.
+async fn ask_elsewhere(
+    client: &OriginClient,
+    wanted: &Wanted,
+    from: &Url,
+    target: Url,
+) -> Result<OriginHead, OriginError> {
+    let is_same = target.origin() == wanted.url.origin() && *from == wanted.url;
+    let authorization = wanted.authorization.clone().filter(|_| is_same);
+    let elsewhere = Wanted {
+        url: target,
+        authorization,
+    };
+    let headers = headers(client);
+    let asked = match client
+        .ask(Method::HEAD, &elsewhere, &headers, Redirects::Follow)
+        .await
+    {
+        // Signed URLs may be good for GET alone.
+        Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
+            ask_for_a_byte(client, &elsewhere).await
+        }
+        Ok(answer) => conclude(client, &elsewhere, answer).await,
+        Err(error) => Err(error),
+    };
+    match asked {
+        Ok(head) => Ok(OriginHead {
+            redirected: true,
+            ..head
+        }),
+        Err(
+            error @ (OriginError::Denied { .. }
+            | OriginError::NotFound { .. }
+            | OriginError::PrivateAddress { .. }
+            | OriginError::Redirect { .. }),
+        ) => Err(error),
+        Err(_) => Ok(OriginHead {
+            redirected: true,
+            ..OriginHead::default()
+        }),
+    }
+}
+
+async fn conclude(
+    client: &OriginClient,
+    wanted: &Wanted,
+    answer: Answer,
+) -> Result<OriginHead, OriginError> {
+    match answer.status() {
+        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            ask_for_a_byte(client, wanted).await
+        }
+        status if status.is_success() => Ok(OriginHead::of(&answer)),
+        _ => Err(answer.error()),
+    }
+}
+
+/// GET of the first byte, for servers that do not offer HEAD.
+async fn ask_for_a_byte(client: &OriginClient, wanted: &Wanted) -> Result<OriginHead, OriginError> {
+    let mut headers = headers(client);
+    headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+    let answer = client
+        .ask(Method::GET, wanted, &headers, Redirects::Follow)
+        .await?;
+    match answer.status() {
+        status if status.is_success() => Ok(OriginHead::of(&answer)),
+        // There is no first byte.
+        StatusCode::RANGE_NOT_SATISFIABLE => Ok(OriginHead::of(&answer)),
+        _ => Err(answer.error()),
+    }
+}
+
+/// The headers of a request for bytes as they are.
+pub(super) fn headers(client: &OriginClient) -> HeaderMap {
+    let mut headers = own_headers(client);
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers
+}

@@ -1,0 +1,250 @@
+//! Requests of the mirror's clients, passed on as they were made.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hawker_model::RegistryHost;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST, LOCATION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+use url::Url;
+
+use super::{
+    OriginClient, OriginError, challenge, config,
+    error::{innermost, shown, shown_text},
+    exchange::{self, Answer, Ask},
+};
+
+/// What to do with an answer that redirects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirects {
+    /// Ask there, without credentials where that is another host.
+    Follow,
+    /// Hand it back.
+    Return,
+}
+
+/// What to do with an answer that wants a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenges {
+    /// Hand it back: the client answers it.
+    Return,
+    /// Answer it where the client brought no credential and one is configured for the registry.
+    AnswerIfConfigured,
+}
+
+/// One request to a registry. It has no body: pulls are GET and HEAD.
+#[derive(Clone, Debug)]
+pub struct PassRequest<'a> {
+    pub method: Method,
+    pub registry: &'a RegistryHost,
+    /// Path and query as the client asked for them, with its leading `/v2/`. The parameter `ns`,
+    /// which is meant for us, is not passed on.
+    pub path: &'a str,
+    /// As the client sent them; those of the client's connection to us are dropped.
+    pub headers: &'a HeaderMap,
+    pub redirects: Redirects,
+    pub challenges: Challenges,
+}
+
+/// Sends `request` and hands back the answer, without what concerns our connection alone.
+pub(super) async fn pass(
+    client: &OriginClient,
+    request: PassRequest<'_>,
+) -> Result<Response<PassBody>, OriginError> {
+    let url = url_of(client, &request)?;
+    let mut headers = end_to_end(request.headers);
+    merge_accept(&mut headers);
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let authorization = headers.remove(AUTHORIZATION);
+    let ask = Ask {
+        method: request.method,
+        url: &url,
+        headers: &headers,
+        authorization: authorization.as_ref(),
+        redirects: request.redirects,
+    };
+    let mut answer = client.follow(ask.clone()).await?;
+    let is_ours_to_answer = request.challenges == Challenges::AnswerIfConfigured
+        && answer.status() == StatusCode::UNAUTHORIZED
+        && ask.authorization.is_none()
+        && answer.url.origin() == url.origin()
+        && client.0.logins.contains_key(&url.origin());
+    if is_ours_to_answer {
+        let challenges = challenge::of_headers(answer.headers());
+        let found = client
+            .0
+            .authorizer
+            .answer(client, &url, &challenges, None)
+            .await?;
+        if found.is_some() {
+            answer = client
+                .follow(Ask {
+                    authorization: found.as_ref(),
+                    ..ask
+                })
+                .await?;
+        }
+    }
+    Ok(response(answer, client.0.config.read_timeout))
+}
+
+fn url_of(client: &OriginClient, request: &PassRequest<'_>) -> Result<Url, OriginError> {
+    let base = client.base_url(request.registry)?;
+    let (path, query) = match request.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (request.path, None),
+    };
+    let invalid = |reason: &str| OriginError::InvalidUrl {
+        url: shown_text(request.path),
+        reason: reason.to_owned(),
+    };
+    if !path.starts_with('/') {
+        return Err(invalid("the path does not begin with a slash"));
+    }
+    let mut url = config::under(&base, path);
+    // Such a path would leave the prefix of the endpoint, or what rules were checked for.
+    if !url.path().starts_with(base.path()) || url.path().len() < path.len() {
+        return Err(invalid("the path climbs"));
+    }
+    let kept: Vec<&str> = query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|part| !part.is_empty() && *part != "ns" && !part.starts_with("ns="))
+        .collect();
+    url.set_query((!kept.is_empty()).then(|| kept.join("&")).as_deref());
+    exchange::check_url(&url).map_err(|reason| invalid(&reason))?;
+    Ok(url)
+}
+
+/// The headers that are for the other end, not for the next hop (RFC 9110, 7.6.1).
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .collect();
+    let mut kept = headers.clone();
+    for name in named
+        .into_iter()
+        .chain([CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE])
+    {
+        kept.remove(name);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+    ] {
+        kept.remove(name);
+    }
+    for name in ["x-dragonfly-registry", "expect"] {
+        kept.remove(name);
+    }
+    kept.remove(HOST);
+    kept
+}
+
+/// Docker sends a line per type; some registries read only the first.
+fn merge_accept(headers: &mut HeaderMap) {
+    let lines = headers.get_all(ACCEPT).iter();
+    let merged = lines
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b", "[..]);
+    if let Ok(value) = HeaderValue::from_bytes(&merged)
+        && !value.is_empty()
+    {
+        headers.insert(ACCEPT, value);
+    }
+}
+
+fn response(answer: Answer, limit: Duration) -> Response<PassBody> {
+    let (mut head, incoming) = answer.response.into_parts();
+    head.headers = end_to_end(&head.headers);
+    // Relative to the registry, not to us.
+    let location = head
+        .headers
+        .get(LOCATION)
+        .and_then(|value| value.to_str().ok());
+    if let Some(target) = location.and_then(|location| answer.url.join(location).ok())
+        && let Ok(value) = HeaderValue::from_str(target.as_str())
+    {
+        head.headers.insert(LOCATION, value);
+    }
+    head.version = http::Version::default();
+    head.extensions = http::Extensions::default();
+    let body = PassBody {
+        incoming,
+        url: answer.url,
+        limit,
+        silence: None,
+    };
+    Response::from_parts(head, body)
+}
+
+/// The body of an answer as it comes. Ends with an error when nothing comes for too long.
+#[derive(Debug)]
+pub struct PassBody {
+    incoming: Incoming,
+    url: Url,
+    limit: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body for PassBody {
+    type Data = Bytes;
+    type Error = OriginError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
+            this.silence = None;
+            let url = &this.url;
+            return Poll::Ready(frame.map(|frame| {
+                frame.map_err(|error| OriginError::TooShort {
+                    url: shown(url),
+                    position: 0,
+                    reason: innermost(&error),
+                })
+            }));
+        }
+        let limit = this.limit;
+        let silence = this
+            .silence
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(silence.as_mut().poll(cx));
+        this.silence = None;
+        let url = shown(&this.url);
+        Poll::Ready(Some(Err(OriginError::Timeout {
+            url,
+            awaited: "further bytes",
+            limit,
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

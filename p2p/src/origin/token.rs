@@ -1,0 +1,228 @@
+//! Bearer tokens as registries issue them: asked of the challenge's realm, kept in memory until
+//! they expire.
+
+use std::time::{Duration, Instant};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hawker_swarm::Secret;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, USER_AGENT},
+};
+use http_body_util::{BodyExt, Limited};
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    Login, OriginClient, OriginError, Redirects,
+    challenge::Challenge,
+    error::{shown, shown_text},
+    exchange::{self, Ask},
+    sensitive,
+};
+
+/// Longest answer of a token server that is read, in bytes.
+const LONGEST_ANSWER: usize = 256 * 1024;
+/// What an answer without `expires_in` means, by the token specification.
+const USUAL_LIFE: Duration = Duration::from_secs(60);
+/// A token is not believed for longer than this, whatever its server says.
+const LONGEST_LIFE: Duration = Duration::from_secs(3600);
+
+/// What a token is for. Tokens are shared by all who would ask for the same one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct TokenKey {
+    pub(super) realm: Url,
+    service: Option<String>,
+    scope: Option<String>,
+    login: Option<Login>,
+}
+
+impl TokenKey {
+    /// Reads a Bearer challenge of the registry at `registry`.
+    pub(super) fn of_challenge(
+        challenge: &Challenge,
+        registry: &Url,
+        login: Option<&Login>,
+    ) -> Result<Self, OriginError> {
+        let realm = challenge.parameter("realm").unwrap_or_default();
+        let refused = |reason: &str| OriginError::Token {
+            url: shown_text(realm),
+            reason: reason.to_owned(),
+        };
+        let url = registry
+            .join(realm)
+            .map_err(|error| refused(&error.to_string()))?;
+        if realm.is_empty() {
+            return Err(refused("the challenge names no realm"));
+        }
+        exchange::check_url(&url).map_err(|reason| refused(&reason))?;
+        if registry.scheme() == "https" && url.scheme() != "https" {
+            return Err(refused(
+                "an https registry may not send us to a plain token server",
+            ));
+        }
+        let owned = |name| challenge.parameter(name).map(str::to_owned);
+        Ok(Self {
+            realm: url,
+            service: owned("service"),
+            scope: owned("scope"),
+            login: login.cloned(),
+        })
+    }
+
+    fn url(&self) -> Url {
+        let mut url = self.realm.clone();
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(service) = &self.service {
+                query.append_pair("service", service);
+            }
+            for scope in self
+                .scope
+                .iter()
+                .flat_map(|scope| scope.split_ascii_whitespace())
+            {
+                query.append_pair("scope", scope);
+            }
+            if let Some(login) = &self.login {
+                query.append_pair("account", &login.username);
+            }
+        }
+        url
+    }
+}
+
+/// A token and how long we use it.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) authorization: HeaderValue,
+    expires: Instant,
+}
+
+impl Token {
+    pub(super) fn is_fresh(&self) -> bool {
+        Instant::now() < self.expires
+    }
+}
+
+/// The answer of a token server. Only these fields matter.
+#[derive(Deserialize)]
+struct Issued {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<f64>,
+}
+
+/// Asks for a token.
+pub(super) async fn issue(client: &OriginClient, key: &TokenKey) -> Result<Token, OriginError> {
+    let url = key.url();
+    let asked = Instant::now();
+    let headers = own_headers(client);
+    let authorization = key.login.as_ref().and_then(basic);
+    let ask = Ask {
+        method: Method::GET,
+        url: &url,
+        headers: &headers,
+        authorization: authorization.as_ref(),
+        redirects: Redirects::Follow,
+    };
+    let answer = client.follow(ask).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(answer.error());
+    }
+    let failed = |reason: &str| OriginError::Token {
+        url: shown(&url),
+        reason: reason.to_owned(),
+    };
+    let limit = client.0.config.read_timeout;
+    let body = Limited::new(answer.response.into_body(), LONGEST_ANSWER).collect();
+    let body = tokio::time::timeout(limit, body)
+        .await
+        .map_err(|_| OriginError::Timeout {
+            url: shown(&url),
+            awaited: "token",
+            limit,
+        })?
+        .map_err(|_| failed("its answer is too long or broke off"))?;
+    let issued: Issued = serde_json::from_slice(&body.to_bytes())
+        .map_err(|_| failed("its answer is not the JSON of a token"))?;
+    let text = [issued.token, issued.access_token]
+        .into_iter()
+        .flatten()
+        .find(|t| !t.is_empty());
+    let text = text.ok_or_else(|| failed("its answer holds no token"))?;
+    let authorization = sensitive(&Secret::new(format!("Bearer {text}")))
+        .ok_or_else(|| failed("its token is no header value"))?;
+    Ok(Token {
+        authorization,
+        expires: asked + life(issued.expires_in),
+    })
+}
+
+/// How long a token is used: a tenth less than it lives, at most 10 s less, so that it does not
+/// expire on its way.
+fn life(stated: Option<f64>) -> Duration {
+    let stated = stated
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .map_or(USUAL_LIFE, |life| life.min(LONGEST_LIFE));
+    stated - (stated / 10).min(Duration::from_secs(10))
+}
+
+/// The headers of requests that no client made.
+pub(super) fn own_headers(client: &OriginClient) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    if let Ok(agent) = HeaderValue::from_str(&client.0.config.user_agent) {
+        headers.insert(USER_AGENT, agent);
+    }
+    headers
+}
+
+/// A login as an `Authorization`.
+pub(super) fn basic(login: &Login) -> Option<HeaderValue> {
+    let pair = format!("{}:{}", login.username, login.password.expose());
+    sensitive(&Secret::new(format!("Basic {}", STANDARD.encode(pair))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::challenge;
+
+    fn key(registry: &str, challenge: &str) -> Result<TokenKey, OriginError> {
+        let registry = Url::parse(registry).unwrap();
+        TokenKey::of_challenge(&challenge::parse(challenge)[0], &registry, None)
+    }
+
+    #[test]
+    fn plain_token_servers_are_for_plain_registries() {
+        let challenge = r#"Bearer realm="http://t.io/token""#;
+        assert!(key("http://r.io", challenge).is_ok());
+        assert!(matches!(
+            key("https://r.io", challenge),
+            Err(OriginError::Token { .. })
+        ));
+        assert!(key("https://r.io", r#"Bearer realm="file:///etc/passwd""#).is_err());
+        assert!(key("https://r.io", "Bearer service=x").is_err());
+    }
+
+    #[test]
+    fn every_scope_is_asked_for() {
+        let challenge = r#"Bearer realm="https://t.io/token?a=b",service="s p",scope="x:y:pull z""#;
+        let url = key("https://r.io", challenge).unwrap().url();
+        assert_eq!(
+            url.as_str(),
+            "https://t.io/token?a=b&service=s+p&scope=x%3Ay%3Apull&scope=z"
+        );
+    }
+
+    #[test]
+    fn absurd_lives_of_tokens_are_bounded() {
+        assert_eq!(life(None), Duration::from_secs(54));
+        assert_eq!(life(Some(300.0)), Duration::from_secs(290));
+        assert_eq!(life(Some(f64::MAX)), USUAL_LIFE - Duration::from_secs(6));
+        assert_eq!(life(Some(1e12)), LONGEST_LIFE - Duration::from_secs(10));
+        assert_eq!(life(Some(-1.0)), Duration::from_secs(54));
+        assert_eq!(life(Some(f64::NAN)), Duration::from_secs(54));
+    }
+}
