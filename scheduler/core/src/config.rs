@@ -1,0 +1,45 @@
+//! Limits and times of the tracker.
+
+use std::time::Duration;
+
+/// Settings of a [`crate::Tracker`].
+#[derive(Clone, Debug)]
+pub struct TrackerConfig {
+    /// Neighbours named to a host at once, and how many a host has on average.
+    pub neighbours: usize,
+    /// Neighbours of one host and task beyond which it is named only where nobody else is left.
+    pub max_neighbours: usize,
+    /// Hosts that are sent straight to the fetcher of a task; the others hang on those.
+    pub fetcher_children: usize,
+    /// After the start: for so long hosts are still announcing what they have.
+    pub settle_time: Duration,
+    /// The longest that a lookup waits for that. Hosts fall back to the origin after 500 ms.
+    pub lookup_hold: Duration,
+    /// An elected fetcher that gets nothing for so long is replaced when somebody complains.
+    pub fetcher_patience: Duration,
+    /// A host that says nothing for so long is dead.
+    pub silent_after: Duration,
+    /// Reports by distinct hosts that isolate a host.
+    pub reports_to_isolate: usize,
+    /// How long reports count.
+    pub report_memory: Duration,
+    /// How long a first isolation lasts; it doubles each time, up to a day.
+    pub isolation: Duration,
+}
+
+impl Default for TrackerConfig {
+    fn default() -> Self {
+        Self {
+            neighbours: 8,
+            max_neighbours: 16,
+            fetcher_children: 16,
+            settle_time: Duration::from_secs(2),
+            lookup_hold: Duration::from_millis(300),
+            fetcher_patience: Duration::from_secs(3),
+            silent_after: Duration::from_secs(10),
+            reports_to_isolate: 2,
+            report_memory: Duration::from_secs(120),
+            isolation: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Who connects to whom: a random mesh, so that no host's leaving cuts many off and each has
+//! several to choose from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawker_model::{HostId, TaskId};
+
+use crate::{
+    Action, Duty, Tracker,
+    chance::draw,
+    host::Host,
+    swarm::{Member, Swarm},
+};
+
+/// News for several hosts about one task, so that each gets one message.
+#[derive(Debug, Default)]
+pub(crate) struct Pushes(BTreeMap<HostId, Vec<HostId>>);
+
+impl Pushes {
+    /// `host` is told its duty even if there is no neighbour for it.
+    pub(crate) fn answer(&mut self, host: &HostId) {
+        self.0.entry(host.clone()).or_default();
+    }
+
+    fn tell(&mut self, host: &HostId, parent: &HostId) {
+        let parents = self.0.entry(host.clone()).or_default();
+        parents.push(parent.clone());
+    }
+}
+
+impl Tracker {
+    /// Gives a seeker its first neighbours, or others than `useless`.
+    pub(crate) fn connect_seeker(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        useless: &BTreeSet<HostId>,
+        pushes: &mut Pushes,
+    ) {
+        let Some(swarm) = self.swarms.get(&task) else {
+            return;
+        };
+        let fetcher = swarm.fetcher.clone().filter(|f| f != host);
+        let room = |fetcher: &HostId| children(swarm, fetcher) < self.config.fetcher_children;
+        // Who comes back because its parents proved useless gets to the source.
+        let direct = fetcher
+            .clone()
+            .filter(|fetcher| room(fetcher) || !useless.is_empty());
+        if let Some(fetcher) = direct {
+            self.link(task, host, &fetcher, pushes);
+        }
+        self.fill(host, task, useless, pushes);
+        let Some(swarm) = self.swarms.get(&task) else {
+            return;
+        };
+        if !has_path(swarm, host)
+            && let Some(fetcher) = fetcher
+        {
+            self.link(task, host, &fetcher, pushes);
+        }
+    }
+
+    /// Links `host` with random members until it has enough. In a large swarm that is half of what
+    /// it will have, since as many will choose it later.
+    pub(crate) fn fill(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        avoid: &BTreeSet<HostId>,
+        pushes: &mut Pushes,
+    ) {
+        let Some(swarm) = self.swarms.get(&task) else {
+            return;
+        };
+        let many = swarm.members.len() > self.config.neighbours + 1;
+        let enough = match many {
+            true => self.config.neighbours.div_ceil(2) + 1,
+            false => self.config.neighbours,
+        };
+        let lacking = enough.saturating_sub(children(swarm, host));
+        let candidates = self.candidates(host, swarm);
+        let (new, tried): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|(_, candidate)| !avoid.contains(candidate));
+        let mut chosen = draw(&mut self.rng, new, lacking);
+        let still = lacking - chosen.len();
+        chosen.extend(draw(&mut self.rng, tried, still));
+        for other in chosen {
+            self.link(task, host, &other, pushes);
+        }
+    }
+
+    /// Links two members and notes who is told: `a`, unless it cannot connect to `b`.
+    pub(crate) fn link(&mut self, task: TaskId, a: &HostId, b: &HostId, pushes: &mut Pushes) {
+        let told = match (self.may_be_named(b), self.may_be_named(a)) {
+            (true, _) => (a, b),
+            (false, true) if !self.conduct.is_isolated(b) => (b, a),
+            _ => return,
+        };
+        let Some(swarm) = self.swarms.get_mut(&task) else {
+            return;
+        };
+        let linked = swarm.members.get(a).is_some_and(|m| m.links.contains(b));
+        if a != b && !linked {
+            swarm.link(a, b);
+            pushes.tell(told.0, told.1);
+        }
+    }
+
+    /// Turns noted news into actions.
+    pub(crate) fn push(&mut self, task: TaskId, pushes: Pushes) {
+        let fetcher = self.swarms.get(&task).and_then(|s| s.fetcher.clone());
+        for (to, parents) in pushes.0 {
+            let peers = parents.iter();
+            let peers = peers.filter_map(|name| Some(self.hosts.get(name)?.to_peer(name)));
+            let parents: Vec<_> = peers.collect();
+            self.counters.pushes += 1;
+            self.counters.parents += parents.len() as u64;
+            let duty = match fetcher.as_ref() == Some(&to) {
+                true => Duty::Fetch,
+                false => Duty::Wait,
+            };
+            self.actions.push_back(Action::Parents {
+                to,
+                task,
+                parents,
+                duty,
+                fetcher: fetcher.clone(),
+            });
+        }
+    }
+
+    /// With whom `host` could be linked, by how good that would be.
+    fn candidates(&self, host: &HostId, swarm: &Swarm) -> Vec<(f64, HostId)> {
+        let Some(seeker) = self.hosts.get(host) else {
+            return Vec::new();
+        };
+        let linked = |name: &HostId| {
+            swarm
+                .members
+                .get(name)
+                .is_some_and(|m| m.links.contains(host))
+        };
+        let fits = |name: &HostId| {
+            let fetcher = swarm.fetcher.as_ref() == Some(name);
+            name != host && !fetcher && !linked(name) && self.can_link(host, name)
+        };
+        let members = swarm.members.iter().filter(|(name, _)| fits(name));
+        members
+            .filter_map(|(name, member)| {
+                let other = self.hosts.get(name)?;
+                Some((self.weight(seeker, other, member), name.clone()))
+            })
+            .collect()
+    }
+
+    pub(crate) fn can_link(&self, a: &HostId, b: &HostId) -> bool {
+        let reverse = self.may_be_named(a) && !self.conduct.is_isolated(b);
+        self.may_be_named(b) || reverse
+    }
+
+    /// How good a neighbour `other` is for `seeker`. The differences are slight, so that the mesh
+    /// stays random: only what has enough neighbours or does not grow is all but left out.
+    fn weight(&self, seeker: &Host, other: &Host, member: &Member) -> f64 {
+        let mut weight = 1.0;
+        if member.complete {
+            weight *= 1.5;
+        }
+        if seeker.is_near(other) {
+            weight *= 2.0;
+        }
+        if !member.relays() {
+            weight *= 0.1;
+        }
+        if member.links.len() >= self.config.max_neighbours {
+            weight *= 0.001;
+        }
+        weight
+    }
+}
+
+/// How many are linked with `host`.
+pub(crate) fn children(swarm: &Swarm, host: &HostId) -> usize {
+    swarm.members.get(host).map_or(0, |m| m.links.len())
+}
+
+/// Whether bytes reach `host`, given that they reach everybody else who seeks.
+fn has_path(swarm: &Swarm, host: &HostId) -> bool {
+    let Some(member) = swarm.members.get(host) else {
+        return false;
+    };
+    let brings = |other: &HostId| {
+        let relays = swarm.members.get(other).is_some_and(Member::relays);
+        relays || swarm.fetcher.as_ref() == Some(other)
+    };
+    swarm.fetcher.as_ref() == Some(host) || member.links.iter().any(brings)
+}

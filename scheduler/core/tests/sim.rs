@@ -1,0 +1,370 @@
+//! The tracker among simulated hosts in virtual time. Every failure prints its seed.
+
+mod sim_world;
+
+use std::time::Duration;
+
+use hawker_model::{HostId, Role};
+use hawker_tracker::{Duty, Misbehaviour, TrackerConfig};
+use sim_world::{World, host};
+
+const SEEDS: std::ops::Range<u64> = 0..20;
+
+/// Hosts join in random order, some leave, all the others stay connected with the fetcher.
+fn churn(seed: u64, nodes: usize, seeds: usize) -> World {
+    let mut world = World::new(seed, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for number in 0..seeds {
+        world.hello(&format!("seed-{number}"), Role::Seed);
+    }
+    let mut order: Vec<usize> = (0..nodes).collect();
+    world.shuffle(&mut order);
+    for number in order {
+        let name = format!("node-{number}");
+        world.hello(&name, Role::Node);
+        world.lookup(&name, 0);
+        world.check();
+        match world.below(10) {
+            0 => world.random_leave(),
+            1 => world.random_complete(),
+            2 => world.random_withdraw(),
+            _ => world.random_progress(),
+        }
+        world.check();
+    }
+    world
+}
+
+#[test]
+fn everybody_has_a_path_from_the_seed_whoever_comes_and_goes() {
+    for seed in SEEDS {
+        churn(seed, 60, 2);
+    }
+}
+
+#[test]
+fn everybody_has_a_path_from_the_elected_node_where_there_is_no_seed() {
+    for seed in SEEDS {
+        churn(seed, 40, 0);
+    }
+}
+
+#[test]
+fn degrees_are_bounded_and_about_eight() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, TrackerConfig::default());
+        world.sleep(Duration::from_secs(3));
+        world.hello("seed-0", Role::Seed);
+        for number in 0..300 {
+            let name = format!("node-{number}");
+            world.hello(&name, Role::Node);
+            world.lookup(&name, 0);
+        }
+        world.check();
+        let degrees = world.degrees();
+        assert_eq!(degrees[&host("seed-0")], 16, "seed {seed}");
+        let nodes = degrees.iter().filter(|(name, _)| **name != host("seed-0"));
+        let nodes: Vec<usize> = nodes.map(|(_, degree)| *degree).collect();
+        let mean = nodes.iter().sum::<usize>() as f64 / nodes.len() as f64;
+        assert!((7.0..11.0).contains(&mean), "seed {seed}: mean {mean}");
+        let (least, most) = (nodes.iter().min(), nodes.iter().max());
+        assert!(
+            least >= Some(&4) && most <= Some(&18),
+            "seed {seed}: {least:?} {most:?}"
+        );
+        let far = world.farthest(&host("seed-0"));
+        assert!(far <= 6, "seed {seed}: {far} hops");
+    }
+}
+
+#[test]
+fn one_seed_is_ordered_and_it_is_the_same_after_a_restart() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, TrackerConfig::default());
+        world.sleep(Duration::from_secs(3));
+        for number in 0..4 {
+            world.hello(&format!("seed-{number}"), Role::Seed);
+        }
+        for number in 0..20 {
+            let name = format!("node-{number}");
+            world.hello(&name, Role::Node);
+            world.lookup(&name, 0);
+            world.random_progress();
+            world.random_complete();
+        }
+        let chosen = world.chosen.clone();
+        assert_eq!(chosen.len(), 1, "seed {seed}: {chosen:?}");
+        let mut again = World::new(seed + 1000, TrackerConfig::default());
+        for number in (0..4).rev() {
+            again.hello(&format!("seed-{number}"), Role::Seed);
+        }
+        again.hello("late", Role::Node);
+        again.lookup("late", 0);
+        again.sleep(Duration::from_millis(400));
+        assert_eq!(again.chosen, chosen, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_next_seed_is_pushed_to_the_lookers_when_a_seed_dies() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    world.hello("seed-1", Role::Seed);
+    for name in ["a", "b", "c"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    let first = world.chosen[0].clone();
+    world.leave(first.as_str());
+    let second = world.chosen[1].clone();
+    assert_ne!(first, second);
+    for name in ["a", "b", "c"] {
+        assert!(world.is_told(name, second.as_str()), "{name}");
+    }
+}
+
+#[test]
+fn without_a_seed_the_first_is_elected_and_the_next_when_it_fails() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b", "c"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    assert_eq!(world.duty("a"), Some(Duty::Fetch));
+    assert_eq!(world.duty("b"), Some(Duty::Wait));
+    assert!(world.is_told("b", "a") && world.is_told("c", "a"));
+    world.withdraw("a");
+    assert_eq!(world.chosen.len(), 2);
+    let next = world.chosen[1].clone();
+    assert_eq!(world.duty(next.as_str()), Some(Duty::Fetch));
+    // It comes back: somebody else is at work.
+    world.lookup("a", 0);
+    assert_eq!(world.duty("a"), Some(Duty::Wait));
+    world.leave(next.as_str());
+    assert_eq!(world.chosen.len(), 3);
+    world.check();
+}
+
+#[test]
+fn an_elected_node_that_lost_interest_is_replaced_when_somebody_complains() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    world.lookup("b", 1);
+    assert_eq!(world.duty("b"), Some(Duty::Wait));
+    world.sleep(Duration::from_secs(4));
+    world.lookup("b", 2);
+    assert_eq!(world.duty("b"), Some(Duty::Fetch));
+}
+
+#[test]
+fn a_lookup_after_a_restart_waits_for_who_has_the_task() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.hello("seed-0", Role::Seed);
+    world.hello("a", Role::Node);
+    world.lookup("a", 0);
+    assert_eq!(world.duty("a"), None);
+    world.sleep(Duration::from_millis(100));
+    world.hello("holder", Role::Node);
+    world.announce("holder", 10, true);
+    assert_eq!(world.duty("a"), Some(Duty::Wait));
+    assert!(world.is_told("a", "holder"));
+    assert!(world.chosen.is_empty(), "nobody needs the origin");
+}
+
+#[test]
+fn a_lookup_after_a_restart_is_answered_within_400_ms_all_the_same() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.hello("seed-0", Role::Seed);
+    world.hello("a", Role::Node);
+    world.lookup("a", 0);
+    world.sleep(Duration::from_millis(400));
+    assert_eq!(world.duty("a"), Some(Duty::Wait));
+    assert!(world.is_told("a", "seed-0"));
+}
+
+#[test]
+fn a_seed_that_says_late_that_it_is_at_work_takes_over() {
+    let mut world = World::new(1, TrackerConfig::default());
+    let (first, second) = world.seeds_by_rank();
+    world.hello(&first, Role::Seed);
+    world.hello("a", Role::Node);
+    world.lookup("a", 0);
+    world.sleep(Duration::from_millis(400));
+    assert!(world.is_told("a", &first));
+    world.hello(&second, Role::Seed);
+    world.announce(&second, 3, false);
+    assert!(world.is_told("a", &second));
+    assert_eq!(world.chosen.last(), Some(&host(&second)));
+}
+
+#[test]
+fn complete_copies_are_used_before_the_origin() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    world.hello("holder", Role::Node);
+    world.announce("holder", 10, true);
+    world.hello("a", Role::Node);
+    world.lookup("a", 0);
+    assert!(world.is_told("a", "holder") && !world.is_told("a", "seed-0"));
+    // But not for ever.
+    world.lookup("a", 1);
+    world.lookup("a", 2);
+    assert!(world.is_told("a", "seed-0"));
+    // And when the last copy goes, the seed is pushed at once.
+    world.hello("b", Role::Node);
+    world.lookup("b", 0);
+    world.leave("holder");
+    world.check();
+}
+
+#[test]
+fn reported_hosts_are_isolated_and_paroled() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    for name in ["a", "b", "bad"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    world.report("a", "bad", Misbehaviour::CorruptPiece);
+    world.report("a", "bad", Misbehaviour::CorruptPiece);
+    assert_eq!(
+        world.tracker.isolated_count(),
+        0,
+        "one host convicts nobody"
+    );
+    world.report("b", "bad", Misbehaviour::FalseList);
+    assert_eq!(world.tracker.isolated_count(), 1);
+    world.hello("c", Role::Node);
+    world.lookup("c", 0);
+    assert!(!world.is_told("c", "bad"));
+    // A new session does not wash it clean; time does.
+    world.hello("bad", Role::Node);
+    assert_eq!(world.tracker.isolated_count(), 1);
+    world.stay_alive(Duration::from_secs(301));
+    assert_eq!(world.tracker.isolated_count(), 0);
+}
+
+#[test]
+fn an_isolated_seed_is_replaced() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    let (first, second) = world.seeds_by_rank();
+    for seed in [&first, &second] {
+        world.hello(seed, Role::Seed);
+    }
+    for name in ["a", "b"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    let chosen = world.chosen[0].clone();
+    world.report("a", chosen.as_str(), Misbehaviour::FalseList);
+    world.report("b", chosen.as_str(), Misbehaviour::FalseList);
+    assert_eq!(world.chosen.len(), 2);
+    world.check();
+}
+
+#[test]
+fn a_loaded_seed_is_not_isolated_because_two_of_many_found_it_slow() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    for number in 0..12 {
+        let name = format!("node-{number}");
+        world.hello(&name, Role::Node);
+        world.lookup(&name, 0);
+    }
+    for number in 0..3 {
+        world.report(&format!("node-{number}"), "seed-0", Misbehaviour::Stalled);
+    }
+    assert_eq!(world.tracker.isolated_count(), 0);
+    world.report("node-3", "seed-0", Misbehaviour::Stalled);
+    assert_eq!(
+        world.tracker.isolated_count(),
+        1,
+        "a third of them is enough"
+    );
+}
+
+#[test]
+fn silent_hosts_are_forgotten() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    for _ in 0..12 {
+        world.sleep(Duration::from_secs(1));
+        world.progress("b", 1);
+    }
+    assert_eq!(world.silent, vec![host("a")]);
+    assert_eq!(world.duty("b"), Some(Duty::Fetch), "it takes over");
+}
+
+#[test]
+fn hosts_behind_a_firewall_are_never_named_but_get_everything() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, TrackerConfig::default());
+        world.sleep(Duration::from_secs(3));
+        world.hello_hidden("hidden", Role::Node);
+        world.lookup("hidden", 0);
+        for number in 0..20 {
+            let name = format!("node-{number}");
+            world.hello(&name, Role::Node);
+            world.lookup(&name, 0);
+            world.check();
+        }
+        assert!(
+            world.is_told("hidden", "node-0"),
+            "it is told of those who come later"
+        );
+        let named = |other: &HostId| world.is_told(other.as_str(), "hidden");
+        assert!(!world.degrees().keys().any(named));
+    }
+}
+
+#[test]
+fn a_seed_that_cannot_be_reached_is_not_chosen() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    world.hello("a", Role::Node);
+    world.lookup("a", 0);
+    world.hello("b", Role::Node);
+    world.lookup("b", 0);
+    world.unreachable("seed-0");
+    assert_eq!(world.chosen.len(), 2);
+    assert!(world.duty("a") == Some(Duty::Fetch) || world.duty("b") == Some(Duty::Fetch));
+    world.check();
+}
+
+#[test]
+fn nothing_is_kept_of_tasks_that_nobody_has_or_wants() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    world.hello("a", Role::Node);
+    world.lookup("a", 0);
+    assert_eq!(world.tracker.swarm_count(), 1);
+    world.withdraw("a");
+    assert_eq!(world.tracker.swarm_count(), 0);
+    assert!(world.tracker.hosts().all(|host| host.tasks == 0));
+}
+
+#[test]
+fn strangers_are_ignored() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.lookup("stranger", 0);
+    world.announce("stranger", 1, true);
+    world.withdraw("stranger");
+    assert_eq!(world.tracker.swarm_count(), 0);
+    assert_eq!(world.duty("stranger"), None);
+}
