@@ -1,1 +1,23 @@
-//! The testbed: hosts as network namespaces, real daemons, end-to-end cases, benchmarks
+//! The testbed of Hawker: a cluster on one machine, with real daemons.
+//!
+//! Who calls it: `test-vm/demo` and `test-vm/test` through the binary `hawker-test-vm`; nothing of
+//! the product imports it.
+//!
+//! How it is built, from below:
+//! * [`bed`]: hosts as namespaces on a bridge, links with rate, delay and loss, processes with
+//!   logs. Whatever happens to the testbed's own process, nothing of a bed outlives it.
+//! * [`registry`]: a real registry behind a counter of requests and bytes, which can be told to
+//!   misbehave.
+//! * [`image`]: images of real content and of synthetic oddities, cached, pushed by digest.
+//! * [`cluster`]: Hawker's daemons, containerd and dockerd on the hosts.
+//! * [`demo`], [`bench`], [`cases`]: what people run.
+
+pub mod bed;
+pub mod cache;
+pub mod cases;
+pub mod http;
+pub mod image;
+pub mod registry;
+mod sys;
+
+pub use sys::require_root;

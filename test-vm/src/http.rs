@@ -1,0 +1,130 @@
+//! A plain HTTP/1.1 client for the testbed's own requests: blocking, one connection each, whole
+//! bodies in memory or handed on piece by piece. Sockets are opened on the calling thread, so
+//! inside [`crate::bed::Host::enter`] they are the host's.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// # Errors
+    /// When the status is not 2xx: names it and the body.
+    pub fn success(self) -> Result<Self> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        bail!("answer {}: {}", self.status, self.text())
+    }
+
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// A header's value; empty when it is missing or not text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
+/// # Errors
+/// When nobody answers at the address of the URL within the limit.
+pub fn get(url: &str, limit: Duration) -> Result<Answer> {
+    send(Request::get(url).body(Bytes::new())?, limit)
+}
+
+/// # Errors
+/// When nobody answers at the address of the URL within the limit.
+pub fn send(request: Request<Bytes>, limit: Duration) -> Result<Answer> {
+    let url = request.uri().to_string();
+    block_on(limit, async {
+        let response = exchange(request).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.context("the body was cut")?.to_bytes();
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    })
+    .with_context(|| format!("request of {url} failed"))
+}
+
+/// Reads a body piece by piece; returns the head when all of it has come.
+///
+/// # Errors
+/// When the connection fails, the body is cut, or the limit passes.
+pub fn stream(url: &str, limit: Duration, mut sink: impl FnMut(&[u8])) -> Result<Answer> {
+    block_on(limit, async {
+        let response = exchange(Request::get(url).body(Bytes::new())?).await?;
+        let (head, mut body) = response.into_parts();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.context("the body was cut")?.into_data() {
+                sink(&data);
+            }
+        }
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+        })
+    })
+    .with_context(|| format!("request of {url} failed"))
+}
+
+fn block_on<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let limited = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+    limited.unwrap_or_else(|_| bail!("nothing within {limit:?}"))
+}
+
+async fn exchange(request: Request<Bytes>) -> Result<http::Response<Incoming>> {
+    let authority = request
+        .uri()
+        .authority()
+        .context("the URL has no host")?
+        .to_string();
+    let address = if authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    {
+        authority.clone()
+    } else {
+        format!("{authority}:80")
+    };
+    let stream = TcpStream::connect(&address).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let (mut head, body) = request.into_parts();
+    head.headers.insert(http::header::HOST, authority.parse()?);
+    head.uri = head
+        .uri
+        .path_and_query()
+        .map_or("/", |it| it.as_str())
+        .parse()?;
+    Ok(sender
+        .send_request(Request::from_parts(head, Full::new(body)))
+        .await?)
+}

@@ -1,0 +1,159 @@
+//! `hawker-test-vm`: demo, end-to-end cases and benchmarks on a cluster on one machine.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use hawker_test_vm::{bed, cases, image, registry};
+
+/// A cluster of namespaces on this machine, with real registries, containerds and Hawkers.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// End-to-end cases.
+    Cases {
+        /// Only those whose names contain one of these.
+        filters: Vec<String>,
+        /// Only print their names.
+        #[arg(long)]
+        list: bool,
+        /// Also those that take minutes.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Build the images of the demo and of the cases into the cache.
+    Images,
+    /// One case in this process; for the runner's own use.
+    #[command(hide = true)]
+    Case { name: String },
+    /// Registry's counter; for the testbed's own use.
+    #[command(hide = true)]
+    Counter {
+        #[arg(long)]
+        upstream: String,
+        #[arg(long)]
+        control: SocketAddr,
+    },
+    /// An empty bed until killed; for a case's own use.
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        print_dir: bool,
+    },
+    /// Remove what beds left whose testbed was killed.
+    Clean {
+        /// Also end beds that were kept on purpose.
+        #[arg(long)]
+        kept: bool,
+    },
+    /// First process of a bed; for the testbed's own use.
+    #[command(hide = true)]
+    Init {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        id: String,
+    },
+    /// Holder of a host's namespaces; for the testbed's own use.
+    #[command(hide = true)]
+    Host {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        name: String,
+    },
+    /// Link with delay and loss; for the testbed's own use.
+    #[command(hide = true)]
+    Relay {
+        #[arg(long)]
+        port: String,
+        #[arg(long)]
+        switch_pid: i32,
+        #[arg(long)]
+        delay_us: u64,
+        #[arg(long)]
+        loss: f64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Action) -> Result<()> {
+    if matches!(command, Action::Case { .. } | Action::Hold { .. }) {
+        bed::clean_up_on_signals()?;
+    }
+    match command {
+        Action::Cases { list: true, .. } => {
+            cases::all()
+                .iter()
+                .for_each(|case| println!("{}", case.name));
+            Ok(())
+        }
+        Action::Cases { filters, long, .. } => cases::run(&filters, long),
+        Action::Images => images(),
+        Action::Case { name } => cases::run_here(&name),
+        Action::Counter { upstream, control } => registry::counter::run(&upstream, control),
+        Action::Hold { .. } => hold(),
+        Action::Clean { kept } => clean(kept),
+        Action::Init { dir, id } => bed::init::run(&dir, &id),
+        Action::Host { dir, name } => bed::hold(&dir, &name),
+        Action::Relay {
+            port,
+            switch_pid,
+            delay_us,
+            loss,
+        } => bed::relay::run(&port, switch_pid, Duration::from_micros(delay_us), loss),
+    }
+}
+
+fn clean(kept: bool) -> Result<()> {
+    for bed in bed::clean(kept)? {
+        match (bed.is_removed, bed.is_running) {
+            (true, _) => println!("bed {}: removed", bed.id),
+            (false, true) => println!("bed {}: in use or kept, left alone (see --kept)", bed.id),
+            (false, false) => println!("bed {}: could not be removed", bed.id),
+        }
+    }
+    Ok(())
+}
+
+fn images() -> Result<()> {
+    let synthetic = image::Oddity::ALL
+        .into_iter()
+        .map(|oddity| image::synthetic(oddity, 1));
+    for image in [image::python(), image::big_layer()]
+        .into_iter()
+        .chain(synthetic)
+    {
+        let image = image?;
+        let len = image.blobs_len() as f64 / 1e6;
+        println!(
+            "{}:{} {} {len:.1} MB",
+            image.repository, image.tag, image.manifest.digest
+        );
+    }
+    Ok(())
+}
+
+fn hold() -> Result<()> {
+    let bed = bed::Bed::start()?;
+    bed.add_host("host", &bed::Link::default())?;
+    println!("{}", bed.id());
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}

@@ -1,0 +1,92 @@
+//! What the counter has counted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Requests and bytes for one path or digest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub gets: u64,
+    pub heads: u64,
+    /// Bytes of bodies, without heads, as they were handed to the kernel.
+    pub body_bytes: u64,
+}
+
+/// All that was asked of a registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    pub total: Traffic,
+    pub by_path: BTreeMap<String, Traffic>,
+    /// By the digest that ends the path, over all repositories.
+    pub by_digest: BTreeMap<String, Traffic>,
+    /// Requests at the storage port that carried credentials meant for the registry.
+    pub leaked_credentials: u64,
+}
+
+impl Tally {
+    /// Bytes of blobs: what an image's layers and config cost, without manifests.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        let blobs = self
+            .by_path
+            .iter()
+            .filter(|(path, _)| path.contains("/blobs/"));
+        blobs.map(|(_, traffic)| traffic.body_bytes).sum()
+    }
+
+    #[must_use]
+    pub fn of_digest(&self, digest: &str) -> Traffic {
+        self.by_digest.get(digest).copied().unwrap_or_default()
+    }
+
+    pub(super) fn count_request(&mut self, path: &str, is_head: bool) {
+        self.each(path, |traffic| {
+            if is_head {
+                traffic.heads += 1;
+            } else {
+                traffic.gets += 1;
+            }
+        });
+    }
+
+    pub(super) fn count_bytes(&mut self, path: &str, len: u64) {
+        self.each(path, |traffic| traffic.body_bytes += len);
+    }
+
+    fn each(&mut self, path: &str, mut add: impl FnMut(&mut Traffic)) {
+        add(&mut self.total);
+        add(self.by_path.entry(path.to_owned()).or_default());
+        if let Some((_, digest)) = path
+            .rsplit_once('/')
+            .filter(|(_, it)| it.starts_with("sha256:"))
+        {
+            add(self.by_digest.entry(digest.to_owned()).or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_are_told_from_manifests_and_summed_over_repositories() {
+        let mut tally = Tally::default();
+        tally.count_request("/v2/a/blobs/sha256:11", false);
+        tally.count_bytes("/v2/a/blobs/sha256:11", 10);
+        tally.count_bytes("/v2/b/blobs/sha256:11", 5);
+        tally.count_bytes("/v2/a/manifests/sha256:22", 3);
+        tally.count_request("/v2/a/manifests/latest", true);
+        assert_eq!(tally.blob_bytes(), 15);
+        assert_eq!(tally.of_digest("sha256:11").body_bytes, 15);
+        assert_eq!(
+            tally.total,
+            Traffic {
+                gets: 1,
+                heads: 1,
+                body_bytes: 18
+            }
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! System calls that nix has no safe form of. The only file of this crate with `unsafe`.
+#![allow(unsafe_code, reason = "one ioctl of the tun device")]
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::AsRawFd,
+};
+
+use anyhow::{Context, ensure};
+
+/// `struct ifreq` as TUNSETIFF reads it: a name and flags in a union of 24 bytes.
+#[repr(C)]
+struct TunRequest {
+    name: [u8; 16],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+const IFF_TAP: i16 = 0x0002;
+const IFF_NO_PI: i16 = 0x1000;
+
+nix::ioctl_readwrite_bad!(tun_set_iff, 0x4004_54ca, TunRequest);
+
+/// Makes a tap device of that name in the network namespace of the calling thread. It lives as
+/// long as the file. Each read is one Ethernet frame, each write as well.
+pub(crate) fn open_tap(name: &str) -> io::Result<File> {
+    let mut request = TunRequest {
+        name: [0; 16],
+        flags: IFF_TAP | IFF_NO_PI,
+        rest: [0; 22],
+    };
+    if name.len() >= request.name.len() {
+        return Err(io::Error::other(format!(
+            "device name {name:?} is too long"
+        )));
+    }
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq` (40 bytes) at the address, which is
+    // that of `request`, as large as that and alive during the call; the descriptor is open.
+    unsafe { tun_set_iff(file.as_raw_fd(), &raw mut request) }.map_err(io::Error::from)?;
+    Ok(file)
+}
+
+/// # Errors
+/// When the process is not root: namespaces, mounts and links need it.
+pub fn require_root() -> anyhow::Result<()> {
+    let euid = nix::unistd::geteuid();
+    ensure!(
+        euid.is_root(),
+        "the testbed makes namespaces and mounts: run it as root"
+    );
+    std::fs::metadata("/proc/self/ns/net").context("this kernel has no network namespaces")?;
+    Ok(())
+}
