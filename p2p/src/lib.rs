@@ -2,6 +2,7 @@
 
 mod origin;
 mod store;
+mod transport;
 
 pub use origin::{
     AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody, OriginClient,
@@ -11,4 +12,8 @@ pub use origin::{
 pub use store::{
     AddBatchError, BlobError, BlobFile, BlobSummary, CreateError, OpenStoreError, Pin, ReadError,
     StateError, Store, StoreConfig, WritePieceError, Written,
+};
+pub use transport::{
+    AcceptError, Connection, Decoder, DialError, Dialer, ErrorCode, FrameError, FrameReader,
+    FrameWriter, HandshakeError, Listener, Peer, Security, UnsendableError, WireError, frame,
 };

@@ -1,0 +1,37 @@
+//! Options of the sockets between peers.
+
+use nix::{
+    libc, setsockopt_impl, sockopt_impl,
+    sys::socket::{setsockopt, sockopt::TcpUserTimeout},
+};
+use tokio::net::TcpStream;
+
+/// Unsent bytes the kernel holds per connection. What is written is then nearly on the wire, so
+/// that a piece counts as sent when it is, and small frames do not wait behind megabytes.
+const UNSENT_LEN: u32 = 256 << 10;
+/// After this long without acknowledgement the kernel gives a connection up.
+const UNACKNOWLEDGED_MS: u32 = 30_000;
+
+sockopt_impl!(
+    NotSentLowWater,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_NOTSENT_LOWAT,
+    u32
+);
+
+/// Sets what every connection between peers has. A kernel without an option costs speed only, so
+/// failures are no errors.
+pub(super) fn tune(stream: &TcpStream) {
+    let set = [
+        stream.set_nodelay(true).is_ok(),
+        setsockopt(stream, NotSentLowWater, &UNSENT_LEN).is_ok(),
+        setsockopt(stream, TcpUserTimeout, &UNACKNOWLEDGED_MS).is_ok(),
+    ];
+    if set.contains(&false) {
+        tracing::debug!(
+            ?set,
+            "socket options (nodelay, low water, user timeout) not all set"
+        );
+    }
+}

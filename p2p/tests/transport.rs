@@ -1,0 +1,173 @@
+//! Two hosts on real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use cluster::Cluster;
+use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceSet, Role, TaskId};
+use hawker_p2p::{AcceptError, Connection, DialError, Dialer, Listener, Security, WireError};
+use hawker_swarm::{Envelope, Message, Secret, Source};
+use tokio::time::timeout;
+
+fn plain(host: &str, role: Role) -> Security {
+    Security::Plain {
+        host: HostId::parse(host).unwrap(),
+        role,
+    }
+}
+
+fn tls_pair() -> (Security, Security) {
+    let cluster = Cluster::new("prod");
+    let seed = Security::Tls(cluster.identity("seed-1", Role::Seed));
+    (seed, Security::Tls(cluster.identity("node-1", Role::Node)))
+}
+
+fn plain_pair() -> (Security, Security) {
+    (plain("seed-1", Role::Seed), plain("node-1", Role::Node))
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+fn listener(security: Security) -> (Listener, SocketAddr) {
+    let listener = Listener::bind(loopback(), security).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn seed_1() -> HostId {
+    HostId::parse("seed-1").unwrap()
+}
+
+async fn meet(
+    acceptor: Security,
+    dialer: Security,
+    wanted: &str,
+) -> (
+    Result<Connection, AcceptError>,
+    Result<Connection, DialError>,
+) {
+    let (mut listener, address) = listener(acceptor);
+    let wanted = HostId::parse(wanted).unwrap();
+    let dialer = Dialer::new(dialer);
+    let both = async { tokio::join!(listener.accept(), dialer.dial(&wanted, address)) };
+    timeout(Duration::from_secs(10), both).await.unwrap()
+}
+
+async fn connected((acceptor, dialer): (Security, Security)) -> (Connection, Connection) {
+    let (accepted, dialed) = meet(acceptor, dialer, "seed-1").await;
+    (accepted.unwrap(), dialed.unwrap())
+}
+
+fn about(message: Message) -> Envelope {
+    let task = TaskId::Blob(Digest::of(b"layer"));
+    Envelope { task, message }
+}
+
+fn piece(piece: u32, len: usize) -> Envelope {
+    let data: Vec<u8> = (0..len).map(|at| (at * 31 + at / 251) as u8).collect();
+    let (piece, data) = (PieceIndex(piece), Bytes::from(data));
+    about(Message::Piece { piece, data })
+}
+
+fn conversation() -> Vec<Envelope> {
+    let source = Source {
+        url: "https://registry.example/v2/app/blobs/sha256:00".to_owned(),
+        authorization: Some(Secret::new("Bearer xyz")),
+    };
+    vec![
+        about(Message::Join {
+            source: Some(source),
+        }),
+        about(Message::Head {
+            geometry: Geometry::for_length(10 << 20).unwrap(),
+        }),
+        about(Message::Have {
+            pieces: PieceSet::full(160),
+        }),
+        piece(0, 64 << 10),
+        piece(159, 1),
+        about(Message::Request {
+            piece: PieceIndex(7),
+        }),
+        piece(3, 4 << 20),
+        about(Message::Leave),
+    ]
+}
+
+#[tokio::test]
+async fn peers_know_each_other_by_their_certificates() {
+    let (accepted, dialed) = connected(tls_pair()).await;
+    assert_eq!(accepted.peer.host.as_str(), "node-1");
+    assert_eq!(accepted.peer.role, Role::Node);
+    assert_eq!((dialed.peer.host, dialed.peer.role), (seed_1(), Role::Seed));
+    assert_eq!((accepted.peer.version, dialed.peer.version), (1, 1));
+}
+
+#[tokio::test]
+async fn messages_arrive_as_they_were_sent_either_way() {
+    let (mut accepted, mut dialed) = connected(tls_pair()).await;
+    let there = async {
+        for envelope in conversation() {
+            dialed.writer.feed(&envelope).await.unwrap();
+            accepted.writer.feed(&envelope).await.unwrap();
+        }
+        dialed.writer.flush().await.unwrap();
+        accepted.writer.flush().await.unwrap();
+    };
+    let here = async {
+        for envelope in conversation() {
+            assert_eq!(accepted.reader.next().await.unwrap(), Some(envelope));
+        }
+    };
+    let back = async {
+        for envelope in conversation() {
+            assert_eq!(dialed.reader.next().await.unwrap(), Some(envelope));
+        }
+    };
+    tokio::join!(there, here, back);
+}
+
+#[tokio::test]
+async fn plain_connections_carry_no_credentials() {
+    let (mut accepted, mut dialed) = connected(plain_pair()).await;
+    let there = async {
+        for envelope in conversation() {
+            dialed.writer.feed(&envelope).await.unwrap();
+        }
+        dialed.writer.flush().await.unwrap();
+    };
+    let here = async {
+        for envelope in conversation() {
+            let arrived = accepted.reader.next().await.unwrap().unwrap();
+            match arrived.message {
+                Message::Join { source } => assert_eq!(source.unwrap().authorization, None),
+                _ => assert_eq!(arrived, envelope),
+            }
+        }
+    };
+    tokio::join!(there, here);
+}
+
+#[tokio::test]
+async fn goodbye_is_told_from_a_lost_connection() {
+    let (accepted, mut dialed) = connected(tls_pair()).await;
+    accepted
+        .writer
+        .goodbye("not needed any more")
+        .await
+        .unwrap();
+    assert_eq!(dialed.reader.next().await.unwrap(), None);
+    assert_eq!(dialed.reader.goodbye(), Some("not needed any more"));
+    for pair in [tls_pair(), plain_pair()] {
+        let (accepted, mut dialed) = connected(pair).await;
+        drop(accepted);
+        let end = dialed.reader.next().await;
+        assert!(matches!(end, Err(WireError::Closed)), "{end:?}");
+    }
+}
