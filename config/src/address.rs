@@ -104,14 +104,11 @@ pub enum EndpointError {
     Malformed(String),
     #[error("{0:?} is a URL; write host:port without the scheme, such as {1:?}")]
     Url(String, String),
-    #[error("{0:?} has no port; write host:port, such as \"{0}:{1}\"")]
-    NoPort(String, u16),
+    #[error("{0:?} has no port; write \"{0}:PORT\" (a scheduler's is 8002, a seed's 4005)")]
+    NoPort(String),
     #[error("{0:?} is every address and so none; write the one that others reach")]
     Unspecified(String),
 }
-
-/// The port that the remedy for a missing one shows.
-const EXAMPLE_PORT: u16 = 8002;
 
 impl FromStr for Endpoint {
     type Err = EndpointError;
@@ -126,7 +123,7 @@ impl FromStr for Endpoint {
         RegistryHost::parse(text).map_err(|_| malformed())?;
         let host_len = match text.rfind(':') {
             Some(at) if !text[at..].contains(']') => at,
-            _ => return Err(EndpointError::NoPort(text.to_owned(), EXAMPLE_PORT)),
+            _ => return Err(EndpointError::NoPort(text.to_owned())),
         };
         let port = text[host_len + 1..].parse().map_err(|_| malformed())?;
         let endpoint = Self {
@@ -168,7 +165,7 @@ mod tests {
     fn a_wrong_endpoint_says_how_to_write_it() {
         let error = |text: &str| text.parse::<Endpoint>().unwrap_err().to_string();
         assert!(error("http://s:8002/").contains("such as \"s:8002\""));
-        assert!(error("scheduler").contains("\"scheduler:8002\""));
+        assert!(error("scheduler").contains("\"scheduler:PORT\""));
         assert!(error("[::1]").contains("no port"));
         assert!(error("0.0.0.0:8002").contains("that others reach"));
         assert!(error("a b:1").contains("host:port"));

@@ -42,6 +42,14 @@ pub(crate) fn node(config: &NodeConfig) -> Checked {
             config.origin.connect_timeout.is_zero(),
         ),
         ("origin.read_timeout", config.origin.read_timeout.is_zero()),
+        (
+            "mirror.origin_timeout",
+            config.mirror.origin_timeout.is_zero(),
+        ),
+        (
+            "mirror.network_timeout",
+            config.mirror.network_timeout.is_zero(),
+        ),
     ])
 }
 

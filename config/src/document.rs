@@ -70,7 +70,10 @@ impl<'a> Document<'a> {
 
     fn syntax_error(&self, error: &toml::de::Error) -> ConfigError {
         let what = format!("this is not TOML: {}", one_line(error.message()));
-        let remedy = "write key = value, with texts in quotes, or comment the line out with #";
+        let remedy = match error.message().contains("duplicate") {
+            true => "write every key and section once",
+            false => "write key = value, with texts in quotes, or comment the line out with #",
+        };
         self.error_at(
             error.span().map(|span| span.start),
             Problem::new(&[], what, remedy),
@@ -84,7 +87,7 @@ impl<'a> Document<'a> {
             "" => &[],
             key => &[key],
         };
-        self.error_at(at, Problem::new(keys, one_line(error.message()), ""))
+        self.error_at(at, Problem::new(keys, plain_words(error.message()), ""))
     }
 
     fn check_keys(
@@ -229,8 +232,8 @@ fn key_at(table: &DeTable<'_>, at: usize) -> String {
             _ => String::new(),
         };
         let quoted = match name.get_ref() {
-            name if name.contains(['.', ':']) => format!("{name:?}"),
-            name => name.to_string(),
+            name if is_bare(name) => name.to_string(),
+            name => format!("{name:?}"),
         };
         match inner.as_str() {
             "" => (holds(name.span()) || holds(value.span())).then_some(quoted),
@@ -238,6 +241,36 @@ fn key_at(table: &DeTable<'_>, at: usize) -> String {
         }
     });
     found.unwrap_or_default()
+}
+
+/// Whether TOML takes the key without quotes.
+fn is_bare(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
+/// What serde says, without words that only a programmer knows.
+fn plain_words(message: &str) -> String {
+    let mut message = one_line(message);
+    if let Some(at) = message.rfind("expected struct ") {
+        message.replace_range(at.., "expected a section");
+    }
+    for (word, plain) in [
+        ("invalid type: ", "it is "),
+        ("invalid value: ", "it is "),
+        ("unknown variant ", "there is no "),
+        ("missing field ", "it lacks the key "),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected a section"),
+        ("expected a string", "expected a text in quotes"),
+        ("expected path string", "expected a path in quotes"),
+        ("expected a boolean", "expected true or false"),
+    ] {
+        message = message.replacen(word, plain, 1);
+    }
+    message
 }
 
 fn one_line(message: &str) -> String {

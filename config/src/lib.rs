@@ -31,7 +31,7 @@ mod units;
 
 pub use address::{Endpoint, EndpointError, ListenAddress, ListenAddressError};
 pub use advertise::{Advertise, AdvertiseError, AdvertisedAddress};
-pub use error::ConfigError;
+pub use error::{ConfigError, Problem};
 pub use load::{NODE_CONFIG_PATH, SCHEDULER_CONFIG_PATH};
 pub use node::{
     ControlSettings, HostSettings, MetricsSettings, MirrorSettings, NodeConfig, OriginSettings,

@@ -44,9 +44,7 @@ impl NodeConfig {
         let document = Document::new(path, text);
         let mut config: Self = document.settings(Self::SECTIONS)?;
         config.node.role = role.unwrap_or(config.node.role);
-        if !document.sets("mirror.enabled") {
-            config.mirror.enabled = config.node.role != Role::Seed;
-        }
+        config.set_defaults_of_role(|key| document.sets(key));
         match check::node(&config) {
             Ok(()) => Ok(config),
             Err(problem) => Err(document.error(problem)),

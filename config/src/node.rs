@@ -33,12 +33,26 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The defaults for a role: a seed has no mirror.
+    /// The defaults for a role: a seed has no mirror, and sends more at a time.
     pub fn for_role(role: Role) -> Self {
         let mut config = Self::default();
         config.node.role = role;
-        config.mirror.enabled = role != Role::Seed;
+        config.set_defaults_of_role(|_| false);
         config
+    }
+
+    /// Gives the keys whose default depends on the role that default, but for those that are set.
+    pub(crate) fn set_defaults_of_role(&mut self, is_set: impl Fn(&str) -> bool) {
+        let seed = self.node.role == Role::Seed;
+        if !is_set("mirror.enabled") {
+            self.mirror.enabled = !seed;
+        }
+        if !is_set("p2p.upload_slots") {
+            self.p2p.upload_slots = match seed {
+                true => SEED_UPLOAD_SLOTS,
+                false => NODE_UPLOAD_SLOTS,
+            };
+        }
     }
 
     /// Whether the host takes part in no cluster: a node without schedulers and seeds is a mirror
@@ -47,6 +61,9 @@ impl NodeConfig {
         self.node.role == Role::Node && self.p2p.schedulers.is_empty() && self.p2p.seeds.is_empty()
     }
 }
+
+const NODE_UPLOAD_SLOTS: u16 = 8;
+const SEED_UPLOAD_SLOTS: u16 = 16;
 
 const fn any_address(port: u16) -> ListenAddress {
     ListenAddress::new(std::net::SocketAddr::new(
@@ -93,8 +110,8 @@ section! {
         pub schedulers: Vec<Endpoint> = Vec::new(),
         /// With how many peers pieces of one blob are exchanged at a time.
         pub max_neighbours: u16 = 8,
-        /// How many pieces are sent at a time, over all peers.
-        pub upload_slots: u16 = 32,
+        /// How many pieces are sent at a time, over all peers. Default: 8 on a node, 16 on a seed.
+        pub upload_slots: u16 = NODE_UPLOAD_SLOTS,
         /// Seeds that are used while no scheduler answers, or instead of one; the same on every
         /// host, one [[p2p.seeds]] for each.
         pub seeds: Vec<SeedSettings> = Vec::new(),
@@ -139,6 +156,15 @@ section! {
         /// although they are private, link-local or loopback. What has an endpoint in [registries]
         /// may be, too.
         pub allow_private: Vec<PrivateOrigin> = Vec::new(),
+        /// How long a registry may take to answer before the client is told to go on by itself.
+        pub origin_timeout: Interval = Interval::from_secs(5),
+        /// How long the piece network may take to find a blob before the registry is asked for it.
+        pub network_timeout: Interval = Interval::from_secs(10),
+        /// How long a client's right to a blob, granted by the registry, is remembered; "0s" asks
+        /// each time.
+        pub keep_rights: Interval = Interval::from_secs(300),
+        /// How long running answers may go on when the daemon is stopped.
+        pub stop_grace: Interval = Interval::from_secs(20),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use hawker_model::Role;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -14,19 +15,21 @@ use crate::{
 impl NodeConfig {
     /// The settings as TOML, each key with its documentation. Read again, it gives the same.
     pub fn to_documented_toml(&self) -> String {
-        documented(self)
+        let mut defaults = Self::for_role(self.node.role);
+        defaults.node.role = Role::Node;
+        documented(self, &defaults)
     }
 }
 
 impl SchedulerConfig {
     /// The settings as TOML, each key with its documentation. Read again, it gives the same.
     pub fn to_documented_toml(&self) -> String {
-        documented(self)
+        documented(self, &Self::default())
     }
 }
 
-fn documented<T: File + Serialize + Default>(settings: &T) -> String {
-    let (values, defaults) = (table_of(settings), table_of(&T::default()));
+fn documented<T: File + Serialize>(settings: &T, defaults: &T) -> String {
+    let (values, defaults) = (table_of(settings), table_of(defaults));
     let mut out = format!(
         "# {}. Every key may be left out.\n\
          # Sizes: \"64MiB\", \"10GB\", or bytes. Times: \"300ms\", \"3s\", \"5m\".\n",

@@ -42,7 +42,8 @@ section! {
     pub struct SwarmSettings {
         /// How many parents a host is given for one blob.
         pub parents: u16 = 8,
-        /// How long a host whose stream broke keeps its place before its blobs are forgotten.
+        /// How long a host may say nothing before it counts as gone. One whose stream ends is gone
+        /// at once; it announces its blobs again when it is back.
         pub host_timeout: Interval = Interval::from_secs(10),
         /// How long a started scheduler listens to who has what before it sends anybody to a
         /// registry.

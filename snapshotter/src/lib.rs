@@ -1,1 +1,20 @@
-//! Snapshots and layers
+//! Snapshots and layers: everything between the bytes of a layer and a container's root.
+//!
+//! What lives here, and in which order a pull meets it:
+//!
+//! * the **snapshot graph**: keys, kinds, parents, usage; committed atomically, listed in constant
+//!   memory; the mounts of each snapshot (overlay, and single layers as binds);
+//! * **unpack**: pieces → decompress → diff id → files in one pass, all layers of an image at once,
+//!   confined to the snapshot's directory whatever the tar says;
+//! * the **layer index**: what makes a layer randomly readable, built once per cluster in one
+//!   streaming pass and shared as a task like any other;
+//! * **lazy mounts** over that index: EROFS where the kernel has it, otherwise FUSE.
+//!
+//! The crate knows nothing of p2p: a layer's bytes come through its own trait `LayerSource`, which
+//! the plugin implements over the piece network. `config/tests/house.rs` holds it to that.
+//!
+//! Today it holds the rule that all of those stand on: which [`ChainId`] a stack of layers has.
+
+mod chain;
+
+pub use chain::{ChainId, DiffId, chain_ids};
