@@ -4,7 +4,7 @@
 //! condition that it is still the same; a server that ignores ranges has what precedes read and
 //! dropped. Only attempts that bring no byte count against the retries.
 
-use std::fmt;
+use std::{fmt, pin::Pin};
 
 use bytes::Bytes;
 use hawker_swarm::Source;
@@ -14,6 +14,7 @@ use http::{
 };
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use super::{
     ByteRange, OriginClient, OriginError, OriginHead, Redirects, Wanted,
@@ -35,9 +36,15 @@ pub struct OriginBody {
     /// The byte before which to stop, once that is known.
     end: Option<u64>,
     answer: Option<Segment>,
+    /// The request under way and the wait before it. Kept here so that a cancelled call of `next`
+    /// does not begin them anew.
+    asking: Option<Asking>,
+    waiting: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
     honours_ranges: bool,
 }
+
+type Asking = Pin<Box<dyn Future<Output = Result<Answer, OriginError>> + Send>>;
 
 /// The body of one answer.
 struct Segment {
@@ -70,6 +77,8 @@ impl OriginBody {
             position: range.start,
             end: range.end,
             answer: None,
+            asking: None,
+            waiting: None,
             backoff: Backoff::for_body(&client.0.config),
             honours_ranges: true,
         };
@@ -117,7 +126,7 @@ impl OriginBody {
                 Ok(None) => {}
                 Err(error) => {
                     self.answer = None;
-                    self.wait_after(error).await?;
+                    self.retry_after(error)?;
                 }
             }
         }
@@ -126,26 +135,45 @@ impl OriginBody {
     /// Asks for what is left, until there is an answer to read.
     async fn resume(&mut self) -> Result<(), OriginError> {
         loop {
+            if let Some(waiting) = &mut self.waiting {
+                waiting.await;
+                self.waiting = None;
+            }
             match self.request().await {
                 Ok(segment) => {
                     self.answer = Some(segment);
                     return Ok(());
                 }
-                Err(error) => self.wait_after(error).await?,
+                Err(error) => self.retry_after(error)?,
             }
         }
     }
 
-    async fn wait_after(&mut self, error: OriginError) -> Result<(), OriginError> {
+    fn retry_after(&mut self, error: OriginError) -> Result<(), OriginError> {
         let Some(wait) = self.backoff.after(&error) else {
             return Err(error);
         };
         tracing::debug!(%error, position = self.position, ?wait, "origin is asked again");
-        tokio::time::sleep(wait).await;
+        self.waiting = Some(Box::pin(tokio::time::sleep(wait)));
         Ok(())
     }
 
     async fn request(&mut self) -> Result<Segment, OriginError> {
+        let question = self.asking.take().unwrap_or_else(|| self.ask());
+        let answer = self.asking.insert(question).await;
+        self.asking = None;
+        let answer = answer?;
+        let (at, end) = match answer.status() {
+            StatusCode::OK => self.whole(&answer)?,
+            StatusCode::PARTIAL_CONTENT => self.part(&answer)?,
+            StatusCode::RANGE_NOT_SATISFIABLE => self.nothing(&answer)?,
+            _ => return Err(answer.error()),
+        };
+        let incoming = answer.response.into_body();
+        Ok(Segment { incoming, at, end })
+    }
+
+    fn ask(&self) -> Asking {
         let mut headers = head::headers(&self.client);
         if let Some(range) = range::header(self.position, self.end) {
             headers.insert(RANGE, range);
@@ -154,20 +182,11 @@ impl OriginBody {
                 headers.insert(IF_RANGE, etag);
             }
         }
-        let asked = self
-            .client
-            .ask(Method::GET, &self.wanted, &headers, Redirects::Follow);
-        let answer = asked.await?;
-        let segment = match answer.status() {
-            StatusCode::OK => self.whole(&answer)?,
-            StatusCode::PARTIAL_CONTENT => self.part(&answer)?,
-            StatusCode::RANGE_NOT_SATISFIABLE => self.nothing(&answer)?,
-            _ => return Err(answer.error()),
-        };
-        Ok(Segment {
-            incoming: answer.response.into_body(),
-            at: segment.0,
-            end: segment.1,
+        let (client, wanted) = (self.client.clone(), self.wanted.clone());
+        Box::pin(async move {
+            client
+                .ask(Method::GET, &wanted, &headers, Redirects::Follow)
+                .await
         })
     }
 

@@ -110,14 +110,10 @@ fn url_of(client: &OriginClient, request: &PassRequest<'_>) -> Result<Url, Origi
         url: shown_text(request.path),
         reason: reason.to_owned(),
     };
-    if !path.starts_with('/') {
-        return Err(invalid("the path does not begin with a slash"));
+    if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic()) || climbs(path) {
+        return Err(invalid("that is no path of a registry"));
     }
     let mut url = config::under(&base, path);
-    // Such a path would leave the prefix of the endpoint, or what rules were checked for.
-    if !url.path().starts_with(base.path()) || url.path().len() < path.len() {
-        return Err(invalid("the path climbs"));
-    }
     let kept: Vec<&str> = query
         .unwrap_or_default()
         .split('&')
@@ -126,6 +122,16 @@ fn url_of(client: &OriginClient, request: &PassRequest<'_>) -> Result<Url, Origi
     url.set_query((!kept.is_empty()).then(|| kept.join("&")).as_deref());
     exchange::check_url(&url).map_err(|reason| invalid(&reason))?;
     Ok(url)
+}
+
+/// Whether a path leads elsewhere than it says: out of the endpoint's prefix, or past what rules
+/// were checked for. URLs take backslashes for slashes.
+fn climbs(path: &str) -> bool {
+    let is_dots = |part: &str| {
+        let part = part.to_ascii_lowercase().replace("%2e", ".");
+        matches!(part.as_str(), "." | "..")
+    };
+    path.contains('\\') || path.split('/').any(is_dots)
 }
 
 /// The headers that are for the other end, not for the next hop (RFC 9110, 7.6.1).
