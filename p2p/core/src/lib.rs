@@ -6,12 +6,25 @@
 //! origin and scheduler. It feeds a [`Swarm`] and performs its [`Action`]s.
 
 mod action;
+mod back_to_source;
 mod config;
+mod contacts;
+mod content;
+mod injection;
+mod link;
 mod message;
+mod neighbour;
 mod opening;
+mod picker;
+mod quarantine;
+#[cfg(test)]
+mod sample;
+mod shared;
 mod source;
 mod status;
 mod swarm;
+mod task;
+mod upload;
 
 pub use action::{Action, Misbehaviour, TaskFailure};
 pub use config::SwarmConfig;

@@ -1,83 +1,161 @@
 //! The swarm of one node: all its tasks and all their neighbours.
 
-use std::{collections::VecDeque, ops::Range, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Instant,
+};
 
 use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId};
 
 use crate::{
-    Action, Duty, Envelope, Misbehaviour, Opening, Parent, SwarmConfig, TaskFailure, TaskStatus,
+    Action, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Source, SwarmConfig,
+    TaskFailure, TaskStatus,
+    shared::Shared,
+    task::Task,
+    upload::{Open, Turn},
 };
 
 /// The state machine. Feed it with `handle_*`, then perform what [`Self::poll_action`] returns until
 /// it returns nothing, and call [`Self::handle_timeout`] when [`Self::poll_timeout`] says so.
 #[derive(Debug)]
 pub struct Swarm {
-    config: SwarmConfig,
-    actions: VecDeque<Action>,
+    tasks: BTreeMap<TaskId, Task>,
+    /// When each task that waits for time to pass is due.
+    due: BTreeMap<TaskId, Instant>,
+    shared: Shared,
 }
 
 impl Swarm {
     /// A swarm without tasks. `seed` feeds its random choices.
     pub fn new(config: SwarmConfig, seed: u64) -> Self {
-        let _ = seed;
         Self {
-            config,
-            actions: VecDeque::new(),
+            tasks: BTreeMap::new(),
+            due: BTreeMap::new(),
+            shared: Shared::new(config, seed),
         }
     }
 
+    // --- Local ---
+
     /// A task begins: a reader wants it, or the store has it. May be called again: a source is
-    /// added, [`crate::Want::Serve`] becomes [`crate::Want::Fetch`].
+    /// added, [`crate::Want::Serve`] becomes [`crate::Want::Fetch`], and one that failed starts afresh.
+    /// [`Action::Complete`] follows at once when all of it is stored and wanted.
     pub fn handle_open(&mut self, task: TaskId, opening: Opening, now: Instant) {
-        tracing::trace!(host = %self.config.host, %task, ?opening, ?now, "open");
+        let cx = &mut self.shared;
+        let entry = self.tasks.entry(task);
+        let entry = entry.or_insert_with(|| Task::new(task, cx, now));
+        entry.open(opening, cx, now);
+        self.settle(task, now);
     }
 
-    /// A reader waits for these pieces: they come first. Replaces nothing; what is stored falls out
-    /// by itself.
+    /// A reader waits for these pieces: they come first. Adds to what others wait for; what is
+    /// stored falls out by itself.
     pub fn handle_waiting(&mut self, task: TaskId, pieces: Range<u32>, now: Instant) {
-        let _ = (task, pieces, now);
+        self.with(task, now, |task, cx| task.wait_for(pieces, cx, now));
     }
 
     /// Nobody reads the task any more: a node stops to fetch it but serves what it has; a seed goes
     /// on.
     pub fn handle_close(&mut self, task: TaskId, now: Instant) {
-        let _ = (task, now);
+        self.with(task, now, |task, cx| task.close(cx));
     }
 
     /// The store no longer has the task.
     pub fn handle_forget(&mut self, task: TaskId, now: Instant) {
-        let _ = (task, now);
+        self.with(task, now, |task, cx| task.forget(cx));
+        self.tasks.remove(&task);
+        self.due.remove(&task);
     }
+
+    // --- Scheduler ---
 
     /// The scheduler's answer to a `Lookup`, or what it pushed later. Without a scheduler the shell
     /// names the seeds of the configuration.
     pub fn handle_parents(&mut self, task: TaskId, parents: Vec<Parent>, duty: Duty, now: Instant) {
-        let _ = (task, parents, duty, now);
+        self.with(task, now, |task, cx| {
+            task.meet_parents(parents, duty, cx, now)
+        });
     }
+
+    // --- Connections ---
 
     /// A connection stands, whoever opened it.
     pub fn handle_connected(&mut self, host: HostId, role: Role, now: Instant) {
-        let _ = (host, role, now);
+        if self.shared.quarantine.holds(&host, now) {
+            let reason = "quarantined";
+            return self.shared.act(Action::HangUp { host, reason });
+        }
+        self.shared.links.connect(host.clone(), role);
+        self.with_all(now, |task, cx| task.connected(&host, role, cx));
+        let sweep_at = now + self.shared.config.idle_connection;
+        self.shared.links.sweep_at.get_or_insert(sweep_at);
     }
 
     /// `Dial` failed.
     pub fn handle_dial_failed(&mut self, host: &HostId, now: Instant) {
-        let _ = (host, now);
+        self.shared.links.end_dial(host);
+        self.with_all(now, |task, cx| task.dial_failed(host, cx, now));
     }
 
-    /// A connection ended; its uploads need no `handle_uploaded` any more.
+    /// A connection ended; its uploads need no [`Self::handle_uploaded`] any more.
     pub fn handle_disconnected(&mut self, host: &HostId, now: Instant) {
-        let _ = (host, now);
+        self.shared.links.disconnect(host);
+        self.shared.uploads.disconnect(host);
+        self.with_all(now, |task, cx| task.disconnected(host, cx, now));
     }
 
     /// A message came. Of a `List` the shell has verified the signature. Of a `Piece` the shell
     /// keeps the bytes until it has polled all actions: unless a `Store` for it is among them, they
     /// are not wanted. (`data` may be empty; the swarm does not look at it.)
     pub fn handle_message(&mut self, host: &HostId, envelope: Envelope, now: Instant) {
-        let _ = (host, envelope, now);
+        let Envelope { task, message } = envelope;
+        let Some(role) = self.shared.links.role(host) else {
+            return;
+        };
+        if self.shared.quarantine.holds(host, now) {
+            return;
+        }
+        if let Message::Join { source } = message {
+            return self.handle_join(host, role, task, source, now);
+        }
+        self.with(task, now, |task, cx| pass_on(task, host, message, cx, now));
     }
 
-    /// The shell caught a peer: a bad signature, bytes that are no message.
+    fn handle_join(
+        &mut self,
+        host: &HostId,
+        role: Role,
+        task: TaskId,
+        source: Option<Source>,
+        now: Instant,
+    ) {
+        let given = source.filter(|_| self.shared.config.role == Role::Seed);
+        if let Some(source) = &given {
+            self.open_for_others(task, source, now);
+        }
+        if !self.tasks.contains_key(&task) {
+            let (piece, reason) = (None, Refusal::UnknownTask);
+            return self
+                .shared
+                .send(host, task, Message::Refuse { piece, reason });
+        }
+        self.with(task, now, |task, cx| {
+            task.on_join(host, role, given.as_ref(), cx, now);
+        });
+    }
+
+    /// A seed fetches what others ask for.
+    fn open_for_others(&mut self, task: TaskId, source: &Source, now: Instant) {
+        let cx = &mut self.shared;
+        let entry = self.tasks.entry(task);
+        let entry = entry.or_insert_with(|| Task::new(task, cx, now));
+        entry.open_for_others(source, cx, now);
+        self.settle(task, now);
+    }
+
+    /// The shell caught a peer: a bad signature, bytes that are no message. It is reported, shut
+    /// out and hung up on.
     pub fn handle_misbehaviour(
         &mut self,
         host: &HostId,
@@ -85,12 +163,15 @@ impl Swarm {
         what: Misbehaviour,
         now: Instant,
     ) {
-        let _ = (host, task, what, now);
+        self.shared.convict(host, task, what, now);
+        self.with_all(now, |task, cx| task.drop_neighbour(host, cx, now));
     }
+
+    // --- Store ---
 
     /// `Store` is done: the piece matched and is written.
     pub fn handle_stored(&mut self, task: TaskId, piece: PieceIndex, from: &HostId, now: Instant) {
-        let _ = (task, piece, from, now);
+        self.with(task, now, |task, cx| task.on_stored(piece, from, cx, now));
     }
 
     /// `Store` found that the piece does not match its chain value.
@@ -101,12 +182,14 @@ impl Swarm {
         from: &HostId,
         now: Instant,
     ) {
-        let _ = (task, piece, from, now);
+        self.with(task, now, |task, cx| task.on_rejected(piece, from, cx, now));
     }
 
     /// The store cannot write the task: it fails.
     pub fn handle_store_failed(&mut self, task: TaskId, error: String, now: Instant) {
-        let _ = (task, error, now);
+        self.with(task, now, |task, cx| {
+            task.fail(TaskFailure::Store(error), cx, now)
+        });
     }
 
     /// `Upload` is done or failed: its slot is free.
@@ -117,66 +200,174 @@ impl Swarm {
         piece: PieceIndex,
         now: Instant,
     ) {
-        let _ = (host, task, piece, now);
+        self.shared.uploads.finish(host, task, piece);
+        self.give_turns(now);
     }
+
+    // --- Origin ---
 
     /// The origin told the length.
     pub fn handle_origin_head(&mut self, task: TaskId, geometry: Geometry, now: Instant) {
-        let _ = (task, geometry, now);
+        self.with(task, now, |task, cx| task.on_origin_head(geometry, cx, now));
     }
 
     /// Chain values that we computed from the origin's bytes and signed. Comes before
-    /// [`Self::handle_origin_stored`] of its pieces.
+    /// [`Self::handle_origin_stored`] of its pieces. Batches of about 16 values cost little on the
+    /// wire and delay nothing that matters.
     pub fn handle_origin_batch(&mut self, task: TaskId, batch: SignedStates, now: Instant) {
-        let _ = (task, batch, now);
+        self.with(task, now, |task, cx| task.on_origin_batch(batch, cx, now));
     }
 
     /// A piece from the origin is checked (against the list, where it was known; otherwise it
-    /// extended the chain) and written.
+    /// extended the chain) and written, or was stored already.
     pub fn handle_origin_stored(&mut self, task: TaskId, piece: PieceIndex, now: Instant) {
-        let _ = (task, piece, now);
+        self.with(task, now, |task, cx| task.on_origin_stored(piece, cx, now));
     }
 
     /// The fetch from the origin ended. Bytes that do not match known chain values, or do not lead
-    /// to the task's digest, are [`TaskFailure::WrongDigest`].
+    /// to the task's digest, are [`TaskFailure::WrongDigest`]. The end of a fetch that was
+    /// cancelled or replaced must not be told.
     pub fn handle_origin_done(
         &mut self,
         task: TaskId,
         result: Result<(), TaskFailure>,
         now: Instant,
     ) {
-        let _ = (task, result, now);
+        self.with(task, now, |task, cx| task.on_origin_done(result, cx, now));
     }
+
+    // --- Time ---
 
     /// Time has passed; see [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        let due = self.due.iter().filter(|(_, at)| **at <= now);
+        for task in due.map(|(task, _)| *task).collect::<Vec<_>>() {
+            self.with(task, now, |task, cx| task.pass_time(cx, now));
+        }
+        if self.shared.links.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_links(now);
+        }
     }
+
+    /// Hangs up on hosts that no task has needed since the last time.
+    fn sweep_links(&mut self, now: Instant) {
+        let used: BTreeSet<_> = self.tasks.values().flat_map(Task::hosts).collect();
+        let Shared {
+            links,
+            config,
+            quarantine,
+            ..
+        } = &mut self.shared;
+        quarantine.sweep(now);
+        let idle = links.sweep(&used, now - config.idle_connection, now);
+        links.sweep_at = (!links.is_empty()).then_some(now + config.idle_connection);
+        for host in idle {
+            let reason = "idle";
+            self.shared.act(Action::HangUp { host, reason });
+        }
+    }
+
+    // --- Out ---
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.shared.actions.pop_front()
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let sweep = self.shared.links.sweep_at;
+        self.due.values().copied().chain(sweep).min()
     }
 
     /// The stored pieces of a task whose geometry is known.
     pub fn pieces(&self, task: &TaskId) -> Option<&PieceSet> {
-        let _ = task;
-        None
+        self.tasks.get(task)?.pieces()
     }
 
     /// The chain values of a task whose geometry is known.
     pub fn list(&self, task: &TaskId) -> Option<&PieceList> {
-        let _ = task;
-        None
+        self.tasks.get(task)?.list()
     }
 
     /// How all tasks stand.
     pub fn status(&self) -> Vec<TaskStatus> {
-        Vec::new()
+        self.tasks.values().map(Task::status).collect()
+    }
+
+    // --- Inside ---
+
+    fn with(&mut self, id: TaskId, now: Instant, change: impl FnOnce(&mut Task, &mut Shared)) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            change(task, &mut self.shared);
+            self.settle(id, now);
+        }
+    }
+
+    fn with_all(&mut self, now: Instant, mut change: impl FnMut(&mut Task, &mut Shared)) {
+        for id in self.tasks.keys().copied().collect::<Vec<_>>() {
+            self.with(id, now, &mut change);
+        }
+    }
+
+    /// After every change of a task: upload slots are used, and its clock is set.
+    fn settle(&mut self, id: TaskId, now: Instant) {
+        self.give_turns(now);
+        let Some(task) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        task.keep_time(&self.shared, now);
+        if task.is_gone(now) {
+            task.forget(&mut self.shared);
+            self.tasks.remove(&id);
+            self.due.remove(&id);
+            return;
+        }
+        match task.due() {
+            Some(at) => _ = self.due.insert(id, at),
+            None => _ = self.due.remove(&id),
+        }
+    }
+
+    fn give_turns(&mut self, now: Instant) {
+        while let Some(turn) = self.shared.uploads.next_turn() {
+            match turn {
+                Turn::Asked(host, id, piece) => {
+                    if let Some(task) = self.tasks.get_mut(&id) {
+                        task.give(&host, piece, Open::No, &mut self.shared, now);
+                    }
+                    self.shared.uploads.line_up(&host);
+                }
+                Turn::Open(host, ids) => self.give_any(&host, &ids, now),
+            }
+        }
+    }
+
+    /// Gives the host a piece of our choice, if one of the tasks has any for it.
+    fn give_any(&mut self, host: &HostId, ids: &[TaskId], now: Instant) {
+        for id in ids {
+            let Some(task) = self.tasks.get_mut(id) else {
+                continue;
+            };
+            if let Some(piece) = task.choose_for(host, now) {
+                return task.give(host, piece, Open::Yes, &mut self.shared, now);
+            }
+        }
+    }
+}
+
+fn pass_on(task: &mut Task, host: &HostId, message: Message, cx: &mut Shared, now: Instant) {
+    match message {
+        Message::Join { .. } => {}
+        Message::Head { geometry } => task.on_head(host, geometry, cx, now),
+        Message::Have { pieces } => task.on_have(host, pieces, cx, now),
+        Message::Gained { pieces } => task.on_gained(host, &pieces, cx, now),
+        Message::List { batch } => task.on_list(host, batch, cx, now),
+        Message::Request { piece } => task.on_request(host, piece, cx, now),
+        Message::RequestAny { credit } => task.on_request_any(host, credit, cx),
+        Message::Cancel { piece } => cx.uploads.cancel(host, task.id, piece),
+        Message::Piece { piece, .. } => task.on_piece(host, piece, cx, now),
+        Message::Refuse { piece, reason } => task.on_refuse(host, piece, reason, cx, now),
+        Message::Leave => task.on_leave(host, cx, now),
     }
 }

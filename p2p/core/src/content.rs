@@ -1,0 +1,86 @@
+//! What is known and stored of a task once its geometry is known.
+
+use std::collections::BTreeMap;
+
+use hawker_model::{
+    Geometry, HostId, ListError, PieceIndex, PieceList, PieceSet, SignedStates, TaskId,
+};
+
+use crate::{Stored, picker::Picker};
+
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) geometry: Geometry,
+    pub(crate) pieces: PieceSet,
+    pub(crate) list: PieceList,
+    pub(crate) picker: Picker,
+    /// Received, being checked and written by the shell.
+    pub(crate) storing: BTreeMap<PieceIndex, HostId>,
+    /// Pieces in the order in which they were stored, and who gave them: what gossip tells.
+    pub(crate) log: Vec<(PieceIndex, Option<HostId>)>,
+    /// Who gave the chain values up to (not including) a piece; nobody for our own.
+    givers: Vec<(u32, Option<HostId>)>,
+    /// The store knew chain values from the start.
+    inherited: bool,
+}
+
+impl Content {
+    pub(crate) fn new(task: &TaskId, geometry: Geometry) -> Self {
+        let pieces = PieceSet::empty(geometry.piece_count());
+        let list = PieceList::new(task, geometry);
+        Self::of(Stored { pieces, list })
+    }
+
+    pub(crate) fn of(stored: Stored) -> Self {
+        let Stored { pieces, list } = stored;
+        Self {
+            geometry: *list.geometry(),
+            picker: Picker::new(&pieces),
+            storing: BTreeMap::new(),
+            log: Vec::new(),
+            givers: Vec::new(),
+            inherited: !list.is_empty(),
+            pieces,
+            list,
+        }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.pieces.is_full() && self.list.is_complete()
+    }
+
+    pub(crate) fn add_batch(
+        &mut self,
+        batch: SignedStates,
+        from: Option<&HostId>,
+    ) -> Result<bool, ListError> {
+        let end = batch.end();
+        let new = self.list.add(batch)?;
+        if new {
+            self.givers.push((end, from.cloned()));
+        }
+        Ok(new)
+    }
+
+    /// Who gave the chain value of `piece`, unless we computed or stored it ourselves.
+    pub(crate) fn giver(&self, piece: PieceIndex) -> Option<&HostId> {
+        let giver = self.givers.iter().find(|(end, _)| *end > piece.0);
+        giver.and_then(|(_, host)| host.as_ref())
+    }
+
+    /// Whether any chain value was told by someone else, or is from an earlier run.
+    pub(crate) fn has_foreign_states(&self) -> bool {
+        let ours = self.givers.iter().all(|(_, host)| host.is_none());
+        self.inherited || !ours
+    }
+
+    /// Whether a piece is neither stored nor being stored.
+    pub(crate) fn lacks(&self, piece: PieceIndex) -> bool {
+        !self.pieces.contains(piece) && !self.storing.contains_key(&piece)
+    }
+
+    /// Whether the chain values around a piece are known, so that it can be checked.
+    pub(crate) fn can_check(&self, piece: PieceIndex) -> bool {
+        piece.0 < self.list.len()
+    }
+}

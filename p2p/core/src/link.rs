@@ -1,0 +1,73 @@
+//! Connections to other hosts, which all tasks share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use hawker_model::{HostId, Role};
+
+#[derive(Debug)]
+struct Link {
+    role: Role,
+    /// When the link was first seen without a task.
+    idle_since: Option<Instant>,
+}
+
+/// Which hosts we are connected to, and which we have asked the shell to dial.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    up: BTreeMap<HostId, Link>,
+    dialing: BTreeSet<HostId>,
+    /// When idle links are looked for next.
+    pub(crate) sweep_at: Option<Instant>,
+}
+
+impl Links {
+    /// The role of a connected host.
+    pub(crate) fn role(&self, host: &HostId) -> Option<Role> {
+        self.up.get(host).map(|link| link.role)
+    }
+
+    /// Notes that `host` is to be dialed; says whether that is new.
+    pub(crate) fn begin_dial(&mut self, host: &HostId) -> bool {
+        self.dialing.insert(host.clone())
+    }
+
+    pub(crate) fn end_dial(&mut self, host: &HostId) {
+        self.dialing.remove(host);
+    }
+
+    pub(crate) fn connect(&mut self, host: HostId, role: Role) {
+        self.dialing.remove(&host);
+        let idle_since = None;
+        self.up.insert(host, Link { role, idle_since });
+    }
+
+    pub(crate) fn disconnect(&mut self, host: &HostId) {
+        self.dialing.remove(host);
+        self.up.remove(host);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.up.is_empty()
+    }
+
+    /// Marks which links are used, and returns those unused since `before`.
+    pub(crate) fn sweep(
+        &mut self,
+        used: &BTreeSet<HostId>,
+        before: Instant,
+        now: Instant,
+    ) -> Vec<HostId> {
+        let mut idle = Vec::new();
+        for (host, link) in &mut self.up {
+            if used.contains(host) {
+                link.idle_since = None;
+            } else if *link.idle_since.get_or_insert(now) <= before {
+                idle.push(host.clone());
+            }
+        }
+        idle
+    }
+}

@@ -1,0 +1,183 @@
+//! Which piece to ask a neighbour for: rarest first, at random among equals.
+//!
+//! Holds the pieces that are missing and asked of nobody ("wanted"), and of every piece how many
+//! ordinary neighbours have it ("spread"). Sources, which hand out pieces by their own choice, do
+//! not count: what only they have is what they are to inject.
+
+use hawker_model::{PieceIndex, PieceSet};
+use rand::{RngExt, rngs::SmallRng};
+
+/// One pick looks at no more pieces than this, so that a task of a million pieces costs no more.
+const MOST_LOOKED_AT: usize = 1 << 15;
+const NOWHERE: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Picker {
+    wanted: Vec<PieceIndex>,
+    /// Where a piece stands in `wanted`.
+    position: Vec<u32>,
+    spread: Vec<u16>,
+}
+
+impl Picker {
+    /// Wants all pieces not in `stored`.
+    pub(crate) fn new(stored: &PieceSet) -> Self {
+        let count = stored.capacity() as usize;
+        let mut picker = Self {
+            wanted: Vec::new(),
+            position: vec![NOWHERE; count],
+            spread: vec![0; count],
+        };
+        for piece in stored.missing() {
+            picker.want(piece);
+        }
+        picker
+    }
+
+    pub(crate) fn want(&mut self, piece: PieceIndex) {
+        if self.position[piece.as_usize()] == NOWHERE {
+            self.position[piece.as_usize()] = self.wanted.len() as u32;
+            self.wanted.push(piece);
+        }
+    }
+
+    pub(crate) fn unwant(&mut self, piece: PieceIndex) {
+        let at = std::mem::replace(&mut self.position[piece.as_usize()], NOWHERE);
+        if at == NOWHERE {
+            return;
+        }
+        self.wanted.swap_remove(at as usize);
+        if let Some(moved) = self.wanted.get(at as usize) {
+            self.position[moved.as_usize()] = at;
+        }
+    }
+
+    pub(crate) fn is_wanted(&self, piece: PieceIndex) -> bool {
+        self.position[piece.as_usize()] != NOWHERE
+    }
+
+    /// Whether every missing piece is asked of someone.
+    pub(crate) fn wants_none(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// How many ordinary neighbours have the piece.
+    pub(crate) fn spread(&self, piece: PieceIndex) -> u16 {
+        self.spread[piece.as_usize()]
+    }
+
+    pub(crate) fn add_holder(&mut self, piece: PieceIndex) {
+        let spread = &mut self.spread[piece.as_usize()];
+        *spread = spread.saturating_add(1);
+    }
+
+    pub(crate) fn remove_holder(&mut self, piece: PieceIndex) {
+        let spread = &mut self.spread[piece.as_usize()];
+        *spread = spread.saturating_sub(1);
+    }
+
+    /// The rarest wanted piece of `has` that `may` be asked for.
+    pub(crate) fn rarest(
+        &self,
+        has: &PieceSet,
+        may: impl Fn(PieceIndex) -> bool,
+        rng: &mut SmallRng,
+    ) -> Option<PieceIndex> {
+        let mut best = Best::default();
+        if (has.len() as usize) < self.wanted.len() / 2 {
+            let pieces = has.iter().filter(|piece| self.is_wanted(*piece));
+            for piece in pieces.filter(|piece| may(*piece)).take(MOST_LOOKED_AT) {
+                best.offer(piece, self.spread(piece), rng);
+            }
+        } else if !self.wanted.is_empty() {
+            let start = rng.random_range(0..self.wanted.len());
+            let (tail, head) = (&self.wanted[start..], &self.wanted[..start]);
+            let pieces = tail.iter().chain(head).take(MOST_LOOKED_AT).copied();
+            for piece in pieces.filter(|piece| has.contains(*piece) && may(*piece)) {
+                best.offer(piece, self.spread(piece), rng);
+            }
+        }
+        best.piece
+    }
+
+    /// How many wanted pieces of `has` exactly `holders` ordinary neighbours have, counted up to
+    /// `enough`.
+    pub(crate) fn exclusive(&self, has: &PieceSet, holders: u16, enough: usize) -> usize {
+        let looked_at = self.wanted.iter().take(MOST_LOOKED_AT);
+        let exclusive = looked_at.filter(|p| self.spread(**p) == holders && has.contains(**p));
+        exclusive.take(enough).count()
+    }
+}
+
+/// The rarest so far, each of equals with the same chance.
+#[derive(Default)]
+struct Best {
+    piece: Option<PieceIndex>,
+    spread: u16,
+    equals: u32,
+}
+
+impl Best {
+    fn offer(&mut self, piece: PieceIndex, spread: u16, rng: &mut SmallRng) {
+        if self.piece.is_none() || spread < self.spread {
+            (self.piece, self.spread, self.equals) = (Some(piece), spread, 1);
+        } else if spread == self.spread {
+            self.equals += 1;
+            if rng.random_range(0..self.equals) == 0 {
+                self.piece = Some(piece);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn set(capacity: u32, pieces: &[u32]) -> PieceSet {
+        let mut set = PieceSet::empty(capacity);
+        for piece in pieces {
+            set.insert(PieceIndex(*piece));
+        }
+        set
+    }
+
+    #[test]
+    fn the_rarest_piece_that_the_neighbour_has_comes_first() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut picker = Picker::new(&set(8, &[0]));
+        for piece in [1, 1, 2, 3, 3] {
+            picker.add_holder(PieceIndex(piece));
+        }
+        let has = set(8, &[0, 1, 2, 3]);
+        assert_eq!(picker.rarest(&has, |_| true, &mut rng), Some(PieceIndex(2)));
+        picker.unwant(PieceIndex(2));
+        let not_1 = |piece| piece != PieceIndex(1);
+        assert_eq!(picker.rarest(&has, not_1, &mut rng), Some(PieceIndex(3)));
+        picker.want(PieceIndex(2));
+        assert_eq!(picker.rarest(&has, |_| true, &mut rng), Some(PieceIndex(2)));
+    }
+
+    #[test]
+    fn equals_are_picked_at_random() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let picker = Picker::new(&set(64, &[]));
+        let full = PieceSet::full(64);
+        let picks = (0..200).filter_map(|_| picker.rarest(&full, |_| true, &mut rng));
+        let different: std::collections::BTreeSet<_> = picks.collect();
+        assert!(different.len() > 40, "{}", different.len());
+    }
+
+    #[test]
+    fn exclusive_pieces_are_those_no_ordinary_neighbour_has() {
+        let mut picker = Picker::new(&set(4, &[0]));
+        picker.add_holder(PieceIndex(1));
+        let full = PieceSet::full(4);
+        assert_eq!(picker.exclusive(&full, 0, 9), 2);
+        assert_eq!(picker.exclusive(&full, 1, 9), 1);
+        picker.remove_holder(PieceIndex(1));
+        assert_eq!(picker.exclusive(&full, 0, 9), 3);
+    }
+}

@@ -1,0 +1,18 @@
+//! Values for tests.
+
+use std::time::Instant;
+
+use hawker_model::{Digest, HostId, TaskId};
+
+pub(crate) fn host(name: &str) -> HostId {
+    HostId::parse(name).unwrap()
+}
+
+pub(crate) fn task() -> TaskId {
+    TaskId::Blob(Digest::of(b"sample"))
+}
+
+#[allow(clippy::disallowed_methods, reason = "an Instant has no other origin")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,77 @@
+//! What all tasks of a swarm share: settings, the rng, links, upload slots, and the way out.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use hawker_model::{HostId, TaskId};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::{
+    Action, Envelope, Message, Misbehaviour, SwarmConfig, link::Links, quarantine::Quarantine,
+    upload::Uploads,
+};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: SwarmConfig,
+    pub(crate) rng: SmallRng,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) links: Links,
+    pub(crate) uploads: Uploads,
+    pub(crate) quarantine: Quarantine,
+}
+
+impl Shared {
+    pub(crate) fn new(config: SwarmConfig, seed: u64) -> Self {
+        let uploads = Uploads::new(&config);
+        Self {
+            config,
+            rng: SmallRng::seed_from_u64(seed),
+            actions: VecDeque::new(),
+            links: Links::default(),
+            uploads,
+            quarantine: Quarantine::default(),
+        }
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn send(&mut self, host: &HostId, task: TaskId, message: Message) {
+        self.act(Action::Send {
+            host: host.clone(),
+            envelope: Envelope { task, message },
+        });
+    }
+
+    /// A time between none and `most`, at random: so that hosts do not act all at once.
+    pub(crate) fn jitter(&mut self, most: Duration) -> Duration {
+        most.mul_f64(self.rng.random::<f64>())
+    }
+
+    /// Tells the scheduler, shuts the host out and hangs up. The tasks forget it at the
+    /// disconnection.
+    pub(crate) fn convict(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        reason: Misbehaviour,
+        now: Instant,
+    ) {
+        tracing::warn!(%host, %task, ?reason, "peer shut out");
+        self.act(Action::Report {
+            task,
+            host: host.clone(),
+            reason,
+        });
+        self.quarantine
+            .shut_out(host.clone(), now + self.config.quarantine);
+        self.act(Action::HangUp {
+            host: host.clone(),
+            reason: "misbehaved",
+        });
+    }
+}

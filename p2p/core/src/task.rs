@@ -1,0 +1,412 @@
+//! One task of a node: its life from opening to the end. The parts are
+//! * `meeting`: who takes part, and what each has;
+//! * `download`: what to ask of whom;
+//! * `giving`: what others get from us;
+//! * `gossip`: telling neighbours what we got;
+//! * `fetching`: when to go to the origin, and for what;
+//! * `doubt`: pieces that do not match, and lists that prove false.
+//!
+//! Invariant: a piece is in exactly one of these states: stored, being stored, asked of one or more
+//! neighbours (or brought soon by the origin), or wanted (`Picker`).
+
+mod doubt;
+mod download;
+mod fetching;
+mod giving;
+mod gossip;
+mod meeting;
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, TaskId};
+
+use self::doubt::Doubts;
+use crate::{
+    Action, Message, Opening, Received, Source, TaskFailure, TaskStatus, Want,
+    back_to_source::BackToSource, contacts::Contacts, content::Content, injection::Injection,
+    neighbour::Neighbour, shared::Shared,
+};
+
+/// How often a task that is under way looks after its deadlines.
+const TICK: Duration = Duration::from_millis(100);
+/// Waiting ranges kept: more readers than this wait in rarest-first order.
+const MOST_WAITING: usize = 8;
+/// A failed task is remembered for so long, so that its origin is not asked again by everyone.
+const FAILURE_MEMORY: Duration = Duration::from_secs(5);
+/// Announced progress moves in this many steps.
+const ANNOUNCED_STEPS: u32 = 4;
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) id: TaskId,
+    want: Want,
+    content: Option<Content>,
+    neighbours: BTreeMap<HostId, Neighbour>,
+    contacts: Contacts,
+    /// What readers wait for.
+    waiting: Vec<Range<u32>>,
+    origin: BackToSource,
+    doubts: Doubts,
+    injection: Option<Injection>,
+    received: Received,
+    /// The start of the present attempt.
+    opened_at: Instant,
+    /// The last new piece (or chain values), else the start.
+    progress_at: Instant,
+    /// This host's share of randomness in all deadlines, so that hosts do not act all at once.
+    jitter: f64,
+    tick_at: Option<Instant>,
+    flush_at: Option<Instant>,
+    flushed_at: Option<Instant>,
+    announced: Option<u32>,
+    failed_at: Option<Instant>,
+    completed: bool,
+}
+
+impl Task {
+    pub(crate) fn new(id: TaskId, cx: &mut Shared, now: Instant) -> Self {
+        Self {
+            id,
+            want: Want::Serve,
+            content: None,
+            neighbours: BTreeMap::new(),
+            contacts: Contacts::default(),
+            waiting: Vec::new(),
+            origin: BackToSource::default(),
+            doubts: Doubts::default(),
+            injection: None,
+            received: Received::default(),
+            opened_at: now,
+            progress_at: now,
+            jitter: cx.jitter(Duration::from_secs(1)).as_secs_f64(),
+            tick_at: None,
+            flush_at: None,
+            flushed_at: None,
+            announced: None,
+            failed_at: None,
+            completed: false,
+        }
+    }
+
+    // --- The shell's words ---
+
+    pub(crate) fn open(&mut self, opening: Opening, cx: &mut Shared, now: Instant) {
+        let Opening {
+            source,
+            stored,
+            want,
+        } = opening;
+        if let (None, Some(stored)) = (&self.content, stored) {
+            self.adopt(Content::of(stored), cx);
+        }
+        match want {
+            Want::Serve => self.announce(cx),
+            Want::Fetch => {
+                self.origin.forgive();
+                let begins = self.want == Want::Serve;
+                self.take_source(source);
+                self.want = Want::Fetch;
+                if self.is_complete() {
+                    cx.act(Action::Complete { task: self.id });
+                    self.announce(cx);
+                } else if begins {
+                    self.begin(cx, now);
+                } else {
+                    self.greet_seeds_again(cx);
+                    self.steer(cx, now);
+                }
+            }
+        }
+        self.completed |= self.is_complete();
+    }
+
+    /// A seed is asked for the task: it fetches it, unless the origin just failed in the same way.
+    pub(crate) fn open_for_others(&mut self, source: &Source, cx: &mut Shared, now: Instant) {
+        if self.failed_at.is_some() && self.origin.failure_of(source).is_some() {
+            return;
+        }
+        self.origin.add(source.clone());
+        if self.want == Want::Serve && !self.completed {
+            self.want = Want::Fetch;
+            self.begin(cx, now);
+        }
+    }
+
+    /// An attempt to get the task starts.
+    fn begin(&mut self, cx: &mut Shared, now: Instant) {
+        tracing::info!(task = %self.id, "fetch begins");
+        (self.opened_at, self.progress_at) = (now, now);
+        self.failed_at = None;
+        self.origin.alone = false;
+        self.origin.stalled = false;
+        self.origin.duty = false;
+        self.contacts.answered = false;
+        self.contacts.hurry(now);
+        self.greet_seeds_again(cx);
+        self.look_up(cx, now);
+        self.fill_all(cx, now);
+        if cx.config.role == Role::Seed {
+            // Peers that know it already tell so at once.
+            self.origin.not_before = Some(now + cx.config.seed_grace);
+        }
+    }
+
+    pub(crate) fn wait_for(&mut self, pieces: Range<u32>, cx: &mut Shared, now: Instant) {
+        if self.waiting.contains(&pieces) || pieces.is_empty() {
+            return;
+        }
+        if self.waiting.len() >= MOST_WAITING {
+            self.waiting.remove(0);
+        }
+        self.waiting.push(pieces);
+        self.fill_all(cx, now);
+    }
+
+    /// Stops to fetch, serves on.
+    pub(crate) fn close(&mut self, cx: &mut Shared) {
+        self.waiting.clear();
+        if cx.config.role == Role::Seed || self.want == Want::Serve {
+            return;
+        }
+        self.want = Want::Serve;
+        self.take_back_all(cx);
+        self.cancel_origin(cx);
+    }
+
+    /// Leaves the swarm of the task for good.
+    pub(crate) fn forget(&mut self, cx: &mut Shared) {
+        self.cancel_origin(cx);
+        self.leave_all(cx);
+        if self.announced.take().is_some() {
+            cx.act(Action::Withdraw { task: self.id });
+        }
+    }
+
+    /// Gives up the attempt; what is stored is served on.
+    pub(crate) fn fail(&mut self, reason: TaskFailure, cx: &mut Shared, now: Instant) {
+        tracing::warn!(task = %self.id, %reason, "task failed");
+        self.want = Want::Serve;
+        self.waiting.clear();
+        self.failed_at = Some(now);
+        self.take_back_all(cx);
+        self.cancel_origin(cx);
+        self.contacts = Contacts::default();
+        if self.pieces().is_none_or(PieceSet::is_empty) {
+            self.leave_all(cx);
+        }
+        cx.act(Action::Failed {
+            task: self.id,
+            reason,
+        });
+    }
+
+    fn take_source(&mut self, source: Option<Source>) {
+        if let Some(source) = source {
+            self.origin.add(source);
+        }
+    }
+
+    // --- Content ---
+
+    /// The geometry is known now.
+    fn adopt(&mut self, content: Content, cx: &mut Shared) {
+        let count = content.geometry.piece_count();
+        for neighbour in self.neighbours.values_mut() {
+            neighbour.has = PieceSet::empty(count);
+            neighbour.sent = PieceSet::empty(count);
+        }
+        self.content = Some(content);
+        for host in self.hosts() {
+            self.tell_state(&host, cx);
+        }
+    }
+
+    fn create(&mut self, geometry: Geometry, cx: &mut Shared) {
+        let task = self.id;
+        cx.act(Action::Create { task, geometry });
+        self.adopt(Content::new(&task, geometry), cx);
+    }
+
+    /// Whether every piece is stored. An empty blob needs no piece, only the right name.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.content.as_ref().is_some_and(Content::is_complete) && !self.is_false_nothing()
+    }
+
+    /// An empty blob under another digest than that of nothing.
+    fn is_false_nothing(&self) -> bool {
+        let empty = self
+            .content
+            .as_ref()
+            .is_some_and(|c| c.geometry.length() == 0);
+        empty
+            && self
+                .id
+                .digest()
+                .is_some_and(|digest| digest != Digest::of(b""))
+    }
+
+    /// A piece is stored and checked.
+    fn note_stored(
+        &mut self,
+        piece: PieceIndex,
+        from: Option<&HostId>,
+        cx: &mut Shared,
+        now: Instant,
+    ) -> bool {
+        let Some(content) = &mut self.content else {
+            return false;
+        };
+        content.storing.remove(&piece);
+        content.picker.unwant(piece);
+        if !content.pieces.insert(piece) {
+            return false;
+        }
+        content.log.push((piece, from.cloned()));
+        self.progress_at = now;
+        self.origin.stalled = false;
+        self.take_back(piece, cx);
+        self.settle_doubt(piece, cx, now);
+        self.announce(cx);
+        cx.uploads.wake(&self.id);
+        self.finish_if_complete(cx, now);
+        self.gossip_soon(cx, now);
+        true
+    }
+
+    /// Proves and tells that the task is complete, once.
+    fn finish_if_complete(&mut self, cx: &mut Shared, now: Instant) {
+        if self.completed || !self.is_complete() {
+            return;
+        }
+        tracing::info!(task = %self.id, "complete");
+        self.completed = true;
+        self.waiting.clear();
+        cx.act(Action::Complete { task: self.id });
+        self.announce(cx);
+        self.take_back_all(cx);
+        self.cancel_origin(cx);
+        self.gossip(cx, now);
+        for host in self.hosts() {
+            self.part_if_both_complete(&host, cx, now);
+        }
+    }
+
+    /// Tells the scheduler in a few steps how far we are.
+    fn announce(&mut self, cx: &mut Shared) {
+        let complete = self.is_complete();
+        let Some(content) = &self.content else { return };
+        let (pieces, count) = (content.pieces.len(), content.geometry.piece_count().max(1));
+        let step = match complete {
+            true => ANNOUNCED_STEPS + 1,
+            false => pieces * ANNOUNCED_STEPS / count,
+        };
+        if (pieces == 0 && !complete) || self.announced == Some(step) {
+            return;
+        }
+        self.announced = Some(step);
+        cx.act(Action::Announce {
+            task: self.id,
+            pieces,
+            complete,
+        });
+    }
+
+    // --- Time ---
+
+    /// When [`Self::pass_time`] is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let grace = self.origin.not_before.filter(|_| self.is_fetching());
+        let grace = grace.filter(|_| self.origin.run.is_none());
+        [self.tick_at, self.flush_at, grace]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Keeps a clock going while the task is under way.
+    pub(crate) fn keep_time(&mut self, cx: &Shared, now: Instant) {
+        let under_way = self.is_fetching() || self.failed_at.is_some();
+        match under_way || (self.origin.run.is_some() && cx.uploads.is_open(&self.id)) {
+            true => _ = self.tick_at.get_or_insert(now + TICK),
+            false => self.tick_at = None,
+        }
+    }
+
+    pub(crate) fn pass_time(&mut self, cx: &mut Shared, now: Instant) {
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.gossip(cx, now);
+        }
+        if self.origin.not_before.is_some_and(|at| at <= now) {
+            self.origin.not_before = None;
+            self.steer(cx, now);
+        }
+        if self.tick_at.is_some_and(|at| at <= now) {
+            self.tick_at = None;
+            self.tick(cx, now);
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Shared, now: Instant) {
+        cx.uploads.wake(&self.id);
+        self.failed_at = self.failed_at.filter(|at| now < *at + FAILURE_MEMORY);
+        if !self.is_fetching() {
+            return;
+        }
+        self.look_after_neighbours(cx, now);
+        self.seek(cx, now);
+        self.mind_deadlines(cx, now);
+        self.fill_all(cx, now);
+    }
+
+    /// Whether the task can be dropped: nothing wanted, nothing there.
+    pub(crate) fn is_gone(&self, now: Instant) -> bool {
+        let remembered = self.failed_at.is_some_and(|at| now < at + FAILURE_MEMORY);
+        let nothing = self.pieces().is_none_or(PieceSet::is_empty) && !self.completed;
+        self.want == Want::Serve && nothing && !remembered
+    }
+
+    /// More patience with larger pieces: a slow link takes its time for one.
+    fn patience(&self) -> Duration {
+        let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
+        Duration::from_secs_f64(f64::from(piece_len) / f64::from(1 << 20))
+    }
+
+    // --- Views ---
+
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.want == Want::Fetch && !self.completed
+    }
+
+    pub(crate) fn pieces(&self) -> Option<&PieceSet> {
+        self.content.as_ref().map(|content| &content.pieces)
+    }
+
+    pub(crate) fn list(&self) -> Option<&PieceList> {
+        self.content.as_ref().map(|content| &content.list)
+    }
+
+    pub(crate) fn hosts(&self) -> Vec<HostId> {
+        self.neighbours.keys().cloned().collect()
+    }
+
+    pub(crate) fn status(&self) -> TaskStatus {
+        TaskStatus {
+            task: self.id,
+            geometry: self.content.as_ref().map(|content| content.geometry),
+            pieces: self.pieces().map_or(0, PieceSet::len),
+            want: self.want,
+            complete: self.completed,
+            neighbours: self.neighbours.values().filter(|n| n.joined).count(),
+            at_origin: self.origin.run.is_some(),
+            received: self.received,
+        }
+    }
+
+    fn send(&self, host: &HostId, message: Message, cx: &mut Shared) {
+        cx.send(host, self.id, message);
+    }
+}

@@ -1,0 +1,407 @@
+//! What to ask of whom.
+//!
+//! Ordinary neighbours are asked for pieces by number: first what readers wait for, then the
+//! rarest, at last what others are slow to bring. Sources (seeds, and nodes with much that nobody
+//! else has) get open requests as long as they have pieces that only they have, so that they send
+//! each of them once; after that they are asked like everyone.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{HostId, PieceIndex, Role};
+
+use super::Task;
+use crate::{Action, Message, Misbehaviour, Refusal, neighbour::Neighbour, shared::Shared};
+
+/// Of what a reader waits for, so many pieces come before the rarest.
+const READ_AHEAD: usize = 4;
+/// Open requests to one source, at most.
+const MOST_CREDIT: usize = 16;
+/// A node with so many pieces that nobody else has is asked to choose itself.
+const SOURCE_FROM: usize = 12;
+/// A source that leaves open requests unanswered for so long is asked by number.
+const OPEN_PATIENCE: Duration = Duration::from_secs(1);
+/// A piece that is on order for less than this is not ordered elsewhere as well.
+const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
+/// The same for pieces while others are still wanted.
+const STEAL_AGE: Duration = Duration::from_millis(500);
+/// Hosts that one piece is on order at, at the end.
+const MOST_COPIES: usize = 2;
+const BUSY_PAUSE: Duration = Duration::from_millis(150);
+const PAUSE_STALLED: Duration = Duration::from_secs(30);
+
+impl Task {
+    // --- Asking ---
+
+    pub(super) fn fill_all(&mut self, cx: &mut Shared, now: Instant) {
+        if !self.may_ask() {
+            return;
+        }
+        for host in self.hosts() {
+            self.fill(&host, cx, now);
+        }
+    }
+
+    fn may_ask(&self) -> bool {
+        self.is_fetching() && self.content.is_some() && !self.doubts.own_chain
+    }
+
+    /// Asks the neighbour for as much as it has room for.
+    pub(super) fn fill(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let ready = self.neighbours.get(host).is_some_and(|n| n.is_ready(now));
+        if !ready || !self.may_ask() || self.fill_open(host, cx, now) {
+            return;
+        }
+        let most = cx.config.max_requests_per_neighbour;
+        while self.neighbours.get(host).is_some_and(|n| n.room(most) > 0) && self.has_room(host, cx)
+        {
+            let Some(piece) = self.pick(host, cx, now) else {
+                return;
+            };
+            self.request(host, piece, cx, now);
+        }
+    }
+
+    /// Bounds the bytes on order, but always leaves two pieces per neighbour.
+    fn has_room(&self, host: &HostId, cx: &Shared) -> bool {
+        let own = self.neighbours.get(host).map_or(0, |n| n.requests.len());
+        let all: usize = self.neighbours.values().map(|n| n.requests.len()).sum();
+        let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
+        own < 2 || (all as u64 + 1) * u64::from(piece_len) <= cx.config.max_bytes_in_flight
+    }
+
+    fn request(&mut self, host: &HostId, piece: PieceIndex, cx: &mut Shared, now: Instant) {
+        if let Some(content) = &mut self.content {
+            content.picker.unwant(piece);
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(host) {
+            neighbour.note_request(piece, now);
+        }
+        self.send(host, Message::Request { piece }, cx);
+    }
+
+    /// Leaves the choice to a source that has what nobody else has. Says whether that is all to
+    /// ask of it now.
+    fn fill_open(&mut self, host: &HostId, cx: &mut Shared, now: Instant) -> bool {
+        let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
+        else {
+            return true;
+        };
+        if !neighbour.source {
+            return false;
+        }
+        let exclusive = content.picker.exclusive(&neighbour.has, 0, MOST_CREDIT);
+        if exclusive == 0 {
+            return false;
+        }
+        let most = cx.config.max_requests_per_neighbour.min(exclusive);
+        let window = neighbour.pace.window(most).max(1);
+        if usize::from(neighbour.credit) <= window / 2 {
+            neighbour.credit_since.get_or_insert(now);
+            if neighbour.credit == 0 {
+                neighbour.credit_since = Some(now);
+            }
+            neighbour.credit = window as u16;
+            let credit = neighbour.credit;
+            self.send(host, Message::RequestAny { credit }, cx);
+        }
+        !self.is_unanswered(host, now)
+    }
+
+    /// Whether a source leaves our open requests unanswered.
+    fn is_unanswered(&self, host: &HostId, now: Instant) -> bool {
+        let Some(neighbour) = self.neighbours.get(host) else {
+            return false;
+        };
+        let usual = neighbour.pace.piece_time().unwrap_or_default() * 4;
+        let patience = (OPEN_PATIENCE + self.patience()).max(usual);
+        neighbour
+            .credit_since
+            .is_some_and(|at| now >= at + patience)
+    }
+
+    // --- Choosing ---
+
+    fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
+        let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
+        let may = |piece| self.may_ask_for(piece, host, neighbour);
+        self.pick_waiting(neighbour, may)
+            .or_else(|| content.picker.rarest(&neighbour.has, may, &mut cx.rng))
+            .or_else(|| self.pick_late(neighbour, may, now))
+    }
+
+    fn may_ask_for(&self, piece: PieceIndex, host: &HostId, neighbour: &Neighbour) -> bool {
+        let soon = self.origin.run.is_some_and(|run| run.brings_soon(piece));
+        let known = self
+            .content
+            .as_ref()
+            .is_some_and(|content| content.can_check(piece));
+        known
+            && !soon
+            && !neighbour.requests.contains_key(&piece)
+            && self.doubts.may_ask(piece, host)
+    }
+
+    /// The next pieces that a reader waits for.
+    fn pick_waiting(
+        &self,
+        neighbour: &Neighbour,
+        may: impl Fn(PieceIndex) -> bool,
+    ) -> Option<PieceIndex> {
+        let content = self.content.as_ref()?;
+        let next = self.waiting.iter().flat_map(|range| {
+            let pieces = range.clone().map(PieceIndex);
+            pieces
+                .filter(|piece| content.lacks(*piece))
+                .take(READ_AHEAD)
+        });
+        let mut wanted = next.filter(|piece| content.geometry.contains(*piece));
+        wanted.find(|p| content.picker.is_wanted(*p) && neighbour.has.contains(*p) && may(*p))
+    }
+
+    /// The piece that others have been asked for longest ago, if they are slow with it.
+    fn pick_late(
+        &self,
+        neighbour: &Neighbour,
+        may: impl Fn(PieceIndex) -> bool,
+        now: Instant,
+    ) -> Option<PieceIndex> {
+        if neighbour.requests.len() >= MOST_COPIES {
+            return None;
+        }
+        let content = self.content.as_ref()?;
+        let usual = neighbour.pace.piece_time().unwrap_or_default() * 2;
+        let age = match content.picker.wants_none() {
+            true => LEAST_STEAL_AGE.max(usual),
+            false => STEAL_AGE.max(usual),
+        };
+        let requests = self.neighbours.values().flat_map(|n| &n.requests);
+        let late = requests
+            .filter(|(piece, request)| now >= request.at + age && neighbour.has.contains(**piece));
+        let stolen = late.filter(|(piece, _)| may(**piece) && self.copies(**piece) < MOST_COPIES);
+        stolen
+            .min_by_key(|(piece, request)| (request.at, **piece))
+            .map(|(piece, _)| *piece)
+    }
+
+    /// At how many neighbours the piece is on order.
+    fn copies(&self, piece: PieceIndex) -> usize {
+        let holders = self.neighbours.values();
+        holders.filter(|n| n.requests.contains_key(&piece)).count()
+    }
+
+    // --- Getting ---
+
+    /// A piece came. Unless we store it, the shell drops it.
+    pub(crate) fn on_piece(
+        &mut self,
+        host: &HostId,
+        piece: PieceIndex,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        if !content.geometry.contains(piece) {
+            return self.convict(host, Misbehaviour::Protocol, cx, now);
+        }
+        neighbour.note_piece(piece, cx.config.queue_time, now);
+        let known = content.can_check(piece) && self.doubts.may_ask(piece, host);
+        if known && content.lacks(piece) && !self.completed && !self.doubts.own_chain {
+            content.picker.unwant(piece);
+            content.storing.insert(piece, host.clone());
+            cx.act(Action::Store {
+                task: self.id,
+                piece,
+                from: host.clone(),
+            });
+            self.take_back(piece, cx);
+        } else {
+            self.want_again(piece);
+        }
+        self.fill(host, cx, now);
+    }
+
+    pub(crate) fn on_stored(
+        &mut self,
+        piece: PieceIndex,
+        from: &HostId,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let role = self.neighbours.get(from).map(|neighbour| neighbour.role);
+        if !self.note_stored(piece, Some(from), cx, now) {
+            return;
+        }
+        let len = self
+            .content
+            .as_ref()
+            .map_or(0, |c| c.geometry.len_of(piece));
+        match role {
+            Some(Role::Seed) => self.received.seed_bytes += u64::from(len),
+            _ => self.received.parent_bytes += u64::from(len),
+        }
+        if let Some(run) = &mut self.origin.run {
+            run.peers_got += 1;
+        }
+        self.skip_what_others_bring(cx, now);
+    }
+
+    fn refused_piece_again(&mut self, host: &HostId, piece: PieceIndex) -> bool {
+        let Some(neighbour) = self.neighbours.get_mut(host) else {
+            return false;
+        };
+        let asked = neighbour.requests.remove(&piece).is_some();
+        if asked {
+            self.want_again(piece);
+        }
+        asked
+    }
+
+    pub(super) fn refused_piece(
+        &mut self,
+        host: &HostId,
+        piece: PieceIndex,
+        reason: Refusal,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        if !self.refused_piece_again(host, piece) {
+            return;
+        }
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        if reason == Refusal::Busy {
+            neighbour.pace.slow_down();
+            neighbour.busy_until = Some(now + BUSY_PAUSE);
+        } else {
+            if neighbour.has.remove(piece) && !neighbour.source {
+                content.picker.remove_holder(piece);
+            }
+            if neighbour.note_miss() {
+                return self.give_up_on(host, cx, now);
+            }
+        }
+        self.fill_all(cx, now);
+    }
+
+    // --- Taking back ---
+
+    /// The piece is here: nobody else need send it.
+    pub(super) fn take_back(&mut self, piece: PieceIndex, cx: &mut Shared) {
+        let mut asked = Vec::new();
+        for (host, neighbour) in &mut self.neighbours {
+            if neighbour.requests.remove(&piece).is_some() {
+                asked.push(host.clone());
+            }
+        }
+        for host in asked {
+            self.send(&host, Message::Cancel { piece }, cx);
+        }
+    }
+
+    /// Nothing more is wanted of anyone.
+    pub(super) fn take_back_all(&mut self, cx: &mut Shared) {
+        let mut taken = Vec::new();
+        for (host, neighbour) in &mut self.neighbours {
+            for piece in std::mem::take(&mut neighbour.requests).into_keys() {
+                cx.send(host, self.id, Message::Cancel { piece });
+                taken.push(piece);
+            }
+            if std::mem::take(&mut neighbour.credit) > 0 {
+                cx.send(host, self.id, Message::RequestAny { credit: 0 });
+            }
+            neighbour.credit_since = None;
+        }
+        for piece in taken {
+            self.want_again(piece);
+        }
+    }
+
+    /// The piece is no longer on its way from one neighbour: it is wanted unless it is on its way
+    /// from another.
+    pub(super) fn want_again(&mut self, piece: PieceIndex) {
+        let on_order = |n: &Neighbour| n.requests.get(&piece).is_some_and(|r| !r.late);
+        let on_its_way = self.neighbours.values().any(on_order);
+        if let Some(content) = self.content.as_mut().filter(|_| !on_its_way)
+            && content.lacks(piece)
+            && content.geometry.contains(piece)
+        {
+            content.picker.want(piece);
+        }
+    }
+
+    // --- Watching ---
+
+    /// Late requests are made elsewhere too; those who owe and give nothing are dropped; those who
+    /// have much that nobody else has become sources.
+    pub(super) fn look_after_neighbours(&mut self, cx: &mut Shared, now: Instant) {
+        for host in self.hosts() {
+            let limit = cx.config.stall_timeout + self.patience();
+            let owes = self.neighbours.get(&host).and_then(Neighbour::owes_since);
+            if owes.is_some_and(|since| now >= since + limit) {
+                self.give_up_on(&host, cx, now);
+                continue;
+            }
+            self.mark_late(&host, cx, now);
+            self.make_source(&host);
+        }
+        self.trim_waiting();
+    }
+
+    fn mark_late(&mut self, host: &HostId, cx: &Shared, now: Instant) {
+        let patience = cx.config.request_timeout + self.patience();
+        let Some(neighbour) = self.neighbours.get_mut(host) else {
+            return;
+        };
+        let mut late = Vec::new();
+        for (piece, request) in &mut neighbour.requests {
+            if !request.late && now >= request.at + patience {
+                request.late = true;
+                late.push(*piece);
+            }
+        }
+        for piece in late {
+            self.want_again(piece);
+        }
+    }
+
+    fn make_source(&mut self, host: &HostId) {
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        let has = &neighbour.has;
+        if neighbour.source || content.picker.exclusive(has, 1, SOURCE_FROM) < SOURCE_FROM {
+            return;
+        }
+        neighbour.source = true;
+        for piece in has.iter() {
+            content.picker.remove_holder(piece);
+        }
+    }
+
+    /// It gives nothing of what it has or claims to have.
+    fn give_up_on(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        tracing::debug!(task = %self.id, %host, "stalled");
+        cx.act(Action::Report {
+            task: self.id,
+            host: host.clone(),
+            reason: Misbehaviour::Stalled,
+        });
+        self.part(host, cx, now);
+        self.contacts.put_off(host, PAUSE_STALLED, now);
+        self.seek(cx, now);
+    }
+
+    fn trim_waiting(&mut self) {
+        let Some(content) = &self.content else { return };
+        self.waiting.retain(|range| {
+            let end = range.end.min(content.geometry.piece_count());
+            !content.pieces.contains_range(range.start.min(end)..end)
+        });
+    }
+}

@@ -1,0 +1,291 @@
+//! When to go to the origin, and for what.
+//!
+//! A seed goes when it has a source, a node when the scheduler chose it, or when nobody helps it in
+//! time. Both ask for what no neighbour can give: normally everything from the first piece whose
+//! chain value is unknown; then holes.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{Geometry, PieceIndex, Role, SignedStates};
+
+use super::Task;
+use crate::{
+    Action, Message, TaskFailure,
+    back_to_source::{Run, refusal},
+    content::Content,
+    shared::Shared,
+};
+
+/// So many pieces in a row that need not come from the origin end a range of it.
+const GAP: u32 = 8;
+/// Failures that may pass are tried again so often.
+const MOST_FAILURES: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+impl Task {
+    // --- Deciding ---
+
+    fn may_go(&self, cx: &Shared) -> bool {
+        let chosen = cx.config.role == Role::Seed || self.origin.duty || self.origin.alone;
+        let doubt = self.doubts.own_chain || self.doubts.to_settle().is_some();
+        self.is_fetching() && self.origin.source().is_some() && (chosen || doubt)
+    }
+
+    /// Starts a fetch if one is due.
+    pub(super) fn steer(&mut self, cx: &mut Shared, now: Instant) {
+        if !self.may_go(cx) || !self.origin.is_due(now) {
+            return;
+        }
+        if let Some((first, end)) = self.plan() {
+            self.fetch(first, end, cx);
+        }
+    }
+
+    fn fetch(&mut self, first: PieceIndex, end: Option<PieceIndex>, cx: &mut Shared) {
+        let Some(source) = self.origin.source().cloned() else {
+            return;
+        };
+        tracing::debug!(task = %self.id, %first, ?end, "to the origin");
+        self.origin.run = Some(Run::new(first, end));
+        let task = self.id;
+        cx.act(Action::FetchOrigin {
+            task,
+            source,
+            first,
+            end,
+        });
+    }
+
+    pub(super) fn cancel_origin(&mut self, cx: &mut Shared) {
+        if self.origin.run.take().is_some() {
+            cx.act(Action::CancelOrigin { task: self.id });
+        }
+    }
+
+    /// The first range that has to come from the origin.
+    fn plan(&self) -> Option<(PieceIndex, Option<PieceIndex>)> {
+        if let Some(piece) = self.doubts.to_settle() {
+            return Some((piece, Some(piece.next())));
+        }
+        let Some(content) = &self.content else {
+            return Some((PieceIndex(0), None));
+        };
+        let first = content
+            .pieces
+            .missing()
+            .find(|p| !self.comes_otherwise(*p, content))?;
+        let count = content.geometry.piece_count();
+        let mut end = first.0 + 1;
+        let mut gap = 0;
+        for piece in (first.0 + 1..count).map(PieceIndex) {
+            if self.comes_otherwise(piece, content) {
+                gap += 1;
+            } else {
+                (gap, end) = (0, piece.0 + 1);
+            }
+            if gap >= GAP {
+                return Some((first, Some(PieceIndex(end))));
+            }
+        }
+        Some((first, (end < count).then_some(PieceIndex(end))))
+    }
+
+    /// Whether a piece is here, or can be had from a neighbour.
+    fn comes_otherwise(&self, piece: PieceIndex, content: &Content) -> bool {
+        if !content.lacks(piece) {
+            return true;
+        }
+        let barred = self.origin.stalled || self.doubts.own_chain || !content.can_check(piece);
+        !barred
+            && self.neighbours.iter().any(|(host, neighbour)| {
+                neighbour.joined
+                    && !neighbour.suspected
+                    && neighbour.has.contains(piece)
+                    && self.doubts.may_ask(piece, host)
+            })
+    }
+
+    /// What the running fetch would bring next is here already or comes from others: it goes on
+    /// further behind, or ends.
+    pub(super) fn skip_what_others_bring(&mut self, cx: &mut Shared, now: Instant) {
+        let (Some(run), Some(content)) = (self.origin.run, &self.content) else {
+            return;
+        };
+        if self.doubts.to_settle().is_some() {
+            return;
+        }
+        let count = content.geometry.piece_count();
+        let end = run.end.unwrap_or(count).min(run.next + GAP);
+        let mut next = (run.next..end).map(PieceIndex);
+        let here = next.clone().all(|piece| !content.lacks(piece));
+        let told = next.all(|piece| content.giver(piece).is_some());
+        let helped = told && run.is_overtaken() && self.origin.alone && !self.origin.duty;
+        if helped && cx.config.role == Role::Node {
+            self.origin.alone = false;
+            self.origin.stalled = false;
+            self.cancel_origin(cx);
+        } else if here && run.next < end {
+            self.cancel_origin(cx);
+            self.steer(cx, now);
+        }
+    }
+
+    /// No help in time: the node goes by itself, each at a slightly different moment.
+    pub(super) fn mind_deadlines(&mut self, cx: &mut Shared, now: Instant) {
+        let config = &cx.config;
+        let idle = now - self.progress_at;
+        let began = self.progress_at == self.opened_at;
+        let deadline = match (config.role, began) {
+            (Role::Seed, _) => config.progress_deadline / 3,
+            (_, true) => config.first_piece_deadline,
+            (_, false) => config.progress_deadline,
+        };
+        let late = deadline + self.patience() + deadline.mul_f64(self.jitter);
+        let unanswered = !self.contacts.answered && now >= self.opened_at + config.lookup_deadline;
+        if self.origin.run.is_none() && idle >= late {
+            self.origin.alone = true;
+            self.origin.stalled = true;
+        } else if unanswered && began {
+            self.origin.alone = true;
+        }
+        self.steer(cx, now);
+        self.fail_if_hopeless(cx, now);
+    }
+
+    /// Nobody has anything for us and there is no origin, or not any more.
+    pub(super) fn fail_if_hopeless(&mut self, cx: &mut Shared, now: Instant) {
+        if !self.is_fetching() || self.origin.source().is_some() || self.origin.run.is_some() {
+            return;
+        }
+        let idle = now - self.progress_at;
+        let company = !self.neighbours.is_empty() || !self.contacts.dialing.is_empty();
+        let failure = self.origin.failure().cloned();
+        let promising = self.neighbours.values().any(|neighbour| {
+            let content = self.content.as_ref();
+            let lacked = content.is_some_and(|c| neighbour.has.iter().any(|p| c.lacks(p)));
+            neighbour.role == Role::Seed || lacked
+        });
+        let patience = match (failure.is_some(), company) {
+            (true, _) if !promising => Duration::ZERO,
+            (_, true) => cx.config.give_up + self.patience(),
+            (_, false) => cx.config.first_piece_deadline,
+        };
+        if idle >= patience {
+            self.fail(failure.unwrap_or(TaskFailure::NoSource), cx, now);
+        }
+    }
+
+    // --- What the origin says ---
+
+    pub(crate) fn on_origin_head(&mut self, geometry: Geometry, cx: &mut Shared, now: Instant) {
+        if self.origin.run.is_none() {
+            return;
+        }
+        match &self.content {
+            None => {
+                self.progress_at = now;
+                self.create(geometry, cx);
+                if self.is_false_nothing() {
+                    self.wrong_bytes("an empty answer", cx, now);
+                } else {
+                    self.finish_if_complete(cx, now);
+                }
+            }
+            Some(content) if content.geometry == geometry => {}
+            Some(_) => self.list_is_false(cx, now),
+        }
+    }
+
+    pub(crate) fn on_origin_batch(&mut self, batch: SignedStates, cx: &mut Shared, now: Instant) {
+        let Some(content) = &mut self.content else {
+            return;
+        };
+        match content.add_batch(batch, None) {
+            Ok(_) => self.fill_all(cx, now),
+            Err(error) => {
+                tracing::warn!(task = %self.id, %error, "own chain values do not fit");
+                self.wrong_bytes(&error.to_string(), cx, now);
+            }
+        }
+    }
+
+    pub(crate) fn on_origin_stored(&mut self, piece: PieceIndex, cx: &mut Shared, now: Instant) {
+        if let Some(run) = &mut self.origin.run {
+            run.next = piece.0 + 1;
+            run.got += 1;
+            self.origin.note_success();
+        }
+        if self.note_stored(piece, None, cx, now) {
+            let len = self
+                .content
+                .as_ref()
+                .map_or(0, |c| c.geometry.len_of(piece));
+            self.received.origin_bytes += u64::from(len);
+        }
+        self.skip_what_others_bring(cx, now);
+    }
+
+    pub(crate) fn on_origin_done(
+        &mut self,
+        result: Result<(), TaskFailure>,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let Some(run) = self.origin.run.take() else {
+            return;
+        };
+        match result {
+            Ok(()) if run.got == 0 && self.is_fetching() => {
+                let nothing = TaskFailure::Origin("it sent nothing".to_owned());
+                self.pause_or_give_up(nothing, cx, now);
+            }
+            Ok(()) => self.steer(cx, now),
+            Err(TaskFailure::WrongDigest(why)) => self.wrong_bytes(&why, cx, now),
+            Err(failure @ TaskFailure::Store(_)) => self.fail(failure, cx, now),
+            Err(failure @ TaskFailure::Origin(_)) => self.pause_or_give_up(failure, cx, now),
+            Err(failure) => self.source_failed(failure, cx, now),
+        }
+    }
+
+    fn pause_or_give_up(&mut self, failure: TaskFailure, cx: &mut Shared, now: Instant) {
+        let failures = self.origin.note_failure();
+        if cx.config.role == Role::Seed || failures > MOST_FAILURES {
+            return self.source_failed(failure, cx, now);
+        }
+        self.origin.not_before = Some(now + FIRST_PAUSE * (1 << failures));
+    }
+
+    /// The source in use is of no use: the next one, or none.
+    fn source_failed(&mut self, failure: TaskFailure, cx: &mut Shared, now: Instant) {
+        tracing::info!(task = %self.id, %failure, "source failed");
+        let reason = refusal(&failure);
+        if self.origin.give_up_source(failure) {
+            return self.steer(cx, now);
+        }
+        if cx.config.role == Role::Seed || self.origin.duty {
+            for (host, neighbour) in &self.neighbours {
+                if !neighbour.is_complete() {
+                    let piece = None;
+                    self.send(host, Message::Refuse { piece, reason }, cx);
+                }
+            }
+        }
+        self.origin.duty = false;
+        self.fail_if_hopeless(cx, now);
+    }
+
+    /// The origin's bytes do not fit the chain values: if those were told by others, they are
+    /// false; if they are our own, the origin's bytes are not what was asked for.
+    fn wrong_bytes(&mut self, why: &str, cx: &mut Shared, now: Instant) {
+        let foreign = self
+            .content
+            .as_ref()
+            .is_some_and(Content::has_foreign_states);
+        if foreign && !self.doubts.own_chain {
+            return self.list_is_false(cx, now);
+        }
+        self.discard(cx, now);
+        self.doubts = Default::default();
+        self.source_failed(TaskFailure::WrongDigest(why.to_owned()), cx, now);
+    }
+}

@@ -1,0 +1,98 @@
+//! What others get from us.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{HostId, PieceIndex};
+
+use super::Task;
+use crate::{
+    Action, Message, Misbehaviour, Refusal,
+    injection::{Injection, Repeat},
+    shared::Shared,
+    upload::Open,
+};
+
+/// While pieces come from the origin, one is given a second time only if the mesh has not brought
+/// it to a child for so long.
+const SETTLE: Duration = Duration::from_secs(1);
+
+impl Task {
+    pub(crate) fn on_request(
+        &mut self,
+        host: &HostId,
+        piece: PieceIndex,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        if !self.neighbours.contains_key(host) {
+            return;
+        }
+        let Some(content) = &self.content else {
+            return self.refuse(host, piece, Refusal::Missing, cx);
+        };
+        if !content.geometry.contains(piece) {
+            self.convict(host, Misbehaviour::Protocol, cx, now);
+        } else if !content.pieces.contains(piece) {
+            self.refuse(host, piece, Refusal::Missing, cx);
+        } else if !cx.uploads.ask(host, self.id, piece) {
+            self.refuse(host, piece, Refusal::Busy, cx);
+        }
+    }
+
+    fn refuse(&self, host: &HostId, piece: PieceIndex, reason: Refusal, cx: &mut Shared) {
+        let piece = Some(piece);
+        self.send(host, Message::Refuse { piece, reason }, cx);
+    }
+
+    pub(crate) fn on_request_any(&mut self, host: &HostId, credit: u16, cx: &mut Shared) {
+        if self.neighbours.contains_key(host) {
+            cx.uploads.ask_any(host, self.id, credit);
+        }
+    }
+
+    /// The piece to give to a child that leaves the choice to us.
+    pub(crate) fn choose_for(&mut self, host: &HostId, now: Instant) -> Option<PieceIndex> {
+        let (content, child) = (self.content.as_ref()?, self.neighbours.get(host)?);
+        let count = content.geometry.piece_count();
+        let injection = self.injection.get_or_insert_with(|| Injection::new(count));
+        let repeat = match self.origin.run {
+            Some(_) => Repeat::After(SETTLE),
+            None => Repeat::AtOnce,
+        };
+        let lacks = |piece| !child.has.contains(piece) && !child.sent.contains(piece);
+        let spread = |piece| content.picker.spread(piece);
+        injection.pick(&content.pieces, lacks, spread, repeat, now)
+    }
+
+    /// A slot is free for this piece.
+    pub(crate) fn give(
+        &mut self,
+        host: &HostId,
+        piece: PieceIndex,
+        open: Open,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let Some(content) = &self.content else { return };
+        let Some(child) = self.neighbours.get_mut(host) else {
+            return;
+        };
+        if !content.pieces.contains(piece) {
+            return;
+        }
+        if child.sent.insert(piece)
+            && let Some(injection) = &mut self.injection
+        {
+            injection.note_sent(piece, now);
+        }
+        if child.listed <= piece.0 {
+            self.send_list(host, cx);
+        }
+        cx.uploads.begin(host, self.id, piece, open);
+        cx.act(Action::Upload {
+            host: host.clone(),
+            task: self.id,
+            piece,
+        });
+    }
+}

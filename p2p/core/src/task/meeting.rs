@@ -1,0 +1,415 @@
+//! Who takes part in a task, and what each has.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{Geometry, HostId, ListError, PieceIndex, PieceSet, Role, SignedStates};
+
+use super::Task;
+use crate::{
+    Action, Duty, Message, Misbehaviour, Parent, Refusal, Source, back_to_source::refusal,
+    neighbour::Neighbour, shared::Shared,
+};
+
+/// Fewer neighbours of use than this, and the scheduler is asked for more.
+const FEW: usize = 3;
+/// Without progress for so long, neighbours are taken beyond the usual number.
+const LONELY: Duration = Duration::from_secs(1);
+const PAUSE_UNREACHABLE: Duration = Duration::from_secs(2);
+const PAUSE_REFUSED: Duration = Duration::from_secs(5);
+
+impl Task {
+    // --- Finding peers ---
+
+    pub(crate) fn look_up(&mut self, cx: &mut Shared, now: Instant) {
+        let jitter = cx.jitter(Duration::from_millis(500));
+        if self.contacts.lookup_due(jitter, now) {
+            cx.act(Action::Lookup { task: self.id });
+        }
+    }
+
+    pub(crate) fn meet_parents(
+        &mut self,
+        parents: Vec<Parent>,
+        duty: Duty,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let ourselves = cx.config.host.clone();
+        let others = parents
+            .into_iter()
+            .filter(|parent| parent.host != ourselves);
+        self.contacts.add(others.collect());
+        self.origin.duty = duty == Duty::Fetch;
+        self.seek(cx, now);
+        self.steer(cx, now);
+    }
+
+    /// Takes up contact until there are neighbours enough; asks for more when those we have are
+    /// of no use.
+    pub(super) fn seek(&mut self, cx: &mut Shared, now: Instant) {
+        if !self.is_fetching() || self.doubts.own_chain {
+            return;
+        }
+        let lonely = now >= self.progress_at + LONELY + self.patience();
+        let most = match lonely {
+            true => cx.config.max_neighbours * 2,
+            false => cx.config.max_neighbours,
+        };
+        for (host, role) in self.contacts.candidates(now) {
+            let seed = role == Role::Seed;
+            if self.neighbours.len() + self.contacts.dialing.len() >= most && !seed {
+                break;
+            }
+            if !self.neighbours.contains_key(&host) && !cx.quarantine.holds(&host, now) {
+                self.contact(host, cx);
+            }
+        }
+        let useful = self
+            .neighbours
+            .values()
+            .filter(|n| self.is_of_use(n))
+            .count();
+        if useful < FEW.min(most) || lonely {
+            self.look_up(cx, now);
+        }
+    }
+
+    fn contact(&mut self, host: HostId, cx: &mut Shared) {
+        if let Some(role) = cx.links.role(&host) {
+            return self.greet(&host, role, cx);
+        }
+        self.contacts.dialing.insert(host.clone());
+        if cx.links.begin_dial(&host) {
+            cx.act(Action::Dial { host });
+        }
+    }
+
+    /// It may bring us forward: it has something we lack, or is on its way itself.
+    fn is_of_use(&self, neighbour: &Neighbour) -> bool {
+        neighbour.joined && !neighbour.suspected
+    }
+
+    pub(crate) fn connected(&mut self, host: &HostId, role: Role, cx: &mut Shared) {
+        if self.contacts.dialing.remove(host) && self.is_fetching() {
+            self.greet(host, role, cx);
+        }
+    }
+
+    pub(crate) fn dial_failed(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        if self.contacts.dialing.contains(host) {
+            self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+            self.seek(cx, now);
+        }
+    }
+
+    pub(crate) fn disconnected(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let role = self.neighbours.get(host).map(|neighbour| neighbour.role);
+        self.dial_failed(host, cx, now);
+        self.drop_neighbour(host, cx, now);
+        if role.is_none() || !self.is_fetching() {
+            return;
+        }
+        self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+        if role == Some(Role::Seed) {
+            self.contacts.hurry(now);
+            self.look_up(cx, now);
+        }
+        self.seek(cx, now);
+    }
+
+    // --- Greeting ---
+
+    /// Says who we are in this task, with the source if it is a seed that may need it.
+    pub(super) fn greet(&mut self, host: &HostId, role: Role, cx: &mut Shared) {
+        let pieces = self.pieces().map_or(0, PieceSet::capacity);
+        let neighbour = self.neighbours.entry(host.clone());
+        let neighbour = neighbour.or_insert_with(|| Neighbour::new(role, pieces));
+        if std::mem::replace(&mut neighbour.greeted, true) {
+            return;
+        }
+        let source = self.source_for(role);
+        self.send(host, Message::Join { source }, cx);
+        self.tell_state(host, cx);
+    }
+
+    fn source_for(&self, role: Role) -> Option<Source> {
+        let told = role == Role::Seed && self.is_fetching();
+        self.origin.source().filter(|_| told).cloned()
+    }
+
+    /// We have a source now: seeds that were greeted without one get it.
+    pub(super) fn greet_seeds_again(&mut self, cx: &mut Shared) {
+        let source = self.source_for(Role::Seed);
+        if source.is_none() {
+            return;
+        }
+        for (host, neighbour) in &self.neighbours {
+            if neighbour.role == Role::Seed && neighbour.greeted {
+                let source = source.clone();
+                self.send(host, Message::Join { source }, cx);
+            }
+        }
+    }
+
+    /// A peer joins. (A seed has opened the task already, if the source made that possible.)
+    pub(crate) fn on_join(
+        &mut self,
+        host: &HostId,
+        role: Role,
+        source: Option<&Source>,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let known = self.neighbours.contains_key(host);
+        if !known && self.neighbours.len() >= cx.config.max_children {
+            let (piece, reason) = (None, Refusal::Busy);
+            return self.send(host, Message::Refuse { piece, reason }, cx);
+        }
+        if let Some(reason) = self.reason_to_refuse(source) {
+            let piece = None;
+            return self.send(host, Message::Refuse { piece, reason }, cx);
+        }
+        self.greet(host, role, cx);
+        if let Some(neighbour) = self.neighbours.get_mut(host) {
+            neighbour.joined = true;
+        }
+        self.fill(host, cx, now);
+    }
+
+    /// The origin just failed us, and this peer brings nothing better.
+    fn reason_to_refuse(&self, source: Option<&Source>) -> Option<Refusal> {
+        self.failed_at?;
+        let failure = match source {
+            Some(source) => self.origin.failure_of(source),
+            None => self.origin.failure(),
+        };
+        failure.map(refusal)
+    }
+
+    /// Tells a neighbour all that we have.
+    pub(super) fn tell_state(&mut self, host: &HostId, cx: &mut Shared) {
+        let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        let geometry = content.geometry;
+        if !neighbour.greeted || std::mem::replace(&mut neighbour.told_head, true) {
+            return;
+        }
+        neighbour.told = content.log.len();
+        let pieces = content.pieces.clone();
+        self.send(host, Message::Head { geometry }, cx);
+        self.send_list(host, cx);
+        if !pieces.is_empty() {
+            self.send(host, Message::Have { pieces }, cx);
+        }
+    }
+
+    /// Sends the chain values that the neighbour does not know.
+    pub(super) fn send_list(&mut self, host: &HostId, cx: &mut Shared) {
+        let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        let from = std::mem::replace(&mut neighbour.listed, content.list.len());
+        for batch in content.list.batches_from(from).cloned() {
+            self.send(host, Message::List { batch }, cx);
+        }
+    }
+
+    // --- What they tell ---
+
+    pub(crate) fn on_head(
+        &mut self,
+        host: &HostId,
+        geometry: Geometry,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let sound = Geometry::for_length(geometry.length()) == Ok(geometry);
+        match &self.content {
+            _ if !sound => self.convict(host, Misbehaviour::Protocol, cx, now),
+            Some(content) if content.geometry == geometry => {}
+            // One of us is wrong; the digest will tell who.
+            Some(_) => self.part(host, cx, now),
+            None if self.doubts.own_chain => {}
+            None => {
+                self.create(geometry, cx);
+                if self.is_false_nothing() {
+                    self.discard(cx, now);
+                    return self.convict(host, Misbehaviour::FalseList, cx, now);
+                }
+                self.finish_if_complete(cx, now);
+            }
+        }
+    }
+
+    pub(crate) fn on_have(
+        &mut self,
+        host: &HostId,
+        pieces: PieceSet,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        if pieces.capacity() != content.geometry.piece_count() {
+            return self.convict(host, Misbehaviour::Protocol, cx, now);
+        }
+        if !neighbour.source {
+            let old = std::mem::replace(&mut neighbour.has, pieces);
+            old.iter()
+                .for_each(|piece| content.picker.remove_holder(piece));
+            let new = neighbour.has.iter();
+            new.for_each(|piece| content.picker.add_holder(piece));
+        } else {
+            neighbour.has = pieces;
+        }
+        let last = neighbour.has.iter().last();
+        neighbour.listed = neighbour.listed.max(last.map_or(0, |piece| piece.0 + 1));
+        self.after_news(host, cx, now);
+    }
+
+    pub(crate) fn on_gained(
+        &mut self,
+        host: &HostId,
+        pieces: &[PieceIndex],
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        if !pieces.iter().all(|piece| content.geometry.contains(*piece)) {
+            return self.convict(host, Misbehaviour::Protocol, cx, now);
+        }
+        for piece in pieces {
+            if neighbour.has.insert(*piece) && !neighbour.source {
+                content.picker.add_holder(*piece);
+            }
+            neighbour.listed = neighbour.listed.max(piece.0 + 1);
+        }
+        self.after_news(host, cx, now);
+    }
+
+    fn after_news(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.fill(host, cx, now);
+        self.part_if_both_complete(host, cx, now);
+    }
+
+    /// Chain values; the shell has checked the signature.
+    pub(crate) fn on_list(
+        &mut self,
+        host: &HostId,
+        batch: SignedStates,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        if self.doubts.own_chain {
+            return;
+        }
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        neighbour.listed = neighbour.listed.max(batch.end());
+        match content.add_batch(batch, Some(host)) {
+            Ok(false) | Err(ListError::Gap { .. }) => {}
+            Ok(true) => {
+                self.progress_at = now;
+                self.skip_what_others_bring(cx, now);
+                self.fill_all(cx, now);
+            }
+            Err(ListError::WrongDigest) => self.convict(host, Misbehaviour::FalseList, cx, now),
+            Err(ListError::OutOfRange { .. }) => {
+                self.convict(host, Misbehaviour::Protocol, cx, now);
+            }
+            Err(ListError::Conflict { .. }) if self.completed => {
+                self.convict(host, Misbehaviour::FalseList, cx, now);
+            }
+            // One of us is wrong; the digest will tell who.
+            Err(ListError::Conflict { .. }) => self.part(host, cx, now),
+        }
+    }
+
+    pub(crate) fn on_refuse(
+        &mut self,
+        host: &HostId,
+        piece: Option<PieceIndex>,
+        reason: Refusal,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        if let Some(piece) = piece {
+            return self.refused_piece(host, piece, reason, cx, now);
+        }
+        if !self.neighbours.contains_key(host) {
+            return;
+        }
+        tracing::debug!(task = %self.id, %host, ?reason, "refused");
+        self.drop_neighbour(host, cx, now);
+        self.contacts.put_off(host, PAUSE_REFUSED, now);
+        if matches!(
+            reason,
+            Refusal::Denied | Refusal::NotFound | Refusal::OriginFailed
+        ) {
+            self.origin.alone = true;
+            self.steer(cx, now);
+        }
+        self.seek(cx, now);
+        self.fail_if_hopeless(cx, now);
+    }
+
+    pub(crate) fn on_leave(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.drop_neighbour(host, cx, now);
+        self.contacts.put_off(host, PAUSE_REFUSED, now);
+        self.seek(cx, now);
+    }
+
+    // --- Parting ---
+
+    /// Neither can give the other anything: idle links cost nothing.
+    pub(super) fn part_if_both_complete(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let neighbour = self.neighbours.get(host);
+        if self.completed && neighbour.is_some_and(|n| n.joined && n.is_complete()) {
+            self.part(host, cx, now);
+        }
+    }
+
+    pub(super) fn part(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.send(host, Message::Leave, cx);
+        self.drop_neighbour(host, cx, now);
+        self.contacts.put_off(host, PAUSE_REFUSED, now);
+    }
+
+    pub(super) fn leave_all(&mut self, cx: &mut Shared) {
+        for host in self.hosts() {
+            self.send(&host, Message::Leave, cx);
+        }
+        self.neighbours.clear();
+        cx.uploads.forget(&self.id);
+    }
+
+    /// Forgets a neighbour; what it owed us is asked of others.
+    pub(crate) fn drop_neighbour(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let Some(neighbour) = self.neighbours.remove(host) else {
+            return;
+        };
+        cx.uploads.leave(host, &self.id);
+        if let Some(injection) = self.injection.as_mut().filter(|_| !neighbour.is_complete()) {
+            injection.note_lost(&neighbour.sent);
+        }
+        if let Some(content) = self.content.as_mut().filter(|_| !neighbour.source) {
+            for piece in neighbour.has.iter() {
+                content.picker.remove_holder(piece);
+            }
+        }
+        for piece in neighbour.requests.into_keys() {
+            self.want_again(piece);
+        }
+        self.fill_all(cx, now);
+    }
+}
