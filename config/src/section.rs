@@ -109,6 +109,8 @@ macro_rules! section {
         }
     ) => {
         $(#[doc = $about])+
+        // "[tls]" is a section of the file here, and no link.
+        #[allow(rustdoc::broken_intra_doc_links)]
         #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
         $(#[$container])+
         pub struct $name {
