@@ -1,6 +1,7 @@
 //! The piece network of a node: store, transport, origin, scheduler session, driver
 
 mod origin;
+mod session;
 mod store;
 mod transport;
 
@@ -8,6 +9,10 @@ pub use origin::{
     AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody, OriginClient,
     OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest, Redirects,
     RegistryEndpoint,
+};
+pub use session::{
+    Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,
+    SessionEvent, SessionHandle,
 };
 pub use store::{
     AddBatchError, BlobError, BlobFile, BlobSummary, CreateError, OpenStoreError, Pin, ReadError,
