@@ -5,6 +5,7 @@
 
 mod beds;
 mod registries;
+mod stock;
 
 use std::{
     fs::{self, File},
@@ -44,7 +45,7 @@ impl Case {
 /// Every case, in the order in which they run.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [beds::CASES, registries::CASES].concat()
+    [beds::CASES, registries::CASES, stock::CASES].concat()
 }
 
 /// Runs one case in this process.

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use builder::ImageBuilder;
-pub use debian::{big_layer, python};
+pub use debian::{PYTHON_COMMAND, big_layer, python};
 pub use layer::{LayerBuilder, digest_of};
 pub use synthetic::{Oddity, synthetic};
 

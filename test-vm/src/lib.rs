@@ -15,9 +15,11 @@
 pub mod bed;
 pub mod cache;
 pub mod cases;
+pub mod cluster;
 pub mod http;
 pub mod image;
 pub mod registry;
 mod sys;
+pub mod tools;
 
 pub use sys::require_root;

@@ -27,6 +27,14 @@ const PYTHON: &[&str] = &["libstdc++6", "python3", "python3-minimal"];
 /// Compilers: one layer of some hundred MB.
 const BIG: &[&str] = &["clang", "rustc"];
 
+/// What a container of [`python`] runs to show that every layer is there.
+pub const PYTHON_COMMAND: &[&str] = &[
+    "/bin/sh",
+    "-c",
+    "echo Debian $(cat /etc/debian_version) && python3 -c 'import sys, numpy; \
+     print(f\"Python {sys.version.split()[0]}, numpy {numpy.__version__}: {numpy.arange(10).sum()}\")'",
+];
+
 /// A Debian tree, Python on top, numpy on top of that; each a layer. Runs `/bin/sh` and `python3`.
 ///
 /// # Errors

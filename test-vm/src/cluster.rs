@@ -1,0 +1,228 @@
+//! A Hawker cluster on a bed: a registry, a scheduler, seeds, and nodes with containerd.
+//!
+//! All daemons are the ones that are shipped, with their default paths and ports; certificates are
+//! made with `hawker ca`, as an operator would.
+
+mod authority;
+mod binaries;
+mod containerd;
+mod docker;
+mod member;
+mod settings;
+
+use std::{process::Command, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+
+pub use authority::Authority;
+pub use binaries::Binaries;
+pub use containerd::Containerd;
+pub use docker::Docker;
+pub use member::{Bytes, Member};
+pub use settings::Transport;
+
+use crate::{
+    bed::{Bed, Host, Link, Process},
+    http,
+    registry::Registry,
+};
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    pub seeds: usize,
+    pub nodes: usize,
+    /// Of every host but the registry.
+    pub link: Link,
+    pub registry_link: Link,
+    pub has_scheduler: bool,
+    pub transport: Transport,
+    /// Whether nodes run a containerd.
+    pub has_containerd: bool,
+    /// `hawkerd`'s and the scheduler's.
+    pub log_level: String,
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self {
+            seeds: 1,
+            nodes: 2,
+            link: Link::default(),
+            registry_link: Link::default(),
+            has_scheduler: true,
+            transport: Transport::Tls,
+            has_containerd: true,
+            log_level: "info".to_owned(),
+        }
+    }
+}
+
+/// A running cluster; ends with its bed.
+#[derive(Debug)]
+pub struct Cluster {
+    pub registry: Registry,
+    scheduler: Option<Scheduler>,
+    seeds: Vec<Member>,
+    nodes: Vec<Member>,
+    authority: Authority,
+    // Last, so that it ends when nobody needs it any more.
+    bed: Bed,
+}
+
+/// The scheduler's host and process.
+#[derive(Debug)]
+struct Scheduler {
+    host: Arc<Host>,
+    process: Arc<Process>,
+}
+
+impl Cluster {
+    /// Starts everything and waits until it is healthy.
+    ///
+    /// # Errors
+    /// When something does not come up: with the tail of its log.
+    pub fn start(topology: &Topology) -> Result<Self> {
+        let cluster = Self::prepare(topology)?;
+        cluster.start_daemons(topology)
+    }
+
+    /// The hosts with their files, but without daemons of Hawker: for what must be put wrong
+    /// before they start.
+    ///
+    /// # Errors
+    /// When the bed or the certificates cannot be made.
+    pub fn prepare(topology: &Topology) -> Result<Self> {
+        let binaries = Binaries::find()?;
+        let bed = Bed::start()?;
+        let registry = Registry::start(&bed, &topology.registry_link)?;
+        let names = |kind: &str, count| {
+            (1..=count)
+                .map(|it| format!("{kind}{it}"))
+                .collect::<Vec<_>>()
+        };
+        let (seeds, nodes) = (names("seed", topology.seeds), names("node", topology.nodes));
+        let authority = Authority::create(&binaries, &bed.dir().join("ca"), &seeds, &nodes)?;
+        let settings = settings::Settings::new(topology, &seeds);
+        let scheduler = match topology.has_scheduler {
+            true => Some(add_scheduler(&bed, topology, &authority, &settings)?),
+            false => None,
+        };
+        let add = |name: &String, text: String| -> Result<Member> {
+            let host = bed.add_host(name, &topology.link)?;
+            authority.install(&host, name)?;
+            host.write("/etc/hawker/hawkerd.toml", text)?;
+            Ok(Member::new(host, binaries.clone(), bed.id()))
+        };
+        let seeds = seeds
+            .iter()
+            .map(|name| add(name, settings.seed()))
+            .collect::<Result<_>>()?;
+        let nodes = nodes
+            .iter()
+            .map(|name| add(name, settings.node()))
+            .collect::<Result<_>>()?;
+        let scheduler = scheduler.map(|host| -> Result<_> {
+            let process = start_scheduler(&host, &binaries)?;
+            Ok(Scheduler { host, process })
+        });
+        Ok(Self {
+            registry,
+            scheduler: scheduler.transpose()?,
+            seeds,
+            nodes,
+            authority,
+            bed,
+        })
+    }
+
+    fn start_daemons(self, topology: &Topology) -> Result<Self> {
+        let members = || self.seeds.iter().chain(&self.nodes);
+        for member in members() {
+            member.start_hawkerd()?;
+        }
+        if topology.has_containerd {
+            for node in &self.nodes {
+                node.start_containerd()?;
+            }
+        }
+        for member in members() {
+            member.wait_until_healthy(START_LIMIT)?;
+        }
+        if self.scheduler.is_some() {
+            for member in members() {
+                member.wait_until_scheduled(START_LIMIT)?;
+            }
+        }
+        Ok(self)
+    }
+
+    #[must_use]
+    pub fn bed(&self) -> &Bed {
+        &self.bed
+    }
+
+    #[must_use]
+    pub fn nodes(&self) -> &[Member] {
+        &self.nodes
+    }
+
+    #[must_use]
+    pub fn seeds(&self) -> &[Member] {
+        &self.seeds
+    }
+
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// # Errors
+    /// When the cluster was told to have none.
+    pub fn scheduler(&self) -> Result<&Arc<Process>> {
+        Ok(&self
+            .scheduler
+            .as_ref()
+            .context("the cluster has no scheduler")?
+            .process)
+    }
+
+    /// Starts the scheduler again on its host after it was killed.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_scheduler(&mut self) -> Result<()> {
+        let scheduler = self
+            .scheduler
+            .as_mut()
+            .context("the cluster has no scheduler")?;
+        scheduler.process.kill();
+        scheduler.process = start_scheduler(&scheduler.host, &Binaries::find()?)?;
+        Ok(())
+    }
+}
+
+fn add_scheduler(
+    bed: &Bed,
+    topology: &Topology,
+    authority: &Authority,
+    settings: &settings::Settings,
+) -> Result<Arc<Host>> {
+    let host = bed.add_host("scheduler", &topology.link)?;
+    authority.install(&host, "scheduler")?;
+    host.write("/etc/hawker/scheduler.toml", settings.scheduler())?;
+    Ok(host)
+}
+
+fn start_scheduler(host: &Host, binaries: &Binaries) -> Result<Arc<Process>> {
+    let mut command = Command::new(binaries.scheduler());
+    let process = host.spawn("hawker-scheduler", &mut command)?;
+    let is_healthy = || {
+        let answer = host.enter(|| http::get("http://127.0.0.1:8000/healthy", START_LIMIT));
+        matches!(answer, Ok(Ok(answer)) if answer.status.is_success())
+    };
+    process.wait_until(START_LIMIT, is_healthy)?;
+    Ok(process)
+}
