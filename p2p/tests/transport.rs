@@ -9,7 +9,9 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use cluster::Cluster;
 use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceSet, Role, TaskId};
-use hawker_p2p::{AcceptError, Connection, DialError, Dialer, Listener, Security, WireError};
+use hawker_p2p::{
+    AcceptError, Connection, DialError, Dialer, ErrorCode, Listener, Security, WireError,
+};
 use hawker_swarm::{Envelope, Message, Secret, Source};
 use tokio::time::timeout;
 
@@ -169,5 +171,87 @@ async fn goodbye_is_told_from_a_lost_connection() {
         drop(accepted);
         let end = dialed.reader.next().await;
         assert!(matches!(end, Err(WireError::Closed)), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_receive_loses_nothing() {
+    for pair in [tls_pair(), plain_pair()] {
+        let (mut accepted, mut dialed) = connected(pair).await;
+        let sent = async {
+            for number in 0..4 {
+                accepted.writer.feed(&piece(number, 1 << 20)).await.unwrap();
+                accepted.writer.feed(&about(Message::Leave)).await.unwrap();
+                accepted.writer.flush().await.unwrap();
+            }
+            accepted
+        };
+        let received = async {
+            let (mut received, mut cancelled) = (Vec::new(), 0);
+            while received.len() < 8 {
+                tokio::select! {
+                    biased;
+                    envelope = dialed.reader.next() => received.push(envelope.unwrap().unwrap()),
+                    () = tokio::task::yield_now() => cancelled += 1,
+                }
+            }
+            assert!(cancelled > 0, "nothing was tested");
+            received
+        };
+        let (_accepted, received) = tokio::join!(sent, received);
+        for (number, pair) in (0..).zip(received.chunks(2)) {
+            assert_eq!(pair, [piece(number, 1 << 20), about(Message::Leave)]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_sent_leaves_the_connection_as_it_was() {
+    let (mut accepted, mut dialed) = connected(tls_pair()).await;
+    let beyond = about(Message::Request {
+        piece: PieceIndex(1 << 20),
+    });
+    let refused = dialed.writer.feed(&beyond).await;
+    assert!(
+        matches!(refused, Err(WireError::Unsendable(_))),
+        "{refused:?}"
+    );
+    dialed.writer.feed(&about(Message::Leave)).await.unwrap();
+    dialed.writer.flush().await.unwrap();
+    assert_eq!(
+        accepted.reader.next().await.unwrap(),
+        Some(about(Message::Leave))
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_after_the_set_up_is_told() {
+    let (accepted, mut dialed) = connected(tls_pair()).await;
+    let told = accepted
+        .writer
+        .refuse(ErrorCode::Protocol, "pieces nobody asked for");
+    told.await.unwrap();
+    let error = dialed.reader.next().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the peer ended the connection: pieces nobody asked for"
+    );
+}
+
+#[tokio::test]
+async fn a_hundred_peers_at_once_are_accepted() {
+    let cluster = Cluster::new("prod");
+    let (mut listener, address) = listener(Security::Tls(cluster.identity("seed-1", Role::Seed)));
+    let dialer = Dialer::new(Security::Tls(cluster.identity("node-1", Role::Node)));
+    let mut dials = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let dialer = dialer.clone();
+        dials.spawn(async move { dialer.dial(&seed_1(), address).await.map(drop) });
+    }
+    for _ in 0..100 {
+        listener.accept().await.unwrap();
+    }
+    while let Some(dialed) = dials.join_next().await {
+        dialed.unwrap().unwrap();
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use hawker_model::{HostId, Role};
@@ -36,14 +37,36 @@ pub struct Connection {
     pub writer: FrameWriter,
 }
 
+/// When a connection is kept alive, and when it is given up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    /// After so long without a frame of ours the peer gets a ping.
+    pub(super) quiet: Duration,
+    /// A peer of which no byte is heard for so long is dead: it pings long before.
+    pub(super) silence: Duration,
+    /// A peer that takes no byte for so long is given up.
+    pub(super) stall: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            quiet: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
 /// Both halves of a socket on which nothing was sent yet.
 pub(super) fn halves(
     (read, write): (ReadSide, WriteSide),
     credentials: Credentials,
+    timing: Timing,
 ) -> (FrameReader, FrameWriter) {
     let pulse = Arc::new(Pulse::default());
-    let reader = FrameReader::new(read, pulse.clone());
-    (reader, FrameWriter::new(write, credentials, pulse))
+    let reader = FrameReader::new(read, timing, pulse.clone());
+    (reader, FrameWriter::new(write, credentials, timing, pulse))
 }
 
 /// What the reading half tells the writing half.
@@ -68,5 +91,149 @@ impl Pulse {
     /// Waits until something is owed.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawker_model::{Digest, PieceIndex, TaskId};
+    use hawker_swarm::{Envelope, Message};
+    use tokio::{
+        net::{TcpListener, TcpStream},
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+    use crate::transport::{WireError, frame::Hello, stream};
+
+    /// A hundred times as fast.
+    const FAST: Timing = Timing {
+        quiet: Duration::from_millis(100),
+        silence: Duration::from_millis(300),
+        stall: Duration::from_millis(300),
+    };
+
+    type Halves = (FrameReader, FrameWriter);
+
+    async fn pair() -> (Halves, Halves) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let sockets = [one.unwrap(), other.unwrap().0];
+        let [one, other] = sockets.map(|tcp| halves(stream::plain(tcp), Credentials::Strip, FAST));
+        let ((mut one, mut other), hello) = ((one, other), hello());
+        one.1.hello(&hello).await.unwrap();
+        other.1.hello(&hello).await.unwrap();
+        assert_eq!(one.0.hello().await.unwrap(), hello);
+        assert_eq!(other.0.hello().await.unwrap(), hello);
+        (one, other)
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            min_version: 1,
+            max_version: 1,
+            capabilities: 0,
+            role: Role::Node,
+            host: HostId::parse("node-1").unwrap(),
+            wanted: None,
+        }
+    }
+
+    fn piece() -> Envelope {
+        let message = Message::Piece {
+            piece: PieceIndex(0),
+            data: vec![0; 4 << 20].into(),
+        };
+        let task = TaskId::Blob(Digest::of(b"layer"));
+        Envelope { task, message }
+    }
+
+    async fn live(writer: &mut FrameWriter) {
+        loop {
+            writer.keep_alive().await;
+            writer.flush().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn quiet_peers_keep_each_other_alive() {
+        let (mut one, mut other) = pair().await;
+        let lives = async {
+            tokio::select! {
+                () = live(&mut one.1) => {}
+                () = live(&mut other.1) => {}
+                end = one.0.next() => panic!("{end:?}"),
+                end = other.0.next() => panic!("{end:?}"),
+            }
+        };
+        assert!(timeout(FAST.silence * 4, lives).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn pings_are_answered() {
+        let (mut one, mut other) = pair().await;
+        one.1.keep_alive().await;
+        one.1.flush().await.unwrap();
+        // It has just spoken, so that it has nothing to say but the answer.
+        other.1.hello(&hello()).await.unwrap();
+        let start = Instant::now();
+        let answered = async {
+            tokio::select! {
+                () = other.1.keep_alive() => {}
+                end = other.0.next() => panic!("{end:?}"),
+            }
+        };
+        answered.await;
+        assert_eq!(other.1.fed(), [9, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(start.elapsed() < FAST.quiet);
+    }
+
+    #[tokio::test]
+    async fn a_dead_peer_is_noticed() {
+        let (mut one, _other) = pair().await;
+        let start = Instant::now();
+        let error = one.0.next().await.unwrap_err();
+        assert!(matches!(error, WireError::Silent(_)), "{error}");
+        assert!(start.elapsed() >= FAST.silence / 2);
+    }
+
+    #[tokio::test]
+    async fn a_late_reader_does_not_take_a_living_peer_for_dead() {
+        let (mut one, mut other) = pair().await;
+        tokio::time::sleep(FAST.silence * 2).await;
+        let leave = Message::Leave;
+        let envelope = Envelope {
+            message: leave,
+            ..piece()
+        };
+        other.1.feed(&envelope).await.unwrap();
+        other.1.flush().await.unwrap();
+        tokio::time::sleep(FAST.silence / 3).await;
+        assert_eq!(one.0.next().await.unwrap(), Some(envelope));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_is_given_up() {
+        let (mut one, _other) = pair().await;
+        let error = loop {
+            if let Err(error) = one.1.feed(&piece()).await {
+                break error;
+            }
+        };
+        assert!(matches!(error, WireError::Stalled(_)), "{error}");
+        let after = one.1.flush().await;
+        assert!(matches!(after, Err(WireError::Broken)), "{after:?}");
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_write_breaks_the_connection_instead_of_confusing_the_peer() {
+        let (mut one, _other) = pair().await;
+        let (fed, start) = (piece(), Instant::now());
+        while timeout(FAST.stall / 10, one.1.feed(&fed)).await.is_ok() {
+            assert!(start.elapsed() < Duration::from_secs(5), "nobody reads");
+        }
+        let after = one.1.feed(&fed).await;
+        assert!(matches!(after, Err(WireError::Broken)), "{after:?}");
     }
 }

@@ -113,6 +113,13 @@ impl Decoder {
         self.buffer.is_empty() && self.piece.is_none()
     }
 
+    /// Memory held.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        let piece = self.piece.as_ref();
+        self.buffer.capacity() + piece.map_or(0, |piece| piece.data.capacity())
+    }
+
     fn take_preface(&mut self) -> Result<bool, FrameError> {
         let seen = self.buffer.len().min(PREFACE.len());
         if self.buffer[..seen] != PREFACE[..seen] {

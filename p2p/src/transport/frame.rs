@@ -7,6 +7,8 @@
 mod body;
 mod hello;
 mod message;
+#[cfg(test)]
+mod tests;
 
 use bytes::{BufMut as _, BytesMut};
 use hawker_model::{MAX_PIECE_LEN, MAX_STATES_PER_BATCH, PieceIndex, TaskId};

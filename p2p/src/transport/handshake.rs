@@ -17,7 +17,7 @@ use tokio_rustls::{TlsStream, rustls::CommonState};
 
 use super::{
     Connection, FrameReader, FrameWriter, HandshakeError, Peer, Security,
-    connection::halves,
+    connection::{Timing, halves},
     frame::{Hello, MIN_VERSION, VERSION},
     socket, stream,
 };
@@ -102,7 +102,11 @@ impl<'a> Link<'a> {
     }
 
     fn plain(security: &'a Security, tcp: TcpStream, address: SocketAddr) -> Self {
-        let (reader, writer) = halves(stream::plain(tcp), security.credentials());
+        let (reader, writer) = halves(
+            stream::plain(tcp),
+            security.credentials(),
+            Timing::default(),
+        );
         Self {
             security,
             address,
@@ -121,7 +125,7 @@ impl<'a> Link<'a> {
         // TLS has refused certificates without an owner already.
         let certified = PeerCertificate::from_tls(session)
             .map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        let (reader, writer) = halves(stream::tls(tls), security.credentials());
+        let (reader, writer) = halves(stream::tls(tls), security.credentials(), Timing::default());
         Ok(Self {
             security,
             address,

@@ -10,20 +10,18 @@ use tokio::{
 
 use super::{
     WireError,
-    connection::Pulse,
+    connection::{Pulse, Timing},
     decoder::Decoder,
     frame::{Frame, FrameError, Hello, Kind},
     stream::ReadSide,
 };
-
-/// A peer that lives sends at least a ping every ten seconds.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// Receives messages from a peer.
 #[derive(Debug)]
 pub struct FrameReader {
     io: ReadSide,
     decoder: Decoder,
+    timing: Timing,
     pulse: Arc<Pulse>,
     heard: Instant,
     silence: Pin<Box<Sleep>>,
@@ -31,13 +29,14 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    pub(super) fn new(io: ReadSide, pulse: Arc<Pulse>) -> Self {
+    pub(super) fn new(io: ReadSide, timing: Timing, pulse: Arc<Pulse>) -> Self {
         Self {
             io,
             decoder: Decoder::new(),
+            timing,
             pulse,
             heard: Instant::now(),
-            silence: Box::pin(sleep(SILENCE)),
+            silence: Box::pin(sleep(timing.silence)),
             goodbye: None,
         }
     }
@@ -113,9 +112,9 @@ impl FrameReader {
                     return Ok(());
                 }
                 () = &mut self.silence => {
-                    let due = self.heard + SILENCE;
+                    let due = self.heard + self.timing.silence;
                     if Instant::now() >= due {
-                        return Err(WireError::Silent(SILENCE));
+                        return Err(WireError::Silent(self.timing.silence));
                     }
                     self.silence.as_mut().reset(due);
                 }

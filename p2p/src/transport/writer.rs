@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     WireError,
-    connection::Pulse,
+    connection::{Pulse, Timing},
     frame::{
         Credentials, ErrorCode, Hello, PREFACE, encode_error, encode_goodbye, encode_hello,
         encode_message, encode_ping, encode_pong,
@@ -25,10 +25,6 @@ use super::{
 
 /// Small frames are gathered up to this many bytes.
 const GATHERED_LEN: usize = 32 << 10;
-/// After so long without a frame of ours the peer gets a ping.
-const QUIET: Duration = Duration::from_secs(10);
-/// A peer that takes no byte for so long is given up.
-const STALL: Duration = Duration::from_secs(30);
 /// How long a last word may take.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -41,6 +37,7 @@ pub struct FrameWriter {
     io: WriteSide,
     gathered: BytesMut,
     credentials: Credentials,
+    timing: Timing,
     pulse: Arc<Pulse>,
     sent: Instant,
     pings: u64,
@@ -49,11 +46,17 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
-    pub(super) fn new(io: WriteSide, credentials: Credentials, pulse: Arc<Pulse>) -> Self {
+    pub(super) fn new(
+        io: WriteSide,
+        credentials: Credentials,
+        timing: Timing,
+        pulse: Arc<Pulse>,
+    ) -> Self {
         Self {
             io,
             gathered: BytesMut::from(&PREFACE[..]),
             credentials,
+            timing,
             pulse,
             sent: Instant::now(),
             pings: 0,
@@ -78,7 +81,7 @@ impl FrameWriter {
     pub async fn flush(&mut self) -> Result<(), WireError> {
         self.write(Bytes::new()).await?;
         self.broken = true;
-        within_stall(self.io.flush()).await?;
+        within(self.timing.stall, self.io.flush()).await?;
         self.broken = false;
         Ok(())
     }
@@ -86,7 +89,7 @@ impl FrameWriter {
     /// Waits until a sign of life is due (the peer asked for one, or nothing was sent for ten
     /// seconds) and feeds it; [`Self::flush`] must follow. Cancel-safe: what was not fed stays due.
     pub async fn keep_alive(&mut self) {
-        let quiet = self.sent + QUIET;
+        let quiet = self.sent + self.timing.quiet;
         tokio::select! {
             () = self.pulse.woken() => {}
             () = sleep_until(quiet) => {}
@@ -113,6 +116,12 @@ impl FrameWriter {
         self.last_word().await
     }
 
+    /// What was fed and is not on its way.
+    #[cfg(test)]
+    pub(super) fn fed(&self) -> &[u8] {
+        &self.gathered
+    }
+
     pub(super) async fn hello(&mut self, hello: &Hello) -> Result<(), WireError> {
         encode_hello(hello, &mut self.gathered);
         self.flush().await
@@ -135,7 +144,7 @@ impl FrameWriter {
         self.broken = true;
         while !self.gathered.is_empty() || !data.is_empty() {
             let both = [IoSlice::new(&self.gathered), IoSlice::new(&data)];
-            let written = within_stall(self.io.write_vectored(&both)).await?;
+            let written = within(self.timing.stall, self.io.write_vectored(&both)).await?;
             if written == 0 {
                 return Err(WireError::Closed);
             }
@@ -150,9 +159,12 @@ impl FrameWriter {
     }
 }
 
-async fn within_stall<T>(io: impl Future<Output = io::Result<T>>) -> Result<T, WireError> {
-    match timeout(STALL, io).await {
+async fn within<T>(
+    stall: Duration,
+    io: impl Future<Output = io::Result<T>>,
+) -> Result<T, WireError> {
+    match timeout(stall, io).await {
         Ok(done) => Ok(done?),
-        Err(_) => Err(WireError::Stalled(STALL)),
+        Err(_) => Err(WireError::Stalled(stall)),
     }
 }
