@@ -59,6 +59,8 @@ pub use range::ByteRange;
 #[derive(Clone)]
 pub struct OriginClient(Arc<Inner>);
 
+type Http = Client<Connector, Empty<Bytes>>;
+
 struct Inner {
     config: OriginConfig,
     rule: Arc<AddressRule>,
@@ -66,7 +68,10 @@ struct Inner {
     bases: HashMap<RegistryHost, Url>,
     /// Who we are at each configured registry that asks, by its scheme, host and port.
     logins: HashMap<url::Origin, Login>,
-    http: Client<Connector, Empty<Bytes>>,
+    /// For what an operator named, and where that leads.
+    trusting: Http,
+    /// For all else: not even a configured private host may be reached by a stranger's redirect.
+    wary: Http,
     authorizer: Authorizer,
 }
 
@@ -85,7 +90,8 @@ impl OriginClient {
             })
             .collect();
         Ok(Self(Arc::new(Inner {
-            http: pooled(connector),
+            wary: pooled(connector.wary()),
+            trusting: pooled(connector),
             config,
             rule,
             bases,
@@ -160,7 +166,7 @@ impl fmt::Debug for OriginClient {
     }
 }
 
-fn pooled(connector: Connector) -> Client<Connector, Empty<Bytes>> {
+fn pooled(connector: Connector) -> Http {
     Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
@@ -174,10 +180,26 @@ fn pooled(connector: Connector) -> Client<Connector, Empty<Bytes>> {
         .build(connector)
 }
 
+impl Inner {
+    /// The name under which a server is, or should be, configured.
+    fn registry_of(&self, url: &Url) -> String {
+        self.config
+            .registries
+            .keys()
+            .find(|name| {
+                let base = self.bases.get(*name);
+                base.is_some_and(|base| base.origin() == url.origin())
+            })
+            .map_or_else(|| error::host_port(url), RegistryHost::to_string)
+    }
+}
+
 /// A source as requests are made of it.
 #[derive(Clone)]
 struct Wanted {
     url: Url,
+    /// What was wanted at first, which may have sent us to `url`.
+    on_behalf: Url,
     authorization: Option<http::HeaderValue>,
 }
 
@@ -196,7 +218,11 @@ impl Wanted {
             ),
             None => None,
         };
-        Ok(Self { url, authorization })
+        Ok(Self {
+            on_behalf: url.clone(),
+            url,
+            authorization,
+        })
     }
 }
 

@@ -77,6 +77,23 @@ impl AddressRule {
         rule
     }
 
+    /// The rule for what a stranger names: only networks that are allowed may be private.
+    pub(super) fn for_strangers(&self) -> Self {
+        let networks = self.networks.clone();
+        Self {
+            hosts: HashSet::new(),
+            networks,
+        }
+    }
+
+    /// Whether an operator named the host of this URL.
+    pub(super) fn exempts_url(&self, url: &Url) -> bool {
+        self.exempts(
+            url.host_str().unwrap_or_default(),
+            url.port_or_known_default(),
+        )
+    }
+
     /// Whether an operator named this very host.
     pub(super) fn exempts(&self, host: &str, port: Option<u16>) -> bool {
         let named = |port| self.hosts.contains(&(host.to_owned(), port));

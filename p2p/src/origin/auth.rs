@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use http::HeaderValue;
@@ -29,15 +30,33 @@ pub(super) struct Authorizer {
     remembered: Mutex<HashMap<Place, Means>>,
 }
 
-type Slot = tokio::sync::Mutex<Option<Token>>;
+type Slot = tokio::sync::Mutex<Attempts>;
+
+#[derive(Default)]
+struct Attempts {
+    token: Option<Token>,
+    /// The last one that failed. Whoever waited for it shares its error: a token server that hangs
+    /// must not be waited for once per reader.
+    failure: Option<(Instant, OriginError)>,
+}
+
 /// A server and the repository (or file) there.
 type Place = (url::Origin, String);
+
+/// What a server wants before it answers.
+#[derive(Clone, Copy)]
+pub(super) struct Demand<'a> {
+    pub(super) url: &'a Url,
+    /// What was wanted at first, which may have sent us to `url`.
+    pub(super) on_behalf: &'a Url,
+    pub(super) challenges: &'a [Challenge],
+}
 
 /// How to satisfy a challenge.
 #[derive(Clone)]
 enum Means {
     Basic(Login),
-    Bearer(TokenKey),
+    Bearer(Box<TokenKey>),
 }
 
 impl Authorizer {
@@ -51,22 +70,25 @@ impl Authorizer {
             .flatten()
     }
 
-    /// The credential that answers one of `challenges`, other than the one that was `refused`.
+    /// The credential that answers one of the challenges, other than the one that was `refused`.
     /// `None` if we have none.
     pub(super) async fn answer(
         &self,
         client: &OriginClient,
-        url: &Url,
-        challenges: &[Challenge],
+        demand: Demand<'_>,
         refused: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, OriginError> {
+        let Demand {
+            url,
+            on_behalf,
+            challenges,
+        } = demand;
         let login = client.0.logins.get(&url.origin());
         let mut failure = None;
         for challenge in in_order_of_worth(challenges) {
             let means = match (challenge.scheme.as_str(), login) {
-                ("bearer", login) => {
-                    TokenKey::of_challenge(challenge, url, login).map(Means::Bearer)
-                }
+                ("bearer", login) => TokenKey::of_challenge(challenge, url, on_behalf, login)
+                    .map(|key| Means::Bearer(Box::new(key))),
                 ("basic", Some(login)) => Ok(Means::Basic(login.clone())),
                 _ => continue,
             };
@@ -102,26 +124,39 @@ impl Authorizer {
         };
         let slot = Arc::clone(
             bounded(&mut lock(&self.tokens))
-                .entry(key.clone())
+                .entry(TokenKey::clone(key))
                 .or_default(),
         );
+        let since = Instant::now();
         let mut slot = slot.lock().await;
-        if let Some(token) = slot.as_ref().filter(|token| token.is_fresh())
+        if let Some(token) = slot.token.as_ref().filter(|token| token.is_fresh())
             && other_than_refused(&token.authorization)
         {
             return Ok(Some(token.authorization.clone()));
         }
-        let token = token::issue(client, key).await?;
-        let authorization = token.authorization.clone();
-        *slot = Some(token);
-        Ok(Some(authorization).filter(other_than_refused))
+        if let Some((at, error)) = slot.failure.as_ref().filter(|(at, _)| *at > since) {
+            tracing::debug!(%error, waited = ?at.duration_since(since), "no token for anyone");
+            return Err(error.clone());
+        }
+        match token::issue(client, key).await {
+            Ok(token) => {
+                let authorization = token.authorization.clone();
+                slot.token = Some(token);
+                Ok(Some(authorization).filter(other_than_refused))
+            }
+            Err(error) => {
+                slot.failure = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
     }
 }
 
-/// Bearer before Basic: a registry that offers both has tokens for those without a login.
+/// Bearer before Basic: a registry that offers both has tokens for those without a login. One of
+/// each, so that an answer costs a server's victims no more than one request.
 fn in_order_of_worth(challenges: &[Challenge]) -> impl Iterator<Item = &Challenge> {
-    let of = |scheme: &'static str| challenges.iter().filter(move |c| c.scheme == scheme);
-    of("bearer").chain(of("basic"))
+    let of = |scheme: &'static str| challenges.iter().find(|c| c.scheme == scheme);
+    of("bearer").into_iter().chain(of("basic"))
 }
 
 /// What one credential opens: a repository, or else one path.

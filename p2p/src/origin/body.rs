@@ -193,7 +193,8 @@ impl OriginBody {
     /// An answer that holds everything: where it begins and ends.
     fn whole(&mut self, answer: &Answer) -> Result<(u64, Option<u64>), OriginError> {
         let now = self.agree(answer)?;
-        let length = now.length;
+        // A later answer without a length is held to that of an earlier one.
+        let length = now.length.or_else(|| self.total_length());
         if let Some(length) = length.filter(|length| self.position > 0 && self.position >= *length)
         {
             return Err(self.outside(Some(length)));
@@ -253,6 +254,11 @@ impl OriginBody {
         if self.position == 0 && now.length == Some(0) {
             self.learn(now);
             return Ok((0, Some(0)));
+        }
+        // The last part did not say that it was the last.
+        if self.head.is_some() && now.length == Some(self.position) {
+            self.learn(now);
+            return Ok((self.position, Some(self.position)));
         }
         Err(self.outside(now.length))
     }

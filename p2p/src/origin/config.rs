@@ -87,7 +87,8 @@ impl fmt::Debug for Login {
 impl OriginConfig {
     /// Where each configured registry is.
     pub(super) fn bases(&self) -> Result<HashMap<RegistryHost, Url>, OriginConfigError> {
-        self.registries
+        let mut bases: HashMap<_, _> = self
+            .registries
             .iter()
             .map(|(name, registry)| {
                 let base = match &registry.endpoint {
@@ -103,7 +104,15 @@ impl OriginConfig {
                 })?;
                 Ok((name.clone(), base))
             })
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let named = |text| bases.keys().find(|name| name.as_str() == text);
+        // Docker's other name of it.
+        if let (Some(hub), Ok(index)) = (named("docker.io"), RegistryHost::parse("index.docker.io"))
+        {
+            let base = bases[hub].clone();
+            bases.entry(index).or_insert(base);
+        }
+        Ok(bases)
     }
 }
 

@@ -81,10 +81,19 @@ impl Connector {
             special,
         });
         Ok(Self {
-            dialer: Dialer::new(rule),
+            dialer: Dialer::new(rule, config.connect_timeout),
             timeout: config.connect_timeout,
             tls,
         })
+    }
+
+    /// The same for what a stranger named.
+    pub(super) fn wary(&self) -> Self {
+        let rule = Arc::new(self.dialer.rule.for_strangers());
+        Self {
+            dialer: Dialer::new(rule, self.timeout),
+            ..self.clone()
+        }
     }
 }
 
@@ -122,20 +131,22 @@ struct Dialer {
 }
 
 impl Dialer {
-    fn new(rule: Arc<AddressRule>) -> Self {
+    fn new(rule: Arc<AddressRule>, timeout: Duration) -> Self {
         let resolver = CheckedResolver {
             rule: Arc::clone(&rule),
             inner: GaiResolver::new(),
         };
         Self {
             rule,
-            checked: tuned(HttpConnector::new_with_resolver(resolver)),
-            unchecked: tuned(HttpConnector::new()),
+            checked: tuned(HttpConnector::new_with_resolver(resolver), timeout),
+            unchecked: tuned(HttpConnector::new(), timeout),
         }
     }
 }
 
-fn tuned<R>(mut connector: HttpConnector<R>) -> HttpConnector<R> {
+fn tuned<R>(mut connector: HttpConnector<R>, timeout: Duration) -> HttpConnector<R> {
+    // Divided among the addresses of a name, so that a dead one leaves time for the others.
+    connector.set_connect_timeout(Some(timeout));
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_secs(30)));

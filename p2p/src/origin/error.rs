@@ -3,6 +3,7 @@
 use std::{error::Error, io, time::Duration};
 
 use http::StatusCode;
+use rustls::CertificateError;
 use url::Url;
 
 use super::{address::AddressRefused, connector::ConnectTimeout};
@@ -46,14 +47,11 @@ pub enum OriginError {
     UnexpectedStatus { url: String, status: u16 },
     #[error("cannot reach {url}: {reason}")]
     Unreachable { url: String, reason: String },
-    #[error(
-        "the certificate of {host} is not trusted ({reason}): name its authority in \
-         registries.\"{host}\".ca"
-    )]
+    #[error("the certificate of {url} is not trusted ({reason}): {remedy}")]
     Certificate {
         url: String,
-        host: String,
         reason: String,
+        remedy: String,
     },
     #[error("{url} timed out: no {awaited} within {} ms", limit.as_millis())]
     Timeout {
@@ -130,7 +128,12 @@ impl OriginError {
     }
 
     /// What a failed request means.
-    pub(super) fn of_request(error: &(dyn Error + 'static), url: &Url, is_connect: bool) -> Self {
+    pub(super) fn of_request(
+        error: &(dyn Error + 'static),
+        url: &Url,
+        is_connect: bool,
+        registry: impl FnOnce() -> String,
+    ) -> Self {
         if let Some(refused) = cause::<AddressRefused>(error) {
             return refused.clone().at(url);
         }
@@ -141,11 +144,11 @@ impl OriginError {
                 limit: timeout.0,
             };
         }
-        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = cause::<rustls::Error>(error) {
+        if let Some(rustls::Error::InvalidCertificate(what)) = cause::<rustls::Error>(error) {
             return Self::Certificate {
                 url: shown(url),
-                host: host_port(url),
-                reason: tls.to_string(),
+                reason: what.to_string(),
+                remedy: remedy(what, &registry()),
             };
         }
         let (url, reason) = (shown(url), innermost(error));
@@ -157,6 +160,25 @@ impl OriginError {
                 reason,
             },
         }
+    }
+}
+
+/// What mends a certificate that is not trusted.
+fn remedy(what: &CertificateError, registry: &str) -> String {
+    match what {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("set registries.\"{registry}\".ca to the file of its authority")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("set registries.\"{registry}\".endpoint to a name that it is for")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it needs a new one, or the clock here is wrong".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the clock here or there is wrong".to_owned()
+        }
+        _ => format!("it needs another one; until then registries.\"{registry}\".skip_verify"),
     }
 }
 

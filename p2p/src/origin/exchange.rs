@@ -11,7 +11,9 @@ use hyper::body::Incoming;
 use url::Url;
 
 use super::{
-    OriginClient, OriginError, Wanted, challenge,
+    Http, OriginClient, OriginError, Wanted,
+    auth::Demand,
+    challenge,
     error::{shown, shown_text},
     retry,
 };
@@ -24,6 +26,8 @@ const MOST_REDIRECTS: usize = 10;
 pub(super) struct Ask<'a> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
+    /// At whose word: what was wanted at first, which may have sent us to `url`.
+    pub(super) on_behalf: &'a Url,
     pub(super) headers: &'a HeaderMap,
     /// For the scheme, host and port of `url` alone.
     pub(super) authorization: Option<&'a HeaderValue>,
@@ -107,11 +111,15 @@ impl OriginClient {
         let mut method = ask.method;
         let mut url = ask.url.clone();
         let mut headers = ask.headers.clone();
+        let http = match self.0.rule.exempts_url(ask.on_behalf) {
+            true => &self.0.trusting,
+            false => &self.0.wary,
+        };
         if let Some(authorization) = ask.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         for hops in 0..=MOST_REDIRECTS {
-            let response = self.send(&method, &url, &headers).await?;
+            let response = self.send(http, &method, &url, &headers).await?;
             let answer = Answer {
                 response,
                 url,
@@ -162,6 +170,7 @@ impl OriginClient {
             let ask = Ask {
                 method: method.clone(),
                 url: &url,
+                on_behalf: &wanted.on_behalf,
                 headers,
                 authorization,
                 redirects,
@@ -175,12 +184,12 @@ impl OriginClient {
             let refused = credential
                 .as_ref()
                 .filter(|_| answer.url.origin() == url.origin());
-            match self
-                .0
-                .authorizer
-                .answer(self, &answer.url, &challenges, refused)
-                .await
-            {
+            let demand = Demand {
+                url: &answer.url,
+                on_behalf: &wanted.on_behalf,
+                challenges: &challenges,
+            };
+            match self.0.authorizer.answer(self, demand, refused).await {
                 Ok(Some(found)) => credential = Some(found),
                 Err(error) if wanted.authorization.is_none() => return Err(error),
                 Ok(None) | Err(_) => return Ok(answer),
@@ -191,6 +200,7 @@ impl OriginClient {
         self.follow(Ask {
             method,
             url: &url,
+            on_behalf: &wanted.on_behalf,
             headers,
             authorization,
             redirects,
@@ -202,15 +212,16 @@ impl OriginClient {
     /// sent once more: servers close idle connections without asking.
     async fn send(
         &self,
+        http: &Http,
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
     ) -> Result<Response<Incoming>, OriginError> {
         let limit = self.0.config.header_timeout;
         let sending = async {
-            match self.send_once(method, url, headers).await {
+            match self.send_once(http, method, url, headers).await {
                 Err(OriginError::TooShort { .. }) if method.is_safe() => {
-                    self.send_once(method, url, headers).await
+                    self.send_once(http, method, url, headers).await
                 }
                 result => result,
             }
@@ -228,6 +239,7 @@ impl OriginClient {
 
     async fn send_once(
         &self,
+        http: &Http,
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
@@ -243,11 +255,10 @@ impl OriginClient {
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
-        self.0
-            .http
-            .request(request)
-            .await
-            .map_err(|error| OriginError::of_request(&error, url, error.is_connect()))
+        http.request(request).await.map_err(|error| {
+            let registry = || self.0.registry_of(url);
+            OriginError::of_request(&error, url, error.is_connect(), registry)
+        })
     }
 }
 

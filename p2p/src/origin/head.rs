@@ -138,6 +138,7 @@ async fn ask_elsewhere(
     let authorization = wanted.authorization.clone().filter(|_| is_same);
     let elsewhere = Wanted {
         url: target,
+        on_behalf: wanted.on_behalf.clone(),
         authorization,
     };
     let headers = headers(client);

@@ -21,7 +21,9 @@ use tokio::time::Sleep;
 use url::Url;
 
 use super::{
-    OriginClient, OriginError, challenge, config,
+    OriginClient, OriginError,
+    auth::Demand,
+    challenge, config,
     error::{innermost, shown, shown_text},
     exchange::{self, Answer, Ask},
 };
@@ -67,34 +69,35 @@ pub(super) async fn pass(
     let mut headers = end_to_end(request.headers);
     merge_accept(&mut headers);
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let authorization = headers.remove(AUTHORIZATION);
-    let ask = Ask {
-        method: request.method,
-        url: &url,
-        headers: &headers,
-        authorization: authorization.as_ref(),
-        redirects: request.redirects,
-    };
-    let mut answer = client.follow(ask.clone()).await?;
+    let mut authorization = headers.remove(AUTHORIZATION);
     let is_ours_to_answer = request.challenges == Challenges::AnswerIfConfigured
-        && answer.status() == StatusCode::UNAUTHORIZED
-        && ask.authorization.is_none()
-        && answer.url.origin() == url.origin()
+        && authorization.is_none()
         && client.0.logins.contains_key(&url.origin());
     if is_ours_to_answer {
+        authorization = client.0.authorizer.remembered(client, &url).await;
+    }
+    let ask = |authorization| Ask {
+        method: request.method.clone(),
+        url: &url,
+        on_behalf: &url,
+        headers: &headers,
+        authorization,
+        redirects: request.redirects,
+    };
+    let mut answer = client.follow(ask(authorization.as_ref())).await?;
+    let is_challenge =
+        answer.status() == StatusCode::UNAUTHORIZED && answer.url.origin() == url.origin();
+    if is_ours_to_answer && is_challenge {
         let challenges = challenge::of_headers(answer.headers());
-        let found = client
-            .0
-            .authorizer
-            .answer(client, &url, &challenges, None)
-            .await?;
-        if found.is_some() {
-            answer = client
-                .follow(Ask {
-                    authorization: found.as_ref(),
-                    ..ask
-                })
-                .await?;
+        let demand = Demand {
+            url: &url,
+            on_behalf: &url,
+            challenges: &challenges,
+        };
+        let refused = authorization.as_ref();
+        // Without a token the client sees the challenge, and may know better.
+        if let Ok(Some(found)) = client.0.authorizer.answer(client, demand, refused).await {
+            answer = client.follow(ask(Some(&found))).await?;
         }
     }
     Ok(response(answer, client.0.config.read_timeout))
@@ -199,6 +202,7 @@ fn response(answer: Answer, limit: Duration) -> Response<PassBody> {
         url: answer.url,
         limit,
         silence: None,
+        position: 0,
     };
     Response::from_parts(head, body)
 }
@@ -210,6 +214,8 @@ pub struct PassBody {
     url: Url,
     limit: Duration,
     silence: Option<Pin<Box<Sleep>>>,
+    /// Bytes that came.
+    position: u64,
 }
 
 impl Body for PassBody {
@@ -223,11 +229,14 @@ impl Body for PassBody {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
             this.silence = None;
-            let url = &this.url;
+            if let Some(Ok(frame)) = &frame {
+                this.position += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            let (url, position) = (&this.url, this.position);
             return Poll::Ready(frame.map(|frame| {
                 frame.map_err(|error| OriginError::TooShort {
                     url: shown(url),
-                    position: 0,
+                    position,
                     reason: innermost(&error),
                 })
             }));

@@ -70,3 +70,13 @@ fn content(len: usize) -> Vec<u8> {
         .take(len)
         .collect()
 }
+
+/// Drivers spawn these.
+#[test]
+fn futures_can_be_sent() {
+    fn is_send<T: Send>(_: T) {}
+    let (client, source) = (client(), source("http://r.io/"));
+    is_send(client.head(&source));
+    is_send(client.fetch(&source, ByteRange::ALL));
+    is_send(read_all(&client, &source));
+}

@@ -35,6 +35,8 @@ pub(super) struct TokenKey {
     service: Option<String>,
     scope: Option<String>,
     login: Option<Login>,
+    /// At whose word it is asked for.
+    on_behalf: Url,
 }
 
 impl TokenKey {
@@ -42,6 +44,7 @@ impl TokenKey {
     pub(super) fn of_challenge(
         challenge: &Challenge,
         registry: &Url,
+        on_behalf: &Url,
         login: Option<&Login>,
     ) -> Result<Self, OriginError> {
         let realm = challenge.parameter("realm").unwrap_or_default();
@@ -67,6 +70,7 @@ impl TokenKey {
             service: owned("service"),
             scope: owned("scope"),
             login: login.cloned(),
+            on_behalf: root(on_behalf),
         })
     }
 
@@ -90,6 +94,14 @@ impl TokenKey {
         }
         url
     }
+}
+
+/// The server of a URL, so that all its repositories share a token that is the same.
+fn root(url: &Url) -> Url {
+    let mut root = url.clone();
+    root.set_path("");
+    root.set_query(None);
+    root
 }
 
 /// A token and how long we use it.
@@ -122,6 +134,7 @@ pub(super) async fn issue(client: &OriginClient, key: &TokenKey) -> Result<Token
     let ask = Ask {
         method: Method::GET,
         url: &url,
+        on_behalf: &key.on_behalf,
         headers: &headers,
         authorization: authorization.as_ref(),
         redirects: Redirects::Follow,
@@ -191,7 +204,7 @@ mod tests {
 
     fn key(registry: &str, challenge: &str) -> Result<TokenKey, OriginError> {
         let registry = Url::parse(registry).unwrap();
-        TokenKey::of_challenge(&challenge::parse(challenge)[0], &registry, None)
+        TokenKey::of_challenge(&challenge::parse(challenge)[0], &registry, &registry, None)
     }
 
     #[test]

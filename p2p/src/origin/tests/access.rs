@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use hawker_model::RegistryHost;
@@ -181,7 +182,7 @@ async fn expired_and_revoked_tokens_are_replaced() {
     let (tokens, _issuer, registry) = with_tokens(false, 0.05).await;
     let (client, source) = (client(), source(registry.url(BLOB)));
     assert_eq!(read_all(&client, &source).await.unwrap(), b"layer");
-    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
     assert_eq!(read_all(&client, &source).await.unwrap(), b"layer");
     assert_eq!(
         (tokens.issued(), registry.asked().len()),
@@ -407,6 +408,34 @@ async fn errors_and_debug_output_hold_no_secret() {
     ] {
         assert!(!text.contains("hunter2"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_token_server_that_hangs_is_waited_for_once() {
+    let issuer = Server::start(|_| Reply::silence()).await;
+    let registry = Arc::new(Tokens::default())
+        .registry(issuer.url("/token"))
+        .await;
+    let header_timeout = Duration::from_millis(300);
+    let config = OriginConfig {
+        header_timeout,
+        retries: 0,
+        ..quick()
+    };
+    let (client, source) = (
+        OriginClient::new(config).unwrap(),
+        source(registry.url(BLOB)),
+    );
+    let started = Instant::now();
+    let reads = (0..8).map(|_| read_all(&client, &source));
+    for read in futures::future::join_all(reads).await {
+        assert!(matches!(read.unwrap_err(), OriginError::Timeout { .. }));
+    }
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[tokio::test]

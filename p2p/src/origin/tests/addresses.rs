@@ -5,7 +5,7 @@ use hawker_model::{Digest, RegistryHost, Repository};
 use super::{
     super::{OriginClient, OriginConfig, OriginError, RegistryEndpoint},
     quick, read_all,
-    server::{Reply, Server},
+    server::{Asked, Reply, Server},
     source,
 };
 
@@ -100,6 +100,44 @@ async fn redirects_and_token_realms_obey_the_rule() {
         assert!(is_refused(read_all(&client, &source(url)).await), "{path}");
     }
     assert!(inner.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_lead_to_a_configured_registry() {
+    let inner = Server::of_file(b"secret").await;
+    let to = inner.url("/f");
+    let lead = move |asked: &Asked| match asked.target.as_str() {
+        "/redirect" => Reply::redirect(302, &to),
+        _ => Reply::status(401).with("WWW-Authenticate", format!("Bearer realm=\"{to}\"")),
+    };
+    let stranger = Server::start_at("127.0.0.2", lead.clone()).await;
+    let friend = Server::start_at("127.0.0.3", lead).await;
+    let mut config = quick();
+    config.allow_private = vec!["127.0.0.2".parse().unwrap()];
+    for server in [&inner, &friend] {
+        let name = host(&server.address.to_string());
+        config.registries.insert(name, RegistryEndpoint::default());
+    }
+    let client = OriginClient::new(config).unwrap();
+    let direct = read_all(&client, &source(inner.url("/f"))).await;
+    assert_eq!(
+        direct.unwrap(),
+        b"secret",
+        "which also leaves a connection in the pool"
+    );
+    for path in ["/redirect", "/token"] {
+        assert!(
+            is_refused(read_all(&client, &source(stranger.url(path))).await),
+            "{path}"
+        );
+        assert!(
+            is_refused(client.head(&source(stranger.url(path))).await),
+            "{path}"
+        );
+    }
+    assert_eq!(inner.asked().len(), 1);
+    let led = read_all(&client, &source(friend.url("/redirect"))).await;
+    assert_eq!(led.unwrap(), b"secret");
 }
 
 #[tokio::test]

@@ -360,6 +360,51 @@ async fn a_file_that_changes_its_length_meanwhile_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_later_answer_is_held_to_the_length_of_the_first() {
+    for (second, kind) in [(900, "short"), (1100, "long")] {
+        let turn = Turn::default();
+        let server = Server::start(move |_| match turn.next() {
+            0 => Reply::body(content(1000)).cut_after(300),
+            _ => Reply::body(content(second)).chunked(),
+        })
+        .await;
+        let error = read_all(&client(), &source(server.url("/f")))
+            .await
+            .unwrap_err();
+        match kind {
+            "short" => assert!(matches!(error, OriginError::TooShort { .. }), "{error}"),
+            _ => assert!(matches!(error, OriginError::TooLong { .. }), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn parts_of_an_unknown_whole_end_where_there_are_no_more() {
+    let file = content(100);
+    let all = file.clone();
+    let server = Server::start(move |asked| {
+        let range = asked.header("range").unwrap_or("bytes=0-");
+        let first: usize = range[6..].split('-').next().unwrap().parse().unwrap();
+        if first >= all.len() {
+            return Reply::status(416).with("Content-Range", format!("bytes */{}", all.len()));
+        }
+        let end = all.len().min(first + 40);
+        Reply::body(&all[first..end])
+            .with("Content-Range", format!("bytes {first}-{}/*", end - 1))
+            .status_is(206)
+    })
+    .await;
+    let source = source(server.url("/f"));
+    assert_eq!(read_all(&client(), &source).await.unwrap(), file);
+    assert_eq!(read(&client(), &source, 30..200).await.unwrap(), file[30..]);
+    assert!(
+        read(&client(), &source, ByteRange::from(100))
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
 async fn a_busy_server_is_given_the_time_it_asks_for() {
     for status in [429, 503] {
         let turn = Turn::default();

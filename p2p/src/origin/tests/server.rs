@@ -174,14 +174,27 @@ impl Reply {
 
 impl Server {
     pub(super) async fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        Self::listen(None, answer).await
+        Self::listen("127.0.0.1", None, answer).await
+    }
+
+    /// At another address of this machine.
+    pub(super) async fn start_at(
+        ip: &str,
+        answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(ip, None, answer).await
     }
 
     pub(super) async fn start_tls(
         config: ServerConfig,
         answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        Self::listen(Some(TlsAcceptor::from(Arc::new(config))), answer).await
+        Self::listen(
+            "127.0.0.1",
+            Some(TlsAcceptor::from(Arc::new(config))),
+            answer,
+        )
+        .await
     }
 
     /// A server of one file, at every path.
@@ -191,10 +204,11 @@ impl Server {
     }
 
     async fn listen(
+        ip: &str,
         tls: Option<TlsAcceptor>,
         answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let scheme = if tls.is_some() { "https" } else { "http" };
