@@ -1,10 +1,27 @@
-//! The piece network of a node: store, transport, origin, scheduler session, driver
+//! The piece network of one host: what hawkerd runs, as node or as seed.
+//!
+//! [`Node`] is the entrance: it opens tasks as [`Blob`]s, whose bytes come from the store, from
+//! peers or from the origin, checked piece by piece. Behind it:
+//!
+//! * `driver`: the one loop that feeds the sans-IO `hawker_swarm::Swarm` and does what it asks;
+//! * `store`: blobs on disk (`docs/store.md`);
+//! * `transport`: connections between hosts (`docs/wire.md`);
+//! * `origin`: registries and other HTTP servers;
+//! * `session`: the streams to schedulers.
 
+mod blob;
+mod counters;
+mod driver;
+mod node;
 mod origin;
 mod session;
+mod status;
 mod store;
 mod transport;
 
+pub use blob::Blob;
+pub use counters::{BytesBySource, Counters};
+pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
     AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody, OriginClient,
     OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest, Redirects,
@@ -14,6 +31,7 @@ pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,
     SessionEvent, SessionHandle,
 };
+pub use status::{NodeStatus, PeerStatus, StoreStatus, TaskPhase, TaskProgress};
 pub use store::{
     AddBatchError, BlobError, BlobFile, BlobSummary, CreateError, OpenStoreError, Pin, ReadError,
     StateError, Store, StoreConfig, WritePieceError, Written,

@@ -285,6 +285,16 @@ impl Swarm {
         self.tasks.get(task)?.pieces()
     }
 
+    /// Whether the task is known here.
+    pub fn contains(&self, task: &TaskId) -> bool {
+        self.tasks.contains_key(task)
+    }
+
+    /// Peers of the task that we are in contact with.
+    pub fn neighbours(&self, task: &TaskId) -> usize {
+        self.tasks.get(task).map_or(0, Task::neighbour_count)
+    }
+
     /// The chain values of a task whose geometry is known.
     pub fn list(&self, task: &TaskId) -> Option<&PieceList> {
         self.tasks.get(task)?.list()

@@ -393,6 +393,13 @@ impl Task {
         self.neighbours.keys().cloned().collect()
     }
 
+    pub(crate) fn neighbour_count(&self) -> usize {
+        self.neighbours
+            .values()
+            .filter(|neighbour| neighbour.joined)
+            .count()
+    }
+
     pub(crate) fn status(&self) -> TaskStatus {
         TaskStatus {
             task: self.id,
@@ -400,7 +407,7 @@ impl Task {
             pieces: self.pieces().map_or(0, PieceSet::len),
             want: self.want,
             complete: self.completed,
-            neighbours: self.neighbours.values().filter(|n| n.joined).count(),
+            neighbours: self.neighbour_count(),
             at_origin: self.origin.run.is_some(),
             received: self.received,
         }

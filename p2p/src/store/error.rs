@@ -118,6 +118,16 @@ pub enum WritePieceError {
     State(#[from] StateError),
 }
 
+impl WritePieceError {
+    /// Whether the bytes are to blame, and so who sent them; everything else is our own trouble.
+    pub fn is_rejection(&self) -> bool {
+        matches!(
+            self,
+            Self::OutOfRange { .. } | Self::Length { .. } | Self::Mismatch { .. }
+        )
+    }
+}
+
 /// Why a batch of chain values was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum AddBatchError {

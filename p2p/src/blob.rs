@@ -1,0 +1,244 @@
+//! A task as its readers see it: bytes that are there, or will be.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use hawker_model::{Geometry, TaskId};
+use hawker_swarm::TaskFailure;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    counters::Counters,
+    driver::Command,
+    store::{BlobFile, Pin},
+};
+
+/// Most bytes handed out at once.
+const READ_LEN: u64 = 1 << 20;
+
+/// What the driver tells a task's readers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// There once the geometry is known.
+    pub(crate) blob: Option<Arc<BlobFile>>,
+    /// Grows with every piece stored.
+    pub(crate) pieces: u64,
+    pub(crate) failure: Option<TaskFailure>,
+}
+
+/// Shared by the driver and the readers of one task.
+#[derive(Debug)]
+pub(crate) struct TaskState {
+    pub(crate) task: TaskId,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) counters: Counters,
+}
+
+impl TaskState {
+    pub(crate) fn new(task: TaskId, blob: Option<Arc<BlobFile>>) -> Arc<Self> {
+        let progress = watch::Sender::new(Progress {
+            blob,
+            ..Progress::default()
+        });
+        Arc::new(Self {
+            task,
+            progress,
+            counters: Counters::default(),
+        })
+    }
+}
+
+/// An open task: a handle that keeps its download going. Cheap to clone; the download stops when
+/// the last handle and reader are gone (a seed's goes on).
+#[derive(Clone, Debug)]
+pub struct Blob {
+    state: Arc<TaskState>,
+    reader: Arc<Reader>,
+}
+
+/// Says good-bye to the driver when the last handle is dropped, and keeps the blob from eviction.
+#[derive(Debug)]
+struct Reader {
+    task: TaskId,
+    /// `None` where the blob was complete when it was opened: the driver knows nothing of it.
+    driver: Option<mpsc::UnboundedSender<Command>>,
+    _pin: Option<Pin>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            // A driver that is gone has no use for it.
+            let _ = driver.send(Command::Close { task: self.task });
+        }
+    }
+}
+
+impl Blob {
+    pub(crate) fn downloading(
+        state: Arc<TaskState>,
+        driver: mpsc::UnboundedSender<Command>,
+        pin: Option<Pin>,
+    ) -> Self {
+        let reader = Reader {
+            task: state.task,
+            driver: Some(driver),
+            _pin: pin,
+        };
+        Self {
+            state,
+            reader: Arc::new(reader),
+        }
+    }
+
+    pub(crate) fn complete_in_store(blob: Arc<BlobFile>, pin: Option<Pin>) -> Self {
+        let state = TaskState::new(blob.task(), Some(blob));
+        let reader = Reader {
+            task: state.task,
+            driver: None,
+            _pin: pin,
+        };
+        Self {
+            state,
+            reader: Arc::new(reader),
+        }
+    }
+
+    /// The task's id.
+    pub fn task(&self) -> TaskId {
+        self.state.task
+    }
+
+    /// Whether every byte was here already when the task was opened.
+    pub fn is_local(&self) -> bool {
+        self.reader.driver.is_none()
+    }
+
+    /// Waits until the length is known, or the task has failed. Cancel safe.
+    pub async fn geometry(&self) -> Result<Geometry, TaskFailure> {
+        Ok(self.file().await?.geometry())
+    }
+
+    /// Waits until every piece is stored and checked. Cancel safe.
+    pub async fn complete(&self) -> Result<(), TaskFailure> {
+        let file = self.file().await?;
+        let mut progress = self.state.progress.subscribe();
+        loop {
+            if file.is_complete() {
+                return Ok(());
+            }
+            if let Some(failure) = progress.borrow_and_update().failure.clone() {
+                return Err(failure);
+            }
+            progress.changed().await.map_err(|_| stopped())?;
+        }
+    }
+
+    /// Pieces stored, and pieces in all once that is known.
+    pub fn progress(&self) -> (u32, Option<u32>) {
+        match &self.state.progress.borrow().blob {
+            Some(blob) => (blob.pieces().len(), Some(blob.geometry().piece_count())),
+            None => (0, None),
+        }
+    }
+
+    /// The bytes of `range` (cut to the blob's length) in order, each piece as soon as it is stored
+    /// and checked. Dropping the stream stops reading.
+    pub fn read(
+        &self,
+        range: Range<u64>,
+    ) -> impl Stream<Item = Result<Bytes, TaskFailure>> + Send + use<> {
+        let cursor = Cursor {
+            blob: self.clone(),
+            at: range.start,
+            end: range.end,
+        };
+        stream::try_unfold(cursor, |mut cursor| async move {
+            let bytes = cursor.next().await?;
+            Ok(bytes.map(|bytes| (bytes, cursor)))
+        })
+    }
+
+    async fn file(&self) -> Result<Arc<BlobFile>, TaskFailure> {
+        let mut progress = self.state.progress.subscribe();
+        loop {
+            {
+                let now = progress.borrow_and_update();
+                match (&now.failure, &now.blob) {
+                    (Some(failure), _) => return Err(failure.clone()),
+                    (None, Some(blob)) => return Ok(Arc::clone(blob)),
+                    (None, None) => {}
+                }
+            }
+            progress.changed().await.map_err(|_| stopped())?;
+        }
+    }
+}
+
+/// A reader's place.
+#[derive(Debug)]
+struct Cursor {
+    blob: Blob,
+    at: u64,
+    end: u64,
+}
+
+impl Cursor {
+    async fn next(&mut self) -> Result<Option<Bytes>, TaskFailure> {
+        let file = self.blob.file().await?;
+        self.end = self.end.min(file.geometry().length());
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        let until = self.wait(&file).await?;
+        let (at, len) = (self.at, (until - self.at) as usize);
+        let bytes = tokio::task::spawn_blocking(move || file.read_at(at, len))
+            .await
+            .map_err(|_| stopped())?
+            .map_err(|error| TaskFailure::Store(error.to_string()))?;
+        self.at = until;
+        Ok(Some(bytes))
+    }
+
+    /// Waits for the piece at the cursor; returns the end of what can be read from there at once.
+    async fn wait(&self, file: &BlobFile) -> Result<u64, TaskFailure> {
+        let mut progress = self.blob.state.progress.subscribe();
+        let mut told = false;
+        loop {
+            progress.borrow_and_update();
+            if let Some(until) = self.available(file) {
+                return Ok(until);
+            }
+            if let Some(failure) = progress.borrow().failure.clone() {
+                return Err(failure);
+            }
+            if !told && let Some(driver) = &self.blob.reader.driver {
+                let pieces = file.geometry().pieces_of(&(self.at..self.end));
+                let _ = driver.send(Command::Waiting {
+                    task: self.blob.task(),
+                    pieces,
+                });
+                told = true;
+            }
+            progress.changed().await.map_err(|_| stopped())?;
+        }
+    }
+
+    /// The end of what is stored without a gap from the cursor on, at most [`READ_LEN`] further.
+    fn available(&self, file: &BlobFile) -> Option<u64> {
+        let limit = self.end.min(self.at.saturating_add(READ_LEN));
+        let mut until = self.at;
+        while let Some(piece) = file.geometry().piece_at(until)
+            && until < limit
+            && file.has(piece)
+        {
+            until = file.geometry().range(piece).end;
+        }
+        (until > self.at).then_some(until.min(limit))
+    }
+}
+
+fn stopped() -> TaskFailure {
+    TaskFailure::Store("hawkerd is stopping".to_owned())
+}

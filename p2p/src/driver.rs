@@ -1,0 +1,222 @@
+//! The one loop of a node.
+//!
+//! It waits for inputs (commands of the API, events of connections, store jobs, origin fetches and
+//! the scheduler session, timers), gives each to the sans-IO [`Swarm`], then performs the actions
+//! the swarm asks for. Nothing else changes the swarm's state, so nothing is locked.
+//!
+//! Work that takes time runs in tasks the loop owns: one reader and one writer per connection
+//! (`link`), one fetch per task (`fetch`), store jobs on the blocking pool (`entry`). They answer
+//! through one bounded channel; a reader that finds it full stops reading its socket, which is the
+//! back-pressure. The loop itself never waits for any of them.
+
+mod contact;
+mod entry;
+mod event;
+mod fetch;
+mod handle;
+mod link;
+mod perform;
+mod signer;
+mod status;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hawker_model::{HostId, PieceIndex, Role, TaskId};
+use hawker_swarm::{Swarm, SwarmConfig};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+pub(crate) use self::event::Command;
+use self::{
+    contact::Contacts,
+    entry::Entry,
+    event::{Arrived, Event},
+    link::Links,
+    signer::ListSigner,
+};
+use crate::{
+    counters::Counters,
+    node::NodeSettings,
+    origin::OriginClient,
+    session::{SessionEvent, SessionHandle},
+    store::Store,
+    transport::{Dialer, Listener},
+};
+
+/// Events that may wait for the loop.
+const EVENT_QUEUE: usize = 1024;
+/// Received pieces, in bytes, that may wait for the disk. Readers stop when it is used up.
+const RECEIVE_BUDGET: usize = 32 << 20;
+/// Pieces checked and written at the same time.
+const STORE_JOBS: usize = 4;
+/// How often the store's state is made durable and the scheduler gets a summary.
+const CHECKPOINT: Duration = Duration::from_secs(2);
+/// Inputs taken before the loop looks at the clock again.
+const BATCH: usize = 64;
+
+/// The loop's state.
+pub(crate) struct Driver {
+    host: HostId,
+    role: Role,
+    swarm: Swarm,
+    store: Store,
+    origin: OriginClient,
+    session: SessionHandle,
+    session_events: mpsc::Receiver<SessionEvent>,
+    counters: Arc<Counters>,
+    entries: BTreeMap<TaskId, Entry>,
+    /// The piece of the message being handled.
+    arrived: Option<(TaskId, PieceIndex, Arrived)>,
+    links: Links,
+    contacts: Contacts,
+    signer: ListSigner,
+    dialer: Arc<Dialer>,
+    advertised: Vec<std::net::SocketAddr>,
+    warnings: Vec<String>,
+    /// Every task the loop started but those of the links.
+    jobs: JoinSet<()>,
+    store_jobs: Arc<Semaphore>,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    next_fetch: u64,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        settings: &NodeSettings,
+        store: Store,
+        origin: OriginClient,
+        (session, session_events): (SessionHandle, mpsc::Receiver<SessionEvent>),
+        counters: Arc<Counters>,
+        dialer: Dialer,
+    ) -> Self {
+        let (events, inbox) = mpsc::channel(EVENT_QUEUE);
+        let config = SwarmConfig {
+            role: settings.role,
+            host: settings.host.clone(),
+            ..settings.swarm.clone()
+        };
+        let budget = Arc::new(Semaphore::new(RECEIVE_BUDGET));
+        Self {
+            host: settings.host.clone(),
+            role: settings.role,
+            swarm: Swarm::new(config, rand::random()),
+            store,
+            origin,
+            session,
+            session_events,
+            links: Links::new(events.clone(), budget, Arc::clone(&counters)),
+            counters,
+            entries: BTreeMap::new(),
+            arrived: None,
+            contacts: Contacts::new(settings.seeds.clone()),
+            signer: ListSigner::new(&settings.security),
+            dialer: Arc::new(dialer),
+            advertised: settings.advertise.clone(),
+            warnings: Vec::new(),
+            jobs: JoinSet::new(),
+            store_jobs: Arc::new(Semaphore::new(STORE_JOBS)),
+            events,
+            inbox,
+            next_fetch: 0,
+        }
+    }
+
+    /// Runs until [`Command::Stop`], or until every [`crate::Node`] is gone.
+    pub(crate) async fn run(
+        mut self,
+        listener: Option<Listener>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
+        if let Some(listener) = listener {
+            self.jobs.spawn(link::accept(listener, self.events.clone()));
+        }
+        let mut checkpoint = tokio::time::interval(CHECKPOINT);
+        checkpoint.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let input = tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    None | Some(Command::Stop) => break,
+                    Some(command) => Input::Command(command),
+                },
+                () = sleep_until(self.swarm.poll_timeout()) => Input::Timeout,
+                Some(event) = self.session_events.recv() => Input::Session(event),
+                Some(event) = self.inbox.recv() => Input::Event(event),
+                _ = checkpoint.tick() => Input::Checkpoint,
+                Some(_) = self.jobs.join_next() => continue,
+                Some(_) = self.links.join_next() => continue,
+            };
+            self.apply(input);
+            for _ in 0..BATCH {
+                let Ok(event) = self.inbox.try_recv() else {
+                    break;
+                };
+                self.apply(Input::Event(event));
+            }
+        }
+        self.stop().await;
+    }
+
+    /// Gives one input to the swarm and does what it answers.
+    fn apply(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::Checkpoint => self.checkpoint(now),
+            Input::Command(command) => self.handle_command(command, now),
+            Input::Event(event) => self.handle_event(event, now),
+            Input::Session(event) => self.handle_session(event, now),
+            Input::Timeout => self.swarm.handle_timeout(now),
+        }
+        self.perform_actions(now);
+    }
+
+    /// Writes the store's state, withdraws what was evicted, tells the scheduler how tasks stand.
+    fn checkpoint(&mut self, now: Instant) {
+        for task in self.store.take_evicted() {
+            self.entries.remove(&task);
+            self.swarm.handle_forget(task, now);
+        }
+        self.rest_idle();
+        self.send_progress();
+        let store = self.store.clone();
+        self.jobs.spawn_blocking(move || {
+            if let Err(error) = store.checkpoint() {
+                tracing::error!(%error, "cannot write the blob store's state");
+            }
+        });
+    }
+
+    async fn stop(mut self) {
+        self.links.close_all("stopping").await;
+        self.jobs.abort_all();
+        while self.jobs.join_next().await.is_some() {}
+        let store = self.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::error!(%error, "cannot write the blob store's state");
+        }
+    }
+}
+
+/// Whatever can wake the loop.
+enum Input {
+    Checkpoint,
+    Command(Command),
+    Event(Event),
+    Session(SessionEvent),
+    Timeout,
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

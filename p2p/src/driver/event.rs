@@ -1,0 +1,116 @@
+//! What reaches the loop: commands of the API, and events of the work it started.
+
+use std::{net::SocketAddr, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
+use hawker_swarm::{Envelope, Source, Stored, TaskFailure};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::{
+    blob::TaskState,
+    status::NodeStatus,
+    store::{BlobFile, WritePieceError, Written},
+    transport::Connection,
+};
+
+/// What the API asks. Unbounded, but one per call or reader.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Close {
+        task: TaskId,
+    },
+    Open {
+        task: TaskId,
+        source: Option<Source>,
+        reply: oneshot::Sender<Arc<TaskState>>,
+    },
+    Status {
+        reply: oneshot::Sender<NodeStatus>,
+    },
+    Stop,
+    Waiting {
+        task: TaskId,
+        pieces: Range<u32>,
+    },
+}
+
+/// What the loop's tasks report.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A handshake ended well, dialled or accepted.
+    Connected(Box<Connection>),
+    /// The blob's file was made, or not.
+    Created {
+        task: TaskId,
+        result: Result<Arc<BlobFile>, String>,
+    },
+    DialFailed {
+        host: HostId,
+        error: String,
+    },
+    Disconnected {
+        host: HostId,
+        link: u64,
+        reason: String,
+    },
+    Fetch {
+        task: TaskId,
+        fetch: u64,
+        event: FetchEvent,
+    },
+    /// The store was asked for a task we did not know.
+    Found {
+        task: TaskId,
+        found: Option<(Arc<BlobFile>, Stored)>,
+    },
+    Frame {
+        host: HostId,
+        role: Role,
+        envelope: Envelope,
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    Stored {
+        task: TaskId,
+        piece: PieceIndex,
+        from: HostId,
+        role: Role,
+        len: usize,
+        result: Result<Written, WritePieceError>,
+    },
+    Uploaded {
+        host: HostId,
+        task: TaskId,
+        piece: PieceIndex,
+    },
+}
+
+/// What a fetch from the origin reports, in order.
+#[derive(Debug)]
+pub(crate) enum FetchEvent {
+    Done(Result<(), TaskFailure>),
+    Head {
+        geometry: Geometry,
+        blob: Arc<BlobFile>,
+    },
+    /// A piece is stored; `batch` carries its chain value where it was not known before.
+    Stored {
+        piece: PieceIndex,
+        batch: Option<SignedStates>,
+    },
+}
+
+/// A piece's bytes on their way to the store, with their share of the receive budget.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) data: Bytes,
+    pub(crate) role: Role,
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Where a connection leads, for the status page.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkPeer {
+    pub(crate) role: Role,
+    pub(crate) address: SocketAddr,
+}

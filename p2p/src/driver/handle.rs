@@ -1,0 +1,521 @@
+//! Inputs: what commands, events and the scheduler's messages change.
+
+use std::{sync::Arc, time::Instant};
+
+use hawker_model::{HostId, Role, TaskId};
+use hawker_swarm::{
+    Duty, Envelope, Message, Misbehaviour, Opening, Parent, Source, Stored, TaskFailure, Want,
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{
+    Driver,
+    entry::{Entry, Held, Phase},
+    event::{Arrived, Command, Event, FetchEvent},
+    link::Removed,
+};
+use crate::{
+    blob::TaskState,
+    session::{Level, PeerAddress, SessionEvent},
+    store::{BlobFile, Store, WritePieceError, Written},
+    transport::Connection,
+};
+
+/// Warnings kept for the status page.
+const MAX_WARNINGS: usize = 20;
+
+impl Driver {
+    pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Close { task } => self.handle_close(task, now),
+            Command::Open {
+                task,
+                source,
+                reply,
+            } => {
+                self.handle_or_hold(task, Held::Open { source, reply }, now);
+            }
+            Command::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            // `run` has seen to it.
+            Command::Stop => {}
+            Command::Waiting { task, pieces } => self.swarm.handle_waiting(task, pieces, now),
+        }
+    }
+
+    pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Connected(connection) => self.handle_connected(*connection, now),
+            Event::Created { task, result } => self.handle_created(task, result, now),
+            Event::DialFailed { host, error } => {
+                tracing::debug!(%host, error, "cannot reach a peer");
+                self.swarm.handle_dial_failed(&host, now);
+            }
+            Event::Disconnected { host, link, reason } => {
+                self.handle_disconnected(&host, link, &reason, now);
+            }
+            Event::Fetch { task, fetch, event } => self.handle_fetch(task, fetch, event, now),
+            Event::Found { task, found } => self.handle_found(task, found, now),
+            Event::Frame {
+                host,
+                role,
+                envelope,
+                permit,
+            } => {
+                self.handle_frame(host, role, envelope, permit, now);
+            }
+            Event::Stored {
+                task,
+                piece,
+                from,
+                role,
+                len,
+                result,
+            } => {
+                let stored = StoredPiece {
+                    task,
+                    piece,
+                    from,
+                    role,
+                    len,
+                };
+                self.handle_stored(stored, result, now);
+            }
+            Event::Uploaded { host, task, piece } => {
+                self.swarm.handle_uploaded(&host, task, piece, now);
+            }
+        }
+    }
+
+    fn handle_close(&mut self, task: TaskId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        entry.readers = entry.readers.saturating_sub(1);
+        if entry.readers == 0 {
+            self.swarm.handle_close(task, now);
+        }
+    }
+
+    /// An input that needs to know what the store has of the task: at once where that is known,
+    /// otherwise once the store has answered.
+    fn handle_or_hold(&mut self, task: TaskId, held: Held, now: Instant) {
+        match self.entries.get_mut(&task) {
+            Some(Entry {
+                phase: Phase::Finding(waiting),
+                ..
+            }) => waiting.push(held),
+            Some(_) => self.handle_held(task, held, now),
+            None => {
+                self.entries.insert(task, Entry::finding(task, held));
+                let (store, events) = (self.store.clone(), self.events.clone());
+                self.jobs.spawn(async move {
+                    let find = tokio::task::spawn_blocking(move || find(&store, &task));
+                    let found = find.await.ok().flatten();
+                    let _ = events.send(Event::Found { task, found }).await;
+                });
+            }
+        }
+    }
+
+    fn handle_found(&mut self, task: TaskId, found: Option<(Arc<BlobFile>, Stored)>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        let Phase::Finding(waiting) = std::mem::replace(&mut entry.phase, Phase::Ready) else {
+            return;
+        };
+        if let Some((blob, stored)) = found {
+            entry.set_blob(&blob);
+            let opening = Opening {
+                source: None,
+                stored: Some(stored),
+                want: Want::Serve,
+            };
+            self.swarm.handle_open(task, opening, now);
+        }
+        for held in waiting {
+            self.handle_held(task, held, now);
+        }
+        self.drop_unknown(task);
+    }
+
+    /// A task that only strangers asked for, and that the swarm did not take up, leaves no trace.
+    fn drop_unknown(&mut self, task: TaskId) {
+        if !self.swarm.contains(&task)
+            && self
+                .entries
+                .get(&task)
+                .is_some_and(|entry| entry.readers == 0)
+        {
+            self.entries.remove(&task);
+        }
+    }
+
+    fn handle_held(&mut self, task: TaskId, held: Held, now: Instant) {
+        match held {
+            Held::Frame {
+                host,
+                role,
+                envelope,
+                permit,
+            } => {
+                self.handle_message(host, role, envelope, permit, now);
+            }
+            Held::Open { source, reply } => self.open(task, source, reply, now),
+        }
+    }
+
+    fn open(
+        &mut self,
+        task: TaskId,
+        source: Option<Source>,
+        reply: oneshot::Sender<Arc<TaskState>>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        entry.renew_after_failure();
+        entry.attempts = 0;
+        if reply.send(Arc::clone(&entry.state)).is_ok() {
+            entry.readers += 1;
+            let opening = Opening {
+                source,
+                stored: None,
+                want: Want::Fetch,
+            };
+            self.swarm.handle_open(task, opening, now);
+        }
+    }
+
+    fn handle_connected(&mut self, connection: Connection, now: Instant) {
+        let (host, role) = (connection.peer.host.clone(), connection.peer.role);
+        tracing::debug!(%host, %role, address = %connection.peer.address, "connected to a peer");
+        if self.links.add(connection) {
+            self.swarm.handle_connected(host, role, now);
+        }
+    }
+
+    fn handle_disconnected(&mut self, host: &HostId, link: u64, reason: &str, now: Instant) {
+        let role = self.links.peer(host).map(|peer| peer.role);
+        let removed = self.links.remove(host, link);
+        if removed != Removed::Unknown {
+            tracing::debug!(%host, reason, "lost the connection to a peer");
+        }
+        if matches!(removed, Removed::Last | Removed::Sending) {
+            self.swarm.handle_disconnected(host, now);
+        }
+        if let (Removed::Sending, Some(role)) = (removed, role) {
+            self.swarm.handle_connected(host.clone(), role, now);
+        }
+    }
+
+    fn handle_frame(
+        &mut self,
+        host: HostId,
+        role: Role,
+        envelope: Envelope,
+        permit: Option<OwnedSemaphorePermit>,
+        now: Instant,
+    ) {
+        let task = envelope.task;
+        let finding = self
+            .entries
+            .get(&task)
+            .is_some_and(|entry| matches!(entry.phase, Phase::Finding(_)));
+        let join = matches!(envelope.message, Message::Join { .. });
+        if finding || (join && !self.entries.contains_key(&task)) {
+            self.handle_or_hold(
+                task,
+                Held::Frame {
+                    host,
+                    role,
+                    envelope,
+                    permit,
+                },
+                now,
+            );
+        } else {
+            self.handle_message(host, role, envelope, permit, now);
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        host: HostId,
+        role: Role,
+        envelope: Envelope,
+        permit: Option<OwnedSemaphorePermit>,
+        now: Instant,
+    ) {
+        match &envelope.message {
+            Message::List { batch } => {
+                if let Err(error) = self.check_list(&envelope.task, batch) {
+                    tracing::warn!(%host, task = %envelope.task, error, "refused a piece list");
+                    let what = Misbehaviour::FalseList;
+                    self.swarm
+                        .handle_misbehaviour(&host, envelope.task, what, now);
+                    return;
+                }
+                if let Some(blob) = self.blob(&envelope.task) {
+                    // The swarm holds the same list and judges a contradiction.
+                    let _ = blob.add_batch(batch.clone());
+                }
+            }
+            Message::Piece { piece, data } => {
+                let arrived = Arrived {
+                    data: data.clone(),
+                    role,
+                    _permit: permit,
+                };
+                self.arrived = Some((envelope.task, *piece, arrived));
+            }
+            _ => {}
+        }
+        self.swarm.handle_message(&host, envelope, now);
+    }
+
+    /// Checks a batch's signature, unless every value in it is known already.
+    fn check_list(&self, task: &TaskId, batch: &hawker_model::SignedStates) -> Result<(), String> {
+        let Some(list) = self.swarm.list(task) else {
+            return Ok(());
+        };
+        let known = list
+            .states()
+            .get(batch.first.as_usize()..batch.end() as usize);
+        if known == Some(batch.states.as_slice()) {
+            return Ok(());
+        }
+        let fetcher = self
+            .entries
+            .get(task)
+            .and_then(|entry| entry.fetcher.as_ref());
+        self.signer.check(task, list.geometry(), batch, fetcher)
+    }
+
+    fn handle_created(
+        &mut self,
+        task: TaskId,
+        result: Result<Arc<BlobFile>, String>,
+        now: Instant,
+    ) {
+        match result {
+            Ok(blob) => self.use_blob(task, &blob),
+            Err(error) => self.swarm.handle_store_failed(task, error, now),
+        }
+    }
+
+    /// The file is there: give it what is known of the chain, and the pieces that waited for it.
+    fn use_blob(&mut self, task: TaskId, blob: &Arc<BlobFile>) {
+        for batch in self
+            .swarm
+            .list(&task)
+            .into_iter()
+            .flat_map(|list| list.batches_from(0))
+        {
+            let _ = blob.add_batch(batch.clone());
+        }
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        entry.set_blob(blob);
+        for (piece, from, arrived) in std::mem::take(&mut entry.early) {
+            self.store_piece(task, piece, from, arrived);
+        }
+    }
+
+    fn handle_stored(
+        &mut self,
+        stored: StoredPiece,
+        result: Result<Written, WritePieceError>,
+        now: Instant,
+    ) {
+        let StoredPiece {
+            task,
+            piece,
+            from,
+            role,
+            len,
+        } = stored;
+        let bytes = len as u64;
+        match result {
+            Ok(_) => {
+                self.counters.add_received(role, bytes);
+                if let Some(entry) = self.entries.get(&task) {
+                    entry.state.counters.add_received(role, bytes);
+                    entry.wake_readers();
+                }
+                self.swarm.handle_stored(task, piece, &from, now);
+            }
+            Err(error) if error.is_rejection() => {
+                tracing::warn!(%task, %piece, host = %from, %error, "dropped a corrupt piece");
+                self.counters.add_rejected(bytes);
+                self.swarm.handle_rejected(task, piece, &from, now);
+            }
+            Err(error) => {
+                tracing::error!(%task, %error, "cannot write to the blob store");
+                self.swarm.handle_store_failed(task, error.to_string(), now);
+            }
+        }
+    }
+
+    fn handle_fetch(&mut self, task: TaskId, fetch: u64, event: FetchEvent, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&task) else {
+            return;
+        };
+        if entry
+            .fetch
+            .as_ref()
+            .is_none_or(|running| running.id != fetch)
+        {
+            return;
+        }
+        match event {
+            FetchEvent::Done(result) => {
+                entry.fetch = None;
+                if let Err(failure) = &result {
+                    tracing::warn!(%task, error = %failure, "fetch from the origin failed");
+                }
+                self.swarm.handle_origin_done(task, result, now);
+            }
+            FetchEvent::Head { geometry, blob } => {
+                self.swarm.handle_origin_head(task, geometry, now);
+                self.use_blob(task, &blob);
+            }
+            FetchEvent::Stored { piece, batch } => {
+                entry.wake_readers();
+                if let Some(batch) = batch {
+                    self.swarm.handle_origin_batch(task, batch, now);
+                }
+                self.swarm.handle_origin_stored(task, piece, now);
+            }
+        }
+    }
+
+    pub(super) fn handle_session(&mut self, event: SessionEvent, now: Instant) {
+        match event {
+            SessionEvent::Down { scheduler, reason } => {
+                tracing::warn!(scheduler, reason, "lost the scheduler; going on without it");
+            }
+            SessionEvent::Notice {
+                scheduler,
+                level,
+                text,
+            } => {
+                self.handle_notice(&scheduler, level, text);
+            }
+            SessionEvent::Parents {
+                task,
+                parents,
+                duty,
+                fetcher,
+            } => {
+                if let Some(entry) = self.entries.get_mut(&task) {
+                    entry.fetcher = fetcher;
+                }
+                self.handle_parents(task, parents, duty, now);
+            }
+            SessionEvent::Up {
+                scheduler,
+                advertised,
+                ..
+            } => {
+                tracing::info!(scheduler, ?advertised, "connected to the scheduler");
+                self.advertised = advertised;
+                self.session.announce_all(self.holdings());
+                let waiting = self.entries.iter().filter(|(_, entry)| {
+                    entry.readers > 0 && !entry.blob.as_ref().is_some_and(|b| b.is_complete())
+                });
+                waiting.for_each(|(task, _)| self.session.lookup(*task));
+            }
+        }
+    }
+
+    /// What the scheduler has to say, for the log and the status page.
+    fn handle_notice(&mut self, scheduler: &str, level: Level, text: String) {
+        if level == Level::Info {
+            tracing::info!(scheduler, notice = text, "the scheduler says");
+            self.warnings.clear();
+        } else {
+            tracing::warn!(scheduler, notice = text, "the scheduler says");
+            if !self.warnings.contains(&text) && self.warnings.len() < MAX_WARNINGS {
+                self.warnings.push(text);
+            }
+        }
+    }
+
+    fn handle_parents(
+        &mut self,
+        task: TaskId,
+        parents: Vec<PeerAddress>,
+        duty: Duty,
+        now: Instant,
+    ) {
+        let mut known = Vec::with_capacity(parents.len());
+        for parent in parents {
+            self.contacts.learn(parent.host.clone(), parent.addresses);
+            known.push(Parent {
+                host: parent.host,
+                role: parent.role,
+            });
+        }
+        self.swarm.handle_parents(task, known, duty, now);
+    }
+
+    /// Lets go of blobs that nobody reads, fetches or exchanges: an entry keeps its blob from
+    /// eviction. The next request finds it in the store again.
+    pub(super) fn rest_idle(&mut self) {
+        let swarm = &self.swarm;
+        self.entries.retain(|task, entry| {
+            entry.readers > 0
+                || entry.fetch.is_some()
+                || matches!(entry.phase, Phase::Finding(_))
+                || swarm.neighbours(task) > 0
+        });
+    }
+
+    pub(super) fn blob(&self, task: &TaskId) -> Option<Arc<BlobFile>> {
+        self.entries.get(task)?.blob.clone()
+    }
+
+    /// Tells readers that the task failed.
+    pub(super) fn fail(&mut self, task: TaskId, failure: &TaskFailure) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.early.clear();
+            let failure = Some(failure.clone());
+            entry
+                .state
+                .progress
+                .send_modify(|progress| progress.failure = failure);
+        }
+    }
+}
+
+/// Blocking: what the store has of a task. A blob whose list cannot be read is of no use.
+fn find(store: &Store, task: &TaskId) -> Option<(Arc<BlobFile>, Stored)> {
+    let blob = store.find(task)?;
+    match blob.list() {
+        Ok(list) => {
+            let stored = Stored {
+                pieces: blob.pieces(),
+                list,
+            };
+            Some((blob, stored))
+        }
+        Err(error) => {
+            tracing::error!(%task, %error, "cannot read a blob's piece list");
+            None
+        }
+    }
+}
+
+/// The piece a store job was about.
+struct StoredPiece {
+    task: TaskId,
+    piece: hawker_model::PieceIndex,
+    from: HostId,
+    role: Role,
+    len: usize,
+}

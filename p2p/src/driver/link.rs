@@ -1,0 +1,392 @@
+//! Connections: one reader and one writer task each.
+//!
+//! Two hosts that dial each other at the same moment get two connections. Both stay: each side
+//! sends on its first and hears both, so no message is lost to a tie-break.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hawker_model::{HostId, PieceIndex, TaskId};
+use hawker_swarm::{Envelope, Message, Refusal};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::{AbortHandle, JoinSet},
+};
+
+use super::event::{Event, LinkPeer};
+use crate::{
+    counters::Counters,
+    store::BlobFile,
+    transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
+};
+
+/// Frames that may wait for a peer before it counts as too slow to be one.
+const MAX_QUEUED: usize = 16 << 10;
+/// Frames written before one flush.
+const WRITE_BATCH: usize = 64;
+/// How long good-byes may take.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// All connections.
+pub(crate) struct Links {
+    by_host: BTreeMap<HostId, Vec<Link>>,
+    tasks: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+    budget: Arc<Semaphore>,
+    counters: Arc<Counters>,
+    next: u64,
+}
+
+struct Link {
+    id: u64,
+    peer: LinkPeer,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    queued: Arc<AtomicUsize>,
+    reader: AbortHandle,
+}
+
+/// What a writer is to send.
+enum Outgoing {
+    Close(String),
+    Frame(Envelope),
+    Upload {
+        task: TaskId,
+        piece: PieceIndex,
+        blob: Arc<BlobFile>,
+    },
+}
+
+impl Links {
+    pub(crate) fn new(
+        events: mpsc::Sender<Event>,
+        budget: Arc<Semaphore>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let (by_host, tasks) = (BTreeMap::new(), JoinSet::new());
+        Self {
+            by_host,
+            tasks,
+            events,
+            budget,
+            counters,
+            next: 0,
+        }
+    }
+
+    /// Starts a connection's tasks; says whether it is the first to its host.
+    pub(crate) fn add(&mut self, connection: Connection) -> bool {
+        let Connection {
+            peer,
+            reader,
+            writer,
+        } = connection;
+        let (id, (outgoing, queue)) = (self.next, mpsc::unbounded_channel());
+        self.next += 1;
+        let queued = Arc::new(AtomicUsize::new(0));
+        let reading = Reading {
+            peer: peer.clone(),
+            link: id,
+            events: self.events.clone(),
+            budget: Arc::clone(&self.budget),
+        };
+        let writing = Writing {
+            host: peer.host.clone(),
+            link: id,
+            events: self.events.clone(),
+            queued: Arc::clone(&queued),
+            counters: Arc::clone(&self.counters),
+        };
+        let reader = self.tasks.spawn(reading.run(reader));
+        self.tasks.spawn(writing.run(writer, queue));
+        let link_peer = LinkPeer {
+            role: peer.role,
+            address: peer.address,
+        };
+        let links = self.by_host.entry(peer.host).or_default();
+        links.push(Link {
+            id,
+            peer: link_peer,
+            outgoing,
+            queued,
+            reader,
+        });
+        links.len() == 1
+    }
+
+    pub(crate) fn peer(&self, host: &HostId) -> Option<&LinkPeer> {
+        self.by_host.get(host)?.first().map(|link| &link.peer)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&HostId, &LinkPeer)> {
+        self.by_host
+            .iter()
+            .filter_map(|(host, links)| Some((host, &links.first()?.peer)))
+    }
+
+    pub(crate) fn send(&mut self, host: &HostId, envelope: Envelope) {
+        self.queue(host, Outgoing::Frame(envelope));
+    }
+
+    /// Says whether there was a connection to send on.
+    pub(crate) fn upload(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        piece: PieceIndex,
+        blob: Arc<BlobFile>,
+    ) -> bool {
+        self.queue(host, Outgoing::Upload { task, piece, blob })
+    }
+
+    /// Ends all connections to a host, with a word to it.
+    pub(crate) fn close(&mut self, host: &HostId, reason: &str) {
+        for link in self.by_host.remove(host).unwrap_or_default() {
+            link.reader.abort();
+            let _ = link.outgoing.send(Outgoing::Close(reason.to_owned()));
+        }
+    }
+
+    pub(crate) async fn close_all(&mut self, reason: &str) {
+        let hosts: Vec<_> = self.by_host.keys().cloned().collect();
+        hosts.iter().for_each(|host| self.close(host, reason));
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(CLOSE_GRACE, drained).await;
+        self.tasks.abort_all();
+    }
+
+    /// A connection broke. Says what that means for the host.
+    pub(crate) fn remove(&mut self, host: &HostId, id: u64) -> Removed {
+        let Some(links) = self.by_host.get_mut(host) else {
+            return Removed::Unknown;
+        };
+        let Some(at) = links.iter().position(|link| link.id == id) else {
+            return Removed::Unknown;
+        };
+        links.remove(at).reader.abort();
+        match (links.is_empty(), at) {
+            (true, _) => {
+                self.by_host.remove(host);
+                Removed::Last
+            }
+            (false, 0) => Removed::Sending,
+            (false, _) => Removed::Spare,
+        }
+    }
+
+    pub(crate) async fn join_next(&mut self) -> Option<()> {
+        self.tasks.join_next().await.map(|_| ())
+    }
+
+    fn queue(&mut self, host: &HostId, outgoing: Outgoing) -> bool {
+        let Some(link) = self.by_host.get(host).and_then(|links| links.first()) else {
+            return false;
+        };
+        if link.queued.fetch_add(1, Relaxed) >= MAX_QUEUED {
+            // Its reader ends, reports the disconnection, and all is cleaned up from there.
+            tracing::warn!(%host, "peer takes nothing off its connection: dropped");
+            link.reader.abort();
+            let (host, link) = (host.clone(), link.id);
+            let events = self.events.clone();
+            self.tasks.spawn(async move {
+                let reason = "too slow".to_owned();
+                let _ = events
+                    .send(Event::Disconnected { host, link, reason })
+                    .await;
+            });
+            return false;
+        }
+        link.outgoing.send(outgoing).is_ok()
+    }
+}
+
+/// What the loss of a connection means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// No connection to the host is left.
+    Last,
+    /// What was being sent is lost, but another connection is there.
+    Sending,
+    /// We did not send on it.
+    Spare,
+    /// It was given up before.
+    Unknown,
+}
+
+struct Reading {
+    peer: Peer,
+    link: u64,
+    events: mpsc::Sender<Event>,
+    budget: Arc<Semaphore>,
+}
+
+impl Reading {
+    async fn run(self, mut reader: FrameReader) {
+        let reason = loop {
+            match reader.next().await {
+                Ok(Some(envelope)) => {
+                    if !self.pass_on(envelope).await {
+                        return;
+                    }
+                }
+                Ok(None) => break "closed by the peer".to_owned(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        let (host, link) = (self.peer.host, self.link);
+        let _ = self
+            .events
+            .send(Event::Disconnected { host, link, reason })
+            .await;
+    }
+
+    /// Waits for room; says whether the loop is still there.
+    async fn pass_on(&self, envelope: Envelope) -> bool {
+        let permit = match &envelope.message {
+            Message::Piece { data, .. } => {
+                // At most 4 MiB (MAX_PIECE_LEN), which is below the budget.
+                let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                match Arc::clone(&self.budget).acquire_many_owned(len).await {
+                    Ok(permit) => Some(permit),
+                    Err(_) => return false,
+                }
+            }
+            _ => None,
+        };
+        let (host, role) = (self.peer.host.clone(), self.peer.role);
+        self.events
+            .send(Event::Frame {
+                host,
+                role,
+                envelope,
+                permit,
+            })
+            .await
+            .is_ok()
+    }
+}
+
+struct Writing {
+    host: HostId,
+    link: u64,
+    events: mpsc::Sender<Event>,
+    queued: Arc<AtomicUsize>,
+    counters: Arc<Counters>,
+}
+
+impl Writing {
+    async fn run(self, mut writer: FrameWriter, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+        let mut batch = Vec::with_capacity(WRITE_BATCH);
+        let error = loop {
+            let taken = tokio::select! {
+                biased;
+                taken = queue.recv_many(&mut batch, WRITE_BATCH) => Some(taken),
+                () = writer.keep_alive() => None,
+            };
+            if taken == Some(0) {
+                return;
+            }
+            self.queued.fetch_sub(batch.len(), Relaxed);
+            if let Some(Outgoing::Close(reason)) = batch.last() {
+                // Whoever closes has no use for what stands before it.
+                let _ = writer.goodbye(reason).await;
+                return;
+            }
+            match self.write(&mut writer, batch.drain(..)).await {
+                Ok(()) => {}
+                Err(error) => break error,
+            }
+        };
+        let (host, link, reason) = (self.host, self.link, error.to_string());
+        let _ = self
+            .events
+            .send(Event::Disconnected { host, link, reason })
+            .await;
+    }
+
+    async fn write(
+        &self,
+        writer: &mut FrameWriter,
+        batch: impl Iterator<Item = Outgoing>,
+    ) -> Result<(), WireError> {
+        for outgoing in batch {
+            match outgoing {
+                // Always the last of its queue.
+                Outgoing::Close(_) => {}
+                Outgoing::Frame(envelope) => feed(writer, &envelope).await?,
+                Outgoing::Upload { task, piece, blob } => {
+                    self.upload(writer, task, piece, blob).await?;
+                }
+            }
+        }
+        writer.flush().await
+    }
+
+    /// Reads a piece and sends it; frees its slot whatever comes of it.
+    async fn upload(
+        &self,
+        writer: &mut FrameWriter,
+        task: TaskId,
+        piece: PieceIndex,
+        blob: Arc<BlobFile>,
+    ) -> Result<(), WireError> {
+        let read = tokio::task::spawn_blocking(move || blob.read_piece(piece)).await;
+        let message = match read {
+            Ok(Ok(data)) => {
+                self.counters.add_sent(data.len() as u64);
+                Message::Piece { piece, data }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%task, %piece, %error, "cannot read a piece to send it");
+                Message::Refuse {
+                    piece: Some(piece),
+                    reason: Refusal::Missing,
+                }
+            }
+            // The runtime is going down.
+            Err(_) => return Ok(()),
+        };
+        feed(writer, &Envelope { task, message }).await?;
+        writer.flush().await?;
+        let host = self.host.clone();
+        let _ = self
+            .events
+            .send(Event::Uploaded { host, task, piece })
+            .await;
+        Ok(())
+    }
+}
+
+/// Feeds a message; one that does not fit the protocol is dropped, since the connection is sound.
+async fn feed(writer: &mut FrameWriter, envelope: &Envelope) -> Result<(), WireError> {
+    match writer.feed(envelope).await {
+        Err(WireError::Unsendable(error)) => {
+            tracing::error!(task = %envelope.task, %error, "a message cannot be sent");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Hands on whoever connects, until the loop is gone.
+pub(crate) async fn accept(mut listener: Listener, events: mpsc::Sender<Event>) {
+    loop {
+        match listener.accept().await {
+            Ok(connection) => {
+                if events
+                    .send(Event::Connected(Box::new(connection)))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "refused a peer"),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Signs the piece lists we build, and checks those of others.
+
+use std::sync::Arc;
+
+use hawker_identity::Identity;
+use hawker_model::{ChainState, Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
+
+use crate::transport::Security;
+
+/// Our key and everybody's certificate authority; without TLS, neither.
+#[derive(Clone, Debug)]
+pub(crate) struct ListSigner {
+    identity: Option<Arc<Identity>>,
+}
+
+impl ListSigner {
+    pub(crate) fn new(security: &Security) -> Self {
+        let identity = match security {
+            Security::Tls(identity) => Some(Arc::clone(identity)),
+            Security::Plain { .. } => None,
+        };
+        Self { identity }
+    }
+
+    /// A batch of our own.
+    pub(crate) fn sign(
+        &self,
+        task: &TaskId,
+        geometry: &Geometry,
+        first: PieceIndex,
+        states: Vec<ChainState>,
+    ) -> SignedStates {
+        let signer = self
+            .identity
+            .as_ref()
+            .map_or_else(|| Arc::from([]), |own| own.certificate());
+        let mut batch = SignedStates {
+            first,
+            states,
+            signer,
+            signature: Vec::new(),
+        };
+        if let Some(identity) = &self.identity {
+            batch.signature = identity.sign(&batch.message(task, geometry));
+        }
+        batch
+    }
+
+    /// Whether a batch may be believed until its bytes prove it. A blob's list may come from any
+    /// host of the cluster, since the digest exposes a false one; a URL's only from a seed or from
+    /// the fetcher that the scheduler elected, since nothing else vouches for it.
+    pub(crate) fn check(
+        &self,
+        task: &TaskId,
+        geometry: &Geometry,
+        batch: &SignedStates,
+        fetcher: Option<&HostId>,
+    ) -> Result<(), String> {
+        let Some(identity) = &self.identity else {
+            return Ok(());
+        };
+        let signer = identity
+            .verify_signer(
+                &batch.signer,
+                &batch.message(task, geometry),
+                &batch.signature,
+            )
+            .map_err(|error| error.to_string())?;
+        let trusted = match (task, signer.role) {
+            (_, Role::Scheduler) => false,
+            (TaskId::Blob(_), _) | (_, Role::Seed) => true,
+            (TaskId::Url(_), Role::Node) => fetcher == Some(&signer.host),
+        };
+        match trusted {
+            true => Ok(()),
+            false => Err(format!(
+                "{} {} may not vouch for {task}",
+                signer.role, signer.host
+            )),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A host's place in the piece network: what hawkerd runs, as node or as seed.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use hawker_model::{HostId, Role, TaskId};
+use hawker_swarm::{Source, SwarmConfig, TaskFailure};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    blob::Blob,
+    counters::{BytesBySource, Counters},
+    driver::{Command, Driver},
+    origin::{OriginClient, OriginConfig, OriginConfigError},
+    session::{Session, SessionConfig},
+    status::NodeStatus,
+    store::{OpenStoreError, Store, StoreConfig},
+    transport::{Dialer, Listener, Security},
+};
+
+/// How long a stopping node waits for its driver.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Everything a node needs to know.
+#[derive(Debug)]
+pub struct NodeSettings {
+    /// This host's name; with TLS, the one in its certificate.
+    pub host: HostId,
+    /// Node or seed.
+    pub role: Role,
+    /// How peers and schedulers are authenticated.
+    pub security: Security,
+    /// Where peers connect to; `None` for a node without a network.
+    pub peer_listen: Option<SocketAddr>,
+    /// Addresses others are to use; empty: the local address that reaches the scheduler.
+    pub advertise: Vec<SocketAddr>,
+    /// Where the host stands, for the choice of parents.
+    pub zone: String,
+    /// `host:port` of every scheduler.
+    pub schedulers: Vec<String>,
+    /// Seeds to use when no scheduler answers.
+    pub seeds: Vec<SeedAddress>,
+    /// The blob store's directory.
+    pub store_dir: PathBuf,
+    /// Its limits.
+    pub store: StoreConfig,
+    /// Registries and how to talk to them.
+    pub origin: OriginConfig,
+    /// Timing and bounds of the swarm.
+    pub swarm: SwarmConfig,
+}
+
+/// A seed known from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeedAddress {
+    pub host: HostId,
+    /// `host:port`, resolved when it is dialled.
+    pub address: String,
+}
+
+/// A running node. Cheap to clone; [`Node::shutdown`] ends it for all.
+#[derive(Clone, Debug)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    origin: OriginClient,
+    counters: Arc<Counters>,
+    commands: mpsc::UnboundedSender<Command>,
+    driver: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    peer_address: Option<SocketAddr>,
+}
+
+impl Node {
+    /// Opens the store, binds the peer port and starts the driver.
+    pub async fn start(settings: NodeSettings) -> Result<Self, StartError> {
+        let (dir, store_config) = (settings.store_dir.clone(), settings.store.clone());
+        let store = tokio::task::spawn_blocking(move || Store::open(&dir, store_config))
+            .await
+            .map_err(|_| StartError::Stopping)??;
+        let origin = OriginClient::new(settings.origin.clone())?;
+        let listener = match settings.peer_listen {
+            Some(address) => Some(listen(address, &settings.security)?),
+            None => None,
+        };
+        let peer_address = listener.as_ref().map(|(_, address)| *address);
+        let session = Session::spawn(session_config(&settings, peer_address));
+        let counters = Arc::new(Counters::default());
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let driver = Driver::new(
+            &settings,
+            store.clone(),
+            origin.clone(),
+            session,
+            Arc::clone(&counters),
+            Dialer::new(settings.security.clone()),
+        );
+        let driver = tokio::spawn(driver.run(listener.map(|(listener, _)| listener), inbox));
+        let driver = tokio::sync::Mutex::new(Some(driver));
+        let inner = Inner {
+            store,
+            origin,
+            counters,
+            commands,
+            driver,
+            peer_address,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Opens a task for reading. `source` says where its bytes may be had when no peer has them.
+    /// What is complete in the store is answered without the network. Cancel safe.
+    pub async fn open(&self, task: TaskId, source: Option<Source>) -> Result<Blob, OpenError> {
+        if let Some(blob) = self.find_complete(task).await? {
+            return Ok(blob);
+        }
+        let (reply, answer) = oneshot::channel();
+        let open = Command::Open {
+            task,
+            source,
+            reply,
+        };
+        self.inner
+            .commands
+            .send(open)
+            .map_err(|_| OpenError::Stopping)?;
+        let state = answer.await.map_err(|_| OpenError::Stopping)?;
+        let pin = self.inner.store.pin(&task);
+        Ok(Blob::downloading(state, self.inner.commands.clone(), pin))
+    }
+
+    async fn find_complete(&self, task: TaskId) -> Result<Option<Blob>, OpenError> {
+        let store = self.inner.store.clone();
+        let find = move || {
+            let pin = store.pin(&task);
+            let blob = store.find(&task).filter(|blob| blob.is_complete())?;
+            blob.touch();
+            Some(Blob::complete_in_store(blob, pin))
+        };
+        tokio::task::spawn_blocking(find)
+            .await
+            .map_err(|_| OpenError::Stopping)
+    }
+
+    /// The client for origins, for what does not go through the swarm.
+    pub fn origin(&self) -> &OriginClient {
+        &self.inner.origin
+    }
+
+    /// The address peers connect to.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.inner.peer_address
+    }
+
+    /// Bytes moved since the start.
+    pub fn bytes(&self) -> BytesBySource {
+        self.inner.counters.snapshot()
+    }
+
+    /// Tasks, peers and schedulers as they stand.
+    pub async fn status(&self) -> Result<NodeStatus, OpenError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Status { reply };
+        self.inner
+            .commands
+            .send(command)
+            .map_err(|_| OpenError::Stopping)?;
+        answer.await.map_err(|_| OpenError::Stopping)
+    }
+
+    /// Says good-bye to peers and schedulers, writes the store's state and stops. Readers that wait
+    /// get an error. A second call does nothing.
+    pub async fn shutdown(&self) {
+        let _ = self.inner.commands.send(Command::Stop);
+        let Some(mut driver) = self.inner.driver.lock().await.take() else {
+            return;
+        };
+        if tokio::time::timeout(STOP_GRACE, &mut driver).await.is_err() {
+            tracing::warn!("the driver did not stop in time");
+            driver.abort();
+        }
+    }
+}
+
+fn listen(address: SocketAddr, security: &Security) -> Result<(Listener, SocketAddr), StartError> {
+    let bind = || {
+        let listener = Listener::bind(address, security.clone())?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind().map_err(|source| StartError::Listen { address, source })
+}
+
+fn session_config(settings: &NodeSettings, peer_address: Option<SocketAddr>) -> SessionConfig {
+    SessionConfig {
+        schedulers: settings.schedulers.clone(),
+        security: settings.security.clone(),
+        host: settings.host.clone(),
+        role: settings.role,
+        advertise: settings.advertise.clone(),
+        peer_port: peer_address.map(|address| address.port()),
+        zone: settings.zone.clone(),
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen for peers on {address} (p2p.listen): {source}")]
+    Listen {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Origin(#[from] OriginConfigError),
+    #[error("stopped while starting")]
+    Stopping,
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
+}
+
+/// Why a task cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error("hawkerd is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Failed(#[from] TaskFailure),
+}

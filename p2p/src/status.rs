@@ -1,0 +1,69 @@
+//! What a node tells about itself, for `hawker status` and the control socket.
+
+use std::net::SocketAddr;
+
+use hawker_model::{HostId, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::{counters::BytesBySource, session::SchedulerStatus};
+
+/// A node at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub host: HostId,
+    pub role: Role,
+    /// Where peers are told to connect; empty when there is no peer listener.
+    pub advertised: Vec<SocketAddr>,
+    /// What is wrong, in words: an address nobody reaches, no scheduler, ...
+    pub warnings: Vec<String>,
+    pub schedulers: Vec<SchedulerStatus>,
+    pub tasks: Vec<TaskProgress>,
+    pub peers: Vec<PeerStatus>,
+    /// Since the start.
+    pub bytes: BytesBySource,
+    /// In the blob store.
+    pub store: StoreStatus,
+}
+
+/// One task that is being fetched or served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskProgress {
+    pub id: String,
+    /// In bytes, once known.
+    pub length: Option<u64>,
+    pub pieces: u32,
+    pub total_pieces: Option<u32>,
+    pub state: TaskPhase,
+    /// Hosts we exchange pieces with.
+    pub peers: usize,
+    pub readers: usize,
+    pub bytes: BytesBySource,
+}
+
+/// What a task is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskPhase {
+    Complete,
+    Downloading,
+    Failed,
+    /// Incomplete, and nobody waits for it.
+    Idle,
+}
+
+/// One connected host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub host: HostId,
+    pub role: Role,
+    pub address: SocketAddr,
+}
+
+/// The blob store.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub blobs: usize,
+    pub complete: usize,
+    /// Lengths of the blobs, in bytes.
+    pub bytes: u64,
+}

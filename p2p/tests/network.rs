@@ -1,0 +1,155 @@
+//! Nodes and seeds of one process over real sockets, TLS, disks and an HTTP origin.
+
+#![allow(clippy::unwrap_used)] // a test's helpers may fail as its assertions do
+
+mod support;
+
+use std::time::Duration;
+
+use hawker_model::{Digest, Role, TaskId};
+use hawker_p2p::Node;
+
+use crate::support::{Cluster, Origin, content, fetch};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_fetches_from_the_origin_once() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(1, 3 * MIB + 17);
+    let (task, source) = origin.add(&data);
+    let node = cluster.node("alone").await;
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+    assert_eq!((origin.gets(), origin.bytes()), (1, data.len() as u64));
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_with_a_seed_take_each_byte_from_the_origin_once() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(2, 5 * MIB + 1);
+    let (task, source) = origin.add(&data);
+    let seed = cluster.seed("seed").await;
+    let nodes = [
+        cluster.node("n1").await,
+        cluster.node("n2").await,
+        cluster.node("n3").await,
+    ];
+    let pulls = nodes.iter().map(|node| fetch(node, task, &source));
+    for pulled in futures::future::join_all(pulls).await {
+        assert_eq!(pulled.unwrap(), data);
+    }
+    assert_eq!(origin.bytes(), data.len() as u64);
+    let received: u64 = nodes
+        .iter()
+        .map(|node| node.bytes().seed + node.bytes().parent)
+        .sum();
+    assert!(received >= 3 * data.len() as u64);
+    for node in nodes.iter().chain([&seed]) {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_is_not_fetched_again_after_a_restart() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(3, 4 * MIB);
+    let (task, source) = origin.add(&data);
+    origin.slow_down(Duration::from_millis(10));
+    let node = cluster.node("again").await;
+    let blob = node.open(task, Some(source.clone())).await.unwrap();
+    while blob.progress().0 < 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    node.shutdown().await;
+    drop((blob, node));
+    let before = origin.bytes();
+    let node = cluster.node("again").await;
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+    let again = origin.bytes() - before;
+    assert!(
+        again <= data.len() as u64 - 20 * (64 << 10),
+        "fetched {again} bytes again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_of_the_origin_are_an_error_and_are_not_kept() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(4, MIB);
+    let (task, source) = origin.add(&data);
+    origin.falsify(&task, content(5, MIB));
+    let node = cluster.node("cheated").await;
+    let error = fetch(&node, task, &source).await.unwrap_err();
+    assert!(error.contains("digest"), "{error}");
+    origin.falsify(&task, data.clone());
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_that_is_gone_is_no_obstacle() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(6, MIB);
+    let (task, source) = origin.add(&data);
+    let seed = cluster.seed("gone").await;
+    let node = cluster.node("n").await;
+    seed.shutdown().await;
+    drop(seed);
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_s_credential_reaches_the_origin_through_the_seed() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(7, 2 * MIB);
+    let (task, mut source) = origin.add(&data);
+    origin.require("Basic c2VjcmV0");
+    let _seed = cluster.seed("seed").await;
+    let (allowed, denied) = (cluster.node("allowed").await, cluster.node("denied").await);
+    let error = fetch(&denied, task, &source).await.unwrap_err();
+    assert!(error.contains("denied"), "{error}");
+    source.authorization = Some(hawker_swarm::Secret::new("Basic c2VjcmV0"));
+    assert_eq!(fetch(&allowed, task, &source).await.unwrap(), data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_and_tiny_blobs_are_blobs() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let _seed = cluster.seed("seed").await;
+    let node = cluster.node("n").await;
+    for len in [0, 1, 63, 64, 65_536] {
+        let data = content(len as u64, len);
+        let (task, source) = origin.add(&data);
+        assert_eq!(
+            fetch(&node, task, &source).await.unwrap(),
+            data,
+            "{len} bytes"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_in_the_middle_gets_its_bytes_before_the_end_is_there() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(8, 4 * MIB);
+    let (task, source) = origin.add(&data);
+    origin.slow_down(Duration::from_millis(20));
+    let node = cluster.node("n").await;
+    let blob = node.open(task, Some(source)).await.unwrap();
+    let mut read = Box::pin(blob.read(100_000..100_010));
+    let bytes = futures::StreamExt::next(&mut read).await.unwrap().unwrap();
+    assert_eq!(bytes, data.slice(100_000..100_010));
+    assert!(blob.progress().0 < 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_task_without_a_source_is_an_error_soon() {
+    let cluster = Cluster::new();
+    let mut settings = cluster.settings("n", Role::Node);
+    settings.swarm.give_up = Duration::from_millis(300);
+    let node = Node::start(settings).await.unwrap();
+    let task = TaskId::Blob(Digest::of(b"nowhere"));
+    let blob = node.open(task, None).await.unwrap();
+    assert!(blob.geometry().await.is_err());
+}
