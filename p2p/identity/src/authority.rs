@@ -69,6 +69,8 @@ pub enum CaError {
     ClusterName(String),
     #[error("a certificate cannot hold for {0} days")]
     Days(u32),
+    #[error("the certificate would end before it begins")]
+    Backwards,
     #[error("{0:?} is neither a DNS name nor an address")]
     Name(String),
     #[error("the authority's certificate cannot be read: {0}")]
@@ -187,6 +189,9 @@ impl ClusterCa {
     /// Issues a host's certificate for a stated time, cut at the authority's own end.
     pub fn issue_for(&self, subject: &Subject, validity: Validity) -> Result<Issued, CaError> {
         let not_after = validity.not_after.min(self.not_after);
+        if validity.not_before >= not_after {
+            return Err(CaError::Backwards);
+        }
         let mut params = params(
             subject.host.as_str(),
             Validity {

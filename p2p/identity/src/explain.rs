@@ -60,7 +60,7 @@ fn explain_alert(alert: AlertDescription) -> String {
         Alert::CertificateRevoked => "revoked",
         Alert::DecryptError => "its signature does not verify (another authority of that name?)",
         Alert::NoApplicationProtocol => {
-            return "the peer speaks another protocol: is the address that of a Hawker peer port?"
+            return "the peer speaks another protocol at this port: is the address right?"
                 .to_owned();
         }
         Alert::ProtocolVersion | Alert::HandshakeFailure => {

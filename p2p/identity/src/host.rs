@@ -50,10 +50,12 @@ pub struct TlsPem<'a> {
 /// Why a host's files are of no use. Every message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error(
-        "cannot read {file}: {source}; make a certificate for this host with `hawker ca`, or correct the path in [tls]"
-    )]
-    Read { file: PathBuf, source: io::Error },
+    #[error("cannot read {file}: {source}; {remedy}")]
+    Read {
+        file: PathBuf,
+        source: io::Error,
+        remedy: &'static str,
+    },
     #[error("{file} holds no certificate in PEM form{detail}; write it anew with `hawker ca`")]
     NoCertificate { file: PathBuf, detail: String },
     #[error("{file} holds no private key in PEM form{detail}; write it anew with `hawker ca`")]
@@ -106,6 +108,7 @@ impl Identity {
         let read = |path: &Path| {
             fs::read(path).map_err(|source| IdentityError::Read {
                 file: path.to_owned(),
+                remedy: read_remedy(&source),
                 source,
             })
         };
@@ -204,7 +207,8 @@ impl Identity {
 
     /// Checks that `certificate` (DER) was issued by our authority to a host of our cluster, holds
     /// now, and that `signature` over `message` is its owner's. Whether that owner may sign this
-    /// is the caller's to judge. Certificates are remembered: 35 µs from the second time on.
+    /// is the caller's to judge. Certificates are remembered, so that a batch costs one Ed25519
+    /// verification.
     pub fn verify_signer(
         &self,
         certificate: &[u8],
@@ -270,6 +274,15 @@ impl TlsParts {
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
         Ok(config)
+    }
+}
+
+fn read_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "the daemon must run as a user who may read it (hawker ca makes keys for their owner)"
+        }
+        _ => "make a certificate for this host with `hawker ca`, or correct the path in [tls]",
     }
 }
 
