@@ -34,6 +34,8 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Topology {
     pub seeds: usize,
     pub nodes: usize,
+    /// Nodes of other names, after the numbered ones.
+    pub extra_nodes: Vec<String>,
     /// Of every host but the registry.
     pub link: Link,
     pub registry_link: Link,
@@ -50,6 +52,7 @@ impl Default for Topology {
         Self {
             seeds: 1,
             nodes: 2,
+            extra_nodes: Vec::new(),
             link: Link::default(),
             registry_link: Link::default(),
             has_scheduler: true,
@@ -103,7 +106,8 @@ impl Cluster {
                 .map(|it| format!("{kind}{it}"))
                 .collect::<Vec<_>>()
         };
-        let (seeds, nodes) = (names("seed", topology.seeds), names("node", topology.nodes));
+        let (seeds, mut nodes) = (names("seed", topology.seeds), names("node", topology.nodes));
+        nodes.extend(topology.extra_nodes.iter().cloned());
         let authority = Authority::create(&binaries, &bed.dir().join("ca"), &seeds, &nodes)?;
         let settings = settings::Settings::new(topology, &seeds);
         let scheduler = match topology.has_scheduler {

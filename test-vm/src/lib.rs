@@ -13,13 +13,17 @@
 //! * [`demo`], [`bench`], [`cases`]: what people run.
 
 pub mod bed;
+pub mod bench;
 pub mod cache;
 pub mod cases;
 pub mod cluster;
+pub mod demo;
 pub mod http;
 pub mod image;
+pub mod progress;
 pub mod registry;
 mod sys;
+mod table;
 pub mod tools;
 
 pub use sys::require_root;

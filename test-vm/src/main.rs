@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use hawker_test_vm::{bed, cases, image, registry};
+use hawker_test_vm::{bed, bench, cases, demo, image, registry};
 
 /// A cluster of namespaces on this machine, with real registries, containerds and Hawkers.
 #[derive(Debug, Parser)]
@@ -16,6 +16,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// A cluster pulls an image at once, runs it, and shows where the bytes came from.
+    Demo(demo::Demo),
+    /// Measurements.
+    #[command(subcommand)]
+    Bench(Bench),
     /// End-to-end cases.
     Cases {
         /// Only those whose names contain one of these.
@@ -82,6 +87,14 @@ enum Action {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// N hosts pull one blob at once, through Hawker and straight from the registry.
+    Swarm(bench::Swarm),
+    /// Memory of a hawkerd that does nothing.
+    Idle(bench::Idle),
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,10 +106,19 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Action) -> Result<()> {
-    if matches!(command, Action::Case { .. } | Action::Hold { .. }) {
+    if matches!(
+        command,
+        Action::Demo(_) | Action::Bench(_) | Action::Case { .. } | Action::Hold { .. }
+    ) {
         bed::clean_up_on_signals()?;
     }
     match command {
+        Action::Demo(demo) => {
+            demo::check_machine()?;
+            demo.run()
+        }
+        Action::Bench(Bench::Swarm(bench)) => bench.run(),
+        Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Cases { list: true, .. } => {
             cases::all()
                 .iter()
