@@ -20,6 +20,8 @@ mod quarantine;
 #[cfg(test)]
 mod sample;
 mod shared;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod source;
 mod status;
 mod swarm;

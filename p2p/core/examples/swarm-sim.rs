@@ -1,0 +1,111 @@
+//! Plays the distribution of one blob to many hosts and prints how close it came to the bound.
+//!
+//! `cargo run --release -p hawker-swarm --features sim --example swarm-sim -- --hosts 1000`
+
+use std::process::ExitCode;
+
+use hawker_swarm::sim::{Outcome, Scenario};
+
+const USAGE: &str = "swarm-sim [--hosts N] [--rate-mbit R] [--size-mib M] [--seeds S] \
+                     [--latency-ms L] [--loss P] [--seed-room C] [--degree D] [--spread-ms T] \
+                     [--seed N]";
+
+struct Arguments {
+    hosts: usize,
+    rate_mbit: f64,
+    size_mib: f64,
+    seeds: usize,
+    latency_ms: f64,
+    loss: f64,
+    seed_room: usize,
+    degree: usize,
+    spread_ms: f64,
+    seed: u64,
+}
+
+impl Arguments {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut arguments = Self {
+            hosts: 20,
+            rate_mbit: 100.0,
+            size_mib: 64.0,
+            seeds: 1,
+            latency_ms: 1.0,
+            loss: 0.0,
+            seed_room: 32,
+            degree: 8,
+            spread_ms: 0.0,
+            seed: 1,
+        };
+        while let Some(name) = words.next() {
+            let value = words.next().ok_or(USAGE)?;
+            let number: f64 = value
+                .parse()
+                .map_err(|_| format!("{name} {value}: no number"))?;
+            match name.as_str() {
+                "--hosts" => arguments.hosts = number as usize,
+                "--rate-mbit" => arguments.rate_mbit = number,
+                "--size-mib" => arguments.size_mib = number,
+                "--seeds" => arguments.seeds = number as usize,
+                "--latency-ms" => arguments.latency_ms = number,
+                "--loss" => arguments.loss = number,
+                "--seed-room" => arguments.seed_room = number as usize,
+                "--degree" => arguments.degree = number as usize,
+                "--spread-ms" => arguments.spread_ms = number,
+                "--seed" => arguments.seed = number as u64,
+                _ => return Err(USAGE.to_owned()),
+            }
+        }
+        Ok(arguments)
+    }
+
+    fn scenario(&self) -> Scenario {
+        let length = (self.size_mib * f64::from(1 << 20)) as u64;
+        let mut scenario = Scenario::new(self.seed, self.seeds, self.hosts, self.rate_mbit, length);
+        scenario.latency = std::time::Duration::from_secs_f64(self.latency_ms / 1e3);
+        scenario.loss = self.loss;
+        scenario.seed_room = self.seed_room;
+        scenario.degree = self.degree;
+        for number in 0..self.hosts {
+            let share = number as f64 / self.hosts as f64;
+            let arrives = std::time::Duration::from_secs_f64(self.spread_ms * share / 1e3);
+            scenario = scenario.node(number, |node| node.arrives = arrives);
+        }
+        scenario
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = Arguments::parse(std::env::args().skip(1)).and_then(|arguments| {
+        arguments
+            .scenario()
+            .run()
+            .map_err(|error| error.to_string())
+    });
+    match outcome {
+        Ok(outcome) => {
+            print(&outcome);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(outcome: &Outcome) {
+    let bound = outcome.bound.as_secs_f64();
+    let median = outcome
+        .median()
+        .map_or(f64::NAN, |median| median.as_secs_f64());
+    println!("seed              {}", outcome.seed);
+    println!("bound             {bound:.2} s");
+    println!("last / bound      {:.3}", outcome.ratio());
+    println!("median / bound    {:.3}", median / bound);
+    println!("not finished      {}", outcome.left_behind().len());
+    println!("copies by seeds   {:.3}", outcome.seed_copies());
+    println!("copies by origin  {:.3}", outcome.origin_copies());
+    println!("reports           {}", outcome.reports.len());
+    println!("events            {}", outcome.events);
+}

@@ -1,0 +1,24 @@
+//! A simulator of whole networks that run the same [`crate::Swarm`] code, in virtual time.
+//!
+//! A [`Scenario`] says who takes part, how fast the links are, and what goes wrong; [`Scenario::run`]
+//! plays it and gives an [`Outcome`]. Everything random comes from the scenario's seed, so that a
+//! run can be repeated exactly.
+//!
+//! What is modelled: links with a rate in each direction, shared fairly by connections, with back
+//! pressure of a full downlink; latency; loss as the delay of a retransmission; connections that
+//! are opened, closed and broken; an origin with a rate and faults; a simple scheduler; hosts that
+//! arrive late, die, and lie. What is not: CPU, disks, packets.
+
+mod blob;
+mod event;
+mod host;
+mod net;
+mod origin;
+mod outcome;
+mod scenario;
+mod scheduler;
+mod world;
+
+pub use origin::OriginFault;
+pub use outcome::{HostOutcome, Outcome};
+pub use scenario::{HostPlan, Lie, Scenario};

@@ -1,0 +1,71 @@
+//! The blob that is distributed: no bytes, only whether bytes would be right.
+
+use std::sync::Arc;
+
+use hawker_model::{
+    ChainState, Digest, Geometry, GeometryError, PieceIndex, PieceList, SignedStates, TaskId,
+};
+
+/// What the bytes of a piece are: the true ones, or forged in one of many ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u8);
+
+pub(crate) const TRUE: Bytes = Bytes(0);
+/// Fits no list.
+pub(crate) const CORRUPT: Bytes = Bytes(u8::MAX);
+/// Fits the forged list.
+pub(crate) const FORGED: Bytes = Bytes(1);
+
+#[derive(Debug)]
+pub(crate) struct Blob {
+    pub(crate) task: TaskId,
+    pub(crate) geometry: Geometry,
+}
+
+impl Blob {
+    pub(crate) fn new(length: u64) -> Result<Self, GeometryError> {
+        let geometry = Geometry::for_length(length)?;
+        let last = PieceIndex(geometry.piece_count().saturating_sub(1));
+        let digest = match length {
+            0 => Digest::of(b""),
+            _ => state(last, TRUE).to_digest(),
+        };
+        Ok(Self {
+            task: TaskId::Blob(digest),
+            geometry,
+        })
+    }
+
+    /// The chain values of the pieces `first..end`, as someone who has `bytes` would compute them.
+    pub(crate) fn batch(&self, first: u32, end: u32, bytes: Bytes) -> SignedStates {
+        let value = |piece| match self.geometry.is_last(piece) {
+            // Even a forger must end in the digest.
+            true => state(piece, TRUE),
+            false => state(piece, bytes),
+        };
+        SignedStates {
+            first: PieceIndex(first),
+            states: (first..end).map(PieceIndex).map(value).collect(),
+            signer: Arc::from([]),
+            signature: Vec::new(),
+        }
+    }
+
+    /// Whether a piece with these bytes matches the list.
+    pub(crate) fn check(&self, list: &PieceList, piece: PieceIndex, bytes: Bytes) -> bool {
+        let Some((before, after)) = list.around(piece) else {
+            return false;
+        };
+        let true_before = match piece.0.checked_sub(1) {
+            None => before == ChainState::initial(),
+            Some(previous) => before == state(PieceIndex(previous), TRUE),
+        };
+        after == state(piece, bytes) && (bytes != TRUE || true_before)
+    }
+}
+
+fn state(piece: PieceIndex, bytes: Bytes) -> ChainState {
+    let mut value = [bytes.0; 32];
+    value[..4].copy_from_slice(&piece.0.to_be_bytes());
+    ChainState::from_bytes(value)
+}

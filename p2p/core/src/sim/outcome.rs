@@ -1,0 +1,102 @@
+//! What came of a scenario.
+
+use std::time::Duration;
+
+use hawker_model::{HostId, Role};
+
+use crate::{Misbehaviour, TaskFailure};
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// As in the scenario, for reports.
+    pub seed: u64,
+    pub length: u64,
+    pub bound: Duration,
+    pub hosts: Vec<HostOutcome>,
+    /// Bytes that left the origin.
+    pub origin_bytes: u64,
+    /// What hosts reported about others.
+    pub reports: Vec<(HostId, Misbehaviour)>,
+    pub events: u64,
+}
+
+/// How one host fared.
+#[derive(Clone, Debug)]
+pub struct HostOutcome {
+    pub host: HostId,
+    pub role: Role,
+    /// From its arrival until it had everything.
+    pub took: Option<Duration>,
+    pub failed: Option<TaskFailure>,
+    /// Whether all that it stored is right.
+    pub right: bool,
+    pub alive: bool,
+    pub honest: bool,
+    /// Bytes of pieces that it sent.
+    pub sent_bytes: u64,
+    /// The scenario's end, for one that is still at it.
+    pub pieces: u32,
+}
+
+impl Outcome {
+    fn nodes(&self) -> impl Iterator<Item = &HostOutcome> {
+        let nodes = self.hosts.iter().filter(|host| host.role == Role::Node);
+        nodes.filter(|host| host.alive && host.honest)
+    }
+
+    /// The honest nodes alive at the end that do not have the whole blob with right bytes.
+    pub fn left_behind(&self) -> Vec<&HostOutcome> {
+        self.nodes()
+            .filter(|host| host.took.is_none() || !host.right)
+            .collect()
+    }
+
+    /// The honest hosts that were said to have lied.
+    pub fn wronged(&self) -> Vec<&HostId> {
+        let lied = |what: &Misbehaviour| {
+            matches!(what, Misbehaviour::CorruptPiece | Misbehaviour::FalseList)
+        };
+        let honest = |id: &HostId| {
+            self.hosts
+                .iter()
+                .any(|host| host.honest && host.host == *id)
+        };
+        let wronged = self
+            .reports
+            .iter()
+            .filter(|(id, what)| lied(what) && honest(id));
+        wronged.map(|(id, _)| id).collect()
+    }
+
+    /// The time of the slowest node, if all finished.
+    pub fn last(&self) -> Option<Duration> {
+        self.nodes()
+            .map(|host| host.took)
+            .max_by_key(|took| took.unwrap_or(Duration::MAX))?
+    }
+
+    /// The median time of the nodes that finished.
+    pub fn median(&self) -> Option<Duration> {
+        let mut took: Vec<_> = self.nodes().filter_map(|host| host.took).collect();
+        took.sort();
+        took.get(took.len() / 2).copied()
+    }
+
+    /// The last finisher's time as a multiple of the bound.
+    pub fn ratio(&self) -> f64 {
+        let last = self.last().map_or(f64::INFINITY, |last| last.as_secs_f64());
+        last / self.bound.as_secs_f64()
+    }
+
+    /// Whole blobs that left the origin.
+    pub fn origin_copies(&self) -> f64 {
+        self.origin_bytes as f64 / self.length as f64
+    }
+
+    /// Whole blobs that left the seeds.
+    pub fn seed_copies(&self) -> f64 {
+        let seeds = self.hosts.iter().filter(|host| host.role == Role::Seed);
+        seeds.map(|host| host.sent_bytes).sum::<u64>() as f64 / self.length as f64
+    }
+}

@@ -1,0 +1,163 @@
+//! What is simulated.
+
+use std::time::Duration;
+
+use hawker_model::{GeometryError, Role};
+
+use super::{OriginFault, outcome::Outcome, world::World};
+use crate::SwarmConfig;
+
+/// A network and what happens in it. [`Scenario::new`] gives one where all goes well.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Feeds everything random.
+    pub seed: u64,
+    /// Length of the blob in bytes.
+    pub length: u64,
+    pub hosts: Vec<HostPlan>,
+    /// One way, between any two hosts.
+    pub latency: Duration,
+    /// Share of messages that are lost and sent again 200 ms later.
+    pub loss: f64,
+    /// Bytes per second that the origin gives to all together, and the time to its first byte.
+    pub origin_rate: f64,
+    pub origin_latency: Duration,
+    pub origin_fault: Option<OriginFault>,
+    /// Whether lookups are answered.
+    pub scheduler: bool,
+    /// Neighbours that the scheduler names to a host, and children that it sends to a seed.
+    pub degree: usize,
+    pub seed_room: usize,
+    /// Connections share an uplink in turns of so many bytes.
+    pub chunk: u32,
+    /// The end of the simulated time.
+    pub limit: Duration,
+    /// Changes settings of all swarms.
+    pub tune: fn(&mut SwarmConfig),
+}
+
+/// One host.
+#[derive(Clone, Debug)]
+pub struct HostPlan {
+    pub role: Role,
+    /// Bytes per second.
+    pub up_rate: f64,
+    pub down_rate: f64,
+    /// When it wants the blob.
+    pub arrives: Duration,
+    pub dies: Option<Duration>,
+    pub lie: Option<Lie>,
+    /// It has the blob from the start.
+    pub stored: bool,
+    /// It knows the origin.
+    pub source: bool,
+}
+
+/// How a host deceives others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Sends pieces with wrong bytes.
+    Corrupt,
+    /// Says that it has everything.
+    FalseHave,
+    /// Takes requests and never answers them.
+    Silent,
+    /// Has a blob of wrong bytes and a list that fits them.
+    FalseList,
+}
+
+impl HostPlan {
+    /// A node that wants the blob from the start.
+    pub fn node(mbit: f64) -> Self {
+        let rate = mbit * 1e6 / 8.0;
+        Self {
+            role: Role::Node,
+            up_rate: rate,
+            down_rate: rate,
+            arrives: Duration::ZERO,
+            dies: None,
+            lie: None,
+            stored: false,
+            source: true,
+        }
+    }
+
+    /// A seed that waits for children.
+    pub fn seed(mbit: f64) -> Self {
+        Self {
+            role: Role::Seed,
+            source: false,
+            ..Self::node(mbit)
+        }
+    }
+}
+
+impl Scenario {
+    /// `seeds` seeds and then `nodes` nodes on links of `mbit` Mbit/s both ways, 1 ms apart, and an
+    /// origin ten times as fast.
+    pub fn new(seed: u64, seeds: usize, nodes: usize, mbit: f64, length: u64) -> Self {
+        let seeds = std::iter::repeat_n(HostPlan::seed(mbit), seeds);
+        let nodes = std::iter::repeat_n(HostPlan::node(mbit), nodes);
+        Self {
+            seed,
+            length,
+            hosts: seeds.chain(nodes).collect(),
+            latency: Duration::from_millis(1),
+            loss: 0.0,
+            origin_rate: mbit * 1e6 / 8.0 * 10.0,
+            origin_latency: Duration::from_millis(10),
+            origin_fault: None,
+            scheduler: true,
+            degree: 8,
+            seed_room: 32,
+            chunk: 32 << 10,
+            limit: Duration::from_secs(600),
+            tune: |_| {},
+        }
+    }
+
+    /// Changes the plan of one node, counted from 0 behind the seeds.
+    pub fn node(mut self, number: usize, change: impl FnOnce(&mut HostPlan)) -> Self {
+        let mut nodes = self.hosts.iter_mut().filter(|host| host.role == Role::Node);
+        if let Some(host) = nodes.nth(number) {
+            change(host);
+        }
+        self
+    }
+
+    /// Changes the plan of one seed, counted from 0.
+    pub fn seed(mut self, number: usize, change: impl FnOnce(&mut HostPlan)) -> Self {
+        let mut seeds = self.hosts.iter_mut().filter(|host| host.role == Role::Seed);
+        if let Some(host) = seeds.nth(number) {
+            change(host);
+        }
+        self
+    }
+
+    /// Plays until all is quiet or the limit is reached.
+    pub fn run(self) -> Result<Outcome, GeometryError> {
+        Ok(World::new(self)?.run())
+    }
+
+    /// The least time in which anyone could bring the blob to all nodes through one seed.
+    pub fn bound(&self) -> Duration {
+        let length = self.length as f64;
+        let seed_up = self
+            .hosts
+            .iter()
+            .filter(|h| h.role == Role::Seed)
+            .map(|h| h.up_rate);
+        let first = seed_up
+            .reduce(f64::max)
+            .unwrap_or(self.origin_rate)
+            .min(self.origin_rate);
+        let nodes = || self.hosts.iter().filter(|host| host.role == Role::Node);
+        let slowest = nodes()
+            .map(|host| host.down_rate)
+            .fold(f64::INFINITY, f64::min);
+        let all_up: f64 = first + nodes().map(|host| host.up_rate).sum::<f64>();
+        let needed = nodes().count() as f64 * length;
+        let seconds = (length / first).max(length / slowest).max(needed / all_up);
+        Duration::from_secs_f64(seconds)
+    }
+}
