@@ -8,7 +8,7 @@ use hawker_swarm::sim::{Outcome, Scenario};
 
 const USAGE: &str = "swarm-sim [--hosts N] [--rate-mbit R] [--size-mib M] [--seeds S] \
                      [--latency-ms L] [--loss P] [--seed-room C] [--degree D] [--spread-ms T] \
-                     [--seed N]";
+                     [--warm 0|1] [--seed N]";
 
 struct Arguments {
     hosts: usize,
@@ -20,6 +20,7 @@ struct Arguments {
     seed_room: usize,
     degree: usize,
     spread_ms: f64,
+    warm: bool,
     seed: u64,
 }
 
@@ -35,6 +36,7 @@ impl Arguments {
             seed_room: 32,
             degree: 8,
             spread_ms: 0.0,
+            warm: false,
             seed: 1,
         };
         while let Some(name) = words.next() {
@@ -52,6 +54,7 @@ impl Arguments {
                 "--seed-room" => arguments.seed_room = number as usize,
                 "--degree" => arguments.degree = number as usize,
                 "--spread-ms" => arguments.spread_ms = number,
+                "--warm" => arguments.warm = number != 0.0,
                 "--seed" => arguments.seed = number as u64,
                 _ => return Err(USAGE.to_owned()),
             }
@@ -66,6 +69,9 @@ impl Arguments {
         scenario.loss = self.loss;
         scenario.seed_room = self.seed_room;
         scenario.degree = self.degree;
+        for number in 0..self.seeds {
+            scenario = scenario.seed(number, |seed| seed.stored = self.warm);
+        }
         for number in 0..self.hosts {
             let share = number as f64 / self.hosts as f64;
             let arrives = std::time::Duration::from_secs_f64(self.spread_ms * share / 1e3);

@@ -24,6 +24,8 @@ struct Lane {
     queue: VecDeque<(TaskId, PieceIndex)>,
     open: BTreeMap<TaskId, u16>,
     sending: BTreeSet<(TaskId, PieceIndex)>,
+    /// When it got its last piece, as a count of pieces.
+    served: u64,
 }
 
 impl Lane {
@@ -41,6 +43,7 @@ pub(crate) struct Uploads {
     /// Lanes that want something, next first.
     order: VecDeque<HostId>,
     sending: usize,
+    served: u64,
 }
 
 impl Uploads {
@@ -52,6 +55,7 @@ impl Uploads {
             lanes: BTreeMap::new(),
             order: VecDeque::new(),
             sending: 0,
+            served: 0,
         }
     }
 
@@ -94,11 +98,16 @@ impl Uploads {
         }
     }
 
-    /// There is something new to give: whoever takes any piece of the task is in line again.
+    /// There is something new to give: whoever takes any piece of the task is in line again, those
+    /// served longest ago first.
     pub(crate) fn wake(&mut self, task: &TaskId) {
         let open = |lane: &Lane| lane.open.contains_key(task);
         let waiting = self.lanes.iter().filter(|(_, lane)| open(lane));
-        for host in waiting.map(|(host, _)| host.clone()).collect::<Vec<_>>() {
+        let mut waiting: Vec<_> = waiting
+            .map(|(host, lane)| (lane.served, host.clone()))
+            .collect();
+        waiting.sort();
+        for (_, host) in waiting {
             self.line_up(&host);
         }
     }
@@ -159,6 +168,8 @@ impl Uploads {
         if lane.sending.insert((task, piece)) {
             self.sending += 1;
         }
+        self.served += 1;
+        lane.served = self.served;
         if let (Open::Yes, Some(credit)) = (open, lane.open.get_mut(&task)) {
             *credit -= 1;
             if *credit == 0 {
@@ -246,6 +257,26 @@ mod tests {
         assert!(begin_next(&mut uploads).is_some());
         uploads.finish(&a, task, PieceIndex(0));
         assert_eq!(uploads.sending, 1);
+    }
+
+    #[test]
+    fn new_pieces_go_round_by_host() {
+        let (a, b, task) = (sample::host("a"), sample::host("b"), sample::task());
+        let mut uploads = uploads(9, 9, 9);
+        uploads.ask_any(&a, task, 9);
+        uploads.ask_any(&b, task, 9);
+        let mut served = Vec::new();
+        for piece in 0..4 {
+            // Nothing is left for either of them; then there is a new piece.
+            while uploads.next_turn().is_some() {}
+            uploads.wake(&task);
+            let Some(Turn::Open(host, _)) = uploads.next_turn() else {
+                continue;
+            };
+            uploads.begin(&host, task, PieceIndex(piece), Open::Yes);
+            served.push(host.to_string());
+        }
+        assert_eq!(served, ["a", "b", "a", "b"]);
     }
 
     #[test]

@@ -79,8 +79,8 @@ impl Task {
         self.send(host, Message::Request { piece }, cx);
     }
 
-    /// Leaves the choice to a source that has what nobody else has. Says whether that is all to
-    /// ask of it now.
+    /// Leaves the choice to a source that has, or will soon have, what nobody else has. Says
+    /// whether that is all to ask of it now.
     fn fill_open(&mut self, host: &HostId, cx: &mut Shared, now: Instant) -> bool {
         let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
         else {
@@ -91,12 +91,14 @@ impl Task {
         }
         let exclusive = content.picker.exclusive(&neighbour.has, 0, MOST_CREDIT);
         if exclusive == 0 {
-            return false;
+            if neighbour.is_complete() {
+                return false;
+            }
+            neighbour.credit_since = Some(now);
         }
-        let most = cx.config.max_requests_per_neighbour.min(exclusive);
+        let most = cx.config.max_requests_per_neighbour.min(exclusive.max(2));
         let window = neighbour.pace.window(most).max(1);
         if usize::from(neighbour.credit) <= window / 2 {
-            neighbour.credit_since.get_or_insert(now);
             if neighbour.credit == 0 {
                 neighbour.credit_since = Some(now);
             }
