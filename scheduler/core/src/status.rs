@@ -64,6 +64,11 @@ impl Tracker {
         self.swarms.len()
     }
 
+    /// In how many swarms a host is.
+    pub fn task_count(&self, host: &HostId) -> usize {
+        self.hosts.get(host).map_or(0, |host| host.tasks.len())
+    }
+
     /// How many hosts are isolated, dead ones included.
     pub fn isolated_count(&self) -> usize {
         self.conduct.isolated()

@@ -1,0 +1,118 @@
+//! `hawker-scheduler`: who has what, who fetches, who connects to whom.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use hawker_config::{LogFormat, LogSettings, SchedulerConfig};
+use hawker_scheduler::{Scheduler, Settings};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// `sysexits.h`: wrong configuration, or what it names.
+const EX_CONFIG: u8 = 78;
+/// A port or another service is not to be had.
+const EX_UNAVAILABLE: u8 = 69;
+/// A part of the scheduler ended by itself.
+const EX_SOFTWARE: u8 = 70;
+
+/// Hands out neighbours and keeps account of who has what, so that each blob leaves its registry
+/// once per cluster.
+#[derive(Debug, Parser)]
+#[command(name = "hawker-scheduler", version, after_help = EXIT_CODES)]
+struct Arguments {
+    /// The config file. Default: /etc/hawker/scheduler.toml, if it is there.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings in force as a documented config file, and stop.
+    #[arg(long)]
+    print_config: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 stopped by SIGTERM or SIGINT; 2 wrong arguments; \
+    69 a port is not to be had; 70 internal error; 78 wrong configuration or certificates";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let path = arguments.config.as_deref();
+    if arguments.print_config {
+        return match SchedulerConfig::read(path) {
+            Ok(config) => {
+                print!("{}", config.to_documented_toml());
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(EX_CONFIG, &error),
+        };
+    }
+    let config = match SchedulerConfig::load(path) {
+        Ok(config) => config,
+        Err(error) => return fail(EX_CONFIG, &error),
+    };
+    log_to_stderr(&config.log);
+    let settings = match Settings::from_config(&config) {
+        Ok(settings) => settings,
+        Err(error) => return fail(EX_CONFIG, &error),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(settings)),
+        Err(error) => fail(EX_UNAVAILABLE, &error),
+    }
+}
+
+/// From start to signal.
+async fn run(settings: Settings) -> ExitCode {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    );
+    let (mut terminate, mut interrupt) = match signals {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => return fail(EX_UNAVAILABLE, &error),
+    };
+    tracing::info!(name = %settings.name, version = env!("CARGO_PKG_VERSION"), "starting");
+    let mut scheduler = match Scheduler::start(settings).await {
+        Ok(scheduler) => scheduler,
+        Err(error @ hawker_scheduler::StartError::Certificate { .. }) => {
+            return fail(EX_CONFIG, &error);
+        }
+        Err(error) => return fail(EX_UNAVAILABLE, &error),
+    };
+    notify(NotifyState::Ready);
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = scheduler.failed() => {
+            tracing::error!("a part of the scheduler ended by itself");
+            return ExitCode::from(EX_SOFTWARE);
+        }
+    };
+    tracing::info!(signal = name, "stopping");
+    notify(NotifyState::Stopping);
+    scheduler.stop().await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "cannot tell systemd");
+    }
+}
+
+fn log_to_stderr(log: &LogSettings) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(log.level.as_str()))
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("hawker-scheduler: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,179 @@
+//! A running scheduler: everything is bound and spawned here, and stopped in the right order.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use hawker_scheduler_api::proto::scheduler_server::SchedulerServer;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::{
+    Security, Settings,
+    driver::{Driver, INPUTS, Input},
+    http,
+    listener::{accept, bind},
+    service::Service,
+};
+
+/// A host is dead when it does not answer a ping of this interval in this time.
+const PING: Duration = Duration::from_secs(2);
+const PONG: Duration = Duration::from_secs(3);
+/// For hosts to take their leave.
+const GRACE: Duration = Duration::from_secs(3);
+/// Connections with hands shaken that wait for the server.
+const CONNECTIONS: usize = 64;
+/// A host needs one; the others are for what comes later.
+const STREAMS_PER_CONNECTION: u32 = 16;
+
+/// A scheduler. Dropping it stops it without a word to the hosts; see [`Self::stop`].
+#[derive(Debug)]
+pub struct Scheduler {
+    address: SocketAddr,
+    http: Option<SocketAddr>,
+    inputs: mpsc::Sender<Input>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Why a scheduler does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen for hosts on {address} (scheduler.listen): {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot serve HTTP on {address} (http.listen): {source}")]
+    Http {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "the certificate is for {role} {host}, not for scheduler {name} (scheduler.name): issue one with `hawker ca`"
+    )]
+    Certificate {
+        role: &'static str,
+        host: String,
+        name: String,
+    },
+}
+
+impl Scheduler {
+    /// Binds all ports and begins.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        check_certificate(&settings)?;
+        let listener = bind(settings.listen).await;
+        let listener = listener.map_err(|source| StartError::Listen {
+            address: settings.listen,
+            source,
+        })?;
+        let local =
+            |listener: &tokio::net::TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
+        let address = local(&listener, settings.listen);
+        let (inputs, inbox) = mpsc::channel(INPUTS);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut http_address = None;
+        if let Some(wanted) = settings.http {
+            let failed = |source| StartError::Http {
+                address: wanted,
+                source,
+            };
+            let listener = bind(wanted).await.map_err(failed)?;
+            http_address = Some(local(&listener, wanted));
+            tasks.spawn(http::serve(listener, inputs.clone(), stop.clone()));
+        }
+        let secured = matches!(settings.security, Security::Tls(_));
+        tracing::info!(%address, tls = secured, "listening for hosts");
+        if let Some(address) = http_address {
+            tracing::info!(%address, "serving /healthy, /metrics and /v1/status");
+        }
+        let (sender, connections) = mpsc::channel(CONNECTIONS);
+        tasks.spawn(accept(listener, settings.security.clone(), sender));
+        let service = Service {
+            inputs: inputs.clone(),
+            queue: settings.queue,
+        };
+        tasks.spawn(serve(
+            service,
+            ReceiverStream::new(connections),
+            stop.clone(),
+        ));
+        tasks.spawn(Driver::new(settings).run(inbox));
+        Ok(Self {
+            address,
+            http: http_address,
+            inputs,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where hosts connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where health and metrics are.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Waits until a part ends by itself, which none should.
+    pub async fn failed(&mut self) {
+        let _ = self.tasks.join_next().await;
+    }
+
+    /// Tells all hosts that it stops, and stops. Returns within seconds.
+    pub async fn stop(mut self) {
+        let (reply, done) = oneshot::channel();
+        if self.inputs.send(Input::Stop(reply)).await.is_ok() {
+            let _ = timeout(GRACE, done).await;
+        }
+        self.stop.cancel();
+        // The driver ends when nobody can give it inputs any more.
+        let (unused, _) = mpsc::channel(1);
+        self.inputs = unused;
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(GRACE, drained).await.is_err() {
+            tracing::warn!("some hosts did not take their leave in time");
+        }
+    }
+}
+
+fn check_certificate(settings: &Settings) -> Result<(), StartError> {
+    let Security::Tls(identity) = &settings.security else {
+        return Ok(());
+    };
+    let scheduler = identity.role() == hawker_model::Role::Scheduler;
+    if scheduler && *identity.host() == settings.name {
+        return Ok(());
+    }
+    Err(StartError::Certificate {
+        role: identity.role().as_str(),
+        host: identity.host().to_string(),
+        name: settings.name.to_string(),
+    })
+}
+
+async fn serve(
+    service: Service,
+    connections: ReceiverStream<io::Result<crate::connection::Connection>>,
+    stop: CancellationToken,
+) {
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .add_service(SchedulerServer::new(service))
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the gRPC server failed");
+    }
+}

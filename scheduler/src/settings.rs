@@ -1,0 +1,85 @@
+//! What a scheduler is told.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use hawker_config::{SchedulerConfig, Transport};
+use hawker_identity::{Identity, IdentityError, TlsFiles};
+use hawker_model::HostId;
+use hawker_tracker::TrackerConfig;
+
+/// Settings of a [`crate::Scheduler`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name; under TLS the certificate's.
+    pub name: HostId,
+    /// Where hosts connect to. An unspecified IPv6 address that the machine does not have becomes
+    /// the unspecified IPv4 address.
+    pub listen: SocketAddr,
+    pub security: Security,
+    /// Where health, metrics and status are served.
+    pub http: Option<SocketAddr>,
+    pub tracker: TrackerConfig,
+    /// How often hosts send their summaries.
+    pub progress_interval: Duration,
+    /// Messages that a host may be behind before it is cut off.
+    pub queue: usize,
+    /// Tasks that one host may announce.
+    pub tasks_per_host: usize,
+}
+
+/// How connections are secured.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Mutual TLS 1.3. Name and role in a host's hello must be its certificate's.
+    Tls(Arc<Identity>),
+    /// Hosts are believed: for networks that are trusted as a whole.
+    Plain,
+}
+
+impl Settings {
+    /// The defaults for a scheduler that listens on `listen`.
+    pub fn new(name: HostId, listen: SocketAddr, security: Security) -> Self {
+        Self {
+            name,
+            listen,
+            security,
+            http: None,
+            tracker: TrackerConfig::default(),
+            progress_interval: Duration::from_secs(2),
+            queue: 1024,
+            tasks_per_host: 200_000,
+        }
+    }
+
+    /// From the config file. Reads the certificate files.
+    pub fn from_config(config: &SchedulerConfig) -> Result<Self, IdentityError> {
+        let security = match config.scheduler.transport {
+            Transport::Plain => Security::Plain,
+            Transport::Tls => {
+                let files = TlsFiles {
+                    ca: config.tls.ca.clone(),
+                    cert: config.tls.cert.clone(),
+                    key: config.tls.key.clone(),
+                };
+                Security::Tls(Arc::new(Identity::load(&files)?))
+            }
+        };
+        let listen = config.scheduler.listen.socket();
+        let mut settings = Self::new(config.scheduler.name.clone(), listen, security);
+        settings.http = config.http.listen.map(|listen| listen.socket());
+        let swarm = &config.swarm;
+        settings.tracker = TrackerConfig {
+            neighbours: swarm.parents.into(),
+            settle_time: swarm.settle_time.duration(),
+            silent_after: swarm.host_timeout.duration(),
+            reports_to_isolate: swarm.reports_to_isolate.into(),
+            isolation: swarm.isolation_time.duration(),
+            ..settings.tracker
+        };
+        // Three signs of life may be lost before a host counts as gone.
+        let interval = settings.tracker.silent_after / 4;
+        let bounds = (Duration::from_millis(50), settings.progress_interval);
+        settings.progress_interval = interval.clamp(bounds.0, bounds.1);
+        Ok(settings)
+    }
+}
