@@ -427,6 +427,26 @@ async fn a_silent_stranger_holds_up_nobody_and_is_dropped() {
 }
 
 #[tokio::test]
+async fn probes_of_the_port_are_told_from_peers() {
+    let cluster = Cluster::new("prod");
+    let seeds = [
+        plain("seed-1", Role::Seed),
+        tls(&cluster, "seed-1", Role::Seed),
+    ];
+    for seed in seeds {
+        let mut listener = Listener::bind(loopback(), seed).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(TcpStream::connect(address).await.unwrap());
+        let probed = listener.accept().await.unwrap_err();
+        assert!(probed.is_probe(), "{probed}");
+        let mut stranger = TcpStream::connect(address).await.unwrap();
+        stranger.write_all(b"SSH-2.0-OpenSSH_9\r\n").await.unwrap();
+        let refused = listener.accept().await.unwrap_err();
+        assert!(!refused.is_probe(), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn nobody_at_the_address_is_said_so() {
     let free = TcpListener::bind(loopback())
         .await

@@ -59,6 +59,19 @@ pub enum AcceptError {
     },
 }
 
+impl AcceptError {
+    /// Whether the other side hung up without saying who it is, as health checks and port scans
+    /// do: not worth a warning.
+    pub fn is_probe(&self) -> bool {
+        match self {
+            Self::Socket(_) => false,
+            Self::Handshake { reason, .. } => {
+                matches!(reason, HandshakeError::Wire(WireError::Closed))
+            }
+        }
+    }
+}
+
 /// Why two hosts that are connected do not become peers. The texts name both sides' view; what can
 /// be told to the other side is told ([`Self::for_the_peer`]).
 #[derive(Debug, thiserror::Error)]

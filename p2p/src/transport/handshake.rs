@@ -16,7 +16,7 @@ use tokio::{
 use tokio_rustls::{TlsStream, rustls::CommonState};
 
 use super::{
-    Connection, FrameReader, FrameWriter, HandshakeError, Peer, Security,
+    Connection, FrameReader, FrameWriter, HandshakeError, Peer, Security, WireError,
     connection::{Timing, halves},
     frame::{Hello, MIN_VERSION, VERSION},
     socket, stream,
@@ -267,5 +267,8 @@ async fn tls_failed(error: &io::Error, mut tcp: TcpStream) -> HandshakeError {
     };
     // However that ends, the reason is the TLS error.
     let _ = timeout(LINGER, drained).await;
-    HandshakeError::Tls(explain_io(error))
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => WireError::Closed.into(),
+        _ => HandshakeError::Tls(explain_io(error)),
+    }
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-/// Plain halves share nothing; TLS halves share the session, behind a lock held for one record.
+/// Plain halves share nothing; TLS halves share the session, behind a lock held for one read or write.
 #[derive(Debug)]
 pub(super) enum ReadSide {
     Plain(OwnedReadHalf),
