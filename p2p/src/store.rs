@@ -63,8 +63,10 @@ pub struct BlobSummary {
     /// How many pieces are stored. After a crash some may turn out lost at the first
     /// [`Store::find`].
     pub pieces: u32,
-    /// All bytes are on the disk and marked so.
+    /// Every piece is stored, and no crash has put one in doubt.
     pub complete: bool,
+    /// All bytes are on the disk and marked so: it outlives a crash.
+    pub durable: bool,
     /// Kept by [`Store::set_pinned`].
     pub pinned: bool,
     pub created: SystemTime,
@@ -229,7 +231,8 @@ fn summarise(record: &Record) -> BlobSummary {
         task: record.task,
         geometry: record.geometry,
         pieces: state.pieces.len(),
-        complete: state.complete,
+        complete: state.pieces.is_full() && !state.is_unchecked(),
+        durable: state.complete,
         pinned: state.is_pinned(),
         created: time(record.created()),
         last_used: time(record.last_used()),

@@ -21,12 +21,12 @@ fn a_blob_is_written_in_any_order_and_survives_a_reopen() {
         assert_eq!(written.complete, last);
         assert_eq!(blob.is_complete(), last);
     }
-    assert!(!store.blobs()[0].complete, "not before it is durable");
+    assert!(store.blobs()[0].complete && !store.blobs()[0].durable);
     assert!(blob.finish().unwrap());
     drop((blob, store));
 
     let store = open(dir.path());
-    assert!(store.blobs()[0].complete);
+    assert!(store.blobs()[0].durable);
     let blob = store.find(&content.task).unwrap();
     assert_eq!(content.verify(&blob), content.count());
     assert_eq!(blob.list().unwrap().states(), content.states);
@@ -139,7 +139,7 @@ fn a_blob_without_bytes_is_complete_at_once() {
     store.checkpoint().unwrap();
     drop(store);
     let store = open(dir.path());
-    assert_eq!(store.blobs().iter().filter(|blob| blob.complete).count(), 2);
+    assert_eq!(store.blobs().iter().filter(|blob| blob.durable).count(), 2);
 }
 
 #[test]

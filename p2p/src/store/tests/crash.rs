@@ -142,7 +142,7 @@ fn a_file_that_shrinks_while_in_use_heals() {
     );
     let error = blob.read_piece(PieceIndex(1)).unwrap_err();
     assert!(matches!(error, ReadError::Missing { .. }), "{error}");
-    assert!(!blob.is_complete() && !store.blobs()[0].complete);
+    assert!(!blob.is_complete() && !store.blobs()[0].durable);
     assert_eq!(content.write(&store, 0..2), 1);
     assert_eq!(blob.recheck().unwrap(), content.count() - 2);
     assert_eq!(content.write(&store, 0..content.count()), 1);
@@ -150,11 +150,11 @@ fn a_file_that_shrinks_while_in_use_heals() {
     store.checkpoint().unwrap();
     drop((blob, store));
     let store = open(dir.path());
-    assert!(store.blobs()[0].complete);
+    assert!(store.blobs()[0].durable);
     // It may also shrink while nobody holds it.
     blob_file(dir.path(), &content).set_len(70_000).unwrap();
     assert_eq!(content.verify(&store.find(&content.task).unwrap()), 1);
-    assert!(!store.blobs()[0].complete);
+    assert!(!store.blobs()[0].durable);
 }
 
 #[test]
@@ -186,10 +186,10 @@ fn a_crash_before_the_mark_is_made_up_for() {
 
     let store = open(dir.path());
     store.checkpoint().unwrap();
-    assert!(!store.blobs()[0].complete, "not before it is checked");
+    assert!(!store.blobs()[0].durable, "not before it is checked");
     assert!(store.find(&content.task).unwrap().is_complete());
     store.checkpoint().unwrap();
-    assert!(store.blobs()[0].complete);
+    assert!(store.blobs()[0].durable);
 }
 
 #[test]

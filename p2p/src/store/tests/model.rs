@@ -126,7 +126,7 @@ impl Harness {
             Step::Checkpoint => {
                 self.store().checkpoint().unwrap();
                 let marked =
-                    |blob: &BlobSummary| blob.pieces < blob.geometry.piece_count() || blob.complete;
+                    |blob: &BlobSummary| blob.pieces < blob.geometry.piece_count() || blob.durable;
                 assert!(self.store().blobs().iter().all(marked));
                 self.saved = self.known.clone();
             }
@@ -318,11 +318,12 @@ impl Harness {
     /// After a crash: at least what was saved, at most what was known. That is what is known now.
     fn recover(&mut self) {
         let before = std::mem::take(&mut self.known);
+        let summaries = self.store().blobs();
         for at in self.saved.keys() {
             let found = self.store().find(&contents()[*at].task);
             assert!(found.is_some(), "a saved blob is there");
         }
-        for summary in self.store().blobs() {
+        for summary in summaries {
             let at = contents()
                 .iter()
                 .position(|content| content.task == summary.task)
@@ -340,7 +341,11 @@ impl Harness {
                 pinned: summary.pinned,
                 complete: blob.is_complete(),
             };
-            assert!(saved.complete || !summary.complete);
+            assert!(saved.complete || !summary.durable);
+            assert!(
+                !summary.complete || summary.durable,
+                "in doubt until it is found"
+            );
             self.known.insert(at, recovered);
         }
         self.saved = self.known.clone();
