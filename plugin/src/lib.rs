@@ -1,1 +1,23 @@
-//! hawkerd, the node daemon, and hawker, the CLI
+//! The node daemon `hawkerd` and the command `hawker`.
+//!
+//! [`App`] is the daemon: a [`hawker_p2p::Node`] with its front doors, the [`Mirror`] that
+//! containerd and Docker pull from and the control socket that `hawker` talks to, and the HTTP port
+//! for metrics and health. The binaries only parse their command line and call this.
+
+mod app;
+mod body;
+pub mod cli;
+mod control;
+pub mod logging;
+mod metrics;
+mod mirror;
+mod server;
+mod settings;
+mod straight;
+mod url_task;
+mod verified;
+
+pub use app::{App, AppError};
+pub use metrics::Metrics;
+pub use mirror::{Mirror, MirrorSettings, REGISTRY_HEADER};
+pub use settings::{SettingsError, check};

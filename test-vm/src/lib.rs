@@ -25,6 +25,5 @@ pub mod registry;
 mod sys;
 mod table;
 pub mod tools;
-mod tree;
 
 pub use sys::require_root;

@@ -85,9 +85,6 @@ impl Inner {
             return Ok(true);
         }
         let mut candidates = self.idle();
-        if bytes_of(&candidates) < wanted {
-            return Ok(false);
-        }
         candidates.sort_by_key(|record| record.last_used());
         let mut retired: Vec<Arc<Record>> = Vec::new();
         for record in candidates {
@@ -99,7 +96,6 @@ impl Inner {
             }
         }
         if bytes_of(&retired) < wanted {
-            // Others came into use meanwhile.
             retired
                 .iter()
                 .for_each(|record| record.state().removed = false);

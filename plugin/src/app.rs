@@ -1,0 +1,219 @@
+//! `hawkerd` while it runs.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use hawker_config::NodeConfig;
+use hawker_p2p::{Node, StartError};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    control::{Control, SocketError, SocketFile, listen_unix},
+    metrics::Metrics,
+    mirror::Mirror,
+    server::{Limits, serve},
+    settings::{SettingsError, mirror_settings, node_settings},
+};
+
+/// A running `hawkerd`. Dropping it cuts everything; [`App::drain`] ends it well.
+#[derive(Debug)]
+pub struct App {
+    node: Node,
+    mirror: Vec<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    socket: SocketFile,
+    /// Mirror and control: drained first.
+    doors: JoinSet<()>,
+    /// Metrics: watched until the end.
+    watched: JoinSet<()>,
+    close_doors: CancellationToken,
+    stop_watching: CancellationToken,
+}
+
+/// Why `hawkerd` does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Node(#[from] StartError),
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot listen on {address} ({key}): {source}; is another hawkerd running?")]
+    Listen {
+        address: SocketAddr,
+        key: &'static str,
+        source: io::Error,
+    },
+}
+
+impl AppError {
+    /// Whether the settings are at fault and not the moment.
+    pub fn is_config(&self) -> bool {
+        matches!(self, Self::Settings(_))
+    }
+}
+
+impl App {
+    /// Binds everything, then starts everything.
+    pub async fn start(config: &NodeConfig) -> Result<Self, AppError> {
+        let settings = node_settings(config)?;
+        let (control, socket) = listen_unix(&config.control.socket).await?;
+        let metrics_listener = match config.metrics.listen {
+            Some(address) => Some(listen(address.socket(), "metrics.listen").await?),
+            None => None,
+        };
+        let mirror_listeners = match config.mirror.enabled {
+            true => listen_both(config.mirror.listen.socket()).await?,
+            false => Vec::new(),
+        };
+        let node = Node::start(settings).await?;
+        let mut app = Self {
+            node,
+            mirror: addresses(&mirror_listeners),
+            metrics: metrics_listener.as_ref().and_then(|l| l.local_addr().ok()),
+            socket,
+            doors: JoinSet::new(),
+            watched: JoinSet::new(),
+            close_doors: CancellationToken::new(),
+            stop_watching: CancellationToken::new(),
+        };
+        app.spawn(config, control, metrics_listener, mirror_listeners);
+        app.log_addresses(config);
+        Ok(app)
+    }
+
+    fn spawn(
+        &mut self,
+        config: &NodeConfig,
+        control_listener: UnixListener,
+        metrics_listener: Option<TcpListener>,
+        mirror_listeners: Vec<TcpListener>,
+    ) {
+        let limits = Limits {
+            grace: config.mirror.stop_grace.duration(),
+            ..Limits::default()
+        };
+        let metrics = Metrics::new();
+        metrics.collect_node(self.node.clone());
+        let settings = mirror_settings(config);
+        let mirror = Mirror::new(self.node.clone(), settings, metrics.mirror.clone());
+        let mirror = Arc::new(mirror);
+        for listener in mirror_listeners {
+            let mirror = Arc::clone(&mirror);
+            let handler = move |request| {
+                let mirror = Arc::clone(&mirror);
+                async move { mirror.answer(request).await }
+            };
+            let stop = self.close_doors.clone();
+            self.doors.spawn(serve(listener, limits, stop, handler));
+        }
+        let control = Arc::new(Control::new(self.node.clone(), self.mirror.clone()));
+        let handler = move |request| {
+            let control = Arc::clone(&control);
+            async move { control.answer(request).await }
+        };
+        let stop = self.close_doors.clone();
+        self.doors
+            .spawn(serve(control_listener, limits, stop, handler));
+        if let Some(listener) = metrics_listener {
+            let handler = move |request| std::future::ready(metrics.answer(&request));
+            let limits = Limits {
+                grace: Duration::ZERO,
+                connections: 64,
+                ..limits
+            };
+            let stop = self.stop_watching.clone();
+            self.watched.spawn(serve(listener, limits, stop, handler));
+        }
+    }
+
+    fn log_addresses(&self, config: &NodeConfig) {
+        for address in &self.mirror {
+            info!(%address, registry = %config.mirror.default_registry, "mirror listens");
+        }
+        if let Some(address) = self.metrics {
+            info!(%address, "metrics and health listen");
+        }
+        info!(path = %self.socket.path().display(), "control socket listens");
+        match self.node.peer_address() {
+            Some(address) => info!(%address, "peers may connect"),
+            None => info!("standing alone: neither scheduler nor seed is configured"),
+        }
+    }
+
+    /// Where the mirror listens.
+    pub fn mirror_addresses(&self) -> &[SocketAddr] {
+        &self.mirror
+    }
+
+    /// Where metrics and health are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics
+    }
+
+    /// Where the control socket is.
+    pub fn control_path(&self) -> PathBuf {
+        self.socket.path().to_owned()
+    }
+
+    /// Waits until a part ends that never should.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            Some(_) = self.doors.join_next() => {}
+            Some(_) = self.watched.join_next() => {}
+            else => {}
+        }
+    }
+
+    /// Takes no more requests, lets running responses end within the grace period, then leaves the
+    /// network and writes the store's state.
+    pub async fn drain(mut self) {
+        self.close_doors.cancel();
+        while self.doors.join_next().await.is_some() {}
+        self.node.shutdown().await;
+        self.stop_watching.cancel();
+        while self.watched.join_next().await.is_some() {}
+    }
+}
+
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| AppError::Listen {
+        address,
+        key,
+        source,
+    })
+}
+
+/// The configured address; for 127.0.0.1 also `[::1]` on the same port, where that works: some
+/// clients look up "localhost".
+async fn listen_both(address: SocketAddr) -> Result<Vec<TcpListener>, AppError> {
+    let mut listeners = vec![listen(address, "mirror.listen").await?];
+    if address.ip() == IpAddr::from([127, 0, 0, 1]) {
+        let port = addresses(&listeners)
+            .first()
+            .map_or_else(|| address.port(), SocketAddr::port);
+        let beside = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port);
+        match TcpListener::bind(beside).await {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => warn!(address = %beside, %error, "the mirror listens on IPv4 only"),
+        }
+    }
+    Ok(listeners)
+}
+
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    let address = |listener: &TcpListener| listener.local_addr().ok();
+    listeners.iter().filter_map(address).collect()
+}

@@ -1,0 +1,112 @@
+//! The command `hawker`.
+
+mod ca;
+mod client;
+mod get;
+mod progress;
+mod save;
+mod status;
+mod table;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Where `hawkerd` listens when nothing else is configured.
+pub const DEFAULT_SOCKET: &str = "/run/hawker/hawkerd.sock";
+
+/// Hawker: peer-to-peer distribution of container images.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hawker",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the bytes do not have the digest, \
+                  4 hawkerd is not reachable."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Download a file through the piece network.
+    Get(get::GetArgs),
+    /// Show what this host's hawkerd is doing.
+    Status(status::StatusArgs),
+    /// Make the cluster's certificate authority and the hosts' certificates.
+    Ca(ca::CaArgs),
+}
+
+/// How to reach `hawkerd`.
+#[derive(Clone, Debug, Args)]
+struct SocketArgs {
+    /// The socket of hawkerd (`control.socket` in its settings)
+    #[arg(long, value_name = "PATH", env = "HAWKER_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("{0}")]
+    Failed(String),
+    #[error("{0}")]
+    WrongDigest(String),
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl CliError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::WrongDigest(_) => 3,
+            Self::Unreachable(_) => 4,
+        }
+    }
+
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Cli {
+    /// Does what was asked and says how the process is to end.
+    pub fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Ca(args) => ca::run(args),
+            Command::Get(args) => block_on(get::run(args)),
+            Command::Status(args) => block_on(status::run(args)),
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("hawker: {error}");
+                ExitCode::from(error.exit_code())
+            }
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::failed)?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,173 @@
+//! `hawker status`: what this host's hawkerd is doing.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use clap::Args;
+use hawker_p2p::{BytesBySource, TaskPhase, TaskProgress};
+use http_body_util::BodyExt;
+use indicatif::HumanBytes;
+
+use super::{
+    CliError, SocketArgs,
+    client::{Client, ClientError},
+    table::table,
+};
+use crate::control::StatusReport;
+
+/// Between two looks with `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Print JSON, as hawkerd gives it
+    #[arg(long)]
+    json: bool,
+    /// Look again every second, until interrupted
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+pub(super) async fn run(args: StatusArgs) -> Result<(), CliError> {
+    loop {
+        let text = look(&args).await?;
+        if args.watch && std::io::stdout().is_terminal() {
+            // Home, and clear what is below.
+            print!("\x1b[H\x1b[J");
+        }
+        print!("{text}");
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+async fn look(args: &StatusArgs) -> Result<String, CliError> {
+    let unreachable = |error: ClientError| CliError::Unreachable(error.to_string());
+    let client = Client::connect(&args.socket.socket)
+        .await
+        .map_err(unreachable)?;
+    let response = client.ask("/v1/status").await.map_err(CliError::failed)?;
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(CliError::failed)?;
+    let body = body.to_bytes();
+    if args.json {
+        return Ok(String::from_utf8_lossy(&body).into_owned() + "\n");
+    }
+    let report = serde_json::from_slice(&body).map_err(|error| {
+        CliError::Failed(format!(
+            "the answer of hawkerd is not understood ({error}): is it of another version?"
+        ))
+    })?;
+    Ok(show(&report))
+}
+
+fn show(report: &StatusReport) -> String {
+    let node = &report.node;
+    let mut text = format!(
+        "{} ({}), hawkerd {}\n",
+        node.host,
+        node.role.as_str(),
+        report.version
+    );
+    let list = |values: Vec<String>, none: &str| match values.is_empty() {
+        true => none.to_owned(),
+        false => values.join(", "),
+    };
+    let mirror = report.mirror.iter().map(ToString::to_string).collect();
+    let advertised = node.advertised.iter().map(ToString::to_string).collect();
+    text += &format!("mirror      {}\n", list(mirror, "none"));
+    text += &format!("advertised  {}\n", list(advertised, "nothing"));
+    for scheduler in &node.schedulers {
+        let state = match (&scheduler.error, scheduler.connected) {
+            (_, true) => "connected".to_owned(),
+            (Some(error), false) => format!("not connected: {error}"),
+            (None, false) => "not connected".to_owned(),
+        };
+        text += &format!("scheduler   {} {state}\n", scheduler.address);
+    }
+    text += &format!(
+        "store       {} blobs, {} complete, {}\n",
+        node.store.blobs,
+        node.store.complete,
+        HumanBytes(node.store.bytes)
+    );
+    text += &format!("received    {}\n", received(&node.bytes));
+    text += &format!("sent        {}\n", HumanBytes(node.bytes.sent));
+    for warning in &node.warnings {
+        text += &format!("WARNING     {warning}\n");
+    }
+    text += &tasks(&node.tasks);
+    if !node.peers.is_empty() {
+        let rows: Vec<_> = node
+            .peers
+            .iter()
+            .map(|peer| {
+                let role = peer.role.as_str().to_owned();
+                vec![peer.host.to_string(), role, peer.address.to_string()]
+            })
+            .collect();
+        text += &format!("\n{}", table(&["PEER", "ROLE", "ADDRESS"], &rows));
+    }
+    text
+}
+
+fn received(bytes: &BytesBySource) -> String {
+    format!(
+        "{} from the origin, {} from seeds, {} from peers",
+        HumanBytes(bytes.origin),
+        HumanBytes(bytes.seed),
+        HumanBytes(bytes.parent)
+    )
+}
+
+fn tasks(tasks: &[TaskProgress]) -> String {
+    if tasks.is_empty() {
+        return "\nNo tasks.\n".to_owned();
+    }
+    let rows: Vec<_> = tasks.iter().map(task).collect();
+    let head = [
+        "TASK",
+        "STATE",
+        "DONE",
+        "LENGTH",
+        "PEERS",
+        "ORIGIN",
+        "SEEDS",
+        "FROM PEERS",
+        "SENT",
+    ];
+    format!("\n{}", table(&head, &rows))
+}
+
+fn task(task: &TaskProgress) -> Vec<String> {
+    let state = match task.state {
+        TaskPhase::Complete => "complete",
+        TaskPhase::Downloading => "downloading",
+        TaskPhase::Failed => "failed",
+        TaskPhase::Idle => "idle",
+    };
+    let done = match task.total_pieces {
+        Some(0) => "100 %".to_owned(),
+        Some(total) => format!("{} %", u64::from(task.pieces) * 100 / u64::from(total)),
+        None => "?".to_owned(),
+    };
+    let bytes = |bytes| HumanBytes(bytes).to_string();
+    vec![
+        // Enough to tell tasks apart and to find one in the log.
+        task.id.chars().take(19).collect(),
+        state.to_owned(),
+        done,
+        task.length.map_or_else(|| "?".to_owned(), bytes),
+        task.peers.to_string(),
+        bytes(task.bytes.origin),
+        bytes(task.bytes.seed),
+        bytes(task.bytes.parent),
+        bytes(task.bytes.sent),
+    ]
+}

@@ -1,0 +1,128 @@
+//! The socket's place in the file system.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use tokio::net::{UnixListener, UnixStream};
+use tracing::warn;
+
+/// Root and the daemon's group.
+const MODE: u32 = 0o660;
+
+/// A listening socket. Its file is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            warn!(path = %self.0.display(), %error, "cannot remove the control socket");
+        }
+    }
+}
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error(
+        "another hawkerd answers on {0}: stop it, or give this one its own `control.socket`, \
+         `mirror.listen`, `p2p.listen`, `metrics.listen` and `store.dir`"
+    )]
+    Taken(PathBuf),
+    #[error(
+        "cannot {action} {path}: {source}; set `control.socket` to a path that hawkerd may use"
+    )]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+/// Listens on `path` with mode 0660. A socket that nobody answers on is replaced; one that
+/// somebody answers on, and everything that is no socket, stays.
+pub(crate) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| SocketError::Io {
+            action,
+            path,
+            source,
+        }
+    };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed("create", dir))?;
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(SocketError::Taken(path.to_owned()));
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !is_socket(&found) => {
+            let source = io::Error::other("it exists and is no socket");
+            return Err(failed("replace", path)(source));
+        }
+        _ => {}
+    }
+    // Bound beside and moved into place, so that it never has another mode than it should.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("replace", &beside)(error));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&beside).map_err(failed("listen on", &beside))?;
+    fs::set_permissions(&beside, fs::Permissions::from_mode(MODE))
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(failed("listen on", path))?;
+    Ok((listener, SocketFile(path.to_owned())))
+}
+
+fn is_socket(found: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    found.file_type().is_socket()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stale_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/h.sock");
+        let (listener, file) = listen(&path).await.unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o660
+        );
+        assert!(matches!(listen(&path).await, Err(SocketError::Taken(_))));
+        // As after a kill: nobody listens, the file is still there.
+        drop(listener);
+        std::mem::forget(file);
+        let (_listener, file) = listen(&path).await.unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("precious");
+        fs::write(&path, "x").unwrap();
+        assert!(matches!(listen(&path).await, Err(SocketError::Io { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+}

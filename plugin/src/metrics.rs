@@ -1,0 +1,234 @@
+//! What `/metrics` tells, and the small server that tells it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hawker_p2p::Node;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+    },
+    registry::Registry,
+};
+
+use crate::body::{self, Body};
+
+/// Everything this process counts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// What the mirror counts.
+    pub mirror: MirrorMetrics,
+}
+
+/// What the mirror counts. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct MirrorMetrics {
+    requests: Family<RequestLabels, Counter>,
+    served: Family<ServedLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    kind: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServedLabels {
+    source: &'static str,
+}
+
+/// Where the bytes of an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// The blob was whole in this host's store.
+    Local,
+    /// They came through the piece network (and may have been in the store in part).
+    Network,
+    /// Straight from the origin.
+    Pass,
+}
+
+impl Served {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Network => "network",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+impl MirrorMetrics {
+    /// Counts one request.
+    pub fn answered(&self, kind: &'static str, status: StatusCode) {
+        let status = status.as_u16();
+        self.requests
+            .get_or_create(&RequestLabels { kind, status })
+            .inc();
+    }
+
+    /// A counter of bytes handed to clients.
+    pub fn served(&self, source: Served) -> Counter {
+        let source = source.as_str();
+        self.served.get_or_create_owned(&ServedLabels { source })
+    }
+}
+
+impl Metrics {
+    /// Counters at zero.
+    pub fn new() -> Self {
+        let mirror = MirrorMetrics::default();
+        for source in [Served::Local, Served::Network, Served::Pass] {
+            mirror.served(source);
+        }
+        let mut registry = Registry::default();
+        registry.register(
+            "hawker_mirror_requests",
+            "Requests the mirror answered",
+            mirror.requests.clone(),
+        );
+        registry.register(
+            "hawker_mirror_served_bytes",
+            "Bytes of bodies handed to the mirror's clients",
+            mirror.served.clone(),
+        );
+        Self {
+            registry: Arc::new(Mutex::new(registry)),
+            mirror,
+        }
+    }
+
+    /// Adds the node's counters, which are read when they are asked for.
+    pub fn collect_node(&self, node: Node) {
+        self.lock()
+            .register_collector(Box::new(NodeCollector(node)));
+    }
+
+    /// The OpenMetrics text.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        match text::encode(&mut text, &self.lock()) {
+            Ok(()) => text,
+            // Writing into a string does not fail; should it, part of the metrics is better
+            // than none.
+            Err(_) => text,
+        }
+    }
+
+    /// Answers `/metrics` and `/healthy`.
+    pub fn answer<B>(&self, request: &Request<B>) -> Response<Body> {
+        let (status, content_type, text) = match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/healthy") => {
+                (StatusCode::OK, "application/json", "\"OK\"".to_owned())
+            }
+            (&Method::GET | &Method::HEAD, "/metrics") => (
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                self.to_text(),
+            ),
+            (&Method::GET | &Method::HEAD, _) => (
+                StatusCode::NOT_FOUND,
+                "text/plain",
+                "there are /metrics and /healthy\n".to_owned(),
+            ),
+            _ => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "text/plain",
+                "GET only\n".to_owned(),
+            ),
+        };
+        let mut response = Response::new(body::full(text));
+        *response.status_mut() = status;
+        let content_type = HeaderValue::from_static(content_type);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
+        response
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads a node's counters.
+#[derive(Debug)]
+struct NodeCollector(Node);
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bytes = self.0.bytes();
+        let mut received = encoder.encode_descriptor(
+            "hawker_piece_received_bytes",
+            "Bytes of pieces received and checked, by where they came from",
+            None,
+            MetricType::Counter,
+        )?;
+        for (source, bytes) in [
+            ("parent", bytes.parent),
+            ("seed", bytes.seed),
+            ("origin", bytes.origin),
+        ] {
+            let labels = [("source", source)];
+            let labelled = received.encode_family(&labels)?;
+            ConstCounter::new(bytes).encode(labelled)?;
+        }
+        for (name, help, bytes) in [
+            (
+                "hawker_piece_sent_bytes",
+                "Bytes of pieces sent to other hosts",
+                bytes.sent,
+            ),
+            (
+                "hawker_piece_rejected_bytes",
+                "Bytes of pieces received and dropped because they were wrong",
+                bytes.rejected,
+            ),
+        ] {
+            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(bytes).encode(counter)?;
+        }
+        Ok(())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told_under_the_documented_names() {
+        let metrics = Metrics::new();
+        metrics.mirror.answered("blob", StatusCode::PARTIAL_CONTENT);
+        metrics.mirror.served(Served::Network).inc_by(7);
+        let text = metrics.to_text();
+        for line in [
+            "hawker_mirror_requests_total{kind=\"blob\",status=\"206\"} 1",
+            "hawker_mirror_served_bytes_total{source=\"network\"} 7",
+            "hawker_mirror_served_bytes_total{source=\"local\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn health_is_a_json_string() {
+        let request = |path: &str| Request::get(path).body(()).unwrap();
+        let metrics = Metrics::new();
+        assert_eq!(metrics.answer(&request("/healthy")).status(), 200);
+        assert_eq!(metrics.answer(&request("/x")).status(), 404);
+    }
+}

@@ -1,0 +1,130 @@
+//! The registry endpoint on loopback that containerd and Docker pull from.
+//!
+//! A request is parsed whole ([`call`]), then answered by its kind: manifests and everything small
+//! go to the origin with the client's own request ([`manifest`], [`upstream`]); blobs by SHA-256
+//! digest come through the piece network once the client's right to them stands ([`blob`],
+//! [`rights`]). Whatever the network cannot do is passed through, and whatever the origin does not
+//! answer quickly is given up with a 5xx: the client then goes on without us.
+//!
+//! Invariants: nothing is sent before the client's right stands; nothing that is addressed by
+//! digest ends without its check; no credential is used for another client's request or logged.
+
+mod blob;
+mod call;
+mod failure;
+mod manifest;
+mod path;
+mod range;
+mod registry;
+mod reply;
+mod rights;
+mod upstream;
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{RegistryHost, Target};
+use hawker_p2p::Node;
+use http::{Method, Request, Response, StatusCode};
+use tracing::debug;
+
+pub use self::registry::REGISTRY_HEADER;
+use self::{call::Call, failure::Failure, path::Route, rights::Rights, upstream::Upstream};
+use crate::{
+    body::{self, Body},
+    metrics::{MirrorMetrics, Served},
+    verified::verified,
+};
+
+/// How the mirror behaves.
+#[derive(Clone, Debug)]
+pub struct MirrorSettings {
+    /// The registry of requests that name none: Docker's.
+    pub default_registry: RegistryHost,
+    /// How long the origin may take for the headers of its answer.
+    pub origin_patience: Duration,
+    /// How long the network may take to find out a blob's length.
+    pub network_patience: Duration,
+    /// How long a client's right to a blob is remembered.
+    pub keep_rights: Duration,
+}
+
+/// The mirror of one node.
+#[derive(Debug)]
+pub struct Mirror {
+    node: Node,
+    upstream: Upstream,
+    rights: Rights,
+    settings: MirrorSettings,
+    metrics: MirrorMetrics,
+}
+
+impl Mirror {
+    /// A mirror before `node`.
+    pub fn new(node: Node, settings: MirrorSettings, metrics: MirrorMetrics) -> Self {
+        let upstream = Upstream::new(node.origin().clone(), settings.origin_patience);
+        let rights = Rights::new(settings.keep_rights);
+        Self {
+            node,
+            upstream,
+            rights,
+            settings,
+            metrics,
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
+        let started = Instant::now();
+        let call = match Call::parse(&request, &self.settings.default_registry) {
+            Ok(call) => call,
+            Err(refusal) => {
+                let response = refusal.into_response();
+                self.metrics.answered("refused", response.status());
+                return response;
+            }
+        };
+        // The request's own copy of the credential is not needed any more.
+        drop(request);
+        let answered = self.answer_call(&call).await;
+        let response = answered.unwrap_or_else(Failure::into_response);
+        self.metrics.answered(call.route.kind(), response.status());
+        debug!(
+            method = %call.method,
+            registry = %call.registry,
+            path = call.route.to_path(),
+            range = call.range(),
+            status = response.status().as_u16(),
+            elapsed = ?started.elapsed(),
+            "answered"
+        );
+        response
+    }
+
+    async fn answer_call(&self, call: &Call) -> Result<Response<Body>, Failure> {
+        match &call.route {
+            Route::Blob(repository, Target::Digest(digest)) => {
+                self.blob(call, repository, *digest).await
+            }
+            Route::Manifest(repository, target) => self.manifest(call, repository, target).await,
+            Route::Base | Route::Blob(..) | Route::Tags(_) | Route::Referrers(..) => {
+                self.pass(call).await
+            }
+        }
+    }
+
+    /// The origin's own answer. Whole blobs are checked on the way.
+    async fn pass(&self, call: &Call) -> Result<Response<Body>, Failure> {
+        let response = self.upstream.pass(call).await?;
+        let whole = call.method == Method::GET && response.status() == StatusCode::OK;
+        let count = self.metrics.served(Served::Pass);
+        Ok(response.map(|body| {
+            let body = match &call.route {
+                Route::Blob(_, Target::Digest(digest)) if whole => verified(body, *digest),
+                _ => body,
+            };
+            body::counted(body, move |bytes| {
+                count.inc_by(bytes);
+            })
+        }))
+    }
+}

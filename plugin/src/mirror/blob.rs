@@ -1,0 +1,231 @@
+//! Blobs: the right first, then the bytes through the piece network.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    future::{Either, select},
+    stream::{self, BoxStream},
+};
+use hawker_model::{Digest, Geometry, Repository, TaskId};
+use hawker_p2p::Blob;
+use hawker_swarm::{Source, TaskFailure};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use tracing::{debug, info, warn};
+
+use super::{
+    Mirror,
+    call::Call,
+    failure::{Failure, Remedy},
+    range::Wanted,
+    reply,
+    rights::{Right, RightKey},
+};
+use crate::{
+    body::{self, Body},
+    metrics::Served,
+};
+
+/// How long an answer's headers wait for its first bytes, so that a failure still has a status.
+const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A blob that is being had through the network.
+struct Opened {
+    blob: Blob,
+    geometry: Geometry,
+    served: Served,
+}
+
+/// Why a blob is not had through the network.
+enum NotOpened {
+    Failed(Remedy),
+    /// The network knows nothing of it within the time.
+    Silent,
+}
+
+impl Mirror {
+    /// Answers for a blob by SHA-256 digest.
+    pub(super) async fn blob(
+        &self,
+        call: &Call,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<Response<Body>, Failure> {
+        let source = self.upstream.source(call)?;
+        let credential = call.credential.as_ref();
+        let key = RightKey::new(&call.registry, repository, digest, credential);
+        let right = self
+            .rights
+            .establish(&key, self.upstream.right(call, source.clone()));
+        if call.method == Method::HEAD {
+            return match right.await?.length {
+                Some(length) => Ok(whole(digest, length, body::empty())),
+                None => self.pass(call).await,
+            };
+        }
+        let (right, opened) = match self.right_is_likely(call, repository, &key) {
+            true => both(right, self.open(digest, source)).await?,
+            // A refusal is likely enough not to trouble the network for it.
+            false => (right.await?, self.open(digest, source).await),
+        };
+        self.answer_blob(call, digest, right, opened).await
+    }
+
+    fn right_is_likely(&self, call: &Call, repository: &Repository, key: &RightKey) -> bool {
+        let credential = call.credential.as_ref();
+        let of_repository = RightKey::of_repository(&call.registry, repository, credential);
+        self.rights.knows(key) || self.rights.knows(&of_repository)
+    }
+
+    async fn open(&self, digest: Digest, source: Source) -> Result<Opened, NotOpened> {
+        let opening = async {
+            let opened = self.node.open(TaskId::Blob(digest), Some(source)).await;
+            let blob = opened.map_err(|error| {
+                warn!(%digest, %error, "cannot open the blob: it is passed through");
+                NotOpened::Failed(Remedy::PassThrough)
+            })?;
+            let served = match blob.is_local() {
+                true => Served::Local,
+                false => Served::Network,
+            };
+            let geometry = blob.geometry().await;
+            let geometry = geometry.map_err(|failure| failed(digest, failure))?;
+            Ok(Opened {
+                blob,
+                geometry,
+                served,
+            })
+        };
+        let patience = self.settings.network_patience;
+        let opened = tokio::time::timeout(patience, opening).await;
+        opened.unwrap_or(Err(NotOpened::Silent))
+    }
+
+    async fn answer_blob(
+        &self,
+        call: &Call,
+        digest: Digest,
+        right: Right,
+        opened: Result<Opened, NotOpened>,
+    ) -> Result<Response<Body>, Failure> {
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(NotOpened::Failed(Remedy::Answer(failure))) => return Err(failure),
+            Err(NotOpened::Failed(Remedy::PassThrough)) => return self.pass(call).await,
+            Err(NotOpened::Silent) => {
+                warn!(%digest, "the network has not found the blob in time: it is passed through");
+                return self.pass(call).await;
+            }
+        };
+        let length = opened.geometry.length();
+        if right.length != Some(length) {
+            info!(%digest, network = length, origin = ?right.length, "lengths differ: passed through");
+            return self.pass(call).await;
+        }
+        let range = match Wanted::parse(call.range(), length) {
+            Wanted::Whole => 0..length,
+            Wanted::Part(range) => range,
+            Wanted::Unsatisfiable => return Ok(unsatisfiable(digest, length)),
+        };
+        let part = call.range().is_some() && Wanted::parse(call.range(), length) != Wanted::Whole;
+        let served = opened.served;
+        let bytes = match first_bytes(opened, range.clone()).await {
+            Ok(bytes) => bytes,
+            Err(failure) => match failed(digest, failure) {
+                NotOpened::Failed(Remedy::Answer(failure)) => return Err(failure),
+                _ => return self.pass(call).await,
+            },
+        };
+        let count = self.metrics.served(served);
+        let body = body::counted(body::stream(bytes), move |bytes| {
+            count.inc_by(bytes);
+        });
+        Ok(match part {
+            true => partial(digest, range, length, body),
+            false => whole(digest, length, body),
+        })
+    }
+}
+
+/// Both at once; a refusal ends the other.
+async fn both<R, O>(
+    right: impl Future<Output = Result<R, Failure>>,
+    opening: impl Future<Output = O>,
+) -> Result<(R, O), Failure> {
+    match select(pin!(right), pin!(opening)).await {
+        Either::Left((right, opening)) => Ok((right?, opening.await)),
+        Either::Right((opened, right)) => Ok((right.await?, opened)),
+    }
+}
+
+/// The bytes of a range, once the first are there or have been waited for.
+async fn first_bytes(
+    opened: Opened,
+    range: std::ops::Range<u64>,
+) -> Result<BoxStream<'static, Result<Bytes, TaskFailure>>, TaskFailure> {
+    let digest = opened.blob.task();
+    let mut bytes = opened.blob.read(range).boxed();
+    let first = match tokio::time::timeout(FIRST_BYTES_PATIENCE, bytes.next()).await {
+        Ok(Some(Err(failure))) => return Err(failure),
+        Ok(first) => first,
+        Err(_) => None,
+    };
+    let bytes = stream::iter(first).chain(bytes).inspect(move |chunk| {
+        if let Err(error) = chunk {
+            warn!(%digest, %error, "cut an answer: the client resumes or goes to the registry");
+        }
+    });
+    Ok(bytes.boxed())
+}
+
+fn failed(digest: Digest, failure: TaskFailure) -> NotOpened {
+    debug!(%digest, %failure, "the network cannot give the blob");
+    NotOpened::Failed(failure.into())
+}
+
+fn whole(digest: Digest, length: u64, body: Body) -> Response<Body> {
+    described(StatusCode::OK, digest, length, body)
+}
+
+fn partial(digest: Digest, range: std::ops::Range<u64>, length: u64, body: Body) -> Response<Body> {
+    let mut response = described(
+        StatusCode::PARTIAL_CONTENT,
+        digest,
+        range.end - range.start,
+        body,
+    );
+    let part = format!("bytes {}-{}/{length}", range.start, range.end - 1);
+    insert(response.headers_mut(), header::CONTENT_RANGE, &part);
+    response
+}
+
+fn unsatisfiable(digest: Digest, length: u64) -> Response<Body> {
+    let status = StatusCode::RANGE_NOT_SATISFIABLE;
+    let mut response = described(status, digest, 0, body::empty());
+    let part = format!("bytes */{length}");
+    insert(response.headers_mut(), header::CONTENT_RANGE, &part);
+    response
+}
+
+fn described(status: StatusCode, digest: Digest, length: u64, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let bytes = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, bytes);
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    insert(headers, header::ETAG, &format!("\"{digest}\""));
+    let name = http::HeaderName::from_static("docker-content-digest");
+    insert(headers, name, &digest.to_string());
+    reply::mark(headers);
+    response
+}
+
+/// Digests and numbers are always valid values.
+fn insert(headers: &mut HeaderMap, name: http::HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}

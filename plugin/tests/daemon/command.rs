@@ -1,0 +1,175 @@
+//! `hawker` as a process.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Output};
+
+use bytes::Bytes;
+use hawker_identity::{Identity, TlsFiles};
+use hawker_model::{Digest, Role};
+use http::Method;
+use tokio::process::Command;
+
+use crate::{
+    daemon::Daemon,
+    origin::{Origin, Reply, noise},
+};
+
+async fn hawker(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hawker"))
+        .args(arguments)
+        .env("HAWKER_SOCKET", socket)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server of one file, and its URL.
+async fn with_file(bytes: &Bytes) -> (Origin, String) {
+    let content = bytes.clone();
+    let origin = Origin::start(move |seen| match seen.path == "/f" {
+        true => Reply::file(seen, &content),
+        false => Reply::status(404),
+    })
+    .await;
+    let url = format!("http://{}/f", origin.address);
+    (origin, url)
+}
+
+#[tokio::test]
+async fn get_saves_through_hawkerd() {
+    let bytes = noise(400_000, 1);
+    let (origin, url) = with_file(&bytes).await;
+    let daemon = Daemon::start(origin.address).await;
+    let (socket, file) = (daemon.app.control_path(), daemon.dir.path().join("f"));
+    let digest = Digest::of(&bytes).to_string();
+    for _ in 0..2 {
+        let path = file.to_str().unwrap();
+        let arguments = [
+            "get",
+            &url,
+            "-o",
+            path,
+            "--digest",
+            &digest,
+            "--no-back-to-source",
+        ];
+        let output = hawker(&socket, &arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(fs::read(&file).unwrap() == bytes);
+        assert!(said(&output).contains(&digest));
+        daemon.has_stored(1).await;
+    }
+    assert_eq!(origin.count(Method::GET, "/f"), 1);
+}
+
+#[tokio::test]
+async fn get_goes_straight_without_hawkerd_and_says_so() {
+    let bytes = noise(100_000, 2);
+    let (_origin, url) = with_file(&bytes).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, file) = (dir.path().join("no.sock"), dir.path().join("f"));
+    let path = file.to_str().unwrap();
+    let output = hawker(&socket, &["get", &url, "-o", path]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(
+        said(&output).contains("hawkerd is not reachable"),
+        "{}",
+        said(&output)
+    );
+    assert!(fs::read(&file).unwrap() == bytes);
+    fs::remove_file(&file).unwrap();
+    let output = hawker(&socket, &["get", &url, "-o", path, "--no-back-to-source"]).await;
+    assert_eq!(output.status.code(), Some(4));
+    assert!(!file.exists());
+}
+
+#[tokio::test]
+async fn get_with_a_wrong_digest_saves_nothing() {
+    let (origin, url) = with_file(&noise(100_000, 3)).await;
+    let daemon = Daemon::start(origin.address).await;
+    let dir = tempfile::tempdir().unwrap();
+    let digest = Digest::of(b"other").to_string();
+    for socket in [daemon.app.control_path(), dir.path().join("no.sock")] {
+        let file = dir.path().join("f");
+        let arguments = [
+            "get",
+            &url,
+            "-o",
+            file.to_str().unwrap(),
+            "--digest",
+            &digest,
+        ];
+        let output = hawker(&socket, &arguments).await;
+        assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn status_is_for_people_and_for_programs() {
+    let (origin, _) = with_file(&Bytes::new()).await;
+    let daemon = Daemon::start(origin.address).await;
+    let socket = daemon.app.control_path();
+    let text = String::from_utf8(hawker(&socket, &["status"]).await.stdout).unwrap();
+    assert!(text.starts_with("tested (node), hawkerd "), "{text}");
+    let json = hawker(&socket, &["status", "--json"]).await.stdout;
+    let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(value["host"], "tested");
+    let output = hawker(Path::new("/nonexistent/h.sock"), &["status"]).await;
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        said(&output).contains("is it running?"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[tokio::test]
+async fn one_command_makes_the_certificates_of_a_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("c");
+    let text = out.to_str().unwrap();
+    let make = async |more: &[&str]| {
+        let mut arguments = vec!["ca", "cluster", "--out", text, "--cluster", "c1"];
+        arguments.extend(more);
+        hawker(dir.path(), &arguments).await
+    };
+    let hosts = [
+        "--scheduler",
+        "s1",
+        "--seed",
+        "a",
+        "--node",
+        "b",
+        "--node",
+        "c",
+    ];
+    let output = make(&hosts).await;
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    for (host, role) in [
+        ("s1", Role::Scheduler),
+        ("a", Role::Seed),
+        ("c", Role::Node),
+    ] {
+        let identity = Identity::load(&TlsFiles::in_dir(&out.join(host))).unwrap();
+        assert_eq!((identity.host().as_str(), identity.role()), (host, role));
+        let mode = fs::metadata(out.join(host).join("key.pem"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    // A host later, by the same authority; none twice.
+    assert_eq!(make(&["--node", "d"]).await.status.code(), Some(0));
+    let twice = make(&["--node", "d"]).await;
+    assert_eq!(twice.status.code(), Some(1));
+    assert!(said(&twice).contains("--force"), "{}", said(&twice));
+    let authority = |host: &str| fs::read(out.join(host).join("ca.pem")).unwrap();
+    assert_eq!(authority("d"), authority("a"));
+    let both = make(&["--node", "x", "--seed", "x"]).await;
+    assert!(said(&both).contains("given twice"), "{}", said(&both));
+}

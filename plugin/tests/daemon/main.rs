@@ -1,0 +1,12 @@
+//! `hawkerd` and `hawker` from outside: real sockets, a scripted registry in this process, a real
+//! node without peers.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod client;
+mod command;
+mod control;
+mod daemon;
+mod mirror;
+mod origin;
+mod process;

@@ -1,0 +1,178 @@
+//! `hawkerd` as a process.
+
+use std::{fs, net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
+
+use hawker_config::NodeConfig;
+use hawker_model::Digest;
+use http_body_util::BodyExt;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+    sync::Semaphore,
+};
+
+use crate::{
+    client::send,
+    daemon::settings,
+    origin::{Origin, Part, Reply, noise},
+};
+
+fn hawkerd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hawkerd"));
+    command.kill_on_drop(true).env_remove("HAWKER_LOG");
+    command
+}
+
+/// Starts hawkerd and reads its log up to the mirror's address.
+async fn start(
+    dir: &Path,
+    registry: SocketAddr,
+) -> (Child, SocketAddr, Lines<BufReader<ChildStderr>>) {
+    let config = dir.join("hawkerd.toml");
+    let text = settings(dir, registry).replace("[log]", "[log]\nformat = \"json\"");
+    fs::write(&config, text).unwrap();
+    let mut child = hawkerd()
+        .args(["--config".as_ref(), config.as_os_str()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut mirror, mut up) = (None, false);
+    while mirror.is_none() || !up {
+        let line = lines.next_line().await.unwrap().expect("hawkerd ended");
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        match event["message"].as_str() {
+            Some("mirror listens") if mirror.is_none() => {
+                mirror = event["address"].as_str().unwrap().parse().ok();
+            }
+            Some("control socket listens") => up = true,
+            _ => {}
+        }
+    }
+    (child, mirror.unwrap(), lines)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, signal).unwrap();
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_response_end() {
+    let bytes = noise(2 << 20, 1);
+    let gate = Arc::new(Semaphore::new(0));
+    let (content, held) = (bytes.clone(), Arc::clone(&gate));
+    let origin = Origin::start(move |_| {
+        let parts = vec![
+            Part::Bytes(content.slice(..1 << 20)),
+            Part::Wait(Arc::clone(&held)),
+            Part::Bytes(content.slice(1 << 20..)),
+        ];
+        Reply::parts(content.len(), parts).with("etag", "\"1\"")
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, mirror, mut lines) = start(dir.path(), origin.address).await;
+    let path = format!("/v2/a/blobs/{}", Digest::of(&bytes));
+    let mut response = send(mirror, "GET", &path, &[]).await;
+    let first = response
+        .frame()
+        .await
+        .unwrap()
+        .unwrap()
+        .into_data()
+        .unwrap();
+
+    signal(&child, Signal::SIGTERM);
+    while !lines.next_line().await.unwrap().unwrap().contains("drains") {}
+    let drained = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    gate.add_permits(100);
+    let rest = response.collect().await.unwrap().to_bytes();
+    assert!([first, rest].concat() == bytes);
+    let ended = tokio::time::timeout(Duration::from_secs(15), child.wait()).await;
+    assert_eq!(ended.unwrap().unwrap().code(), Some(0));
+    drained.await.unwrap();
+    assert!(!dir.path().join("h.sock").exists());
+}
+
+#[tokio::test]
+async fn second_hawkerd_on_the_same_socket_is_refused() {
+    let origin = Origin::start(|_| Reply::status(404)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (_child, _, _lines) = start(dir.path(), origin.address).await;
+    let second = hawkerd()
+        .arg("--config")
+        .arg(dir.path().join("hawkerd.toml"))
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another hawkerd answers"), "{said}");
+}
+
+#[tokio::test]
+async fn printed_config_reads_back_as_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hawkerd.toml");
+    fs::write(&path, settings(dir.path(), "127.0.0.1:1".parse().unwrap())).unwrap();
+    let print = || {
+        hawkerd()
+            .arg("--print-config")
+            .arg("--config")
+            .arg(&path)
+            .output()
+    };
+    let printed = String::from_utf8(print().await.unwrap().stdout).unwrap();
+    let read = |text: &str| NodeConfig::parse(text, &path, None).unwrap();
+    assert_eq!(read(&printed), read(&fs::read_to_string(&path).unwrap()));
+    fs::write(&path, &printed).unwrap();
+    assert_eq!(
+        String::from_utf8(print().await.unwrap().stdout).unwrap(),
+        printed
+    );
+}
+
+#[tokio::test]
+async fn wrong_settings_are_told_with_their_place_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hawkerd.toml");
+    fs::write(&path, "[mirror]\nlistne = \"x\"\n").unwrap();
+    let check = hawkerd()
+        .arg("--check-config")
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(check.status.code(), Some(2));
+    let said = String::from_utf8(check.stderr).unwrap();
+    assert!(
+        said.contains("hawkerd.toml") && said.contains("listne"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn sound_settings_pass_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hawkerd.toml");
+    fs::write(&path, settings(dir.path(), "127.0.0.1:1".parse().unwrap())).unwrap();
+    let check = hawkerd()
+        .arg("--check-config")
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(
+        check.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&check.stderr)
+    );
+}
