@@ -4,6 +4,12 @@
 //! and its beds with it. A case that cannot run is a failure: nothing is skipped.
 
 mod beds;
+mod certificates;
+mod deaths;
+mod faults;
+mod links;
+mod oddities;
+mod pulls;
 mod registries;
 mod stock;
 
@@ -32,6 +38,13 @@ pub struct Case {
 }
 
 impl Case {
+    const fn long(self) -> Self {
+        Self {
+            is_long: true,
+            ..self
+        }
+    }
+
     const fn new(name: &'static str, limit_seconds: u64, run: fn() -> Result<()>) -> Self {
         Self {
             name,
@@ -45,7 +58,18 @@ impl Case {
 /// Every case, in the order in which they run.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [beds::CASES, registries::CASES, stock::CASES].concat()
+    [
+        beds::CASES,
+        registries::CASES,
+        stock::CASES,
+        pulls::CASES,
+        oddities::CASES,
+        faults::CASES,
+        certificates::CASES,
+        deaths::CASES,
+        links::CASES,
+    ]
+    .concat()
 }
 
 /// Runs one case in this process.

@@ -25,5 +25,6 @@ pub mod registry;
 mod sys;
 mod table;
 pub mod tools;
+mod tree;
 
 pub use sys::require_root;

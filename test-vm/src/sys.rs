@@ -1,13 +1,19 @@
 //! System calls that nix has no safe form of. The only file of this crate with `unsafe`.
-#![allow(unsafe_code, reason = "one ioctl of the tun device")]
+#![allow(
+    unsafe_code,
+    reason = "an ioctl of the tun device, and extended attributes"
+)]
 
 use std::{
+    ffi::CString,
     fs::{File, OpenOptions},
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    path::Path,
 };
 
 use anyhow::{Context, ensure};
+use nix::libc;
 
 /// `struct ifreq` as TUNSETIFF reads it: a name and flags in a union of 24 bytes.
 #[repr(C)]
@@ -56,4 +62,37 @@ pub fn require_root() -> anyhow::Result<()> {
     );
     std::fs::metadata("/proc/self/ns/net").context("this kernel has no network namespaces")?;
     Ok(())
+}
+
+/// Names and values of the extended attributes of a file itself, sorted.
+pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a zero byte; the kernel writes at most `len` bytes to `buffer`,
+    // which has as many, or none when it is null and `len` is 0.
+    let list = grow(|buffer, len| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), len) })?;
+    let mut attributes = Vec::new();
+    for name in list
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let key = CString::new(name)?;
+        // SAFETY: as above, and the name ends with a zero byte as well.
+        let value = grow(|buffer, len| unsafe {
+            libc::lgetxattr(path.as_ptr(), key.as_ptr(), buffer.cast(), len)
+        })?;
+        attributes.push((String::from_utf8_lossy(name).into_owned(), value));
+    }
+    attributes.sort();
+    Ok(attributes)
+}
+
+/// Calls first for the length, then with a buffer of that length.
+fn grow(call: impl Fn(*mut u8, usize) -> isize) -> io::Result<Vec<u8>> {
+    let checked = |len: isize| usize::try_from(len).map_err(|_| io::Error::last_os_error());
+    let mut buffer = vec![0; checked(call(std::ptr::null_mut(), 0))?];
+    if !buffer.is_empty() {
+        let len = checked(call(buffer.as_mut_ptr(), buffer.len()))?;
+        buffer.truncate(len);
+    }
+    Ok(buffer)
 }

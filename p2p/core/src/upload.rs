@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hawker_model::{HostId, PieceIndex, TaskId};
+use hawker_model::{HostId, PieceIndex, PieceSet, TaskId};
 
 use crate::SwarmConfig;
 
@@ -26,6 +26,19 @@ struct Lane {
     sending: BTreeSet<(TaskId, PieceIndex)>,
     /// When it got its last piece, as a count of pieces.
     served: u64,
+    /// How much it has of what it asked for last.
+    progress: Progress,
+}
+
+/// A share of a task's pieces, in thousandths.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Progress(u32);
+
+impl Progress {
+    pub(crate) fn of(pieces: &PieceSet) -> Self {
+        let share = u64::from(pieces.len()) * 1000 / u64::from(pieces.capacity().max(1));
+        Self(share as u32)
+    }
 }
 
 impl Lane {
@@ -44,6 +57,7 @@ pub(crate) struct Uploads {
     order: VecDeque<HostId>,
     sending: usize,
     served: u64,
+    turns: u64,
 }
 
 impl Uploads {
@@ -56,12 +70,20 @@ impl Uploads {
             order: VecDeque::new(),
             sending: 0,
             served: 0,
+            turns: 0,
         }
     }
 
     /// Queues a request; false when the host's queue is full. Asking twice is asking once.
-    pub(crate) fn ask(&mut self, host: &HostId, task: TaskId, piece: PieceIndex) -> bool {
+    pub(crate) fn ask(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        piece: PieceIndex,
+        progress: Progress,
+    ) -> bool {
         let lane = self.lanes.entry(host.clone()).or_default();
+        lane.progress = progress;
         let known = lane.queue.contains(&(task, piece)) || lane.sending.contains(&(task, piece));
         if known {
             return true;
@@ -145,7 +167,7 @@ impl Uploads {
     /// The next turn, while a slot is free. `Asked` must be begun, `Open` may be.
     pub(crate) fn next_turn(&mut self) -> Option<Turn> {
         while self.sending < self.slots {
-            let host = self.order.pop_front()?;
+            let host = self.next_host()?;
             let Some(lane) = self.lanes.get_mut(&host) else {
                 continue;
             };
@@ -158,6 +180,22 @@ impl Uploads {
             return Some(Turn::Open(host, lane.open.keys().copied().collect()));
         }
         None
+    }
+
+    /// Every other turn is the turn of the one that is furthest behind: those with many neighbours
+    /// get enough from others.
+    fn next_host(&mut self) -> Option<HostId> {
+        self.turns += 1;
+        if self.turns % 2 == 0 {
+            return self.order.pop_front();
+        }
+        let ready = self.order.iter().enumerate().filter_map(|(at, host)| {
+            let lane = self.lanes.get(host)?;
+            let asks = !lane.queue.is_empty() && lane.sending.len() < self.slots_per_host;
+            asks.then_some((lane.progress, at))
+        });
+        let (_, at) = ready.min().unwrap_or_default();
+        self.order.remove(at)
     }
 
     /// Takes a slot, and a credit when the choice was ours.
@@ -223,9 +261,9 @@ mod tests {
         let (a, b, task) = (sample::host("a"), sample::host("b"), sample::task());
         let mut uploads = uploads(3, 2, 9);
         for piece in 0..4 {
-            assert!(uploads.ask(&a, task, PieceIndex(piece)));
+            assert!(uploads.ask(&a, task, PieceIndex(piece), Progress(0)));
         }
-        assert!(uploads.ask(&b, task, PieceIndex(7)));
+        assert!(uploads.ask(&b, task, PieceIndex(7), Progress(0)));
         assert_eq!(begin_next(&mut uploads), Some((a.clone(), PieceIndex(0))));
         assert_eq!(begin_next(&mut uploads), Some((b, PieceIndex(7))));
         assert_eq!(begin_next(&mut uploads), Some((a.clone(), PieceIndex(1))));
@@ -238,9 +276,9 @@ mod tests {
     fn a_full_queue_refuses_and_a_cancelled_request_is_not_served() {
         let (a, task) = (sample::host("a"), sample::task());
         let mut uploads = uploads(1, 1, 1);
-        assert!(uploads.ask(&a, task, PieceIndex(0)));
-        assert!(uploads.ask(&a, task, PieceIndex(0)));
-        assert!(!uploads.ask(&a, task, PieceIndex(1)));
+        assert!(uploads.ask(&a, task, PieceIndex(0), Progress(0)));
+        assert!(uploads.ask(&a, task, PieceIndex(0), Progress(0)));
+        assert!(!uploads.ask(&a, task, PieceIndex(1), Progress(0)));
         uploads.cancel(&a, task, PieceIndex(0));
         assert_eq!(uploads.next_turn(), None);
     }
@@ -249,9 +287,9 @@ mod tests {
     fn a_lost_connection_frees_its_slots() {
         let (a, b, task) = (sample::host("a"), sample::host("b"), sample::task());
         let mut uploads = uploads(1, 1, 9);
-        assert!(uploads.ask(&a, task, PieceIndex(0)));
+        assert!(uploads.ask(&a, task, PieceIndex(0), Progress(0)));
         assert!(begin_next(&mut uploads).is_some());
-        assert!(uploads.ask(&b, task, PieceIndex(0)));
+        assert!(uploads.ask(&b, task, PieceIndex(0), Progress(0)));
         assert_eq!(begin_next(&mut uploads), None);
         uploads.disconnect(&a);
         assert!(begin_next(&mut uploads).is_some());

@@ -30,14 +30,12 @@ pub struct BlobFile {
     file: File,
     /// Read from the database when it is first needed.
     list: Mutex<Option<PieceList>>,
-    /// One thread at a time makes the blob complete.
-    finishing: Mutex<()>,
 }
 
 /// What became of a written piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// This piece was the last: the whole blob is now on the disk and marked so. Told once.
+    /// This piece was the last one missing: the blob is whole, and proven. Told once.
     pub complete: bool,
 }
 
@@ -53,7 +51,6 @@ impl BlobFile {
             record,
             file,
             list: Mutex::new(None),
-            finishing: Mutex::new(()),
         };
         let unchecked = blob.record.state().is_unchecked();
         if unchecked {
@@ -83,9 +80,10 @@ impl BlobFile {
         self.record.state().pieces.contains(piece)
     }
 
-    /// Whether all bytes are on the disk and marked so.
+    /// Whether every piece is stored. Until [`Self::finish`] or the next checkpoint, a crash can
+    /// still take some away.
     pub fn is_complete(&self) -> bool {
-        self.record.state().complete
+        self.record.state().pieces.is_full()
     }
 
     /// Notes a use; reads and writes do so themselves.
@@ -129,7 +127,7 @@ impl BlobFile {
     }
 
     /// Checks `data` against the list and stores it. A piece that is stored already is not
-    /// looked at. The last piece also waits until everything is durable.
+    /// looked at. Nothing waits for the disk to be synchronised.
     pub fn write_piece(&self, piece: PieceIndex, data: &[u8]) -> Result<Written, WritePieceError> {
         let (task, geometry) = (self.record.task, self.record.geometry);
         if !geometry.contains(piece) {
@@ -156,14 +154,11 @@ impl BlobFile {
             .write_all_at(data, geometry.range(piece).start)
             .map_err(|error| self.write_error(error))?;
         self.touch();
-        let is_last = {
-            let mut state = self.record.state();
-            if state.removed {
-                return Err(WritePieceError::Removed(task));
-            }
-            state.insert(piece) && state.pieces.is_full()
-        };
-        let complete = is_last && self.finish()?;
+        let mut state = self.record.state();
+        if state.removed {
+            return Err(WritePieceError::Removed(task));
+        }
+        let complete = state.insert(piece) && state.pieces.is_full();
         Ok(Written { complete })
     }
 
@@ -231,28 +226,12 @@ impl BlobFile {
         Ok(lost)
     }
 
-    /// Makes the blob durable and marks it, if it is whole; says whether this call did.
-    pub(super) fn finish(&self) -> Result<bool, WritePieceError> {
-        let _turn = lock(&self.finishing);
-        let task = self.record.task;
-        let losses = {
-            let state = self.record.state();
-            if state.complete || state.removed || !state.pieces.is_full() {
-                return Ok(false);
-            }
-            state.losses
-        };
-        let synced = self.file.sync_data();
-        if let Err(cause) = synced.and_then(|()| self.store.layout().sync_name(&task)) {
-            // The kernel reports it once and may have thrown any of the pages away.
-            self.record.state().lose_all();
-            let path = self.path();
-            return Err(WritePieceError::Io { path, cause });
-        }
-        self.record.state().unsynced = false;
-        self.store
-            .mark_complete(&self.record, losses)
-            .map_err(WritePieceError::from)
+    /// Makes a whole blob durable and marks it so, which [`super::Store::checkpoint`] does soon
+    /// anyway; says whether it is. What cannot be made durable is logged, and its pieces no longer
+    /// count as stored.
+    pub fn finish(&self) -> Result<bool, StateError> {
+        self.store.finish(std::slice::from_ref(&self.record))?;
+        Ok(self.record.state().complete)
     }
 
     /// The first piece of a range that is not stored.

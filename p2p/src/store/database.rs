@@ -5,9 +5,9 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -37,7 +37,10 @@ const CLEAN: &str = "clean";
 /// The open database.
 #[derive(Debug)]
 pub(super) struct StateDatabase {
-    database: Database,
+    path: PathBuf,
+    /// `None` after a failed write, after which redb refuses everything: opened anew when it is
+    /// next needed, so that a disk that was full for a while does no lasting harm.
+    database: RwLock<Option<Database>>,
     /// Held over every change and what follows from it in memory.
     changing: Mutex<()>,
     closed: AtomicBool,
@@ -81,19 +84,29 @@ impl StateDatabase {
         }
     }
 
+    /// Fails once the database is closed.
+    pub(super) fn check_open(&self) -> Result<(), StateError> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(StateError::Closed),
+            false => Ok(()),
+        }
+    }
+
     /// The batches of a task's list, in order, up to the first that cannot be read.
     pub(super) fn batches(&self, task: &TaskId) -> Result<Vec<SignedStates>, StateError> {
-        let table = self.database.begin_read()?.open_table(LISTS)?;
         let (first, last) = (row::batch_key(task, 0), row::batch_key(task, u32::MAX));
-        let mut batches = Vec::new();
-        for entry in table.range::<&BatchKey>(&first..=&last)? {
-            let (key, value) = entry?;
-            match row::decode_batch(key.value(), value.value()) {
-                Some(batch) => batches.push(batch),
-                None => break,
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(LISTS)?;
+            let mut batches = Vec::new();
+            for entry in table.range::<&BatchKey>(&first..=&last)? {
+                let (key, value) = entry?;
+                match row::decode_batch(key.value(), value.value()) {
+                    Some(batch) => batches.push(batch),
+                    None => break,
+                }
             }
-        }
-        Ok(batches)
+            Ok(batches)
+        })
     }
 
     /// Changes tables in one durable transaction. `prepare` runs in it, once earlier changes are
@@ -104,16 +117,13 @@ impl StateDatabase {
         committed: impl FnOnce(&T),
     ) -> Result<T, StateError> {
         let _turn = lock(&self.changing);
-        if self.closed.load(Ordering::Acquire) {
-            return Err(StateError::Closed);
-        }
-        let transaction = self.database.begin_write()?;
-        let value = prepare(&mut Tables {
-            blobs: transaction.open_table(BLOBS)?,
-            pieces: transaction.open_table(PIECES)?,
-            lists: transaction.open_table(LISTS)?,
+        self.check_open()?;
+        let value = self.with(|database| {
+            let transaction = database.begin_write()?;
+            let value = prepare(&mut Tables::open(&transaction)?)?;
+            transaction.commit()?;
+            Ok(value)
         })?;
-        transaction.commit()?;
         committed(&value);
         Ok(value)
     }
@@ -127,15 +137,57 @@ impl StateDatabase {
         if self.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        let transaction = self.database.begin_write()?;
-        prepare(&mut Tables {
-            blobs: transaction.open_table(BLOBS)?,
-            pieces: transaction.open_table(PIECES)?,
-            lists: transaction.open_table(LISTS)?,
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            prepare(&mut Tables::open(&transaction)?)?;
+            transaction.open_table(META)?.insert(CLEAN, 1)?;
+            transaction.commit()?;
+            Ok(())
         })?;
-        transaction.open_table(META)?.insert(CLEAN, 1)?;
-        transaction.commit()?;
         self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn with<T>(
+        &self,
+        use_database: impl FnOnce(&Database) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        self.reopen()?;
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let open = database.as_ref().ok_or(redb::Error::PreviousIo)?;
+        let result = use_database(open);
+        drop(database);
+        if result.as_ref().is_err_and(is_lasting) {
+            *self
+                .database
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        result
+    }
+
+    /// Opens the database again if it failed. What was saved is as true as after a crash.
+    fn reopen(&self) -> Result<(), StateError> {
+        if self
+            .database
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+        {
+            return Ok(());
+        }
+        let mut database = self
+            .database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if database.is_none() {
+            *database = Some(
+                Database::builder()
+                    .set_cache_size(CACHE_LEN)
+                    .open(&self.path)?,
+            );
+            tracing::info!(path = %self.path.display(), "state database opened again");
+        }
         Ok(())
     }
 }
@@ -147,7 +199,15 @@ pub(super) struct Tables<'t> {
     lists: Table<'t, &'static BatchKey, &'static [u8]>,
 }
 
-impl Tables<'_> {
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t redb::WriteTransaction) -> Result<Self, StateError> {
+        Ok(Self {
+            blobs: transaction.open_table(BLOBS)?,
+            pieces: transaction.open_table(PIECES)?,
+            lists: transaction.open_table(LISTS)?,
+        })
+    }
+
     /// Writes a blob's rows; `batches` are added to the list.
     pub(super) fn save(
         &mut self,
@@ -184,7 +244,13 @@ impl Tables<'_> {
 }
 
 fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseError> {
-    let database = Database::builder().set_cache_size(CACHE_LEN).create(path)?;
+    let mut database = Database::builder().set_cache_size(CACHE_LEN).create(path)?;
+    // Reads all of it. A repair may go back to an older commit, whose rows may speak of files
+    // that were replaced since; and rot that is found later would fail every later change.
+    if !database.check_integrity()? {
+        let reason = "pages do not have their check sums";
+        return Err(OpenDatabaseError::Corrupt(reason.to_owned()));
+    }
     let transaction = database.begin_write()?;
     let mut meta = transaction.open_table(META)?;
     let found = meta.get(VERSION)?.map(|version| version.value());
@@ -206,7 +272,8 @@ fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseErr
     // From here on a crash is one.
     transaction.commit()?;
     let state = StateDatabase {
-        database,
+        path: path.to_owned(),
+        database: RwLock::new(Some(database)),
         changing: Mutex::new(()),
         closed: AtomicBool::new(false),
     };
@@ -250,6 +317,14 @@ impl<E: Into<redb::Error>> From<E> for OpenDatabaseError {
             other => Self::Corrupt(other.to_string()),
         }
     }
+}
+
+/// Whether redb refuses further use after this.
+fn is_lasting(error: &StateError) -> bool {
+    let StateError::Database(error) = error else {
+        return false;
+    };
+    matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo)
 }
 
 /// Whether the file was read, but what it holds is wrong.

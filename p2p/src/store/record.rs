@@ -1,7 +1,7 @@
 //! What the store remembers of one blob while its file need not be open.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError, Weak,
+    Mutex, MutexGuard, PoisonError, TryLockError, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -14,12 +14,21 @@ use super::{
     row::Row,
 };
 
-/// Last use is written at the latest when it is this old on the disk, in microseconds.
+/// A last use this much later than the saved one is worth a write, in microseconds.
 const LAST_USED_STALE: u64 = 60_000_000;
 
 /// Locks. Nothing here panics while it holds a lock, so a poisoned one guards sound values.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks, unless someone else holds the lock.
+pub(super) fn try_lock<T: ?Sized>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// One blob of the store.
@@ -41,7 +50,7 @@ pub(super) struct Record {
 pub(super) struct State {
     pub(super) pieces: PieceSet,
     /// How often pieces were lost: tells whether the set was whole all the time.
-    pub(super) losses: u64,
+    losses: u64,
     /// The mark is on the disk.
     pub(super) complete: bool,
     pinned: bool,
@@ -121,13 +130,13 @@ impl Record {
 
     /// Whether the blob may be evicted: neither pinned nor in use.
     pub(super) fn is_idle(&self) -> bool {
-        let handle = self.handle.try_lock();
-        handle.is_ok_and(|handle| handle.strong_count() == 0) && !self.state().is_pinned()
+        let handle = try_lock(&self.handle);
+        handle.is_some_and(|handle| handle.strong_count() == 0) && !self.state().is_pinned()
     }
 
     /// Takes the blob out of use if it is idle. Whoever waits for a handle gets none.
     pub(super) fn retire(&self) -> bool {
-        let Ok(handle) = self.handle.try_lock() else {
+        let Some(handle) = try_lock(&self.handle) else {
             return false;
         };
         let mut state = self.state();
@@ -136,12 +145,31 @@ impl Record {
         idle
     }
 
-    /// Takes a snapshot, if there is anything to save.
+    /// Whether there is anything that a checkpoint should save.
+    pub(super) fn is_changed(&self) -> bool {
+        self.state().is_changed(self.last_used(), LAST_USED_STALE)
+    }
+
+    /// Takes a snapshot, if there is anything that a checkpoint should save.
     pub(super) fn snapshot(&self) -> Option<Snapshot> {
         let state = self.state();
-        let stale = self.last_used().saturating_sub(state.saved_last_used) >= LAST_USED_STALE;
-        let changed = state.changes != state.saved_changes || stale || !state.unsaved.is_empty();
-        (changed && !state.removed).then(|| self.snapshot_of(&state))
+        let changed = state.is_changed(self.last_used(), LAST_USED_STALE);
+        changed.then(|| self.snapshot_of(&state))
+    }
+
+    /// Takes a snapshot, if anything at all is not saved.
+    pub(super) fn last_snapshot(&self) -> Option<Snapshot> {
+        let state = self.state();
+        let changed = state.is_changed(self.last_used(), 1);
+        changed.then(|| self.snapshot_of(&state))
+    }
+
+    /// Takes a snapshot of a whole blob, which is not marked so yet and lost nothing since
+    /// `losses` were counted.
+    pub(super) fn snapshot_of_whole(&self, losses: u64) -> Option<Snapshot> {
+        let state = self.state();
+        let whole = state.losses == losses && !state.complete && !state.removed;
+        whole.then(|| self.snapshot_of(&state))
     }
 
     /// Takes a snapshot of everything; `None` once the blob is removed.
@@ -166,6 +194,7 @@ impl Record {
                 pieces: state.pieces.clone(),
             },
             batches: state.unsaved.clone(),
+            losses: state.losses,
             changes: state.changes,
         }
     }
@@ -176,16 +205,33 @@ impl Record {
         state.unsaved.drain(..snapshot.batches.len());
         state.saved_last_used = snapshot.saved.row.last_used;
         state.saved_changes = snapshot.changes;
+        state.complete |= snapshot.saved.row.complete && state.losses == snapshot.losses;
     }
 }
 
 impl State {
+    /// Whether something is not saved; of the last use only what differs by `stale` or more.
+    fn is_changed(&self, last_used: u64, stale: u64) -> bool {
+        let stale = last_used.saturating_sub(self.saved_last_used) >= stale;
+        let changed = self.changes != self.saved_changes || !self.unsaved.is_empty();
+        (changed || stale) && !self.removed
+    }
+
     pub(super) fn is_pinned(&self) -> bool {
         self.pinned
     }
 
     pub(super) fn is_unchecked(&self) -> bool {
         self.unchecked
+    }
+
+    /// Whether it is whole, but not marked so; gives the count of losses at this moment. What is
+    /// synchronised afterwards holds all of it, as long as nothing is lost.
+    pub(super) fn begin_finish(&mut self) -> Option<u64> {
+        let whole = self.pieces.is_full() && !self.unchecked;
+        let begin = whole && !self.complete && !self.removed;
+        self.unsynced &= !begin;
+        begin.then_some(self.losses)
     }
 
     /// Takes a batch that the list has taken.
@@ -245,6 +291,7 @@ impl State {
 pub(super) struct Snapshot {
     pub(super) saved: Saved,
     batches: Vec<SignedStates>,
+    losses: u64,
     changes: u64,
 }
 

@@ -85,6 +85,9 @@ impl Inner {
             return Ok(true);
         }
         let mut candidates = self.idle();
+        if bytes_of(&candidates) < wanted {
+            return Ok(false);
+        }
         candidates.sort_by_key(|record| record.last_used());
         let mut retired: Vec<Arc<Record>> = Vec::new();
         for record in candidates {
@@ -96,6 +99,7 @@ impl Inner {
             }
         }
         if bytes_of(&retired) < wanted {
+            // Others came into use meanwhile.
             retired
                 .iter()
                 .for_each(|record| record.state().removed = false);

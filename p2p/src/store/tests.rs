@@ -1,6 +1,9 @@
 //! Tests of the whole store, on real directories.
 
 mod basics;
+mod crash;
+mod killed;
+mod model;
 mod quota;
 
 use std::{ops::Range, path::Path, sync::Arc};

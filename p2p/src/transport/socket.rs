@@ -35,3 +35,30 @@ pub(super) fn tune(stream: &TcpStream) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::{getsockopt_impl, sys::socket::getsockopt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    sockopt_impl!(
+        LowWater,
+        GetOnly,
+        libc::IPPROTO_TCP,
+        libc::TCP_NOTSENT_LOWAT,
+        u32
+    );
+
+    #[tokio::test]
+    async fn connections_hold_little_unsent() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        tune(&stream);
+        assert_eq!(getsockopt(&stream, LowWater), Ok(UNSENT_LEN));
+        assert_eq!(getsockopt(&stream, TcpUserTimeout), Ok(UNACKNOWLEDGED_MS));
+        assert!(stream.nodelay().unwrap());
+    }
+}

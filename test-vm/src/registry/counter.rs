@@ -328,6 +328,9 @@ fn refuse(action: &Action, request: &Request<Incoming>) -> Option<Response<Body>
                  scope=\"repository:{repository}:pull\""
             )))
         }
+        Action::RedirectWith { first } => {
+            refuse(first, request).or_else(|| refuse(&Action::Redirect, request))
+        }
         Action::Redirect => {
             let host = authority
                 .rsplit_once(':')

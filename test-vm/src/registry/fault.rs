@@ -36,6 +36,8 @@ pub enum Action {
     },
     /// 307 to another port, which refuses credentials as object stores do.
     Redirect,
+    /// The same, after this refusal is satisfied.
+    RedirectWith { first: Box<Self> },
     /// The connection ends after so many bytes of the body.
     Cut { after_len: u64 },
     /// Nothing comes any more after so many bytes of the body.

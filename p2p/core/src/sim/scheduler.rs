@@ -1,4 +1,5 @@
-//! A simple scheduler: names random hosts that want or have the blob, and a seed while it has room.
+//! A simple scheduler: a random mesh of the hosts that want or have the blob, and a seed for each
+//! while it has room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,21 +8,21 @@ use rand::{RngExt, rngs::SmallRng};
 use super::event::HostNo;
 use crate::Duty;
 
+/// A host with so many links is named to nobody else.
+const MOST_LINKS: usize = 16;
+
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
-    /// Hosts that asked, in order.
-    known: Vec<HostNo>,
-    /// Who was named to whom.
-    named: BTreeMap<HostNo, BTreeSet<HostNo>>,
+    /// Hosts that asked, and whom they were linked with. The later one dials.
+    links: BTreeMap<HostNo, BTreeSet<HostNo>>,
     seeds: Vec<HostNo>,
-    children: BTreeMap<HostNo, usize>,
+    children: BTreeMap<HostNo, BTreeSet<HostNo>>,
     fetcher: Option<HostNo>,
 }
 
 /// What to tell a host.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) host: HostNo,
     pub(crate) parents: Vec<HostNo>,
     pub(crate) duty: Duty,
 }
@@ -34,79 +35,54 @@ impl Scheduler {
         }
     }
 
-    /// A host asks: an answer for it, and news for those that had too few.
+    /// A host asks. In a large swarm it gets half of the links that it will have; later ones bring
+    /// the rest.
     pub(crate) fn look_up(
         &mut self,
         host: HostNo,
         degree: usize,
         seed_room: usize,
         rng: &mut SmallRng,
-    ) -> Vec<Answer> {
-        let mut others: Vec<_> = self.known.iter().copied().filter(|h| *h != host).collect();
+    ) -> Answer {
+        let known = self.links.entry(host).or_default().clone();
+        let free = self.links.iter().filter(|(other, links)| {
+            **other != host && links.len() < MOST_LINKS && !known.contains(other)
+        });
+        let mut free: Vec<_> = free.map(|(other, _)| *other).collect();
+        let wanted = match self.links.len() > degree + 1 {
+            true => degree.div_ceil(2) + 1,
+            false => degree,
+        };
         let mut parents = Vec::new();
-        while parents.len() < degree && !others.is_empty() {
-            parents.push(others.swap_remove(rng.random_range(0..others.len())));
+        while parents.len() < wanted && !free.is_empty() {
+            parents.push(free.swap_remove(rng.random_range(0..free.len())));
         }
-        if !self.known.contains(&host) {
-            self.known.push(host);
+        for parent in &parents {
+            self.links.entry(*parent).or_default().insert(host);
+            self.links.entry(host).or_default().insert(*parent);
         }
-        let mut answers = self.tell_the_hungry(host, degree);
         let is_seed = self.seeds.contains(&host);
         parents.extend(self.seed_for(host, seed_room).filter(|_| !is_seed));
-        self.named.entry(host).or_default().extend(&parents);
         let fetches = self.seeds.is_empty() && *self.fetcher.get_or_insert(host) == host;
         let duty = if fetches { Duty::Fetch } else { Duty::Wait };
-        answers.insert(
-            0,
-            Answer {
-                host,
-                parents,
-                duty,
-            },
-        );
-        answers
-    }
-
-    /// Hosts that were named too few others get the new one.
-    fn tell_the_hungry(&mut self, new: HostNo, degree: usize) -> Vec<Answer> {
-        let fetcher = self.fetcher;
-        let hungry = self.named.iter_mut().filter(|(host, named)| {
-            **host != new && named.len() < degree.min(4) && !named.contains(&new)
-        });
-        let tell = |(host, named): (&HostNo, &mut BTreeSet<HostNo>)| {
-            named.insert(new);
-            let duty = if fetcher == Some(*host) {
-                Duty::Fetch
-            } else {
-                Duty::Wait
-            };
-            Answer {
-                host: *host,
-                parents: vec![new],
-                duty,
-            }
-        };
-        hungry.map(tell).collect()
+        Answer { parents, duty }
     }
 
     fn seed_for(&mut self, host: HostNo, room: usize) -> Option<HostNo> {
         let seed = *self.seeds.first()?;
         let children = self.children.entry(seed).or_default();
-        let again = self
-            .named
-            .get(&host)
-            .is_some_and(|named| named.contains(&seed));
-        if again || *children < room {
-            *children += usize::from(!again);
-            return Some(seed);
+        if children.len() < room {
+            children.insert(host);
         }
-        None
+        children.contains(&host).then_some(seed)
     }
 
     pub(crate) fn note_dead(&mut self, host: HostNo) {
-        self.known.retain(|other| *other != host);
         self.seeds.retain(|other| *other != host);
-        self.named.remove(&host);
+        self.links.remove(&host);
+        for others in self.links.values_mut().chain(self.children.values_mut()) {
+            others.remove(&host);
+        }
         self.fetcher = self.fetcher.filter(|fetcher| *fetcher != host);
     }
 }

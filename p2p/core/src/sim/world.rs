@@ -290,33 +290,21 @@ impl World {
     }
 
     fn look_up(&mut self, host: HostNo) {
-        let Scenario {
-            degree, seed_room, ..
-        } = self.plan;
-        let answers = self
-            .scheduler
-            .look_up(host, degree, seed_room, &mut self.rng);
-        for Answer {
+        let (degree, room) = (self.plan.degree, self.plan.seed_room);
+        let answer = self.scheduler.look_up(host, degree, room, &mut self.rng);
+        let Answer { parents, duty } = answer;
+        let parent = |number: HostNo| Parent {
+            host: self.hosts[number].id.clone(),
+            role: self.hosts[number].plan.role,
+        };
+        let parents = parents.into_iter().map(parent).collect();
+        let at = self.now + nanos(self.plan.latency);
+        let event = Event::Parents {
             host,
             parents,
             duty,
-        } in answers
-        {
-            let parent = |number: HostNo| Parent {
-                host: self.hosts[number].id.clone(),
-                role: self.hosts[number].plan.role,
-            };
-            let parents = parents.into_iter().map(parent).collect();
-            let at = self.now + nanos(self.plan.latency);
-            self.queue.add(
-                at,
-                Event::Parents {
-                    host,
-                    parents,
-                    duty,
-                },
-            );
-        }
+        };
+        self.queue.add(at, event);
     }
 
     // --- The origin ---

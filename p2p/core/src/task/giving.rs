@@ -9,7 +9,7 @@ use crate::{
     Action, Message, Misbehaviour, Refusal,
     injection::{Injection, Repeat},
     shared::Shared,
-    upload::Open,
+    upload::{Open, Progress},
 };
 
 /// While pieces come from the origin, one is given a second time only if the mesh has not brought
@@ -24,9 +24,10 @@ impl Task {
         cx: &mut Shared,
         now: Instant,
     ) {
-        if !self.neighbours.contains_key(host) {
+        let Some(child) = self.neighbours.get(host) else {
             return;
-        }
+        };
+        let progress = Progress::of(&child.has);
         let Some(content) = &self.content else {
             return self.refuse(host, piece, Refusal::Missing, cx);
         };
@@ -34,7 +35,7 @@ impl Task {
             self.convict(host, Misbehaviour::Protocol, cx, now);
         } else if !content.pieces.contains(piece) {
             self.refuse(host, piece, Refusal::Missing, cx);
-        } else if !cx.uploads.ask(host, self.id, piece) {
+        } else if !cx.uploads.ask(host, self.id, piece, progress) {
             self.refuse(host, piece, Refusal::Busy, cx);
         }
     }

@@ -21,10 +21,12 @@ fn a_blob_is_written_in_any_order_and_survives_a_reopen() {
         assert_eq!(written.complete, last);
         assert_eq!(blob.is_complete(), last);
     }
+    assert!(store.blobs()[0].complete && !store.blobs()[0].durable);
+    assert!(blob.finish().unwrap());
     drop((blob, store));
 
     let store = open(dir.path());
-    assert!(store.blobs()[0].complete);
+    assert!(store.blobs()[0].durable);
     let blob = store.find(&content.task).unwrap();
     assert_eq!(content.verify(&blob), content.count());
     assert_eq!(blob.list().unwrap().states(), content.states);
@@ -134,9 +136,10 @@ fn a_blob_without_bytes_is_complete_at_once() {
         assert!(blob.is_complete());
         assert_eq!(blob.read_at(0, 0).unwrap(), Vec::new());
     }
+    store.checkpoint().unwrap();
     drop(store);
     let store = open(dir.path());
-    assert_eq!(store.blobs().iter().filter(|blob| blob.complete).count(), 2);
+    assert_eq!(store.blobs().iter().filter(|blob| blob.durable).count(), 2);
 }
 
 #[test]
@@ -247,6 +250,8 @@ fn a_closed_store_takes_no_change() {
     store.close().unwrap();
     assert!(store.checkpoint().is_err());
     assert!(store.remove(&content.task).is_err());
+    let other = Content::new(2, 5);
+    assert!(store.create(other.task, other.geometry).is_err());
     drop(store);
     let store = open(dir.path());
     assert_eq!(store.blobs()[0].pieces, 1);
