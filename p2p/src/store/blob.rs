@@ -241,9 +241,26 @@ impl BlobFile {
         pieces.find(|piece| !state.pieces.contains(*piece))
     }
 
+    /// Takes a piece that cannot be read out of the set. Of a file that ends too early, all that
+    /// is beyond its end goes, since the next write there would fill the gap with zeros.
     fn lost(&self, piece: PieceIndex, cause: io::Error) -> ReadError {
-        self.record.state().lose(piece);
+        let end = match cause.kind() {
+            io::ErrorKind::UnexpectedEof => self.file.metadata().map_or(0, |found| found.len()),
+            _ => u64::MAX,
+        };
+        {
+            let mut state = self.record.state();
+            let geometry = self.record.geometry;
+            let beyond = geometry
+                .pieces()
+                .filter(|piece| geometry.range(*piece).end > end);
+            beyond.for_each(|piece| state.lose(piece));
+            state.lose(piece);
+        }
         let path = self.path();
+        if let Err(error) = self.store.save(std::slice::from_ref(&self.record)) {
+            tracing::error!(path = %path.display(), %error, "lost pieces are not saved");
+        }
         ReadError::Lost { path, piece, cause }
     }
 

@@ -105,16 +105,18 @@ impl Inner {
             }
             Err(cause) => return Err(BlobError::Io { path, cause }),
         };
-        let mend = || {
-            let length = record.geometry.length();
-            if file.metadata()?.len() != length {
-                layout::preallocate(&file, length)?;
-                file.set_len(length)?;
-                record.state().set_unchecked(true);
-            }
-            Ok(())
-        };
-        mend().map_err(|cause| BlobError::Io { path, cause })?;
+        let length = record.geometry.length();
+        let found = file.metadata().map(|found| found.len());
+        if found.as_ref().is_ok_and(|found| *found != length) {
+            // Saved first: with its length the file would look whole after a crash.
+            record.state().doubt();
+            self.save(std::slice::from_ref(record))?;
+        }
+        let mended = found.and_then(|found| match found == length {
+            true => Ok(()),
+            false => layout::preallocate(&file, length).and_then(|()| file.set_len(length)),
+        });
+        mended.map_err(|cause| BlobError::Io { path, cause })?;
         let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), file)?);
         *handle = Arc::downgrade(&blob);
         Ok(blob)

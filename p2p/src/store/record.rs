@@ -167,8 +167,8 @@ impl Record {
     /// Takes a snapshot of a whole blob, which is not marked so yet and lost nothing since
     /// `losses` were counted.
     pub(super) fn snapshot_of_whole(&self, losses: u64) -> Option<Snapshot> {
-        let state = self.state();
-        let whole = state.losses == losses && !state.complete && !state.removed;
+        let mut state = self.state();
+        let whole = state.begin_finish() == Some(losses);
         whole.then(|| self.snapshot_of(&state))
     }
 
@@ -205,7 +205,8 @@ impl Record {
         state.unsaved.drain(..snapshot.batches.len());
         state.saved_last_used = snapshot.saved.row.last_used;
         state.saved_changes = snapshot.changes;
-        state.complete |= snapshot.saved.row.complete && state.losses == snapshot.losses;
+        let held = state.losses == snapshot.losses && !state.unchecked;
+        state.complete |= snapshot.saved.row.complete && held;
     }
 }
 
@@ -259,6 +260,13 @@ impl State {
             self.unchecked = unchecked;
             self.changes += 1;
         }
+    }
+
+    /// The bytes have to be looked at before any of them counts again.
+    pub(super) fn doubt(&mut self) {
+        self.unchecked = true;
+        self.complete = false;
+        self.changes += 1;
     }
 
     pub(super) fn set_pinned(&mut self, pinned: bool) {
