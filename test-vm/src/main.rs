@@ -174,7 +174,7 @@ fn images() -> Result<()> {
 fn hold() -> Result<()> {
     let bed = bed::Bed::start()?;
     bed.add_host("host", &bed::Link::default())?;
-    println!("{}", bed.id());
+    println!("{}", bed.dir().display());
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }

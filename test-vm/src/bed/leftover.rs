@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Run, base_dir};
+use super::{Run, run::base_dirs};
 
 const RECORD: &str = "init.pid";
 
@@ -44,13 +44,12 @@ pub(super) fn record(dir: &Path, pid: i32) -> Result<()> {
 /// # Errors
 /// When the directory of the beds cannot be read.
 pub fn clean(kept: bool) -> Result<Vec<Leftover>> {
-    let base = base_dir();
-    if !base.exists() {
-        return Ok(Vec::new());
-    }
     let mut found = Vec::new();
-    for entry in fs::read_dir(&base).with_context(|| format!("cannot read {}", base.display()))? {
-        let entry = entry?;
+    let bases = base_dirs()
+        .into_iter()
+        .filter_map(|base| fs::read_dir(base).ok());
+    for entry in bases.flatten() {
+        let entry = entry.context("cannot list the beds")?;
         let Ok(id) = entry.file_name().into_string() else {
             continue;
         };

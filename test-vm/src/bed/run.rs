@@ -7,11 +7,44 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Where beds keep their files. Not under `/run` or `/var/lib`: hosts have those of their own.
+const IN_MEMORY: &str = "/dev/shm/hawker-test-vm";
+const ON_DISK: &str = "/var/tmp/hawker-test-vm";
+/// Free memory from which on hosts keep their files there.
+const AMPLE: u64 = 10 << 30;
+
+/// Where new beds keep their files: `$HAWKER_TEST_VM_DIR`, else memory where that is ample, since
+/// thousands of unpacked files are then gone at once, else the disk.
 #[must_use]
 pub fn base_dir() -> PathBuf {
-    std::env::var_os("HAWKER_TEST_VM_DIR")
-        .map_or_else(|| PathBuf::from("/var/tmp/hawker-test-vm"), PathBuf::from)
+    if let Some(dir) = std::env::var_os("HAWKER_TEST_VM_DIR") {
+        return PathBuf::from(dir);
+    }
+    PathBuf::from(if is_memory_ample() {
+        IN_MEMORY
+    } else {
+        ON_DISK
+    })
+}
+
+/// Everywhere that beds may have been made.
+pub(super) fn base_dirs() -> Vec<PathBuf> {
+    let mut dirs = vec![base_dir(), IN_MEMORY.into(), ON_DISK.into()];
+    dirs.sort();
+    dirs.dedup();
+    dirs
+}
+
+fn is_memory_ample() -> bool {
+    let free = nix::sys::statvfs::statvfs("/dev/shm");
+    let free = free.map_or(0, |it| {
+        it.blocks_available().saturating_mul(it.fragment_size())
+    });
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available = available.and_then(|it| it.split_whitespace().next()?.parse::<u64>().ok());
+    free >= AMPLE && available.unwrap_or_default().saturating_mul(1024) >= AMPLE
 }
 
 /// Name and directory of a bed.
