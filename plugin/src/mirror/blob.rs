@@ -66,8 +66,11 @@ impl Mirror {
         }
         let (right, opened) = match self.right_is_likely(call, repository, &key) {
             true => both(right, self.open(digest, source)).await?,
-            // A refusal is likely enough not to trouble the network for it.
-            false => (right.await?, self.open(digest, source).await),
+            // A refusal is likely enough not to trouble the network before.
+            false => match right.await? {
+                Right { length: None } => return self.pass(call).await,
+                right => (right, self.open(digest, source).await),
+            },
         };
         self.answer_blob(call, digest, right, opened).await
     }
@@ -123,12 +126,11 @@ impl Mirror {
             info!(%digest, network = length, origin = ?right.length, "lengths differ: passed through");
             return self.pass(call).await;
         }
-        let range = match Wanted::parse(call.range(), length) {
-            Wanted::Whole => 0..length,
-            Wanted::Part(range) => range,
+        let (range, is_part) = match Wanted::parse(call.range(), length) {
+            Wanted::Whole => (0..length, false),
+            Wanted::Part(range) => (range, true),
             Wanted::Unsatisfiable => return Ok(unsatisfiable(digest, length)),
         };
-        let part = call.range().is_some() && Wanted::parse(call.range(), length) != Wanted::Whole;
         let served = opened.served;
         let bytes = match first_bytes(opened, range.clone()).await {
             Ok(bytes) => bytes,
@@ -141,7 +143,7 @@ impl Mirror {
         let body = body::counted(body::stream(bytes), move |bytes| {
             count.inc_by(bytes);
         });
-        Ok(match part {
+        Ok(match is_part {
             true => partial(digest, range, length, body),
             false => whole(digest, length, body),
         })

@@ -465,3 +465,13 @@ async fn tags_and_referrers_are_passed_through() {
         assert_eq!(answer.body.unwrap(), format!("{path}?n=5"));
     }
 }
+
+#[tokio::test]
+async fn headers_without_end_are_refused() {
+    let origin = Origin::start(|_| Reply::status(200)).await;
+    let daemon = Daemon::start(origin.address).await;
+    let long = "x".repeat(70_000);
+    let answer = fetch(daemon.mirror(), "GET", "/v2/", &[("x-long", &long)]).await;
+    assert_eq!(answer.status, 431);
+    assert!(origin.seen().is_empty());
+}
