@@ -120,7 +120,10 @@ async fn bad_hellos_are_refused_with_the_reason() {
         task: task(),
         attempt: 0,
     };
-    let first = Host::open(&scheduler, lookup.into()).await.err().unwrap();
+    let first = Host::open(scheduler.address(), lookup.into())
+        .await
+        .err()
+        .unwrap();
     assert_eq!(first.message(), "the first message is no hello");
     let mut new = hello("new", Role::Node, None);
     new.protocol = 7..=9;
@@ -138,7 +141,7 @@ async fn bad_hellos_are_refused_with_the_reason() {
     let wrong = proto::HostMessage {
         message: Some(proto::host_message::Message::Hello(wrong)),
     };
-    let wrong = Host::open(&scheduler, wrong).await.err().unwrap();
+    let wrong = Host::open(scheduler.address(), wrong).await.err().unwrap();
     assert!(
         wrong.message().contains("hello.host"),
         "{}",
@@ -266,6 +269,39 @@ async fn a_silent_host_is_dropped() {
     let end = host.end().await;
     assert!(end.message().contains("nothing was heard"), "{end:?}");
     scheduler.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_is_noticed_within_seconds() {
+    let mut settings = settings();
+    settings.tracker.silent_after = Duration::from_secs(60);
+    let scheduler = start(settings).await;
+    let address = scheduler.address();
+    let (up, is_up) = tokio::sync::oneshot::channel();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    // Its socket stays open, but nothing answers a ping any more.
+    let hung = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let hello = hello("hung", Role::Node, None);
+        let host = runtime.block_on(Host::connect_to(address, hello)).unwrap();
+        up.send(()).unwrap();
+        let _ = wait.recv();
+        drop(host);
+    });
+    is_up.await.unwrap();
+    assert_eq!(status(&scheduler).await.hosts.len(), 1);
+    for _ in 0..70 {
+        sleep(Duration::from_millis(100)).await;
+        if status(&scheduler).await.hosts.is_empty() {
+            drop(done);
+            hung.join().unwrap();
+            return scheduler.stop().await;
+        }
+    }
+    panic!("still thought alive after 7 s");
 }
 
 #[tokio::test]

@@ -127,3 +127,68 @@ impl Record {
         self.reports.is_empty() && self.isolated_until.is_none() && self.probation_until.is_none()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn host(name: &str) -> HostId {
+        HostId::parse(name).unwrap()
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// Two hosts report a third.
+    fn convict(conduct: &mut Conduct, config: &TrackerConfig, now: Instant) -> bool {
+        let reports = ["a", "b"].map(|reporter| {
+            let what = (&host(reporter), Misbehaviour::CorruptPiece);
+            conduct.report(config, &host("bad"), what, 0, now)
+        });
+        reports[1].is_some()
+    }
+
+    #[test]
+    fn isolation_doubles_for_who_offends_again() {
+        let (config, now) = (TrackerConfig::default(), start());
+        let mut conduct = Conduct::default();
+        assert!(convict(&mut conduct, &config, now));
+        let over = now + config.isolation;
+        assert!(conduct.parole(&config, over - SECOND).is_empty());
+        assert_eq!(conduct.parole(&config, over), vec![host("bad")]);
+        assert!(convict(&mut conduct, &config, over));
+        assert!(conduct.parole(&config, over + config.isolation).is_empty());
+        assert_eq!(
+            conduct.parole(&config, over + config.isolation * 2).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn reports_far_apart_do_not_add_up() {
+        let (config, now) = (TrackerConfig::default(), start());
+        let mut conduct = Conduct::default();
+        let mut report = |reporter: &str, now| {
+            let what = (&host(reporter), Misbehaviour::FalseList);
+            conduct.report(&config, &host("bad"), what, 0, now)
+        };
+        assert_eq!(report("a", now), None);
+        assert_eq!(report("b", now + config.report_memory), None);
+        assert_eq!(report("c", now + config.report_memory), Some(2));
+    }
+
+    #[test]
+    fn records_that_say_nothing_any_more_are_dropped() {
+        let (config, now) = (TrackerConfig::default(), start());
+        let mut conduct = Conduct::default();
+        assert!(convict(&mut conduct, &config, now));
+        conduct.parole(&config, now + config.isolation);
+        assert_eq!(conduct.records.len(), 1);
+        conduct.parole(&config, now + config.isolation + PROBATION);
+        assert!(conduct.records.is_empty());
+    }
+}

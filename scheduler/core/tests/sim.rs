@@ -49,6 +49,35 @@ fn everybody_has_a_path_from_the_elected_node_where_there_is_no_seed() {
     }
 }
 
+/// Everything that hosts may say, in any order: also what no sane host says.
+#[test]
+fn nothing_that_hosts_say_breaks_it_or_sends_anybody_to_the_dead() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, TrackerConfig::default());
+        for _ in 0..600 {
+            let name = format!("host-{}", world.below(25));
+            let other = format!("host-{}", world.below(25));
+            let role = [Role::Node, Role::Node, Role::Seed][world.below(3)];
+            let attempt = u32::try_from(world.below(4)).unwrap();
+            match world.below(12) {
+                0 => world.hello(&name, role),
+                1 => world.hello_hidden(&name, role),
+                2..5 => world.lookup(&name, attempt),
+                5 => world.announce(&name, attempt, false),
+                6 => world.announce(&name, 10, true),
+                7 => world.withdraw(&name),
+                8 => world.leave(&name),
+                9 => world.report(&name, &other, Misbehaviour::Stalled),
+                10 => world.unreachable(&name),
+                _ => world.sleep(Duration::from_millis(700)),
+            }
+        }
+        let names: Vec<String> = (0..25).map(|number| format!("host-{number}")).collect();
+        names.iter().for_each(|name| world.leave(name));
+        assert_eq!(world.tracker.swarm_count(), 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn degrees_are_bounded_and_about_eight() {
     for seed in SEEDS {

@@ -64,6 +64,10 @@ pub(crate) struct Host {
 impl Host {
     /// Connects and is welcomed.
     pub(crate) async fn connect(scheduler: &Scheduler, hello: Hello) -> Result<Self, Status> {
+        Self::connect_to(scheduler.address(), hello).await
+    }
+
+    pub(crate) async fn connect_to(scheduler: SocketAddr, hello: Hello) -> Result<Self, Status> {
         let first = HostMessage::Hello(hello).into();
         let mut host = Self::open(scheduler, first).await?;
         match host.next().await? {
@@ -75,10 +79,10 @@ impl Host {
 
     /// Connects with any first message.
     pub(crate) async fn open(
-        scheduler: &Scheduler,
+        scheduler: SocketAddr,
         first: proto::HostMessage,
     ) -> Result<Self, Status> {
-        let url = format!("http://{}", scheduler.address());
+        let url = format!("http://{scheduler}");
         let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
         let (outgoing, queue) = mpsc::channel(64);
         outgoing.send(first).await.unwrap();
