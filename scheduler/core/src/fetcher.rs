@@ -23,8 +23,8 @@ impl Tracker {
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
-        let copies = attempt < ATTEMPTS_WITH_COPIES && self.has_copy(task);
-        if swarm.fetcher.is_some() || copies {
+        let copies_will_do = attempt < ATTEMPTS_WITH_COPIES;
+        if swarm.fetcher.is_some() || (copies_will_do && self.has_copy(task)) {
             return;
         }
         let Some(chosen) = self.choose_seed(task).or_else(|| self.elect(task, asker)) else {

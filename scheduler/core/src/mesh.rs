@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawker_model::{HostId, TaskId};
+use rand::{rngs::StdRng, seq::index};
 
 use crate::{
     Action, Duty, Tracker,
@@ -11,6 +12,9 @@ use crate::{
     host::Host,
     swarm::{Member, Swarm},
 };
+
+/// Members among which neighbours are drawn.
+const SAMPLE: usize = 64;
 
 /// News for several hosts about one task, so that each gets one message.
 #[derive(Debug, Default)]
@@ -78,13 +82,20 @@ impl Tracker {
             false => self.config.neighbours,
         };
         let lacking = enough.saturating_sub(children(swarm, host));
-        let candidates = self.candidates(host, swarm);
-        let (new, tried): (Vec<_>, Vec<_>) = candidates
-            .into_iter()
-            .partition(|(_, candidate)| !avoid.contains(candidate));
-        let mut chosen = draw(&mut self.rng, new, lacking);
-        let still = lacking - chosen.len();
-        chosen.extend(draw(&mut self.rng, tried, still));
+        let mut names = sample(&mut self.rng, &swarm.roster);
+        names.retain(|name| !avoid.contains(*name));
+        let candidates = self.candidates(host, swarm, names);
+        let mut chosen = draw(&mut self.rng, candidates, lacking);
+        if chosen.len() < lacking {
+            // The sample was an unlucky one, or there are hardly any others.
+            let left = swarm.roster.iter().filter(|name| !chosen.contains(name));
+            let (tried, new): (Vec<_>, Vec<_>) = left.partition(|name| avoid.contains(*name));
+            for names in [new, tried] {
+                let candidates = self.candidates(host, swarm, names);
+                let lacking = lacking - chosen.len();
+                chosen.extend(draw(&mut self.rng, candidates, lacking));
+            }
+        }
         for other in chosen {
             self.link(task, host, &other, pushes);
         }
@@ -130,28 +141,19 @@ impl Tracker {
         }
     }
 
-    /// With whom `host` could be linked, by how good that would be.
-    fn candidates(&self, host: &HostId, swarm: &Swarm) -> Vec<(f64, HostId)> {
+    /// With which of `names` a host could be linked, by how good that would be.
+    fn candidates(&self, host: &HostId, swarm: &Swarm, names: Vec<&HostId>) -> Vec<(f64, HostId)> {
         let Some(seeker) = self.hosts.get(host) else {
             return Vec::new();
         };
-        let linked = |name: &HostId| {
-            swarm
-                .members
-                .get(name)
-                .is_some_and(|m| m.links.contains(host))
-        };
-        let fits = |name: &HostId| {
+        let weigh = |name: &HostId| {
+            let (other, member) = (self.hosts.get(name)?, swarm.members.get(name)?);
             let fetcher = swarm.fetcher.as_ref() == Some(name);
-            name != host && !fetcher && !linked(name) && self.can_link(host, name)
+            let fits = name != host && !fetcher && !member.links.contains(host);
+            let fits = fits && self.can_link(host, name);
+            fits.then(|| (self.weight(seeker, other, member), name.clone()))
         };
-        let members = swarm.members.iter().filter(|(name, _)| fits(name));
-        members
-            .filter_map(|(name, member)| {
-                let other = self.hosts.get(name)?;
-                Some((self.weight(seeker, other, member), name.clone()))
-            })
-            .collect()
+        names.into_iter().filter_map(weigh).collect()
     }
 
     pub(crate) fn can_link(&self, a: &HostId, b: &HostId) -> bool {
@@ -177,6 +179,18 @@ impl Tracker {
         }
         weight
     }
+}
+
+/// Some of many names, all of a few: looking at every member for each lookup would make a rush of
+/// n hosts cost n².
+fn sample<'a>(rng: &mut StdRng, roster: &'a [HostId]) -> Vec<&'a HostId> {
+    let mut places = index::sample(rng, roster.len(), SAMPLE.min(roster.len())).into_vec();
+    // The draw that follows is the random one; this keeps the order of small swarms.
+    places.sort_unstable();
+    places
+        .into_iter()
+        .filter_map(|place| roster.get(place))
+        .collect()
 }
 
 /// How many are linked with `host`.

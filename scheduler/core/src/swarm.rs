@@ -34,6 +34,8 @@ pub struct Progress {
 #[derive(Debug, Default)]
 pub(crate) struct Swarm {
     pub(crate) members: BTreeMap<HostId, Member>,
+    /// The members' names, for drawing some of many.
+    pub(crate) roster: Vec<HostId>,
     /// The one host that is sent to the origin. Always a member.
     pub(crate) fetcher: Option<HostId>,
     /// Hosts that were the fetcher and gave up.
@@ -75,10 +77,20 @@ impl Member {
 }
 
 impl Swarm {
+    /// The host as a member.
+    pub(crate) fn join(&mut self, host: &HostId) -> &mut Member {
+        self.members.entry(host.clone()).or_insert_with(|| {
+            self.roster.push(host.clone());
+            Member::default()
+        })
+    }
+
+    /// Links two members.
     pub(crate) fn link(&mut self, a: &HostId, b: &HostId) {
         for (one, other) in [(a, b), (b, a)] {
-            let member = self.members.entry(one.clone()).or_default();
-            member.links.insert(other.clone());
+            if let Some(member) = self.members.get_mut(one) {
+                member.links.insert(other.clone());
+            }
         }
     }
 
@@ -117,6 +129,9 @@ impl Swarm {
     pub(crate) fn remove(&mut self, host: &HostId) {
         self.unlink_all(host);
         self.members.remove(host);
+        if let Some(place) = self.roster.iter().position(|name| name == host) {
+            self.roster.swap_remove(place);
+        }
         if self.fetcher.as_ref() == Some(host) {
             self.fetcher = None;
         }

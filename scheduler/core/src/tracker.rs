@@ -231,8 +231,7 @@ impl Tracker {
         if let Some(host) = self.hosts.get_mut(host) {
             host.tasks.insert(task);
         }
-        let swarm = self.swarms.entry(task).or_default();
-        swarm.members.entry(host.clone()).or_default()
+        self.swarms.entry(task).or_default().join(host)
     }
 
     fn announce(&mut self, host: &HostId, holding: &Holding, now: Instant) {
@@ -259,11 +258,14 @@ impl Tracker {
 
     /// Whether a task's lookups should wait: hosts may still be about to say that they have it.
     fn must_settle(&self, task: TaskId, now: Instant) -> bool {
+        if now >= self.settled_at {
+            return false;
+        }
         let swarm = self.swarms.get(&task);
         let known = swarm.is_some_and(|swarm| {
             swarm.fetcher.is_some() || swarm.members.values().any(|member| member.complete)
         });
-        now < self.settled_at && !known
+        !known
     }
 
     fn hold(&mut self, host: &HostId, task: TaskId, now: Instant) {
@@ -286,6 +288,9 @@ impl Tracker {
     }
 
     fn release_all(&mut self, task: TaskId, now: Instant) {
+        if self.held.is_empty() {
+            return;
+        }
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
