@@ -269,7 +269,7 @@ impl Task {
         self.progress_at = now;
         self.origin.stalled = false;
         self.take_back(piece, cx);
-        self.settle_doubt(piece, cx, now);
+        self.settle_doubt(piece, from, cx, now);
         self.announce(cx);
         cx.uploads.wake(&self.id);
         self.finish_if_complete(cx, now);
@@ -289,6 +289,7 @@ impl Task {
         self.announce(cx);
         self.take_back_all(cx);
         self.cancel_origin(cx);
+        self.convict_accused(cx, now);
         self.gossip(cx, now);
         for host in self.hosts() {
             self.part_if_both_complete(&host, cx, now);

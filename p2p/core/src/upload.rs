@@ -186,7 +186,7 @@ impl Uploads {
     /// get enough from others.
     fn next_host(&mut self) -> Option<HostId> {
         self.turns += 1;
-        if self.turns % 2 == 0 {
+        if self.turns.is_multiple_of(2) {
             return self.order.pop_front();
         }
         let ready = self.order.iter().enumerate().filter_map(|(at, host)| {

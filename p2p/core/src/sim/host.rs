@@ -51,8 +51,6 @@ impl Host {
 
     /// It wants the blob, or has it.
     pub(crate) fn arrive(&mut self, blob: &Blob, now: Instant) {
-        let count = blob.geometry.piece_count();
-        self.store = vec![None; count as usize];
         let bytes = match self.plan.lie {
             Some(Lie::FalseList) => Some(FORGED),
             _ => self.plan.stored.then_some(TRUE),

@@ -35,6 +35,13 @@ impl Scheduler {
         }
     }
 
+    /// A host has something of the blob. (Seeds are named for themselves.)
+    pub(crate) fn announce(&mut self, host: HostNo) {
+        if !self.seeds.contains(&host) {
+            self.links.entry(host).or_default();
+        }
+    }
+
     /// A host asks. In a large swarm it gets half of the links that it will have; later ones bring
     /// the rest.
     pub(crate) fn look_up(

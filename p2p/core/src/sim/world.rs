@@ -56,7 +56,9 @@ impl World {
             };
             let mut config = SwarmConfig::new(id.clone(), host.role);
             (plan.tune)(&mut config);
-            hosts.push(Host::new(id, host.clone(), config, rng.random()));
+            let mut host = Host::new(id, host.clone(), config, rng.random());
+            host.store = vec![None; blob.geometry.piece_count() as usize];
+            hosts.push(host);
         }
         let numbers = hosts
             .iter()
@@ -499,7 +501,8 @@ impl World {
             Action::Report {
                 host: liar, reason, ..
             } => self.reports.push((liar, reason)),
-            Action::Create { .. } | Action::Announce { .. } | Action::Withdraw { .. } => {}
+            Action::Announce { .. } => self.scheduler.announce(host),
+            Action::Create { .. } | Action::Withdraw { .. } => {}
         }
     }
 

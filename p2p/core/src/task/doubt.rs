@@ -1,9 +1,10 @@
 //! Pieces that do not match, and lists that prove false.
 //!
-//! A piece that does not match is asked of another source. If that copy matches, the first sender
-//! lied. If it does not match either, the chain values may be false: the origin decides, where we
-//! have one. A false list is discarded with everything that was checked against it, and the node
-//! goes on alone, by its own chain.
+//! A piece that does not match is asked of another source, and its sender of nothing more. If that
+//! copy matches, the first sender lied, provided that the list is true: so nobody is called a liar
+//! before the origin gave the piece or the whole blob is proven. If the other copy does not match
+//! either, the origin decides, where we have one. A false list is discarded with everything that
+//! was checked against it, and the node goes on alone, by its own chain.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,8 @@ const ENOUGH: usize = 2;
 pub(crate) struct Doubts {
     /// Who sent a copy of a piece that did not match.
     suspects: BTreeMap<PieceIndex, BTreeSet<HostId>>,
+    /// Who lied, if the list is true.
+    accused: BTreeSet<HostId>,
     /// A false list was discarded: nothing is believed but our own chain.
     pub(crate) own_chain: bool,
 }
@@ -78,9 +81,29 @@ impl Task {
         self.steer(cx, now);
     }
 
-    /// A good copy of a doubted piece is here: those who sent bad ones lied.
-    pub(super) fn settle_doubt(&mut self, piece: PieceIndex, cx: &mut Shared, now: Instant) {
+    /// A good copy of a doubted piece is here: those who sent bad ones lied, as far as the list is
+    /// to be trusted.
+    pub(super) fn settle_doubt(
+        &mut self,
+        piece: PieceIndex,
+        from: Option<&HostId>,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
         let liars = self.doubts.suspects.remove(&piece).unwrap_or_default();
+        match from {
+            None => self.convict_all(liars, cx, now),
+            Some(_) => self.doubts.accused.extend(liars),
+        }
+    }
+
+    /// The whole blob is proven, and with it the list.
+    pub(super) fn convict_accused(&mut self, cx: &mut Shared, now: Instant) {
+        let accused = std::mem::take(&mut self.doubts.accused);
+        self.convict_all(accused, cx, now);
+    }
+
+    fn convict_all(&mut self, liars: BTreeSet<HostId>, cx: &mut Shared, now: Instant) {
         for liar in &liars {
             self.convict(liar, Misbehaviour::CorruptPiece, cx, now);
         }
@@ -103,8 +126,9 @@ impl Task {
         self.drop_neighbour(host, cx, now);
     }
 
-    /// The chain values told by others are false. Whoever gave us the first doubted one is shut
-    /// out; all starts again from the origin.
+    /// The chain values told by others are false; all starts again from the origin. Whoever gave us
+    /// the doubted one is shut out if it claims to have the whole blob. Otherwise it could not know
+    /// better than we did.
     pub(super) fn list_is_false(&mut self, cx: &mut Shared, now: Instant) {
         tracing::warn!(task = %self.id, "the piece list is false");
         let doubted = self
@@ -115,7 +139,8 @@ impl Task {
             .content
             .as_ref()
             .and_then(|c| c.giver(doubted.unwrap_or(PieceIndex(0))));
-        if let Some(giver) = giver.cloned() {
+        let proven = |host: &&HostId| self.neighbours.get(*host).is_some_and(|n| n.is_complete());
+        if let Some(giver) = giver.filter(proven).cloned() {
             self.convict(&giver, Misbehaviour::FalseList, cx, now);
         }
         self.discard(cx, now);
@@ -134,6 +159,7 @@ impl Task {
         self.injection = None;
         self.completed = false;
         self.doubts.suspects.clear();
+        self.doubts.accused.clear();
         cx.act(Action::Discard { task: self.id });
         if self.announced.take().is_some() {
             cx.act(Action::Withdraw { task: self.id });

@@ -327,7 +327,8 @@ impl Task {
             Err(ListError::OutOfRange { .. }) => {
                 self.convict(host, Misbehaviour::Protocol, cx, now);
             }
-            Err(ListError::Conflict { .. }) if self.completed => {
+            // Ours is proven, and it says that so is its own.
+            Err(ListError::Conflict { .. }) if self.completed && neighbour.is_complete() => {
                 self.convict(host, Misbehaviour::FalseList, cx, now);
             }
             // One of us is wrong; the digest will tell who.

@@ -1,0 +1,292 @@
+//! Whole networks, good and bad. Every failure prints the scenario's seed.
+
+use std::time::Duration;
+
+use hawker_swarm::{
+    Misbehaviour, TaskFailure,
+    sim::{Lie, OriginFault, Outcome, Scenario},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// 20 nodes and some seeds on links of 100 Mbit/s, 32 MiB.
+fn network(seed: u64, seeds: usize) -> Scenario {
+    Scenario::new(seed, seeds, 20, 100.0, 32 * MIB)
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Runs, and checks what always must be: all honest nodes have the right bytes, and no honest host
+/// was called a liar.
+fn run(scenario: Scenario) -> Outcome {
+    let outcome = scenario.run().expect("a length of some MiB is sound");
+    let behind = outcome.left_behind();
+    assert!(
+        behind.is_empty(),
+        "seed {}: left behind {behind:#?}",
+        outcome.seed
+    );
+    let wronged = outcome.wronged();
+    assert!(
+        wronged.is_empty(),
+        "seed {}: wronged {wronged:?}",
+        outcome.seed
+    );
+    outcome
+}
+
+#[test]
+fn twenty_hosts_come_close_to_the_bound_with_one_copy_from_the_origin() {
+    for seed in 1..=3 {
+        let outcome = run(Scenario::new(seed, 1, 20, 100.0, 64 * MIB));
+        assert!(outcome.ratio() <= 1.25, "seed {seed}: {}", outcome.ratio());
+        assert!(
+            outcome.seed_copies() <= 1.25,
+            "seed {seed}: {}",
+            outcome.seed_copies()
+        );
+        assert_eq!(outcome.origin_bytes, 64 * MIB, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_hundred_hosts_come_close_to_the_bound() {
+    let outcome = run(Scenario::new(1, 1, 100, 100.0, 16 * MIB));
+    assert!(outcome.ratio() <= 1.5, "{}", outcome.ratio());
+    assert_eq!(outcome.origin_bytes, 16 * MIB);
+}
+
+#[test]
+fn latency_and_loss_cost_little() {
+    let mut scenario = network(4, 1);
+    scenario.latency = millis(15);
+    scenario.loss = 0.002;
+    let outcome = run(scenario);
+    assert!(outcome.ratio() <= 2.0, "{}", outcome.ratio());
+}
+
+#[test]
+fn a_second_seed_takes_over_without_fetching_what_the_swarm_has() {
+    for seed in 1..=3 {
+        let scenario = network(seed, 2).seed(0, |seed| seed.dies = Some(millis(1500)));
+        let outcome = run(scenario);
+        assert!(
+            outcome.origin_copies() <= 1.1,
+            "seed {seed}: {}",
+            outcome.origin_copies()
+        );
+        assert!(outcome.ratio() <= 2.0, "seed {seed}: {}", outcome.ratio());
+    }
+}
+
+#[test]
+fn a_liar_is_found_out_and_nobody_else() {
+    for seed in 1..=5 {
+        let scenario = network(seed, 1).node(7, |liar| liar.lie = Some(Lie::Corrupt));
+        let outcome = run(scenario);
+        let corrupt = |what: &Misbehaviour| *what == Misbehaviour::CorruptPiece;
+        assert!(
+            outcome.reports.iter().any(|(_, what)| corrupt(what)),
+            "seed {seed}"
+        );
+        assert_eq!(outcome.origin_bytes, 32 * MIB, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_liars_do_not_bring_down_a_true_list() {
+    for seed in 1..=5 {
+        let mut scenario = network(seed, 1);
+        for liar in [3, 9] {
+            scenario = scenario.node(liar, |liar| liar.lie = Some(Lie::Corrupt));
+        }
+        let outcome = run(scenario);
+        assert!(
+            outcome.origin_copies() <= 1.1,
+            "seed {seed}: {}",
+            outcome.origin_copies()
+        );
+    }
+}
+
+#[test]
+fn a_corrupt_seed_is_found_out_by_the_origin() {
+    let scenario = network(6, 1).seed(0, |seed| seed.lie = Some(Lie::Corrupt));
+    let outcome = run(scenario);
+    assert!(
+        outcome
+            .reports
+            .iter()
+            .any(|(host, _)| host.as_str().starts_with("seed"))
+    );
+}
+
+#[test]
+fn a_false_list_is_discarded_and_the_origin_decides() {
+    let scenario = network(7, 0).node(0, |liar| liar.lie = Some(Lie::FalseList));
+    let outcome = run(scenario);
+    let false_list = (outcome.hosts[0].host.clone(), Misbehaviour::FalseList);
+    assert!(
+        outcome.reports.contains(&false_list),
+        "{:?}",
+        outcome.reports
+    );
+}
+
+#[test]
+fn without_a_scheduler_every_host_goes_to_the_origin() {
+    let mut scenario = Scenario::new(8, 1, 3, 100.0, 8 * MIB);
+    scenario.scheduler = false;
+    let outcome = run(scenario);
+    assert!(outcome.last().unwrap() < Duration::from_secs(4));
+}
+
+#[test]
+fn without_a_seed_the_elected_fetcher_reads_the_origin_once() {
+    for seed in 1..=3 {
+        let outcome = run(network(seed, 0));
+        assert_eq!(outcome.origin_bytes, 32 * MIB, "seed {seed}");
+        assert!(outcome.ratio() <= 1.6, "seed {seed}: {}", outcome.ratio());
+    }
+}
+
+#[test]
+fn a_dead_fetcher_is_replaced() {
+    for seed in 1..=3 {
+        let scenario = network(seed, 0).node(0, |fetcher| fetcher.dies = Some(millis(1000)));
+        let outcome = run(scenario);
+        assert!(
+            outcome.origin_copies() <= 2.0,
+            "seed {seed}: {}",
+            outcome.origin_copies()
+        );
+    }
+}
+
+#[test]
+fn silent_parents_fall_back_to_the_origin() {
+    let mut scenario = Scenario::new(9, 1, 2, 100.0, 8 * MIB);
+    scenario = scenario.seed(0, |seed| seed.lie = Some(Lie::Silent));
+    let outcome = run(scenario);
+    assert!(
+        outcome.last().unwrap() < Duration::from_secs(10),
+        "{:?}",
+        outcome.last()
+    );
+}
+
+#[test]
+fn false_have_sets_do_not_hold_the_swarm_up() {
+    let mut scenario = network(10, 1);
+    for liar in [2, 12] {
+        scenario = scenario.node(liar, |liar| liar.lie = Some(Lie::FalseHave));
+    }
+    let outcome = run(scenario);
+    assert!(outcome.ratio() <= 2.5, "{}", outcome.ratio());
+}
+
+#[test]
+fn dying_peers_do_not_hold_the_swarm_up() {
+    let mut scenario = network(11, 1);
+    for number in 0..6 {
+        let dies = Some(millis(500 + 300 * number as u64));
+        scenario = scenario.node(number, |peer| peer.dies = dies);
+    }
+    let outcome = run(scenario);
+    assert!(outcome.ratio() <= 1.6, "{}", outcome.ratio());
+    assert_eq!(outcome.origin_bytes, 32 * MIB);
+}
+
+#[test]
+fn a_late_joiner_is_served_by_the_swarm() {
+    let late = Duration::from_secs(20);
+    let scenario = network(12, 1).node(19, |node| node.arrives = late);
+    let outcome = run(scenario);
+    assert!(outcome.ratio() <= 1.5, "{}", outcome.ratio());
+    assert_eq!(outcome.origin_bytes, 32 * MIB);
+}
+
+#[test]
+fn hosts_that_arrive_one_by_one_share_one_copy() {
+    let mut scenario = network(13, 1);
+    for number in 0..20 {
+        scenario = scenario.node(number, |node| node.arrives = millis(150 * number as u64));
+    }
+    let outcome = run(scenario);
+    assert!(outcome.ratio() <= 1.6, "{}", outcome.ratio());
+    assert_eq!(outcome.origin_bytes, 32 * MIB);
+}
+
+#[test]
+fn one_slow_host_slows_nobody_else() {
+    let scenario = network(14, 1).node(5, |slow| {
+        (slow.up_rate, slow.down_rate) = (slow.up_rate / 10.0, slow.down_rate / 10.0);
+    });
+    let bound = network(14, 1).bound();
+    let outcome = run(scenario);
+    assert!(
+        outcome.median().unwrap() <= bound.mul_f64(1.4),
+        "{:?}",
+        outcome.median()
+    );
+}
+
+#[test]
+fn a_slow_origin_is_read_once() {
+    let mut scenario = network(15, 1);
+    scenario.origin_rate = 2e6;
+    let outcome = run(scenario);
+    assert_eq!(outcome.origin_bytes, 32 * MIB);
+    assert!(outcome.ratio() <= 1.2, "{}", outcome.ratio());
+    assert!(outcome.seed_copies() <= 1.5, "{}", outcome.seed_copies());
+}
+
+#[test]
+fn an_origin_that_cuts_bodies_is_resumed() {
+    let mut scenario = network(16, 0);
+    scenario.origin_fault = Some(OriginFault::CutsAfter(100));
+    let outcome = run(scenario);
+    assert!(
+        outcome.origin_copies() <= 1.1,
+        "{}",
+        outcome.origin_copies()
+    );
+}
+
+#[test]
+fn an_origin_that_denies_fails_quickly_with_its_reason() {
+    let mut scenario = network(17, 1);
+    let denied = TaskFailure::Denied("401".to_owned());
+    scenario.origin_fault = Some(OriginFault::Refuses(denied.clone()));
+    let outcome = scenario.run().unwrap();
+    let nodes = outcome
+        .hosts
+        .iter()
+        .filter(|host| host.host.as_str().starts_with("node"));
+    for node in nodes {
+        assert_eq!(node.failed, Some(denied.clone()), "{}", node.host);
+    }
+}
+
+#[test]
+fn an_empty_blob_and_a_tiny_one_arrive() {
+    for length in [0, 1, 64 << 10] {
+        let outcome = run(Scenario::new(18, 1, 5, 100.0, length));
+        assert!(
+            outcome.last().unwrap() < millis(500),
+            "{length}: {:?}",
+            outcome.last()
+        );
+        assert_eq!(outcome.origin_bytes, length);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = || network(19, 1).run().unwrap();
+    let (one, two) = (run(), run());
+    assert_eq!(one.events, two.events);
+    assert_eq!(one.last(), two.last());
+}
