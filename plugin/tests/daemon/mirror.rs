@@ -414,6 +414,29 @@ async fn registry_that_is_gone_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn stored_blob_is_served_while_the_registry_is_gone_and_the_right_is_fresh() {
+    let bytes = noise(100_000, 11);
+    let path = blob_path(&bytes);
+    let origin = with_blob(&bytes).await;
+    let daemon = Daemon::start(origin.address).await;
+    assert_eq!(
+        get(daemon.mirror(), &path).await.body.as_ref(),
+        Some(&bytes)
+    );
+    daemon.has_stored(1).await;
+    drop(origin);
+    assert_eq!(get(daemon.mirror(), &path).await.body, Some(bytes));
+    // Another client's right cannot be asked for now.
+    let other = [("authorization", "Bearer other")];
+    let answer = fetch(daemon.mirror(), "GET", &path, &other).await;
+    assert!(
+        [502, 503, 504].contains(&answer.status),
+        "{}",
+        answer.status
+    );
+}
+
+#[tokio::test]
 async fn what_the_network_cannot_carry_is_passed_through() {
     let bytes = noise(100_000, 9);
     let path = blob_path(&bytes);
