@@ -53,9 +53,9 @@ fn twenty_hosts_come_close_to_the_bound_with_one_copy_from_the_origin() {
 
 #[test]
 fn a_hundred_hosts_come_close_to_the_bound() {
-    let outcome = run(Scenario::new(1, 1, 100, 100.0, 16 * MIB));
+    let outcome = run(Scenario::new(1, 1, 100, 100.0, 32 * MIB));
     assert!(outcome.ratio() <= 1.5, "{}", outcome.ratio());
-    assert_eq!(outcome.origin_bytes, 16 * MIB);
+    assert_eq!(outcome.origin_bytes, 32 * MIB);
 }
 
 #[test]
