@@ -87,7 +87,12 @@ fn line(
     };
     let attributes = sys::attributes(path).with_context(|| format!("{}", path.display()))?;
     let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
-    let mtime = metadata.mtime();
+    // Whoever removes a file for a whiteout changes the directory's time to now.
+    let mtime = if metadata.is_dir() {
+        0
+    } else {
+        metadata.mtime()
+    };
     Ok(format!(
         "{relative:?} {mode:o} {uid}:{gid} {mtime} {what} {link} {attributes:?}"
     ))

@@ -55,9 +55,12 @@ fn table() -> Vec<(&'static str, Vec<Fault>, Expected)> {
         user: "u".to_owned(),
         password: "p".to_owned(),
     };
-    let bearer = Action::Bearer {
-        user: None,
-        password: None,
+    let bearer = |account: Option<&str>| {
+        let account = account.map(str::to_owned);
+        Action::Bearer {
+            user: account.clone(),
+            password: account,
+        }
     };
     vec![
         (
@@ -66,8 +69,13 @@ fn table() -> Vec<(&'static str, Vec<Fault>, Expected)> {
             Expected::Status(401),
         ),
         (
-            "401 with a Bearer challenge",
-            vec![blobs(bearer)],
+            "401, tokens for everybody",
+            vec![blobs(bearer(None))],
+            Expected::Right,
+        ),
+        (
+            "401, tokens for an account",
+            vec![blobs(bearer(Some("u")))],
             Expected::Status(401),
         ),
         ("403", vec![status(403)], Expected::Status(403)),

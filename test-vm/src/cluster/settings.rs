@@ -74,9 +74,11 @@ impl Settings {
 
     /// The testbed's registry, under its own name and in place of Docker Hub.
     fn registries(&self) -> String {
-        ["registry:5000", "docker.io"]
-            .map(|name| format!("[registries.\"{name}\"]\nendpoint = \"http://{AUTHORITY}\"\n"))
-            .concat()
+        // The registry redirects to a storage port on the same network.
+        let allowed = "[mirror]\nallow_private = [\"10.77.0.0/16\", \"fd77::/64\"]\n";
+        let registries = ["registry:5000", "docker.io"]
+            .map(|name| format!("[registries.\"{name}\"]\nendpoint = \"http://{AUTHORITY}\"\n"));
+        allowed.to_owned() + &registries.concat()
     }
 }
 

@@ -30,7 +30,8 @@ use super::{Action, Fault, Tally};
 
 const REGISTRY_PORT: u16 = 5000;
 const STORAGE_PORT: u16 = 5003;
-const TOKEN: &str = "token-of-the-testbed";
+/// What tokens start with; the account's name follows.
+const TOKEN: &str = "token-of-the-testbed-for";
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -150,9 +151,10 @@ impl Counter {
                 Action::Bearer {
                     user: Some(user),
                     password: Some(password),
-                } => Some(basic(user, password)),
+                } => Some((user.clone(), basic(user, password))),
                 _ => None,
             });
+        let (user, account) = account.unzip();
         let given = request
             .headers()
             .get(header::AUTHORIZATION)
@@ -160,7 +162,8 @@ impl Counter {
         if account.is_some() && account.as_deref() != given {
             return refusal(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "wrong account");
         }
-        let token = serde_json::json!({"token": TOKEN, "access_token": TOKEN, "expires_in": 300});
+        let token = token_of(user.as_deref());
+        let token = serde_json::json!({"token": token, "access_token": token, "expires_in": 300});
         Response::new(full(token.to_string()))
     }
 
@@ -287,7 +290,7 @@ impl Action {
     fn is_at_the_door(&self) -> bool {
         matches!(
             self,
-            Self::Redirect | Self::Basic { .. } | Self::Bearer { .. }
+            Self::Redirect | Self::RedirectWith { .. } | Self::Basic { .. } | Self::Bearer { .. }
         )
     }
 }
@@ -313,7 +316,7 @@ fn refuse(action: &Action, request: &Request<Incoming>) -> Option<Response<Body>
         Action::Basic { user, password } if given != basic(user, password) => {
             Some(challenge("Basic realm=\"testbed\""))
         }
-        Action::Bearer { .. } if given != format!("Bearer {TOKEN}") => {
+        Action::Bearer { user, .. } if given != format!("Bearer {}", token_of(user.as_deref())) => {
             let repository = request
                 .uri()
                 .path()
@@ -358,6 +361,10 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
 
 fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+fn token_of(user: Option<&str>) -> String {
+    format!("{TOKEN}-{}", user.unwrap_or("everybody"))
 }
 
 fn challenge(challenge: &str) -> Response<Body> {
