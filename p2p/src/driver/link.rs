@@ -386,6 +386,7 @@ pub(crate) async fn accept(mut listener: Listener, events: mpsc::Sender<Event>) 
                     return;
                 }
             }
+            Err(error) if error.is_probe() => tracing::debug!(%error, "nobody's connection"),
             Err(error) => tracing::warn!(%error, "refused a peer"),
         }
     }
