@@ -112,6 +112,7 @@ fn print(outcome: &Outcome) {
     println!("not finished      {}", outcome.left_behind().len());
     println!("copies by seeds   {:.3}", outcome.seed_copies());
     println!("copies by origin  {:.3}", outcome.origin_copies());
+    println!("sent / needed     {:.3}", outcome.overhead());
     println!("reports           {}", outcome.reports.len());
     println!("events            {}", outcome.events);
 }

@@ -182,6 +182,12 @@ impl Pace {
         (self.window.round() as usize).min(most)
     }
 
+    /// The usual time from request to piece, with the window in use.
+    pub(crate) fn turnaround(&self) -> Duration {
+        let seconds = self.interval.unwrap_or_default() * self.window;
+        Duration::from_secs_f64(seconds.min(60.0))
+    }
+
     /// The usual time between two pieces.
     pub(crate) fn piece_time(&self) -> Option<Duration> {
         self.interval.map(Duration::from_secs_f64)

@@ -260,6 +260,9 @@ impl Task {
         let Some(content) = &mut self.content else {
             return false;
         };
+        if !content.geometry.contains(piece) {
+            return false;
+        }
         content.storing.remove(&piece);
         content.picker.unwant(piece);
         if !content.pieces.insert(piece) {

@@ -94,6 +94,20 @@ impl Outcome {
         self.origin_bytes as f64 / self.length as f64
     }
 
+    /// Bytes of pieces sent by anyone, over those that were needed: what duplicates cost.
+    pub fn overhead(&self) -> f64 {
+        let sent: u64 = self.hosts.iter().map(|host| host.sent_bytes).sum();
+        let pieces: u64 = self.nodes().map(|host| u64::from(host.pieces)).sum();
+        let whole = self
+            .hosts
+            .iter()
+            .map(|host| host.pieces)
+            .max()
+            .unwrap_or(1)
+            .max(1);
+        sent as f64 / (pieces as f64 / f64::from(whole) * self.length as f64)
+    }
+
     /// Whole blobs that left the seeds.
     pub fn seed_copies(&self) -> f64 {
         let seeds = self.hosts.iter().filter(|host| host.role == Role::Seed);

@@ -58,6 +58,9 @@ impl Task {
             return;
         };
         tracing::debug!(task = %self.id, %piece, %from, "piece does not match");
+        if content.storing.get(&piece) != Some(from) {
+            return; // Of a list that was discarded since.
+        }
         content.storing.remove(&piece);
         let suspects = self.doubts.suspects.entry(piece).or_default();
         suspects.insert(from.clone());

@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use hawker_model::{HostId, PieceIndex, Role};
 
 use super::Task;
-use crate::{Action, Message, Misbehaviour, Refusal, neighbour::Neighbour, shared::Shared};
+use crate::{
+    Action, Message, Misbehaviour, Refusal,
+    neighbour::{Neighbour, Request},
+    shared::Shared,
+};
 
 /// Of what a reader waits for, so many pieces come before the rarest.
 const READ_AHEAD: usize = 4;
@@ -171,18 +175,20 @@ impl Task {
             return None;
         }
         let content = self.content.as_ref()?;
-        let usual = neighbour.pace.piece_time().unwrap_or_default() * 2;
-        let age = match content.picker.wants_none() {
-            true => LEAST_STEAL_AGE.max(usual),
-            false => STEAL_AGE.max(usual),
+        let (least, factor) = match content.picker.wants_none() {
+            true => (LEAST_STEAL_AGE, 1),
+            false => (STEAL_AGE, 2),
         };
-        let requests = self.neighbours.values().flat_map(|n| &n.requests);
-        let late = requests
-            .filter(|(piece, request)| now >= request.at + age && neighbour.has.contains(**piece));
-        let stolen = late.filter(|(piece, _)| may(**piece) && self.copies(**piece) < MOST_COPIES);
-        stolen
-            .min_by_key(|(piece, request)| (request.at, **piece))
-            .map(|(piece, _)| *piece)
+        let requests = self.neighbours.values().flat_map(|holder| {
+            let age = least.max(holder.pace.turnaround() * factor);
+            let late = move |(_, request): &(_, &Request)| now >= request.at + age;
+            holder.requests.iter().filter(late)
+        });
+        let stolen = requests.filter(|(piece, _)| {
+            neighbour.has.contains(**piece) && may(**piece) && self.copies(**piece) < MOST_COPIES
+        });
+        let oldest = stolen.min_by_key(|(piece, request)| (request.at, **piece));
+        oldest.map(|(piece, _)| *piece)
     }
 
     /// At how many neighbours the piece is on order.
@@ -233,7 +239,8 @@ impl Task {
         now: Instant,
     ) {
         let role = self.neighbours.get(from).map(|neighbour| neighbour.role);
-        if !self.note_stored(piece, Some(from), cx, now) {
+        let expected = self.content.as_ref().and_then(|c| c.storing.get(&piece));
+        if expected != Some(from) || !self.note_stored(piece, Some(from), cx, now) {
             return;
         }
         let len = self

@@ -315,7 +315,12 @@ impl Task {
         else {
             return;
         };
-        neighbour.listed = neighbour.listed.max(batch.end());
+        let count = content.geometry.piece_count();
+        let sound = content.geometry.contains(batch.first) && batch.states.len() <= count as usize;
+        if !sound {
+            return self.convict(host, Misbehaviour::Protocol, cx, now);
+        }
+        neighbour.listed = neighbour.listed.max(batch.end().min(count));
         match content.add_batch(batch, Some(host)) {
             Ok(false) | Err(ListError::Gap { .. }) => {}
             Ok(true) => {
