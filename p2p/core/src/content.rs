@@ -54,6 +54,10 @@ impl Content {
         batch: SignedStates,
         from: Option<&HostId>,
     ) -> Result<bool, ListError> {
+        let (first, count) = (batch.first, batch.states.len());
+        if !self.geometry.contains(first) || count > self.geometry.piece_count() as usize {
+            return Err(ListError::OutOfRange { first, count });
+        }
         let end = batch.end();
         let new = self.list.add(batch)?;
         if new {

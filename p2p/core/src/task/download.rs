@@ -23,7 +23,9 @@ const MOST_CREDIT: usize = 16;
 /// A node with so many pieces that nobody else has is asked to choose itself.
 const SOURCE_FROM: usize = 12;
 /// A source that leaves open requests unanswered for so long is asked by number.
-const OPEN_PATIENCE: Duration = Duration::from_secs(1);
+const OPEN_PATIENCE: Duration = Duration::from_secs(2);
+/// So many pieces at once.
+const LEAST_ASKED: usize = 2;
 /// A piece that is on order for less than this is not ordered elsewhere as well.
 const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
 /// The same for pieces while others are still wanted.
@@ -55,14 +57,23 @@ impl Task {
         if !ready || !self.may_ask() || self.fill_open(host, cx, now) {
             return;
         }
-        let most = cx.config.max_requests_per_neighbour;
-        while self.neighbours.get(host).is_some_and(|n| n.room(most) > 0) && self.has_room(host, cx)
-        {
+        while self.room(host, cx, now) > 0 && self.has_room(host, cx) {
             let Some(piece) = self.pick(host, cx, now) else {
                 return;
             };
             self.request(host, piece, cx, now);
         }
+    }
+
+    /// How many pieces to ask a neighbour for. Open requests that it leaves unanswered do not count.
+    fn room(&self, host: &HostId, cx: &Shared, now: Instant) -> usize {
+        let Some(neighbour) = self.neighbours.get(host) else {
+            return 0;
+        };
+        if neighbour.source && self.is_unanswered(neighbour, now) {
+            return LEAST_ASKED.saturating_sub(neighbour.requests.len());
+        }
+        neighbour.room(cx.config.max_requests_per_neighbour)
     }
 
     /// Bounds the bytes on order, but always leaves two pieces per neighbour.
@@ -110,19 +121,16 @@ impl Task {
             let credit = neighbour.credit;
             self.send(host, Message::RequestAny { credit }, cx);
         }
-        !self.is_unanswered(host, now)
+        let neighbour = self.neighbours.get(host);
+        !neighbour.is_some_and(|neighbour| self.is_unanswered(neighbour, now))
     }
 
     /// Whether a source leaves our open requests unanswered.
-    fn is_unanswered(&self, host: &HostId, now: Instant) -> bool {
-        let Some(neighbour) = self.neighbours.get(host) else {
-            return false;
-        };
+    fn is_unanswered(&self, neighbour: &Neighbour, now: Instant) -> bool {
         let usual = neighbour.pace.piece_time().unwrap_or_default() * 4;
-        let patience = (OPEN_PATIENCE + self.patience()).max(usual);
-        neighbour
-            .credit_since
-            .is_some_and(|at| now >= at + patience)
+        let patience = (OPEN_PATIENCE + self.patience() * 2).max(usual);
+        let since = neighbour.credit_since.filter(|_| neighbour.credit > 0);
+        since.is_some_and(|at| now >= at + patience)
     }
 
     // --- Choosing ---

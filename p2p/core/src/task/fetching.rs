@@ -210,6 +210,9 @@ impl Task {
     }
 
     pub(crate) fn on_origin_stored(&mut self, piece: PieceIndex, cx: &mut Shared, now: Instant) {
+        if !self.content.as_ref().is_some_and(|c| c.can_check(piece)) {
+            return; // Of content that was discarded since.
+        }
         if let Some(run) = &mut self.origin.run {
             run.next = piece.0 + 1;
             run.got += 1;

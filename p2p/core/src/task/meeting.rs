@@ -315,12 +315,8 @@ impl Task {
         else {
             return;
         };
-        let count = content.geometry.piece_count();
-        let sound = content.geometry.contains(batch.first) && batch.states.len() <= count as usize;
-        if !sound {
-            return self.convict(host, Misbehaviour::Protocol, cx, now);
-        }
-        neighbour.listed = neighbour.listed.max(batch.end().min(count));
+        let end = batch.first.0.saturating_add(batch.states.len() as u32);
+        neighbour.listed = neighbour.listed.max(end);
         match content.add_batch(batch, Some(host)) {
             Ok(false) | Err(ListError::Gap { .. }) => {}
             Ok(true) => {

@@ -1,0 +1,904 @@
+//! One rule of the swarm each, by its inputs and outputs alone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hawker_model::{
+    ChainState, Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates,
+    TaskId,
+};
+use hawker_swarm::{
+    Action, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Secret, Source,
+    Stored, Swarm, SwarmConfig, TaskFailure, Want,
+};
+
+const PIECES: u32 = 8;
+const PIECE_LEN: u64 = 64 << 10;
+
+fn host(name: &str) -> HostId {
+    HostId::parse(name).expect("a sound name")
+}
+
+fn geometry() -> Geometry {
+    Geometry::for_length(u64::from(PIECES) * PIECE_LEN).expect("a sound length")
+}
+
+fn state(piece: u32) -> ChainState {
+    ChainState::from_bytes([piece as u8 + 1; 32])
+}
+
+fn task() -> TaskId {
+    TaskId::Blob(state(PIECES - 1).to_digest())
+}
+
+fn batch(first: u32, end: u32) -> SignedStates {
+    SignedStates {
+        first: PieceIndex(first),
+        states: (first..end).map(state).collect(),
+        signer: Arc::from([]),
+        signature: Vec::new(),
+    }
+}
+
+fn source() -> Source {
+    let url = "https://registry.example/v2/a/blobs/b".to_owned();
+    let authorization = Some(Secret::new("Bearer t"));
+    Source { url, authorization }
+}
+
+/// A swarm under test and its clock.
+struct Bench {
+    swarm: Swarm,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(role: Role) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "an Instant has no other origin")]
+        let now = Instant::now();
+        let swarm = Swarm::new(SwarmConfig::new(host("me"), role), 1);
+        Self { swarm, now }
+    }
+
+    /// A node that fetches, and whose lookup was answered with nobody.
+    fn fetching() -> Self {
+        let mut bench = Self::new(Role::Node);
+        bench.open(Want::Fetch, Some(source()), None);
+        bench.parents(&[], Duty::Wait);
+        bench.actions();
+        bench
+    }
+
+    /// A node that fetches and has the whole list from a parent that has everything.
+    fn with_parents(names: &[&str]) -> Self {
+        let mut bench = Self::fetching();
+        for name in names {
+            bench.connect(name, Role::Node);
+            bench.say_everything(name);
+        }
+        bench
+    }
+
+    fn open(&mut self, want: Want, source: Option<Source>, stored: Option<Stored>) {
+        let opening = Opening {
+            source,
+            stored,
+            want,
+        };
+        self.swarm.handle_open(task(), opening, self.now);
+    }
+
+    /// Opens a task that is stored up to a piece.
+    fn stored(pieces: u32, listed: u32) -> Stored {
+        let mut list = PieceList::new(&task(), geometry());
+        if listed > 0 {
+            list.add(batch(0, listed)).expect("a sound batch");
+        }
+        let mut set = PieceSet::empty(PIECES);
+        set.insert_range(0..pieces);
+        Stored { pieces: set, list }
+    }
+
+    fn parents(&mut self, parents: &[(&str, Role)], duty: Duty) {
+        let parent = |(name, role): &(&str, Role)| Parent {
+            host: host(name),
+            role: *role,
+        };
+        let parents = parents.iter().map(parent).collect();
+        self.swarm.handle_parents(task(), parents, duty, self.now);
+    }
+
+    fn connect(&mut self, name: &str, role: Role) {
+        self.swarm.handle_connected(host(name), role, self.now);
+    }
+
+    fn say(&mut self, from: &str, message: Message) {
+        let envelope = Envelope {
+            task: task(),
+            message,
+        };
+        self.swarm.handle_message(&host(from), envelope, self.now);
+    }
+
+    fn say_everything(&mut self, from: &str) {
+        self.say(from, Message::Join { source: None });
+        self.say(
+            from,
+            Message::Head {
+                geometry: geometry(),
+            },
+        );
+        self.say(
+            from,
+            Message::List {
+                batch: batch(0, PIECES),
+            },
+        );
+        self.say(
+            from,
+            Message::Have {
+                pieces: PieceSet::full(PIECES),
+            },
+        );
+    }
+
+    fn piece(&mut self, from: &str, piece: u32) {
+        let (piece, data) = (PieceIndex(piece), bytes::Bytes::new());
+        self.say(from, Message::Piece { piece, data });
+    }
+
+    fn piece_stored(&mut self, from: &str, piece: u32) {
+        self.piece(from, piece);
+        self.swarm
+            .handle_stored(task(), PieceIndex(piece), &host(from), self.now);
+    }
+
+    fn piece_rejected(&mut self, from: &str, piece: u32) {
+        self.piece(from, piece);
+        self.swarm
+            .handle_rejected(task(), PieceIndex(piece), &host(from), self.now);
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.swarm.poll_action()).collect()
+    }
+
+    /// What was sent to a host.
+    fn sent(&mut self, to: &str) -> Vec<Message> {
+        let to = host(to);
+        let message = |action| match action {
+            Action::Send { host, envelope } if host == to => Some(envelope.message),
+            _ => None,
+        };
+        self.actions().into_iter().filter_map(message).collect()
+    }
+
+    fn requests(&mut self, to: &str) -> Vec<u32> {
+        let number = |message| match message {
+            Message::Request { piece } => Some(piece.0),
+            _ => None,
+        };
+        self.sent(to).into_iter().filter_map(number).collect()
+    }
+
+    /// Lets time pass, waking the swarm whenever it wants.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(at) = self.swarm.poll_timeout().filter(|at| *at <= end) {
+            self.now = at.max(self.now);
+            self.swarm.handle_timeout(self.now);
+        }
+        self.now = end;
+    }
+}
+
+fn fetch(actions: &[Action]) -> Option<(u32, Option<u32>)> {
+    actions.iter().rev().find_map(|action| match action {
+        Action::FetchOrigin { first, end, .. } => Some((first.0, end.map(|end| end.0))),
+        _ => None,
+    })
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+// --- Meeting ---
+
+#[test]
+fn only_a_seed_is_told_the_source() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), None);
+    assert!(bench.actions().contains(&Action::Lookup { task: task() }));
+    bench.parents(&[("node", Role::Node), ("seed", Role::Seed)], Duty::Wait);
+    let dialed = bench.actions();
+    assert!(dialed.contains(&Action::Dial { host: host("node") }));
+    bench.connect("node", Role::Node);
+    assert_eq!(bench.sent("node"), [Message::Join { source: None }]);
+    bench.connect("seed", Role::Seed);
+    let source = Some(source());
+    assert_eq!(bench.sent("seed"), [Message::Join { source }]);
+}
+
+#[test]
+fn an_unknown_task_is_refused() {
+    let mut bench = Bench::new(Role::Node);
+    bench.connect("peer", Role::Node);
+    // Even with a source: only seeds fetch for others.
+    bench.say(
+        "peer",
+        Message::Join {
+            source: Some(source()),
+        },
+    );
+    let (piece, reason) = (None, Refusal::UnknownTask);
+    assert_eq!(bench.sent("peer"), [Message::Refuse { piece, reason }]);
+}
+
+#[test]
+fn a_join_is_answered_with_all_that_is_here() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    let said = bench.sent("peer");
+    let expected = [
+        Message::Join { source: None },
+        Message::Head {
+            geometry: geometry(),
+        },
+        Message::List {
+            batch: batch(0, PIECES),
+        },
+        Message::Have {
+            pieces: PieceSet::full(PIECES),
+        },
+    ];
+    assert_eq!(said, expected);
+    bench.say("peer", Message::Join { source: None });
+    assert_eq!(bench.sent("peer"), []);
+}
+
+#[test]
+fn complete_peers_part() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say_everything("peer");
+    assert_eq!(bench.sent("peer").last(), Some(&Message::Leave));
+    assert_eq!(bench.swarm.neighbours(&task()), 0);
+}
+
+#[test]
+fn a_served_task_costs_no_clock() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(3, PIECES)));
+    assert_eq!(bench.swarm.poll_timeout(), None);
+}
+
+#[test]
+fn a_lost_seed_is_looked_up_again_at_once() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+    bench.connect("seed", Role::Seed);
+    bench.say("seed", Message::Join { source: None });
+    bench.actions();
+    bench.swarm.handle_disconnected(&host("seed"), bench.now);
+    assert!(bench.actions().contains(&Action::Lookup { task: task() }));
+}
+
+#[test]
+fn an_evicted_task_is_left_and_withdrawn() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(3, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    bench.actions();
+    bench.swarm.handle_forget(task(), bench.now);
+    let actions = bench.actions();
+    assert!(actions.contains(&Action::Withdraw { task: task() }));
+    assert!(!bench.swarm.contains(&task()));
+}
+
+#[test]
+fn idle_connections_are_given_up() {
+    let mut bench = Bench::new(Role::Node);
+    bench.connect("peer", Role::Node);
+    bench.pass(SECOND * 200);
+    let hung_up = |action: &Action| matches!(action, Action::HangUp { .. });
+    assert!(bench.actions().iter().any(hung_up));
+}
+
+// --- Download ---
+
+#[test]
+fn pieces_are_asked_for_stored_and_announced() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let asked = bench.requests("a");
+    assert!(!asked.is_empty());
+    bench.piece("a", asked[0]);
+    let (piece, from) = (PieceIndex(asked[0]), host("a"));
+    assert!(bench.actions().contains(&Action::Store {
+        task: task(),
+        piece,
+        from
+    }));
+    for piece in 0..PIECES {
+        bench.piece_stored("a", piece);
+    }
+    assert!(bench.actions().contains(&Action::Announce {
+        task: task(),
+        pieces: 8,
+        complete: true
+    }));
+    bench.pass(SECOND * 30);
+    assert_eq!(fetch(&bench.actions()), None);
+}
+
+#[test]
+fn completion_is_told_once() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for piece in 0..PIECES {
+        bench.piece_stored("a", piece);
+        bench.piece_stored("a", piece);
+    }
+    let actions = bench.actions();
+    let complete = actions
+        .iter()
+        .filter(|a| matches!(a, Action::Complete { .. }))
+        .count();
+    assert_eq!(complete, 1);
+}
+
+#[test]
+fn no_piece_is_asked_of_two_neighbours_at_first() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let mut asked = bench.requests("a");
+    bench.connect("b", Role::Node);
+    bench.say_everything("b");
+    asked.extend(bench.requests("b"));
+    let count = asked.len();
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), count);
+}
+
+#[test]
+fn what_a_reader_waits_for_comes_first() {
+    let mut bench = Bench::fetching();
+    bench.swarm.handle_waiting(task(), 5..7, bench.now);
+    bench.connect("a", Role::Node);
+    bench.say_everything("a");
+    assert_eq!(bench.requests("a")[..2], [5, 6]);
+}
+
+#[test]
+fn a_piece_without_its_chain_value_is_neither_asked_for_nor_stored() {
+    let mut bench = Bench::fetching();
+    bench.connect("a", Role::Node);
+    bench.say("a", Message::Join { source: None });
+    bench.say(
+        "a",
+        Message::Head {
+            geometry: geometry(),
+        },
+    );
+    bench.say("a", Message::List { batch: batch(0, 2) });
+    bench.say(
+        "a",
+        Message::Have {
+            pieces: PieceSet::full(PIECES),
+        },
+    );
+    let mut asked = bench.requests("a");
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1]);
+    bench.piece("a", 5);
+    let stores = |action: &Action| matches!(action, Action::Store { .. });
+    assert!(!bench.actions().iter().any(stores));
+}
+
+#[test]
+fn a_source_chooses_what_it_gives() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    let said = bench.sent("seed");
+    assert!(
+        said.iter()
+            .any(|m| matches!(m, Message::RequestAny { credit } if *credit > 0))
+    );
+    assert!(!said.iter().any(|m| matches!(m, Message::Request { .. })));
+    // It does not answer: then it is asked by number.
+    bench.pass(SECOND * 3);
+    assert!(!bench.requests("seed").is_empty());
+}
+
+#[test]
+fn what_others_have_is_asked_of_a_complete_source_by_number() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.actions();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    assert!(!bench.requests("seed").is_empty());
+}
+
+#[test]
+fn a_slow_answer_is_sought_elsewhere_and_taken_back() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let first = bench.requests("a")[0];
+    bench.connect("b", Role::Node);
+    bench.say_everything("b");
+    for piece in (0..PIECES).filter(|piece| *piece != first) {
+        bench.piece_stored("b", piece);
+    }
+    bench.actions();
+    bench.pass(SECOND);
+    assert_eq!(bench.requests("b"), [first]);
+    bench.piece_stored("b", first);
+    let piece = PieceIndex(first);
+    assert!(bench.sent("a").contains(&Message::Cancel { piece }));
+}
+
+#[test]
+fn a_busy_neighbour_is_left_in_peace_for_a_moment() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for piece in bench.requests("a") {
+        let (piece, reason) = (Some(PieceIndex(piece)), Refusal::Busy);
+        bench.say("a", Message::Refuse { piece, reason });
+    }
+    assert_eq!(bench.requests("a"), []);
+    bench.pass(SECOND);
+    assert!(!bench.requests("a").is_empty());
+}
+
+#[test]
+fn a_false_have_set_is_found_out() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for _ in 0..4 {
+        for piece in bench.requests("a") {
+            let piece = Some(PieceIndex(piece));
+            bench.say(
+                "a",
+                Message::Refuse {
+                    piece,
+                    reason: Refusal::Missing,
+                },
+            );
+        }
+        bench.say(
+            "a",
+            Message::Have {
+                pieces: PieceSet::full(PIECES),
+            },
+        );
+    }
+    assert_eq!(bench.swarm.neighbours(&task()), 0);
+}
+
+#[test]
+fn a_silent_neighbour_is_dropped_and_reported() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.pass(SECOND * 6);
+    let (task, host, reason) = (task(), host("a"), Misbehaviour::Stalled);
+    assert!(
+        bench
+            .actions()
+            .contains(&Action::Report { task, host, reason })
+    );
+}
+
+#[test]
+fn closing_takes_back_what_was_asked_and_serves_on() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.piece_stored("a", 0);
+    bench.actions();
+    bench.swarm.handle_close(task(), bench.now);
+    let said = bench.sent("a");
+    assert!(said.iter().any(|m| matches!(m, Message::Cancel { .. })));
+    bench.say(
+        "a",
+        Message::Request {
+            piece: PieceIndex(0),
+        },
+    );
+    let upload = |a: &Action| matches!(a, Action::Upload { .. });
+    assert!(bench.actions().iter().any(upload));
+}
+
+// --- Giving ---
+
+/// A seed that got a task from a child.
+fn seed_with_child() -> Bench {
+    let mut bench = Bench::new(Role::Seed);
+    bench.connect("child", Role::Node);
+    bench.say(
+        "child",
+        Message::Join {
+            source: Some(source()),
+        },
+    );
+    bench.say("child", Message::RequestAny { credit: 4 });
+    bench
+}
+
+#[test]
+fn a_seed_fetches_for_others_and_hands_on_each_piece_as_it_comes() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+    bench
+        .swarm
+        .handle_origin_head(task(), geometry(), bench.now);
+    bench
+        .swarm
+        .handle_origin_batch(task(), batch(0, 1), bench.now);
+    bench
+        .swarm
+        .handle_origin_stored(task(), PieceIndex(0), bench.now);
+    let actions = bench.actions();
+    let position = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted);
+    let list = position(&|action| {
+        let Action::Send { envelope, .. } = action else {
+            return false;
+        };
+        matches!(envelope.message, Message::List { .. })
+    });
+    let upload = position(&|action| matches!(action, Action::Upload { .. }));
+    assert!(list.is_some() && list < upload, "{actions:#?}");
+}
+
+#[test]
+fn a_seed_tells_its_children_why_the_origin_fails() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    bench.actions();
+    let failure = TaskFailure::NotFound("404".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(failure), bench.now);
+    let (piece, reason) = (None, Refusal::NotFound);
+    assert!(
+        bench
+            .sent("child")
+            .contains(&Message::Refuse { piece, reason })
+    );
+    // Whoever comes with the same source is told at once.
+    bench.connect("other", Role::Node);
+    bench.say(
+        "other",
+        Message::Join {
+            source: Some(source()),
+        },
+    );
+    assert!(
+        bench
+            .sent("other")
+            .contains(&Message::Refuse { piece, reason })
+    );
+    assert_eq!(fetch(&bench.actions()), None);
+}
+
+#[test]
+fn another_credential_is_tried_after_one_was_denied() {
+    let mut bench = seed_with_child();
+    let url = source().url;
+    let authorization = Some(Secret::new("Bearer other"));
+    let other = Source { url, authorization };
+    bench.connect("second", Role::Node);
+    bench.say(
+        "second",
+        Message::Join {
+            source: Some(other),
+        },
+    );
+    bench.pass(SECOND / 10);
+    bench.actions();
+    let denied = TaskFailure::Denied("401".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(denied), bench.now);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn more_requests_than_the_queue_holds_are_refused_as_busy() {
+    let mut bench = Bench::new(Role::Node);
+    bench.swarm = Swarm::new(
+        SwarmConfig {
+            upload_slots: 1,
+            upload_queue: 2,
+            ..SwarmConfig::new(host("me"), Role::Node)
+        },
+        1,
+    );
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    for piece in 0..4 {
+        bench.say(
+            "peer",
+            Message::Request {
+                piece: PieceIndex(piece),
+            },
+        );
+    }
+    let (piece, reason) = (Some(PieceIndex(3)), Refusal::Busy);
+    assert!(
+        bench
+            .sent("peer")
+            .contains(&Message::Refuse { piece, reason })
+    );
+}
+
+#[test]
+fn a_missing_piece_is_refused_and_an_impossible_one_convicts() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(3, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    bench.say(
+        "peer",
+        Message::Request {
+            piece: PieceIndex(5),
+        },
+    );
+    let (piece, reason) = (Some(PieceIndex(5)), Refusal::Missing);
+    assert!(
+        bench
+            .sent("peer")
+            .contains(&Message::Refuse { piece, reason })
+    );
+    bench.say(
+        "peer",
+        Message::Request {
+            piece: PieceIndex(PIECES),
+        },
+    );
+    let hung_up = |action: &Action| matches!(action, Action::HangUp { .. });
+    assert!(bench.actions().iter().any(hung_up));
+}
+
+// --- Origin ---
+
+#[test]
+fn the_chosen_fetcher_goes_to_the_origin_at_once() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn without_an_answer_to_the_lookup_a_node_goes_by_itself() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), None);
+    bench.pass(SECOND / 4);
+    assert_eq!(fetch(&bench.actions()), None);
+    bench.pass(SECOND / 2);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn without_a_piece_in_time_a_node_goes_by_itself() {
+    let mut bench = Bench::fetching();
+    bench.pass(SECOND);
+    assert_eq!(fetch(&bench.actions()), None);
+    bench.pass(SECOND * 4);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn a_refusal_by_the_seed_sends_a_node_to_the_origin_at_once() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say("seed", Message::Join { source: None });
+    let (piece, reason) = (None, Refusal::Denied);
+    bench.say("seed", Message::Refuse { piece, reason });
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn a_stored_chain_is_resumed_where_it_ends() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), Some(Bench::stored(3, 3)));
+    bench.parents(&[], Duty::Fetch);
+    assert_eq!(fetch(&bench.actions()), Some((3, None)));
+}
+
+#[test]
+fn what_a_neighbour_has_is_not_fetched_from_the_origin() {
+    let mut bench = Bench::new(Role::Seed);
+    bench.connect("child", Role::Node);
+    bench.say(
+        "child",
+        Message::Join {
+            source: Some(source()),
+        },
+    );
+    bench.say(
+        "child",
+        Message::Head {
+            geometry: geometry(),
+        },
+    );
+    bench.say("child", Message::List { batch: batch(0, 5) });
+    let mut pieces = PieceSet::empty(PIECES);
+    pieces.insert_range(0..5);
+    bench.say("child", Message::Have { pieces });
+    bench.pass(SECOND / 10);
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), Some((5, None)));
+    let asks = |action: &&Action| {
+        let Action::Send { envelope, .. } = action else {
+            return false;
+        };
+        matches!(envelope.message, Message::Request { .. })
+    };
+    assert!(actions.iter().filter(asks).count() > 0);
+}
+
+#[test]
+fn the_origins_refusal_fails_the_task_with_its_reason() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench.actions();
+    let reason = TaskFailure::Denied("401".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(reason.clone()), bench.now);
+    assert!(bench.actions().contains(&Action::Failed {
+        task: task(),
+        reason
+    }));
+    // The next reader starts afresh.
+    bench.open(Want::Fetch, Some(source()), None);
+    assert!(bench.actions().contains(&Action::Lookup { task: task() }));
+    bench.parents(&[], Duty::Fetch);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn a_failure_that_may_pass_is_tried_again() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench.actions();
+    let reason = TaskFailure::Origin("503".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(reason), bench.now);
+    assert_eq!(fetch(&bench.actions()), None);
+    bench.pass(SECOND * 2);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn without_source_and_peers_a_task_fails() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, None, None);
+    bench.parents(&[], Duty::Wait);
+    bench.pass(SECOND * 3);
+    let reason = TaskFailure::NoSource;
+    assert!(bench.actions().contains(&Action::Failed {
+        task: task(),
+        reason
+    }));
+}
+
+#[test]
+fn wrong_bytes_from_the_origin_fail_the_task_and_leave_nothing() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench
+        .swarm
+        .handle_origin_head(task(), geometry(), bench.now);
+    bench.actions();
+    let reason = TaskFailure::WrongDigest("sha256:0".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(reason.clone()), bench.now);
+    let actions = bench.actions();
+    assert!(actions.contains(&Action::Discard { task: task() }));
+    assert!(actions.contains(&Action::Failed {
+        task: task(),
+        reason
+    }));
+}
+
+#[test]
+fn an_empty_blob_is_complete_with_its_head_and_a_false_one_is_not() {
+    let nothing = Geometry::for_length(0).expect("a sound length");
+    for (digest, right) in [(Digest::of(b""), true), (Digest::of(b"x"), false)] {
+        let task = TaskId::Blob(digest);
+        let mut bench = Bench::new(Role::Node);
+        let opening = Opening {
+            source: Some(source()),
+            stored: None,
+            want: Want::Fetch,
+        };
+        bench.swarm.handle_open(task, opening, bench.now);
+        bench
+            .swarm
+            .handle_parents(task, Vec::new(), Duty::Fetch, bench.now);
+        bench.swarm.handle_origin_head(task, nothing, bench.now);
+        let actions = bench.actions();
+        let failed = actions
+            .iter()
+            .any(|action| matches!(action, Action::Failed { .. }));
+        assert_eq!(actions.contains(&Action::Complete { task }), right);
+        assert_eq!(failed, !right);
+    }
+}
+
+// --- Doubt ---
+
+#[test]
+fn a_corrupt_piece_is_sought_elsewhere_and_its_sender_reported_in_the_end() {
+    let mut bench = Bench::with_parents(&["liar", "b"]);
+    bench.piece_rejected("liar", 0);
+    bench.actions();
+    for piece in 0..PIECES {
+        bench.piece_stored("b", piece);
+    }
+    let (task, host, reason) = (task(), host("liar"), Misbehaviour::CorruptPiece);
+    let actions = bench.actions();
+    assert!(actions.contains(&Action::Complete { task }));
+    assert!(actions.contains(&Action::Report { task, host, reason }));
+    bench.connect("liar", Role::Node);
+    let hung_up = |action: &Action| matches!(action, Action::HangUp { .. });
+    assert!(bench.actions().iter().any(hung_up));
+}
+
+#[test]
+fn after_two_bad_copies_the_origin_decides() {
+    let mut bench = Bench::with_parents(&["a", "b"]);
+    bench.piece_rejected("a", 3);
+    bench.piece_rejected("b", 3);
+    assert_eq!(fetch(&bench.actions()), Some((3, Some(4))));
+    bench
+        .swarm
+        .handle_origin_stored(task(), PieceIndex(3), bench.now);
+    let reports = bench.actions();
+    let reported = reports
+        .iter()
+        .filter(|a| matches!(a, Action::Report { .. }))
+        .count();
+    assert_eq!(reported, 2);
+}
+
+#[test]
+fn a_false_list_is_discarded_and_all_is_fetched_by_our_own_chain() {
+    let mut bench = Bench::with_parents(&["a", "b"]);
+    bench.piece_rejected("a", 3);
+    bench.piece_rejected("b", 3);
+    bench.actions();
+    let wrong = TaskFailure::WrongDigest("piece 3".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(wrong), bench.now);
+    let actions = bench.actions();
+    assert!(actions.contains(&Action::Discard { task: task() }));
+    assert_eq!(fetch(&actions), Some((0, None)));
+    assert_eq!(bench.swarm.pieces(&task()), None);
+}
+
+#[test]
+fn a_list_that_ends_in_another_digest_convicts_its_giver() {
+    let mut bench = Bench::fetching();
+    bench.connect("liar", Role::Node);
+    bench.say("liar", Message::Join { source: None });
+    bench.say(
+        "liar",
+        Message::Head {
+            geometry: geometry(),
+        },
+    );
+    let mut batch = batch(0, PIECES);
+    batch.states[7] = state(99);
+    bench.say("liar", Message::List { batch });
+    let (task, host, reason) = (task(), host("liar"), Misbehaviour::FalseList);
+    assert!(
+        bench
+            .actions()
+            .contains(&Action::Report { task, host, reason })
+    );
+}
