@@ -137,8 +137,9 @@ fn shape(host: &Host, device: &str, rate: Option<Rate>, netem: Option<&Link>) ->
     };
     let Some(rate) = rate else { return Ok(()) };
     let bits = rate.bits_per_second();
-    // One timer tick's worth (250 Hz) or the largest segment, and 50 ms of queue.
-    let burst = (bits / 8 / 250).max(64 * 1024);
+    // One timer tick's worth (250 Hz), and more than the largest offloaded segment with its
+    // headers: tbf would cut those to frames, which costs several times the processor.
+    let burst = (bits / 8 / 250).max(128 * 1024);
     let limit = burst + bits / 8 / 20;
     tc(
         host,
