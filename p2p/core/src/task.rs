@@ -293,7 +293,7 @@ impl Task {
         self.take_back_all(cx);
         self.cancel_origin(cx);
         self.convict_accused(cx, now);
-        self.gossip(cx, now);
+        self.tell_completion(cx);
         for host in self.hosts() {
             self.part_if_both_complete(&host, cx, now);
         }

@@ -364,7 +364,7 @@ impl Task {
                 continue;
             }
             self.mark_late(&host, cx, now);
-            self.make_source(&host);
+            self.make_source(&host, cx);
         }
         self.trim_waiting();
     }
@@ -386,7 +386,7 @@ impl Task {
         }
     }
 
-    fn make_source(&mut self, host: &HostId) {
+    fn make_source(&mut self, host: &HostId, cx: &mut Shared) {
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
             return;
@@ -399,6 +399,9 @@ impl Task {
         for piece in has.iter() {
             content.picker.remove_holder(piece);
         }
+        // It has not been told what it had before us: now it chooses what we lack.
+        let pieces = content.pieces.clone();
+        self.send(host, Message::Have { pieces }, cx);
     }
 
     /// It gives nothing of what it has or claims to have.

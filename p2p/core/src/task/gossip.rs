@@ -26,6 +26,26 @@ impl Task {
         }
     }
 
+    /// We have everything: neighbours that are complete too know now that they need us no more.
+    pub(super) fn tell_completion(&mut self, cx: &mut Shared) {
+        self.flush_at = None;
+        for host in self.hosts() {
+            let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(&host))
+            else {
+                return;
+            };
+            if !neighbour.told_head {
+                continue;
+            }
+            neighbour.told = content.log.len();
+            let pieces = content.pieces.clone();
+            if !neighbour.is_complete() {
+                self.send_list(&host, cx);
+            }
+            self.send(&host, Message::Have { pieces }, cx);
+        }
+    }
+
     fn tell_gained(&mut self, host: &HostId, cx: &mut Shared) {
         let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
         else {
