@@ -60,6 +60,7 @@ impl Bed {
         };
         bed.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
         bed.ip("link set br0 up")?;
+        link::bypass_firewall(&bed.switch)?;
         Ok(bed)
     }
 
