@@ -8,7 +8,7 @@ use rand::{RngExt, rngs::SmallRng};
 use super::event::HostNo;
 use crate::Duty;
 
-/// A host with so many links is named to nobody else.
+/// A host with so many links is named only when nobody else is left.
 const MOST_LINKS: usize = 16;
 
 #[derive(Debug, Default)]
@@ -52,17 +52,19 @@ impl Scheduler {
         rng: &mut SmallRng,
     ) -> Answer {
         let known = self.links.entry(host).or_default().clone();
-        let free = self.links.iter().filter(|(other, links)| {
-            **other != host && links.len() < MOST_LINKS && !known.contains(other)
-        });
-        let mut free: Vec<_> = free.map(|(other, _)| *other).collect();
+        let others = self.links.iter();
+        let others = others.filter(|(other, _)| **other != host && !known.contains(other));
+        let mut free: Vec<_> = others.map(|(other, links)| (links.len(), *other)).collect();
+        if free.iter().any(|(links, _)| *links < MOST_LINKS) {
+            free.retain(|(links, _)| *links < MOST_LINKS);
+        }
         let wanted = match self.links.len() > degree + 1 {
             true => degree.div_ceil(2) + 1,
             false => degree,
         };
         let mut parents = Vec::new();
         while parents.len() < wanted && !free.is_empty() {
-            parents.push(free.swap_remove(rng.random_range(0..free.len())));
+            parents.push(free.swap_remove(rng.random_range(0..free.len())).1);
         }
         for parent in &parents {
             self.links.entry(*parent).or_default().insert(host);
