@@ -113,6 +113,10 @@ fn print(outcome: &Outcome) {
     println!("copies by seeds   {:.3}", outcome.seed_copies());
     println!("copies by origin  {:.3}", outcome.origin_copies());
     println!("sent / needed     {:.3}", outcome.overhead());
+    println!(
+        "chain values      {:.2} % of the bytes needed",
+        outcome.list_share() * 100.0
+    );
     println!("reports           {}", outcome.reports.len());
     println!("events            {}", outcome.events);
 }

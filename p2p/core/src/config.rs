@@ -5,7 +5,6 @@ use std::time::Duration;
 use hawker_model::{HostId, Role};
 
 /// Settings of a [`crate::Swarm`]; [`SwarmConfig::new`] gives the defaults.
-/// the simulator stand for.
 #[derive(Clone, Debug)]
 pub struct SwarmConfig {
     /// Who we are.

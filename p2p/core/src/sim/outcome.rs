@@ -16,6 +16,8 @@ pub struct Outcome {
     pub hosts: Vec<HostOutcome>,
     /// Bytes that left the origin.
     pub origin_bytes: u64,
+    /// Bytes of chain values that hosts received, with their signatures.
+    pub list_bytes: u64,
     /// What hosts reported about others.
     pub reports: Vec<(HostId, Misbehaviour)>,
     pub events: u64,
@@ -106,6 +108,11 @@ impl Outcome {
             .unwrap_or(1)
             .max(1);
         sent as f64 / (pieces as f64 / f64::from(whole) * self.length as f64)
+    }
+
+    /// Bytes of chain values over bytes of pieces that nodes needed.
+    pub fn list_share(&self) -> f64 {
+        self.list_bytes as f64 / (self.nodes().count() as f64 * self.length as f64)
     }
 
     /// Whole blobs that left the seeds.

@@ -30,6 +30,9 @@ const MOST_BACKLOG: Time = 30_000_000;
 const BATCH: usize = 16;
 const BATCH_TIME: Time = 30_000_000;
 
+/// Bytes of a batch of chain values besides them: certificate, signature, frame.
+const LIST_OVERHEAD: u64 = 600;
+
 pub(crate) struct World {
     plan: Scenario,
     blob: Blob,
@@ -42,6 +45,7 @@ pub(crate) struct World {
     origin: Origin,
     rng: SmallRng,
     counter: u64,
+    list_bytes: u64,
     reports: Vec<(HostId, Misbehaviour)>,
 }
 
@@ -78,6 +82,7 @@ impl World {
             origin: Origin::default(),
             rng,
             counter: 0,
+            list_bytes: 0,
             reports: Vec::new(),
             plan,
         };
@@ -138,6 +143,7 @@ impl World {
             bound: self.plan.bound(),
             hosts: self.hosts.iter().map(outcome).collect(),
             origin_bytes: self.origin.sent_bytes,
+            list_bytes: self.list_bytes,
             reports: self.reports,
             events,
         }
@@ -268,6 +274,9 @@ impl World {
         let lane = self.hosts[to].net.lanes.get(&from);
         if lane.is_none_or(|lane| lane.link != link) {
             return;
+        }
+        if let Message::List { batch } = &envelope.message {
+            self.list_bytes += LIST_OVERHEAD + 32 * batch.states.len() as u64;
         }
         if let Message::Piece { piece, .. } = &envelope.message {
             self.hosts[to].received.insert((*piece, from), bytes);
