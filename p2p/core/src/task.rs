@@ -37,6 +37,8 @@ const TICK: Duration = Duration::from_millis(100);
 const MOST_WAITING: usize = 8;
 /// A failed task is remembered for so long, so that its origin is not asked again by everyone.
 const FAILURE_MEMORY: Duration = Duration::from_secs(5);
+/// So few missing pieces are not worth a second request to the origin.
+const FEW_LEFT: u32 = 2;
 /// Announced progress moves in this many steps.
 const ANNOUNCED_STEPS: u32 = 4;
 
@@ -174,7 +176,11 @@ impl Task {
         }
         self.want = Want::Serve;
         self.take_back_all(cx);
-        self.cancel_origin(cx);
+        // The reader may have had the last bytes before the store told us of them.
+        let left = |pieces: &PieceSet| pieces.capacity() - pieces.len();
+        if self.pieces().is_none_or(|pieces| left(pieces) > FEW_LEFT) {
+            self.cancel_origin(cx);
+        }
     }
 
     /// Leaves the swarm of the task for good.
@@ -370,7 +376,12 @@ impl Task {
     pub(crate) fn is_gone(&self, now: Instant) -> bool {
         let remembered = self.failed_at.is_some_and(|at| now < at + FAILURE_MEMORY);
         let nothing = self.pieces().is_none_or(PieceSet::is_empty) && !self.completed;
-        self.want == Want::Serve && nothing && !remembered
+        let storing = self
+            .content
+            .as_ref()
+            .is_some_and(|content| !content.storing.is_empty());
+        let busy = storing || self.origin.run.is_some();
+        self.want == Want::Serve && nothing && !remembered && !busy
     }
 
     /// More patience with larger pieces: a slow link takes its time for one.

@@ -506,6 +506,48 @@ fn closing_takes_back_what_was_asked_and_serves_on() {
     assert!(bench.actions().iter().any(upload));
 }
 
+#[test]
+fn a_reader_that_closes_just_before_the_end_does_not_stop_the_fetch() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench
+        .swarm
+        .handle_origin_head(task(), geometry(), bench.now);
+    bench
+        .swarm
+        .handle_origin_batch(task(), batch(0, PIECES), bench.now);
+    for piece in 0..PIECES - 1 {
+        bench
+            .swarm
+            .handle_origin_stored(task(), PieceIndex(piece), bench.now);
+    }
+    bench.swarm.handle_close(task(), bench.now);
+    assert!(
+        !bench
+            .actions()
+            .contains(&Action::CancelOrigin { task: task() })
+    );
+    bench.open(Want::Fetch, Some(source()), None);
+    let last = PieceIndex(PIECES - 1);
+    bench.swarm.handle_origin_stored(task(), last, bench.now);
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), None);
+    assert!(actions.contains(&Action::Complete { task: task() }));
+}
+
+#[test]
+fn a_reader_that_closes_early_stops_the_fetch() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench.swarm.handle_close(task(), bench.now);
+    assert!(
+        bench
+            .actions()
+            .contains(&Action::CancelOrigin { task: task() })
+    );
+    assert!(!bench.swarm.contains(&task()));
+}
+
 // --- Giving ---
 
 /// A seed that got a task from a child.
@@ -735,6 +777,25 @@ fn what_a_neighbour_has_is_not_fetched_from_the_origin() {
         matches!(envelope.message, Message::Request { .. })
     };
     assert!(actions.iter().filter(asks).count() > 0);
+}
+
+#[test]
+fn a_fetch_ends_when_a_peer_turns_out_to_have_everything() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    bench
+        .swarm
+        .handle_origin_head(task(), geometry(), bench.now);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+    bench.connect("other", Role::Seed);
+    bench.say_everything("other");
+    let actions = bench.actions();
+    assert!(actions.contains(&Action::CancelOrigin { task: task() }));
+    assert_eq!(fetch(&actions), None);
+    bench.say("child", Message::Leave);
+    bench.pass(SECOND * 3);
+    // It gives nothing after all.
+    assert!(fetch(&bench.actions()).is_some());
 }
 
 #[test]

@@ -36,6 +36,11 @@ impl Doubts {
         suspects.is_none_or(|hosts| hosts.len() < ENOUGH && !hosts.contains(host))
     }
 
+    /// Whether a piece is doubted.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.suspects.is_empty()
+    }
+
     /// A piece that only the origin can decide about.
     pub(crate) fn to_settle(&self) -> Option<PieceIndex> {
         let open = self

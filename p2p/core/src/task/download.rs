@@ -138,9 +138,18 @@ impl Task {
     fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
         let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
         let may = |piece| self.may_ask_for(piece, host, neighbour);
+        if self.feeds_others(cx) {
+            return self.pick_waiting(neighbour, may);
+        }
         self.pick_waiting(neighbour, may)
             .or_else(|| content.picker.rarest(&neighbour.has, may, &mut cx.rng))
             .or_else(|| self.pick_late(neighbour, may, now))
+    }
+
+    /// Others wait for what we fetch from the origin: our downlink is for that.
+    fn feeds_others(&self, cx: &Shared) -> bool {
+        let chosen = cx.config.role == Role::Seed || self.origin.duty;
+        chosen && self.origin.run.is_some() && !self.doubts.is_open()
     }
 
     fn may_ask_for(&self, piece: PieceIndex, host: &HostId, neighbour: &Neighbour) -> bool {

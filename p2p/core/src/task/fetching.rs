@@ -117,14 +117,16 @@ impl Task {
         let count = content.geometry.piece_count();
         let end = run.end.unwrap_or(count).min(run.next + GAP);
         let mut next = (run.next..end).map(PieceIndex);
-        let here = next.clone().all(|piece| !content.lacks(piece));
+        let elsewhere = next
+            .clone()
+            .all(|piece| self.comes_otherwise(piece, content));
         let told = next.all(|piece| content.giver(piece).is_some());
         let helped = told && run.is_overtaken() && self.origin.alone && !self.origin.duty;
         if helped && cx.config.role == Role::Node {
             self.origin.alone = false;
             self.origin.stalled = false;
             self.cancel_origin(cx);
-        } else if here && run.next < end {
+        } else if elsewhere && run.next < end {
             self.cancel_origin(cx);
             self.steer(cx, now);
         }
@@ -242,7 +244,10 @@ impl Task {
                 let nothing = TaskFailure::Origin("it sent nothing".to_owned());
                 self.pause_or_give_up(nothing, cx, now);
             }
-            Ok(()) => self.steer(cx, now),
+            Ok(()) => {
+                self.steer(cx, now);
+                self.fill_all(cx, now);
+            }
             Err(TaskFailure::WrongDigest(why)) => self.wrong_bytes(&why, cx, now),
             Err(failure @ TaskFailure::Store(_)) => self.fail(failure, cx, now),
             Err(failure @ TaskFailure::Origin(_)) => self.pause_or_give_up(failure, cx, now),

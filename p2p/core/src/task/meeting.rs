@@ -296,6 +296,7 @@ impl Task {
     }
 
     fn after_news(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.skip_what_others_bring(cx, now);
         self.fill(host, cx, now);
         self.part_if_both_complete(host, cx, now);
     }
