@@ -1,6 +1,7 @@
 //! One task of a node: its life from opening to the end. The parts are
+//! * `finding`: peers;
 //! * `meeting`: who takes part, and what each has;
-//! * `download`: what to ask of whom;
+//! * `download`, `picking`, `watching`: what to ask of whom, and what comes of it;
 //! * `giving`: what others get from us;
 //! * `gossip`: telling neighbours what we got;
 //! * `fetching`: when to go to the origin, and for what;
@@ -12,9 +13,12 @@
 mod doubt;
 mod download;
 mod fetching;
+mod finding;
 mod giving;
 mod gossip;
 mod meeting;
+mod picking;
+mod watching;
 
 use std::{
     collections::BTreeMap,

@@ -10,30 +10,15 @@ use std::time::{Duration, Instant};
 use hawker_model::{HostId, PieceIndex, Role};
 
 use super::Task;
-use crate::{
-    Action, Message, Misbehaviour, Refusal,
-    neighbour::{Neighbour, Request},
-    shared::Shared,
-};
+use crate::{Action, Message, Misbehaviour, Refusal, neighbour::Neighbour, shared::Shared};
 
-/// Of what a reader waits for, so many pieces come before the rarest.
-const READ_AHEAD: usize = 4;
 /// Open requests to one source, at most.
 const MOST_CREDIT: usize = 16;
-/// A node with so many pieces that nobody else has is asked to choose itself.
-const SOURCE_FROM: usize = 12;
 /// A source that leaves open requests unanswered for so long is asked by number.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 /// So many pieces at once.
 const LEAST_ASKED: usize = 2;
-/// A piece that is on order for less than this is not ordered elsewhere as well.
-const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
-/// The same for pieces while others are still wanted.
-const STEAL_AGE: Duration = Duration::from_millis(500);
-/// Hosts that one piece is on order at, at the end.
-const MOST_COPIES: usize = 2;
 const BUSY_PAUSE: Duration = Duration::from_millis(150);
-const PAUSE_STALLED: Duration = Duration::from_secs(30);
 
 impl Task {
     // --- Asking ---
@@ -131,87 +116,6 @@ impl Task {
         let patience = (OPEN_PATIENCE + self.patience() * 2).max(usual);
         let since = neighbour.credit_since.filter(|_| neighbour.credit > 0);
         since.is_some_and(|at| now >= at + patience)
-    }
-
-    // --- Choosing ---
-
-    fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
-        let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
-        let may = |piece| self.may_ask_for(piece, host, neighbour);
-        if self.feeds_others(cx) {
-            return self.pick_waiting(neighbour, may);
-        }
-        self.pick_waiting(neighbour, may)
-            .or_else(|| content.picker.rarest(&neighbour.has, may, &mut cx.rng))
-            .or_else(|| self.pick_late(neighbour, may, now))
-    }
-
-    /// Others wait for what we fetch from the origin: our downlink is for that.
-    fn feeds_others(&self, cx: &Shared) -> bool {
-        let chosen = cx.config.role == Role::Seed || self.origin.duty;
-        chosen && self.origin.run.is_some() && !self.doubts.is_open()
-    }
-
-    fn may_ask_for(&self, piece: PieceIndex, host: &HostId, neighbour: &Neighbour) -> bool {
-        let soon = self.origin.run.is_some_and(|run| run.brings_soon(piece));
-        let known = self
-            .content
-            .as_ref()
-            .is_some_and(|content| content.can_check(piece));
-        known
-            && !soon
-            && !neighbour.requests.contains_key(&piece)
-            && self.doubts.may_ask(piece, host)
-    }
-
-    /// The next pieces that a reader waits for.
-    fn pick_waiting(
-        &self,
-        neighbour: &Neighbour,
-        may: impl Fn(PieceIndex) -> bool,
-    ) -> Option<PieceIndex> {
-        let content = self.content.as_ref()?;
-        let next = self.waiting.iter().flat_map(|range| {
-            let pieces = range.clone().map(PieceIndex);
-            pieces
-                .filter(|piece| content.lacks(*piece))
-                .take(READ_AHEAD)
-        });
-        let mut wanted = next.filter(|piece| content.geometry.contains(*piece));
-        wanted.find(|p| content.picker.is_wanted(*p) && neighbour.has.contains(*p) && may(*p))
-    }
-
-    /// The piece that others have been asked for longest ago, if they are slow with it.
-    fn pick_late(
-        &self,
-        neighbour: &Neighbour,
-        may: impl Fn(PieceIndex) -> bool,
-        now: Instant,
-    ) -> Option<PieceIndex> {
-        if neighbour.requests.len() >= MOST_COPIES {
-            return None;
-        }
-        let content = self.content.as_ref()?;
-        let (least, factor) = match content.picker.wants_none() {
-            true => (LEAST_STEAL_AGE, 1),
-            false => (STEAL_AGE, 2),
-        };
-        let requests = self.neighbours.values().flat_map(|holder| {
-            let age = least.max(holder.pace.turnaround() * factor);
-            let late = move |(_, request): &(_, &Request)| now >= request.at + age;
-            holder.requests.iter().filter(late)
-        });
-        let stolen = requests.filter(|(piece, _)| {
-            neighbour.has.contains(**piece) && may(**piece) && self.copies(**piece) < MOST_COPIES
-        });
-        let oldest = stolen.min_by_key(|(piece, request)| (request.at, **piece));
-        oldest.map(|(piece, _)| *piece)
-    }
-
-    /// At how many neighbours the piece is on order.
-    fn copies(&self, piece: PieceIndex) -> usize {
-        let holders = self.neighbours.values();
-        holders.filter(|n| n.requests.contains_key(&piece)).count()
     }
 
     // --- Getting ---
@@ -358,79 +262,5 @@ impl Task {
         {
             content.picker.want(piece);
         }
-    }
-
-    // --- Watching ---
-
-    /// Late requests are made elsewhere too; those who owe and give nothing are dropped; those who
-    /// have much that nobody else has become sources.
-    pub(super) fn look_after_neighbours(&mut self, cx: &mut Shared, now: Instant) {
-        for host in self.hosts() {
-            let limit = cx.config.stall_timeout + self.patience();
-            let owes = self.neighbours.get(&host).and_then(Neighbour::owes_since);
-            if owes.is_some_and(|since| now >= since + limit) {
-                self.give_up_on(&host, cx, now);
-                continue;
-            }
-            self.mark_late(&host, cx, now);
-            self.make_source(&host, cx);
-        }
-        self.trim_waiting();
-    }
-
-    fn mark_late(&mut self, host: &HostId, cx: &Shared, now: Instant) {
-        let patience = cx.config.request_timeout + self.patience();
-        let Some(neighbour) = self.neighbours.get_mut(host) else {
-            return;
-        };
-        let mut late = Vec::new();
-        for (piece, request) in &mut neighbour.requests {
-            if !request.late && now >= request.at + patience {
-                request.late = true;
-                late.push(*piece);
-            }
-        }
-        for piece in late {
-            self.want_again(piece);
-        }
-    }
-
-    fn make_source(&mut self, host: &HostId, cx: &mut Shared) {
-        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
-        else {
-            return;
-        };
-        let has = &neighbour.has;
-        if neighbour.source || content.picker.exclusive(has, 1, SOURCE_FROM) < SOURCE_FROM {
-            return;
-        }
-        neighbour.source = true;
-        for piece in has.iter() {
-            content.picker.remove_holder(piece);
-        }
-        // It has not been told what it had before us: now it chooses what we lack.
-        let pieces = content.pieces.clone();
-        self.send(host, Message::Have { pieces }, cx);
-    }
-
-    /// It gives nothing of what it has or claims to have.
-    fn give_up_on(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
-        tracing::debug!(task = %self.id, %host, "stalled");
-        cx.act(Action::Report {
-            task: self.id,
-            host: host.clone(),
-            reason: Misbehaviour::Stalled,
-        });
-        self.part(host, cx, now);
-        self.contacts.put_off(host, PAUSE_STALLED, now);
-        self.seek(cx, now);
-    }
-
-    fn trim_waiting(&mut self) {
-        let Some(content) = &self.content else { return };
-        self.waiting.retain(|range| {
-            let end = range.end.min(content.geometry.piece_count());
-            !content.pieces.contains_range(range.start.min(end)..end)
-        });
     }
 }

@@ -1,0 +1,168 @@
+//! What swarms want done.
+
+use hawker_model::{HostId, PieceIndex};
+
+use super::{World, nanos};
+use crate::{
+    Action, Envelope, Message,
+    sim::{
+        blob::{CORRUPT, TRUE},
+        event::{Event, HostNo, Time},
+        scenario::Lie,
+    },
+};
+
+/// Checking and writing a piece.
+const STORE_TIME: Time = 300_000;
+
+impl World {
+    /// Performs all actions of a host and sets its clock.
+    pub(super) fn after(&mut self, host: HostNo) {
+        while let Some(action) = self.hosts[host].swarm.poll_action() {
+            if self.hosts[host].alive {
+                self.perform(host, action);
+            }
+        }
+        let due = self.hosts[host].swarm.poll_timeout();
+        let Some(due) = due.filter(|_| self.hosts[host].alive) else {
+            return;
+        };
+        let at = nanos(due.saturating_duration_since(self.base)).max(self.now);
+        let state = &mut self.hosts[host];
+        if state.wake_at.is_none_or(|planned| at < planned) {
+            state.wake_at = Some(at);
+            self.queue.add(at, Event::Wake(host));
+        }
+    }
+
+    pub(super) fn perform(&mut self, host: HostNo, action: Action) {
+        match action {
+            Action::Dial { host: to } => self.dial(host, &to),
+            Action::HangUp { host: peer, .. } => self.hang_up(host, &peer),
+            Action::Send { host: to, envelope } => self.send(host, &to, envelope),
+            Action::Upload {
+                host: to, piece, ..
+            } => self.upload(host, &to, piece),
+            Action::Store { piece, from, .. } => self.store(host, piece, &from),
+            Action::FetchOrigin { first, end, .. } => self.begin_fetch(host, first, end),
+            Action::CancelOrigin { .. } => self.hosts[host].fetch = None,
+            Action::Lookup { .. } => {
+                if self.plan.scheduler {
+                    let at = self.now + nanos(self.plan.latency);
+                    self.queue.add(at, Event::Lookup(host));
+                }
+            }
+            Action::Complete { .. } => self.hosts[host].completed_at = Some(self.now),
+            Action::Failed { reason, .. } => self.hosts[host].failed = Some(reason),
+            Action::Discard { .. } => self.hosts[host].store.fill(None),
+            Action::Report {
+                host: liar, reason, ..
+            } => self.reports.push((liar, reason)),
+            Action::Announce { .. } => self.scheduler.announce(host),
+            Action::Create { .. } | Action::Withdraw { .. } => {}
+        }
+    }
+
+    pub(super) fn number(&self, host: &HostId) -> Option<HostNo> {
+        self.numbers.get(host).copied()
+    }
+
+    pub(super) fn dial(&mut self, dialer: HostNo, to: &HostId) {
+        let Some(to) = self.number(to) else { return };
+        let at = self.now + 3 * nanos(self.plan.latency);
+        let event = match self.hosts[to].alive {
+            true => Event::Connected { dialer, to },
+            false => Event::DialFailed { dialer, to },
+        };
+        self.queue.add(at, event);
+    }
+
+    pub(super) fn hang_up(&mut self, host: HostNo, peer: &HostId) {
+        let Some(peer) = self.number(peer) else {
+            return;
+        };
+        self.queue.add(self.now, Event::Disconnected { host, peer });
+        let at = self.now + nanos(self.plan.latency);
+        self.queue.add(
+            at,
+            Event::Disconnected {
+                host: peer,
+                peer: host,
+            },
+        );
+    }
+
+    pub(super) fn store(&mut self, host: HostNo, piece: PieceIndex, from: &HostId) {
+        let Some(from) = self.number(from) else {
+            return;
+        };
+        if let Some(bytes) = self.hosts[host].received.remove(&(piece, from)) {
+            let at = self.now + STORE_TIME;
+            self.queue.add(
+                at,
+                Event::Stored {
+                    host,
+                    piece,
+                    from,
+                    bytes,
+                },
+            );
+        }
+    }
+
+    pub(super) fn send(&mut self, host: HostNo, to: &HostId, envelope: Envelope) {
+        let Some(to) = self.number(to) else { return };
+        let boasts = self.hosts[host].plan.lie == Some(Lie::FalseHave);
+        let head = matches!(envelope.message, Message::Head { .. });
+        self.send_message(host, to, envelope);
+        if boasts && head {
+            let pieces = hawker_model::PieceSet::full(self.blob.geometry.piece_count());
+            let (task, message) = (self.blob.task, Message::Have { pieces });
+            self.send_message(host, to, Envelope { task, message });
+        }
+    }
+
+    pub(super) fn send_message(&mut self, host: HostNo, to: HostNo, envelope: Envelope) {
+        let delay = self.latency();
+        let Some(lane) = self.hosts[host].net.lanes.get_mut(&to) else {
+            return;
+        };
+        if lane.current.is_some() {
+            return lane.messages.push_back(envelope);
+        }
+        let (link, from, bytes) = (lane.link, host, TRUE);
+        let at = (self.now + delay).max(lane.last_arrival);
+        lane.last_arrival = at;
+        self.queue.add(
+            at,
+            Event::Deliver {
+                from,
+                to,
+                link,
+                envelope,
+                bytes,
+            },
+        );
+    }
+
+    pub(super) fn upload(&mut self, host: HostNo, to: &HostId, piece: PieceIndex) {
+        let Some(to) = self.number(to) else { return };
+        let state = &mut self.hosts[host];
+        let stored = state.store.get(piece.as_usize()).copied().flatten();
+        let Some(bytes) = stored else {
+            return;
+        };
+        let bytes = match state.plan.lie {
+            Some(Lie::Corrupt) => CORRUPT,
+            Some(Lie::Silent) => return,
+            _ => bytes,
+        };
+        if let Some(lane) = state.net.lanes.get_mut(&to) {
+            lane.pieces.push_back((piece, bytes));
+            if !std::mem::replace(&mut lane.in_turn, true) {
+                state.net.turns.push_back(to);
+            }
+            self.serve_uplink(host);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Hosts that read the origin.
+
+use hawker_model::PieceIndex;
+
+use super::{World, nanos};
+use crate::{
+    TaskFailure,
+    sim::{
+        blob::TRUE,
+        event::{Event, HostNo, Time},
+        origin::{Fetch, OriginFault},
+    },
+};
+
+/// Chain values are told when so many are known or so much time has passed.
+const BATCH: usize = 16;
+const BATCH_TIME: Time = 30_000_000;
+
+impl World {
+    pub(super) fn begin_fetch(&mut self, host: HostNo, first: PieceIndex, end: Option<PieceIndex>) {
+        self.counter += 1;
+        let number = self.counter;
+        self.hosts[host].fetch = Some(Fetch {
+            number,
+            next: first.0,
+            end: end.map(|end| end.0),
+            got: 0,
+            untold: Vec::new(),
+            told_at: 0,
+        });
+        let at = self.now + nanos(self.plan.origin_latency);
+        self.queue.add(
+            at,
+            Event::OriginHead {
+                host,
+                fetch: number,
+            },
+        );
+    }
+
+    pub(super) fn is_current(&self, host: HostNo, fetch: u64) -> bool {
+        let current = self.hosts[host].fetch.as_ref();
+        self.hosts[host].alive && current.is_some_and(|current| current.number == fetch)
+    }
+
+    pub(super) fn origin_head(&mut self, host: HostNo, fetch: u64) {
+        if !self.is_current(host, fetch) {
+            return;
+        }
+        if let Some(OriginFault::Refuses(failure)) = self.plan.origin_fault.clone() {
+            return self.end_fetch(host, Err(failure));
+        }
+        let (task, geometry, now) = (self.blob.task, self.blob.geometry, self.instant());
+        self.hosts[host]
+            .swarm
+            .handle_origin_head(task, geometry, now);
+        self.after(host);
+        self.next_origin_piece(host, fetch);
+    }
+
+    pub(super) fn next_origin_piece(&mut self, host: HostNo, number: u64) {
+        let count = self.blob.geometry.piece_count();
+        let Some(fetch) = self.hosts[host]
+            .fetch
+            .as_ref()
+            .filter(|f| f.number == number)
+        else {
+            return;
+        };
+        let cut = match self.plan.origin_fault {
+            Some(OriginFault::CutsAfter(pieces)) => fetch.got >= pieces,
+            _ => false,
+        };
+        if cut {
+            let cut = TaskFailure::Origin("the body was cut".to_owned());
+            return self.end_fetch(host, Err(cut));
+        }
+        if fetch.next >= fetch.end.unwrap_or(count) {
+            return self.end_fetch(host, Ok(()));
+        }
+        let len = self.blob.geometry.len_of(PieceIndex(fetch.next));
+        let sent = self.origin.send(len, self.plan.origin_rate, self.now);
+        let at = self.through_downlink(host, len, self.now, sent);
+        self.queue.add(
+            at,
+            Event::OriginPiece {
+                host,
+                fetch: number,
+            },
+        );
+    }
+
+    pub(super) fn origin_piece(&mut self, host: HostNo, number: u64) {
+        if !self.is_current(host, number) {
+            return;
+        }
+        let task = self.blob.task;
+        let count = self.blob.geometry.piece_count();
+        let state = &mut self.hosts[host];
+        let Some(fetch) = &mut state.fetch else {
+            return;
+        };
+        let piece = PieceIndex(fetch.next);
+        let known = state
+            .swarm
+            .list(&task)
+            .is_some_and(|list| piece.0 < list.len());
+        let fits = state
+            .swarm
+            .list(&task)
+            .is_some_and(|l| self.blob.check(l, piece, TRUE));
+        if known && !fits {
+            let wrong = TaskFailure::WrongDigest(format!("piece {piece}"));
+            return self.end_fetch(host, Err(wrong));
+        }
+        fetch.next += 1;
+        fetch.got += 1;
+        fetch.untold.push(piece.0);
+        let last = fetch.next >= fetch.end.unwrap_or(count);
+        let due = fetch.untold.len() >= BATCH || self.now >= fetch.told_at + BATCH_TIME;
+        if last || due || known {
+            self.tell_origin_pieces(host);
+        }
+        self.next_origin_piece(host, number);
+    }
+
+    /// Tells the swarm the chain values of what came, then the pieces.
+    pub(super) fn tell_origin_pieces(&mut self, host: HostNo) {
+        let (task, now) = (self.blob.task, self.instant());
+        let state = &mut self.hosts[host];
+        let Some(fetch) = &mut state.fetch else {
+            return;
+        };
+        let number = fetch.number;
+        fetch.told_at = self.now;
+        let pieces = std::mem::take(&mut fetch.untold);
+        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+            return;
+        };
+        let known = state.swarm.list(&task).map_or(0, |list| list.len());
+        if known < last + 1 {
+            let batch = self.blob.batch(known.min(*first), last + 1, TRUE);
+            state.swarm.handle_origin_batch(task, batch, now);
+            self.after(host);
+        }
+        for piece in pieces {
+            if self.is_current(host, number) {
+                self.hosts[host].store[piece as usize] = Some(TRUE);
+                self.hosts[host]
+                    .swarm
+                    .handle_origin_stored(task, PieceIndex(piece), now);
+                self.after(host);
+            }
+        }
+    }
+
+    pub(super) fn end_fetch(&mut self, host: HostNo, result: Result<(), TaskFailure>) {
+        self.tell_origin_pieces(host);
+        if self.hosts[host].fetch.take().is_some() {
+            let (task, now) = (self.blob.task, self.instant());
+            self.hosts[host].swarm.handle_origin_done(task, result, now);
+            self.after(host);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Finding peers: through the scheduler, and by taking up contact.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{HostId, Role};
+
+use super::Task;
+use crate::{Action, Duty, Parent, neighbour::Neighbour, shared::Shared};
+
+/// Fewer neighbours of use than this, and the scheduler is asked for more.
+const FEW: usize = 3;
+/// Without progress for so long, neighbours are taken beyond the usual number.
+const LONELY: Duration = Duration::from_secs(1);
+const PAUSE_UNREACHABLE: Duration = Duration::from_secs(2);
+
+impl Task {
+    pub(crate) fn look_up(&mut self, cx: &mut Shared, now: Instant) {
+        let jitter = cx.jitter(Duration::from_millis(500));
+        if self.contacts.lookup_due(jitter, now) {
+            cx.act(Action::Lookup { task: self.id });
+        }
+    }
+
+    pub(crate) fn meet_parents(
+        &mut self,
+        parents: Vec<Parent>,
+        duty: Duty,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let ourselves = cx.config.host.clone();
+        let others = parents
+            .into_iter()
+            .filter(|parent| parent.host != ourselves);
+        self.contacts.add(others.collect());
+        self.origin.duty = duty == Duty::Fetch;
+        self.seek(cx, now);
+        self.steer(cx, now);
+    }
+
+    /// Takes up contact until there are neighbours enough; asks for more when those we have are
+    /// of no use.
+    pub(super) fn seek(&mut self, cx: &mut Shared, now: Instant) {
+        if !self.is_fetching() || self.doubts.own_chain {
+            return;
+        }
+        let lonely = now >= self.progress_at + LONELY + self.patience();
+        let most = match lonely {
+            true => cx.config.max_neighbours * 2,
+            false => cx.config.max_neighbours,
+        };
+        for (host, role) in self.contacts.candidates(now) {
+            let seed = role == Role::Seed;
+            if self.neighbours.len() + self.contacts.dialing.len() >= most && !seed {
+                break;
+            }
+            if !self.neighbours.contains_key(&host) && !cx.quarantine.holds(&host, now) {
+                self.contact(host, cx);
+            }
+        }
+        let useful = self
+            .neighbours
+            .values()
+            .filter(|n| self.is_of_use(n))
+            .count();
+        if useful < FEW.min(most) || lonely {
+            self.look_up(cx, now);
+        }
+    }
+
+    fn contact(&mut self, host: HostId, cx: &mut Shared) {
+        if let Some(role) = cx.links.role(&host) {
+            return self.greet(&host, role, cx);
+        }
+        self.contacts.dialing.insert(host.clone());
+        if cx.links.begin_dial(&host) {
+            cx.act(Action::Dial { host });
+        }
+    }
+
+    /// It may bring us forward: it has something we lack, or is on its way itself.
+    fn is_of_use(&self, neighbour: &Neighbour) -> bool {
+        neighbour.joined && !neighbour.suspected
+    }
+
+    pub(crate) fn connected(&mut self, host: &HostId, role: Role, cx: &mut Shared) {
+        if self.contacts.dialing.remove(host) && self.is_fetching() {
+            self.greet(host, role, cx);
+        }
+    }
+
+    pub(crate) fn dial_failed(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        if self.contacts.dialing.contains(host) {
+            self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+            self.seek(cx, now);
+        }
+    }
+
+    pub(crate) fn disconnected(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let role = self.neighbours.get(host).map(|neighbour| neighbour.role);
+        self.dial_failed(host, cx, now);
+        self.drop_neighbour(host, cx, now);
+        if role.is_none() || !self.is_fetching() {
+            return;
+        }
+        self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+        if role == Some(Role::Seed) {
+            self.contacts.hurry(now);
+            self.look_up(cx, now);
+        }
+        self.seek(cx, now);
+    }
+}

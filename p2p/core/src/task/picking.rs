@@ -1,0 +1,101 @@
+//! Which piece to ask a neighbour for.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{HostId, PieceIndex, Role};
+
+use super::Task;
+use crate::{
+    neighbour::{Neighbour, Request},
+    shared::Shared,
+};
+
+/// Of what a reader waits for, so many pieces come before the rarest.
+const READ_AHEAD: usize = 4;
+/// A piece that is on order for less than this is not ordered elsewhere as well.
+const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
+/// The same for pieces while others are still wanted.
+const STEAL_AGE: Duration = Duration::from_millis(500);
+/// Hosts that one piece is on order at, at the end.
+const MOST_COPIES: usize = 2;
+
+impl Task {
+    pub(super) fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
+        let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
+        let may = |piece| self.may_ask_for(piece, host, neighbour);
+        if self.feeds_others(cx) {
+            return self.pick_waiting(neighbour, may);
+        }
+        self.pick_waiting(neighbour, may)
+            .or_else(|| content.picker.rarest(&neighbour.has, may, &mut cx.rng))
+            .or_else(|| self.pick_late(neighbour, may, now))
+    }
+
+    /// Others wait for what we fetch from the origin: our downlink is for that.
+    fn feeds_others(&self, cx: &Shared) -> bool {
+        let chosen = cx.config.role == Role::Seed || self.origin.duty;
+        chosen && self.origin.run.is_some() && !self.doubts.is_open()
+    }
+
+    fn may_ask_for(&self, piece: PieceIndex, host: &HostId, neighbour: &Neighbour) -> bool {
+        let soon = self.origin.run.is_some_and(|run| run.brings_soon(piece));
+        let known = self
+            .content
+            .as_ref()
+            .is_some_and(|content| content.can_check(piece));
+        known
+            && !soon
+            && !neighbour.requests.contains_key(&piece)
+            && self.doubts.may_ask(piece, host)
+    }
+
+    /// The next pieces that a reader waits for.
+    fn pick_waiting(
+        &self,
+        neighbour: &Neighbour,
+        may: impl Fn(PieceIndex) -> bool,
+    ) -> Option<PieceIndex> {
+        let content = self.content.as_ref()?;
+        let next = self.waiting.iter().flat_map(|range| {
+            let pieces = range.clone().map(PieceIndex);
+            pieces
+                .filter(|piece| content.lacks(*piece))
+                .take(READ_AHEAD)
+        });
+        let mut wanted = next.filter(|piece| content.geometry.contains(*piece));
+        wanted.find(|p| content.picker.is_wanted(*p) && neighbour.has.contains(*p) && may(*p))
+    }
+
+    /// The piece that others have been asked for longest ago, if they are slow with it.
+    fn pick_late(
+        &self,
+        neighbour: &Neighbour,
+        may: impl Fn(PieceIndex) -> bool,
+        now: Instant,
+    ) -> Option<PieceIndex> {
+        if neighbour.requests.len() >= MOST_COPIES {
+            return None;
+        }
+        let content = self.content.as_ref()?;
+        let (least, factor) = match content.picker.wants_none() {
+            true => (LEAST_STEAL_AGE, 1),
+            false => (STEAL_AGE, 2),
+        };
+        let requests = self.neighbours.values().flat_map(|holder| {
+            let age = least.max(holder.pace.turnaround() * factor);
+            let late = move |(_, request): &(_, &Request)| now >= request.at + age;
+            holder.requests.iter().filter(late)
+        });
+        let stolen = requests.filter(|(piece, _)| {
+            neighbour.has.contains(**piece) && may(**piece) && self.copies(**piece) < MOST_COPIES
+        });
+        let oldest = stolen.min_by_key(|(piece, request)| (request.at, **piece));
+        oldest.map(|(piece, _)| *piece)
+    }
+
+    /// At how many neighbours the piece is on order.
+    fn copies(&self, piece: PieceIndex) -> usize {
+        let holders = self.neighbours.values();
+        holders.filter(|n| n.requests.contains_key(&piece)).count()
+    }
+}

@@ -1,0 +1,86 @@
+//! Looking after neighbours from time to time.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::HostId;
+
+use super::Task;
+use crate::{Action, Message, Misbehaviour, neighbour::Neighbour, shared::Shared};
+
+/// A node with so many pieces that nobody else has is asked to choose itself.
+const SOURCE_FROM: usize = 12;
+const PAUSE_STALLED: Duration = Duration::from_secs(30);
+
+impl Task {
+    /// Late requests are made elsewhere too; those who owe and give nothing are dropped; those who
+    /// have much that nobody else has become sources.
+    pub(super) fn look_after_neighbours(&mut self, cx: &mut Shared, now: Instant) {
+        for host in self.hosts() {
+            let limit = cx.config.stall_timeout + self.patience();
+            let owes = self.neighbours.get(&host).and_then(Neighbour::owes_since);
+            if owes.is_some_and(|since| now >= since + limit) {
+                self.give_up_on(&host, cx, now);
+                continue;
+            }
+            self.mark_late(&host, cx, now);
+            self.make_source(&host, cx);
+        }
+        self.trim_waiting();
+    }
+
+    fn mark_late(&mut self, host: &HostId, cx: &Shared, now: Instant) {
+        let patience = cx.config.request_timeout + self.patience();
+        let Some(neighbour) = self.neighbours.get_mut(host) else {
+            return;
+        };
+        let mut late = Vec::new();
+        for (piece, request) in &mut neighbour.requests {
+            if !request.late && now >= request.at + patience {
+                request.late = true;
+                late.push(*piece);
+            }
+        }
+        for piece in late {
+            self.want_again(piece);
+        }
+    }
+
+    fn make_source(&mut self, host: &HostId, cx: &mut Shared) {
+        let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
+        else {
+            return;
+        };
+        let has = &neighbour.has;
+        if neighbour.source || content.picker.exclusive(has, 1, SOURCE_FROM) < SOURCE_FROM {
+            return;
+        }
+        neighbour.source = true;
+        for piece in has.iter() {
+            content.picker.remove_holder(piece);
+        }
+        // It has not been told what it had before us: now it chooses what we lack.
+        let pieces = content.pieces.clone();
+        self.send(host, Message::Have { pieces }, cx);
+    }
+
+    /// It gives nothing of what it has or claims to have.
+    pub(super) fn give_up_on(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        tracing::debug!(task = %self.id, %host, "stalled");
+        cx.act(Action::Report {
+            task: self.id,
+            host: host.clone(),
+            reason: Misbehaviour::Stalled,
+        });
+        self.part(host, cx, now);
+        self.contacts.put_off(host, PAUSE_STALLED, now);
+        self.seek(cx, now);
+    }
+
+    fn trim_waiting(&mut self) {
+        let Some(content) = &self.content else { return };
+        self.waiting.retain(|range| {
+            let end = range.end.min(content.geometry.piece_count());
+            !content.pieces.contains_range(range.start.min(end)..end)
+        });
+    }
+}
