@@ -1,6 +1,6 @@
 //! The main job: many hosts pull at once, the registry sends every byte once.
 
-use std::{thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -24,6 +24,7 @@ pub(super) const CASES: &[Case] = &[
         400,
         big_layer,
     ),
+    Case::new("skopeo_copies_through_the_mirror", 120, skopeo),
     Case::new("clusters_run_side_by_side", 240, side_by_side),
     Case::new("hawker_get_and_status_work", 120, command_line),
 ];
@@ -128,6 +129,53 @@ fn docker() -> Result<()> {
         docker.pull("hawker-demo:1")?;
         let output = docker.run("hawker-demo:1", image::PYTHON_COMMAND)?;
         ensure!(output.contains("numpy"), "{output}");
+    }
+
+    let ratio = ratio(&cluster, &image)?;
+    ensure!(ratio <= RATIO, "the registry sent {ratio} times the image");
+    Ok(())
+}
+
+/// The client of Podman and CRI-O's family: mirrors by `registries.conf`, no `ns`.
+fn skopeo() -> Result<()> {
+    let cluster = Cluster::start(&Topology {
+        has_containerd: false,
+        ..Topology::default()
+    })?;
+    let image = image::python()?;
+    let reference = cluster.registry.push(&image)?;
+    let mirrors = "[[registry]]\nlocation = \"registry:5000\"\ninsecure = true\n\
+                   [[registry.mirror]]\nlocation = \"127.0.0.1:65001\"\ninsecure = true\n";
+
+    for node in cluster.nodes() {
+        node.host()
+            .write("/etc/containers/registries.conf", mirrors)?;
+        let mut command = Command::new("skopeo");
+        command.args([
+            "--insecure-policy",
+            "copy",
+            "-q",
+            &format!("docker://{reference}"),
+        ]);
+        let limit = Duration::from_secs(60);
+        node.host()
+            .run(command.arg("dir:/run/copy"), limit)?
+            .success()?;
+        let manifest = std::fs::read(node.host().path("/run/copy/manifest.json"))?;
+        ensure!(
+            image::digest_of(&manifest) == image.manifest.digest,
+            "another manifest"
+        );
+        for blob in image.blobs() {
+            let copy = node
+                .host()
+                .path("/run/copy")
+                .join(&blob.digest["sha256:".len()..]);
+            ensure!(
+                image::digest_of(&std::fs::read(copy)?) == blob.digest,
+                "wrong bytes"
+            );
+        }
     }
 
     let ratio = ratio(&cluster, &image)?;
