@@ -136,6 +136,16 @@ impl Chain {
         }
     }
 
+    /// The geometry of the blob it runs over.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The chain value before the piece expected next.
+    pub fn state(&self) -> ChainState {
+        self.state
+    }
+
     /// The piece expected next.
     pub fn next(&self) -> PieceIndex {
         self.next

@@ -80,7 +80,7 @@ impl Geometry {
 
     /// Whether `piece` is the last.
     pub fn is_last(&self, piece: PieceIndex) -> bool {
-        piece.0 + 1 == self.piece_count()
+        piece.0.checked_add(1) == Some(self.piece_count())
     }
 
     /// Whether `piece` exists.

@@ -12,9 +12,9 @@ impl PieceIndex {
         self.0 as usize
     }
 
-    /// The piece after this one.
+    /// The piece after this one. No blob has a piece of the greatest index, which is its own next.
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

@@ -23,9 +23,11 @@ pub struct SignedStates {
 }
 
 impl SignedStates {
-    /// The index after the last piece of the batch.
+    /// The index after the last piece of the batch; the greatest there is, where a stranger's
+    /// batch claims to reach beyond it.
     pub fn end(&self) -> u32 {
-        self.first.0 + self.states.len() as u32
+        let count = u32::try_from(self.states.len()).unwrap_or(u32::MAX);
+        self.first.0.saturating_add(count)
     }
 
     /// What is signed: a domain separator, task, geometry, first piece, then the values
@@ -192,6 +194,18 @@ mod tests {
         assert!(list.is_complete());
         assert_eq!(list.batches_from(2).count(), 2);
         assert_eq!(list.around(PieceIndex(0)).unwrap().0, ChainState::initial());
+    }
+
+    #[test]
+    fn a_batch_that_claims_the_last_index_there_is_is_refused() {
+        let mut list = list();
+        for first in [u32::MAX, u32::MAX - 1, 1 << 31] {
+            let batch = batch(first, &[1, 2, 3]);
+            assert!(batch.end() >= first);
+            assert!(matches!(list.add(batch), Err(ListError::OutOfRange { .. })));
+        }
+        assert!(!list.geometry().is_last(PieceIndex(u32::MAX)));
+        assert_eq!(PieceIndex(u32::MAX).next(), PieceIndex(u32::MAX));
     }
 
     #[test]
