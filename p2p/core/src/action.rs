@@ -10,7 +10,7 @@ pub enum Action {
     /// Connect to `host`, or say that it is connected already: `handle_connected` or
     /// `handle_dial_failed`.
     Dial { host: HostId },
-    /// Nobody needs the connection any more.
+    /// Nobody needs the connection any more: close it, then `handle_disconnected`.
     HangUp { host: HostId, reason: &'static str },
     /// Send a message that carries no piece.
     Send { host: HostId, envelope: Envelope },

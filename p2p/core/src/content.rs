@@ -66,6 +66,20 @@ impl Content {
         Ok(new)
     }
 
+    /// Takes up chain values that the store has and we do not; says whether the two agree.
+    pub(crate) fn inherit(&mut self, stored: &PieceList) -> bool {
+        if *stored.geometry() != self.geometry {
+            return false;
+        }
+        for batch in stored.batches_from(self.list.len()) {
+            match self.add_batch(batch.clone(), None) {
+                Ok(new) => self.inherited |= new,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
     /// Who gave the chain value of `piece`, unless we computed or stored it ourselves.
     pub(crate) fn giver(&self, piece: PieceIndex) -> Option<&HostId> {
         let giver = self.givers.iter().find(|(end, _)| *end > piece.0);

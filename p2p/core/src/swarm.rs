@@ -39,7 +39,8 @@ impl Swarm {
     // --- Local ---
 
     /// A task begins: a reader wants it, or the store has it. May be called again: a source is
-    /// added, [`crate::Want::Serve`] becomes [`crate::Want::Fetch`], and one that failed starts afresh.
+    /// added, [`crate::Want::Serve`] becomes [`crate::Want::Fetch`], one that failed starts afresh,
+    /// and pieces that the store has and the swarm did not know of are taken up.
     /// [`Action::Complete`] follows at once when all of it is stored and wanted.
     pub fn handle_open(&mut self, task: TaskId, opening: Opening, now: Instant) {
         let cx = &mut self.shared;
@@ -66,6 +67,17 @@ impl Swarm {
         self.with(task, now, |task, cx| task.forget(cx));
         self.tasks.remove(&task);
         self.due.remove(&task);
+    }
+
+    /// Drops a task that is only served, and only if nobody asks for it now: what is stored stays
+    /// announced, and the next opening tells it again. Says whether the task is not here any more.
+    pub fn rest(&mut self, task: &TaskId) -> bool {
+        let rests = self.tasks.get(task).is_none_or(Task::is_at_rest);
+        if rests {
+            self.tasks.remove(task);
+            self.due.remove(task);
+        }
+        rests
     }
 
     // --- Scheduler ---

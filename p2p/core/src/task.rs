@@ -30,7 +30,7 @@ use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Ro
 
 use self::doubt::Doubts;
 use crate::{
-    Action, Message, Opening, Received, Source, TaskFailure, TaskStatus, Want,
+    Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,
     back_to_source::BackToSource, contacts::Contacts, content::Content, injection::Injection,
     neighbour::Neighbour, shared::Shared,
 };
@@ -106,8 +106,10 @@ impl Task {
             stored,
             want,
         } = opening;
-        if let (None, Some(stored)) = (&self.content, stored) {
-            self.adopt(Content::of(stored), cx);
+        match (&self.content, stored) {
+            (None, Some(stored)) => self.adopt(Content::of(stored), cx),
+            (Some(_), Some(stored)) => self.catch_up(&stored, cx, now),
+            (_, None) => {}
         }
         match want {
             Want::Serve => self.announce(cx),
@@ -203,6 +205,7 @@ impl Task {
         self.waiting.clear();
         self.failed_at = Some(now);
         self.take_back_all(cx);
+        self.give_up_storing();
         self.cancel_origin(cx);
         self.contacts = Contacts::default();
         if self.pieces().is_none_or(PieceSet::is_empty) {
@@ -221,6 +224,41 @@ impl Task {
     }
 
     // --- Content ---
+
+    /// The store turns out to have more than we knew of.
+    fn catch_up(&mut self, stored: &Stored, cx: &mut Shared, now: Instant) {
+        let Some(content) = &mut self.content else {
+            return;
+        };
+        if !content.inherit(&stored.list) {
+            return;
+        }
+        let new = stored.pieces.iter().filter(|p| content.can_check(*p));
+        let new = new.filter(|piece| !content.pieces.contains(*piece));
+        for piece in new.collect::<Vec<_>>() {
+            let from = self.content.as_ref().and_then(|c| c.storing.get(&piece));
+            let from = from.cloned();
+            self.note_stored(piece, from.as_ref(), cx, now);
+        }
+    }
+
+    /// Nobody will tell what became of the pieces that were being stored.
+    fn give_up_storing(&mut self) {
+        let storing = self
+            .content
+            .as_mut()
+            .map(|c| std::mem::take(&mut c.storing));
+        for piece in storing.unwrap_or_default().into_keys() {
+            self.want_again(piece);
+        }
+    }
+
+    /// Whether nothing would be missed if the task were opened afresh later.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let storing = self.content.as_ref().is_some_and(|c| !c.storing.is_empty());
+        let busy = self.is_fetching() || self.origin.run.is_some() || storing;
+        !busy && self.failed_at.is_none() && self.neighbours.is_empty()
+    }
 
     /// The geometry is known now.
     fn adopt(&mut self, content: Content, cx: &mut Shared) {

@@ -963,3 +963,42 @@ fn a_list_that_ends_in_another_digest_convicts_its_giver() {
             .contains(&Action::Report { task, host, reason })
     );
 }
+
+// --- The store ---
+
+#[test]
+fn after_a_store_failure_the_pieces_under_way_are_asked_for_again() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.piece_stored("a", 7);
+    bench.piece("a", 0);
+    bench.piece("a", 1);
+    let failed = "disk full".to_owned();
+    bench.swarm.handle_store_failed(task(), failed, bench.now);
+    bench.actions();
+    bench.open(Want::Fetch, Some(source()), None);
+    bench.pass(SECOND);
+    let asked = bench.requests("a");
+    assert!(asked.iter().any(|piece| *piece < 2), "{asked:?}");
+}
+
+#[test]
+fn what_the_store_has_and_the_swarm_did_not_know_of_is_taken_up() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    let complete = Action::Complete { task: task() };
+    assert!(bench.actions().contains(&complete));
+}
+
+#[test]
+fn a_task_rests_once_nobody_asks_for_it_and_is_not_withdrawn() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.piece_stored("a", 0);
+    assert!(!bench.swarm.rest(&task()));
+    bench.swarm.handle_close(task(), bench.now);
+    assert!(!bench.swarm.rest(&task()));
+    bench.swarm.handle_disconnected(&host("a"), bench.now);
+    bench.actions();
+    assert!(bench.swarm.rest(&task()));
+    assert!(!bench.swarm.contains(&task()));
+    assert_eq!(bench.actions(), []);
+}
