@@ -59,16 +59,35 @@ pub struct Blob {
 
 /// Says good-bye to the driver when the last handle is dropped, and keeps the blob from eviction.
 #[derive(Debug)]
-struct Reader {
+pub(crate) struct Reader {
     task: TaskId,
     /// `None` where the blob was complete when it was opened: the driver knows nothing of it.
     driver: Option<mpsc::UnboundedSender<Command>>,
-    _pin: Option<Pin>,
+    /// The driver has counted it.
+    counted: bool,
+    pin: Option<Pin>,
+}
+
+impl Reader {
+    /// Goes to the driver with the request to open, and comes back counted.
+    pub(crate) fn new(task: TaskId, driver: mpsc::UnboundedSender<Command>) -> Self {
+        Self {
+            task,
+            driver: Some(driver),
+            counted: false,
+            pin: None,
+        }
+    }
+
+    /// From now on, dropping it ends the reading: also when whoever asked has gone meanwhile.
+    pub(crate) fn count(&mut self) {
+        self.counted = true;
+    }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(driver) = &self.driver {
+        if let Some(driver) = self.driver.as_ref().filter(|_| self.counted) {
             // A driver that is gone has no use for it.
             let _ = driver.send(Command::Close { task: self.task });
         }
@@ -76,16 +95,8 @@ impl Drop for Reader {
 }
 
 impl Blob {
-    pub(crate) fn downloading(
-        state: Arc<TaskState>,
-        driver: mpsc::UnboundedSender<Command>,
-        pin: Option<Pin>,
-    ) -> Self {
-        let reader = Reader {
-            task: state.task,
-            driver: Some(driver),
-            _pin: pin,
-        };
+    pub(crate) fn downloading(state: Arc<TaskState>, mut reader: Reader, pin: Option<Pin>) -> Self {
+        reader.pin = pin;
         Self {
             state,
             reader: Arc::new(reader),
@@ -97,7 +108,8 @@ impl Blob {
         let reader = Reader {
             task: state.task,
             driver: None,
-            _pin: pin,
+            counted: false,
+            pin,
         };
         Self {
             state,

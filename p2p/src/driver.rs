@@ -84,7 +84,8 @@ pub(crate) struct Driver {
     store_jobs: Arc<Semaphore>,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
-    next_fetch: u64,
+    /// The next number of a fetch or an epoch.
+    next: u64,
 }
 
 impl Driver {
@@ -124,7 +125,7 @@ impl Driver {
             store_jobs: Arc::new(Semaphore::new(STORE_JOBS)),
             events,
             inbox,
-            next_fetch: 0,
+            next: 0,
         }
     }
 
@@ -147,11 +148,9 @@ impl Driver {
                     Some(command) => Input::Command(command),
                 },
                 () = sleep_until(self.swarm.poll_timeout()) => Input::Timeout,
+                _ = checkpoint.tick() => Input::Checkpoint,
                 Some(event) = self.session_events.recv() => Input::Session(event),
                 Some(event) = self.inbox.recv() => Input::Event(event),
-                _ = checkpoint.tick() => Input::Checkpoint,
-                Some(_) = self.jobs.join_next() => continue,
-                Some(_) = self.links.join_next() => continue,
             };
             self.apply(input);
             for _ in 0..BATCH {
@@ -160,6 +159,8 @@ impl Driver {
                 };
                 self.apply(Input::Event(event));
             }
+            while self.jobs.try_join_next().is_some() {}
+            self.links.reap();
         }
         self.stop().await;
     }
@@ -180,8 +181,7 @@ impl Driver {
     /// Writes the store's state, withdraws what was evicted, tells the scheduler how tasks stand.
     fn checkpoint(&mut self, now: Instant) {
         for task in self.store.take_evicted() {
-            self.entries.remove(&task);
-            self.swarm.handle_forget(task, now);
+            self.handle_evicted(task, now);
         }
         self.rest_idle();
         self.send_progress();
@@ -194,6 +194,8 @@ impl Driver {
     }
 
     async fn stop(mut self) {
+        // Ends the wait of readers.
+        self.entries.clear();
         self.links.close_all("stopping").await;
         self.jobs.abort_all();
         while self.jobs.join_next().await.is_some() {}

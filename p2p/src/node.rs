@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    blob::Blob,
+    blob::{Blob, Reader},
     counters::{BytesBySource, Counters},
     driver::{Command, Driver},
     origin::{OriginClient, OriginConfig, OriginConfigError},
@@ -125,15 +125,18 @@ impl Node {
         let open = Command::Open {
             task,
             source,
+            reader: Reader::new(task, self.inner.commands.clone()),
             reply,
         };
         self.inner
             .commands
             .send(open)
             .map_err(|_| OpenError::Stopping)?;
-        let state = answer.await.map_err(|_| OpenError::Stopping)?;
-        let pin = self.inner.store.pin(&task);
-        Ok(Blob::downloading(state, self.inner.commands.clone(), pin))
+        let (state, reader) = answer.await.map_err(|_| OpenError::Stopping)?;
+        let store = self.inner.store.clone();
+        let pin = tokio::task::spawn_blocking(move || store.pin(&task)).await;
+        let pin = pin.map_err(|_| OpenError::Stopping)?;
+        Ok(Blob::downloading(state, reader, pin))
     }
 
     async fn find_complete(&self, task: TaskId) -> Result<Option<Blob>, OpenError> {

@@ -153,3 +153,134 @@ async fn an_unknown_task_without_a_source_is_an_error_soon() {
     let blob = node.open(task, None).await.unwrap();
     assert!(blob.geometry().await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_waits_gets_an_error_when_the_node_stops() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let (task, source) = origin.add(&content(9, MIB));
+    origin.slow_down(Duration::from_secs(60));
+    let node = cluster.node("n").await;
+    let blob = node.open(task, Some(source)).await.unwrap();
+    let waiting = tokio::spawn(async move { blob.complete().await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    node.shutdown().await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+    assert!(ended.expect("it waits no longer").unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_hung_up_while_idle_connect_again_for_the_next_blob() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    cluster.swarm(|swarm| swarm.idle_connection = Duration::from_millis(200));
+    let _seed = cluster.seed("seed").await;
+    let node = cluster.node("n").await;
+    let mut expected = 0;
+    for round in 0..3 {
+        let data = content(10 + round, MIB);
+        let (task, source) = origin.add(&data);
+        assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+        expected += data.len() as u64;
+        assert_eq!(
+            node.bytes().origin,
+            0,
+            "round {round} went through the seed"
+        );
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    }
+    assert_eq!(origin.bytes(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_whole_for_the_network_too_as_soon_as_its_reader_has_it() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let first = cluster.node("first").await;
+    cluster.know("first", &first);
+    let second = cluster.node("second").await;
+    let mut expected = 0;
+    for round in 0..20 {
+        let data = content(40 + round, 5 * 65_536 + 3);
+        let (task, source) = origin.add(&data);
+        assert_eq!(fetch(&first, task, &source).await.unwrap(), data);
+        assert_eq!(fetch(&first, task, &source).await.unwrap(), data);
+        expected += data.len() as u64;
+        let blob = second.open(task, None).await.unwrap();
+        let whole = tokio::time::timeout(Duration::from_secs(8), blob.complete()).await;
+        whole.expect("in time").unwrap();
+    }
+    assert_eq!(origin.bytes(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_blob_that_is_read_again_at_once_comes_back() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let mut settings = cluster.settings("small", Role::Node);
+    settings.store.quota_bytes = Some(3 * MIB as u64);
+    let node = Node::start(settings).await.unwrap();
+    let blobs: Vec<_> = (0..3).map(|seed| content(60 + seed, 2 * MIB)).collect();
+    // Checkpoints come every two seconds: some of them between an eviction and the next fetch.
+    for round in 0..12 {
+        let data = &blobs[round % 3];
+        let (task, source) = origin.add(data);
+        origin.slow_down(Duration::from_millis(8));
+        let pulled = async {
+            loop {
+                // While the blob before still has its readers' entry, there is no room.
+                match fetch(&node, task, &source).await {
+                    Ok(bytes) => break bytes,
+                    Err(error) if error.contains("quota") => {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        let pulled = tokio::time::timeout(Duration::from_secs(20), pulled).await;
+        assert_eq!(&pulled.expect("no reader waits for ever"), data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_that_is_given_up_leaves_no_reader() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    origin.slow_down(Duration::from_millis(50));
+    let node = cluster.node("n").await;
+    for seed in 0..50 {
+        let (task, source) = origin.add(&content(80 + seed, MIB));
+        let mut open = Box::pin(node.open(task, Some(source)));
+        for _ in 0..seed % 7 {
+            if futures::FutureExt::now_or_never(&mut open).is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(seed * 40)).await;
+        }
+    }
+    let mut readers = usize::MAX;
+    for _ in 0..50 {
+        let status = node.status().await.unwrap();
+        readers = status.tasks.iter().map(|task| task.readers).sum();
+        if readers == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(readers, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_counts_what_each_task_sent() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(130, MIB);
+    let (task, source) = origin.add(&data);
+    let seed = cluster.seed("seed").await;
+    let nodes = [cluster.node("n1").await, cluster.node("n2").await];
+    let pulls = nodes.iter().map(|node| fetch(node, task, &source));
+    for pulled in futures::future::join_all(pulls).await {
+        assert_eq!(pulled.unwrap(), data);
+    }
+    let mut sent = 0;
+    for node in nodes.iter().chain([&seed]) {
+        let status = node.status().await.unwrap();
+        sent += status.tasks.iter().map(|task| task.bytes.sent).sum::<u64>();
+    }
+    assert!(sent >= data.len() as u64, "{sent}");
+}

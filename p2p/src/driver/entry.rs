@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use hawker_model::{HostId, PieceIndex, Role, TaskId};
-use hawker_swarm::{Envelope, Source};
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    task::AbortHandle,
-};
+use hawker_swarm::{Action, Envelope, Source, TaskFailure};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::event::Arrived;
-use crate::{blob::TaskState, store::BlobFile};
+use crate::{
+    blob::{Reader, TaskState},
+    store::BlobFile,
+};
 
 /// One task.
 pub(crate) struct Entry {
@@ -26,6 +27,12 @@ pub(crate) struct Entry {
     pub(crate) fetcher: Option<HostId>,
     /// Lookups answered from the configuration so far.
     pub(crate) attempts: usize,
+    /// What jobs began before this number found out about the file is about another file.
+    pub(crate) epoch: u64,
+    /// Jobs that may create or write the file.
+    pub(crate) users: TaskTracker,
+    /// While the file is being removed: what is to be done with its successor.
+    pub(crate) after_removal: Option<Vec<Action>>,
 }
 
 /// Whether the store was asked for the task yet.
@@ -45,18 +52,20 @@ pub(crate) enum Held {
     },
     Open {
         source: Option<Source>,
-        reply: oneshot::Sender<Arc<TaskState>>,
+        reader: Reader,
+        reply: oneshot::Sender<(Arc<TaskState>, Reader)>,
     },
 }
 
-/// A fetch from the origin; the number tells its events from an earlier one's.
+/// A fetch from the origin; the number tells its events from an earlier one's. It is not aborted
+/// but told to end, so that it reports each piece that it has stored.
 pub(crate) struct Running {
     pub(crate) id: u64,
-    pub(crate) task: AbortHandle,
+    pub(crate) cancel: CancellationToken,
 }
 
 impl Entry {
-    pub(crate) fn finding(task: TaskId, first: Held) -> Self {
+    pub(crate) fn finding(task: TaskId, first: Held, epoch: u64) -> Self {
         Self {
             state: TaskState::new(task, None),
             phase: Phase::Finding(vec![first]),
@@ -66,7 +75,14 @@ impl Entry {
             fetch: None,
             fetcher: None,
             attempts: 0,
+            epoch,
+            users: TaskTracker::new(),
+            after_removal: None,
         }
+    }
+
+    pub(crate) fn is_finding(&self) -> bool {
+        matches!(self.phase, Phase::Finding(_))
     }
 
     /// The file is there: readers may use it.
@@ -94,7 +110,31 @@ impl Entry {
 
     pub(crate) fn stop_fetch(&mut self) {
         if let Some(fetch) = self.fetch.take() {
-            fetch.task.abort();
+            fetch.cancel.cancel();
         }
+    }
+
+    /// The file is to go: what still works on it counts no more. Returns who has to end first.
+    pub(crate) fn give_up_file(&mut self, epoch: u64) -> TaskTracker {
+        self.stop_fetch();
+        self.epoch = epoch;
+        self.blob = None;
+        self.early.clear();
+        let users = std::mem::replace(&mut self.users, TaskTracker::new());
+        users.close();
+        users
+    }
+}
+
+impl Drop for Entry {
+    /// Readers never wait for a task that nobody works on.
+    fn drop(&mut self) {
+        self.stop_fetch();
+        self.state.progress.send_if_modified(|progress| {
+            let stopped = || TaskFailure::Store("hawkerd is stopping".to_owned());
+            let first = progress.failure.is_none();
+            progress.failure.get_or_insert_with(stopped);
+            first
+        });
     }
 }

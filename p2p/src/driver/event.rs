@@ -4,11 +4,11 @@ use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
-use hawker_swarm::{Envelope, Source, Stored, TaskFailure};
+use hawker_swarm::{Envelope, Source, TaskFailure};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    blob::TaskState,
+    blob::{Reader, TaskState},
     status::NodeStatus,
     store::{BlobFile, WritePieceError, Written},
     transport::Connection,
@@ -23,7 +23,8 @@ pub(crate) enum Command {
     Open {
         task: TaskId,
         source: Option<Source>,
-        reply: oneshot::Sender<Arc<TaskState>>,
+        reader: Reader,
+        reply: oneshot::Sender<(Arc<TaskState>, Reader)>,
     },
     Status {
         reply: oneshot::Sender<NodeStatus>,
@@ -43,6 +44,7 @@ pub(crate) enum Event {
     /// The blob's file was made, or not.
     Created {
         task: TaskId,
+        epoch: u64,
         result: Result<Arc<BlobFile>, String>,
     },
     DialFailed {
@@ -62,7 +64,7 @@ pub(crate) enum Event {
     /// The store was asked for a task we did not know.
     Found {
         task: TaskId,
-        found: Option<(Arc<BlobFile>, Stored)>,
+        found: Option<Arc<BlobFile>>,
     },
     Frame {
         host: HostId,
@@ -70,8 +72,13 @@ pub(crate) enum Event {
         envelope: Envelope,
         permit: Option<OwnedSemaphorePermit>,
     },
+    /// The file of a task that was discarded is gone.
+    Removed {
+        task: TaskId,
+    },
     Stored {
         task: TaskId,
+        epoch: u64,
         piece: PieceIndex,
         from: HostId,
         role: Role,
@@ -93,9 +100,9 @@ pub(crate) enum FetchEvent {
         geometry: Geometry,
         blob: Arc<BlobFile>,
     },
-    /// A piece is stored; `batch` carries its chain value where it was not known before.
+    /// Pieces are stored; `batch` carries those of their chain values that were not known before.
     Stored {
-        piece: PieceIndex,
+        pieces: Range<u32>,
         batch: Option<SignedStates>,
     },
 }

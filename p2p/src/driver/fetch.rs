@@ -1,15 +1,17 @@
 //! One fetch from the origin: bytes to pieces to chain values to the store.
 //!
 //! Pieces whose chain value is known are checked against it. From the first unknown value on the
-//! chain is computed, signed and reported piece by piece, so that others can have each piece while
+//! chain is computed, signed and reported as the bytes come, so that others can have each piece while
 //! the rest still comes.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hawker_model::{Chain, Geometry, PieceIndex, PieceList, SignedStates, TaskId};
+use futures::FutureExt;
+use hawker_model::{Chain, Geometry, PieceIndex, PieceList, TaskId};
 use hawker_swarm::{Source, TaskFailure};
 use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{
     event::{Event, FetchEvent},
@@ -21,6 +23,11 @@ use crate::{
     origin::{ByteRange, OriginBody, OriginClient, OriginError},
     store::{BlobFile, Store},
 };
+
+/// Pieces that are signed, stored and reported together, if they are at hand.
+const MOST_TOGETHER: u32 = 16;
+/// The same in bytes; a larger piece comes alone.
+const MOST_BYTES_TOGETHER: usize = 1 << 20;
 
 /// What to fetch, and all it takes.
 pub(crate) struct Fetch {
@@ -37,6 +44,10 @@ pub(crate) struct Fetch {
     pub(crate) counters: Arc<Counters>,
     pub(crate) state: Arc<TaskState>,
     pub(crate) events: mpsc::Sender<Event>,
+    /// Ends it as soon as what is being stored is reported.
+    pub(crate) cancel: CancellationToken,
+    /// Held as long as the file may be used.
+    pub(crate) _user: TaskTrackerToken,
 }
 
 /// Why a fetch ends early.
@@ -58,7 +69,7 @@ impl Fetch {
 
     async fn fetch(&self) -> Result<(), Stop> {
         let known = self.list.as_ref().map(|list| *list.geometry());
-        let mut body = self.open(known).await?;
+        let body = self.unless_cancelled(self.open(known)).await?;
         let geometry = self.check_length(&body, known)?;
         let blob = self.create(geometry).await?;
         self.report(FetchEvent::Head {
@@ -75,16 +86,24 @@ impl Fetch {
                 "cannot start in the middle of the chain".into(),
             ))
         })?;
-        let mut cutter = Cutter::default();
+        let mut stream = PieceStream::new(body);
         let mut chain = Chain::resume(geometry, self.first, before);
         let end = self.end.map_or_else(|| geometry.piece_count(), |end| end.0);
-        for piece in (self.first.0..end).map(PieceIndex) {
+        while chain.next().0 < end {
             let data = self
-                .next_piece(&mut body, &mut cutter, geometry.len_of(piece))
+                .unless_cancelled(self.next_pieces(&mut stream, &chain, end))
                 .await?;
-            chain = self.take(&blob, &list, chain, piece, data).await?;
+            chain = self.take(&blob, chain, data).await?;
         }
         Ok(())
+    }
+
+    async fn unless_cancelled<T>(
+        &self,
+        wait: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        let done = self.cancel.run_until_cancelled(wait).await;
+        done.unwrap_or(Err(Stop::Silent))
     }
 
     async fn open(&self, known: Option<Geometry>) -> Result<OriginBody, Stop> {
@@ -137,17 +156,20 @@ impl Fetch {
             })
     }
 
-    async fn next_piece(
+    /// The next piece, and with it those that are at hand already.
+    async fn next_pieces(
         &self,
-        body: &mut OriginBody,
-        cutter: &mut Cutter,
-        len: u32,
+        stream: &mut PieceStream,
+        chain: &Chain,
+        end: u32,
     ) -> Result<Bytes, Stop> {
-        loop {
-            if let Some(piece) = cutter.cut(len as usize) {
-                return Ok(piece);
-            }
-            let chunk = body
+        let geometry = chain.geometry();
+        let start = geometry.range(chain.next()).start;
+        let len_to = |end: u32| (geometry.range(PieceIndex(end - 1)).end - start) as usize;
+        let one = chain.next().0 + 1;
+        let most = end.min(one.saturating_add(MOST_TOGETHER - 1));
+        while stream.buffer.len() < len_to(one) {
+            let chunk = stream
                 .next()
                 .await
                 .map_err(|error| Stop::Failed(failure(error)))?;
@@ -155,36 +177,54 @@ impl Fetch {
                 let reason = "its content ends before its stated length";
                 return Err(Stop::Failed(TaskFailure::Origin(reason.into())));
             };
-            self.counters.add_origin(chunk.len() as u64);
-            self.state.counters.add_origin(chunk.len() as u64);
-            cutter.push(chunk);
+            self.take_chunk(stream, &chunk);
         }
+        while stream.buffer.len() < len_to(most).min(MOST_BYTES_TOGETHER)
+            && let Some(chunk) = stream.next_at_hand()
+        {
+            self.take_chunk(stream, &chunk);
+        }
+        let mut whole = one;
+        while whole < most && len_to(whole + 1) <= stream.buffer.len() {
+            whole += 1;
+        }
+        Ok(stream.buffer.split_to(len_to(whole)).freeze())
     }
 
-    /// Checks or extends the chain by one piece and stores it.
+    fn take_chunk(&self, stream: &mut PieceStream, chunk: &[u8]) {
+        self.counters.add_origin(chunk.len() as u64);
+        self.state.counters.add_origin(chunk.len() as u64);
+        stream.buffer.extend_from_slice(chunk);
+    }
+
+    /// Checks or extends the chain by whole pieces and stores them.
     async fn take(
         &self,
         blob: &Arc<BlobFile>,
-        list: &PieceList,
         mut chain: Chain,
-        piece: PieceIndex,
         data: Bytes,
     ) -> Result<Chain, Stop> {
-        let known = list.around(piece).is_some();
         let (task, signer, blob) = (self.task, self.signer.clone(), Arc::clone(blob));
+        let first = chain.next().0;
         let job = move || {
-            let taken = take_blocking(&task, &signer, &blob, &mut chain, piece, &data, known);
-            taken.map(|batch| (chain, batch))
+            let geometry = blob.geometry();
+            let sign = |first, states| signer.sign(&task, &geometry, first, states);
+            let batch = blob.write_chained(&mut chain, &data, sign);
+            batch.map(|batch| (chain, batch))
         };
-        match tokio::task::spawn_blocking(job)
+        let written = tokio::task::spawn_blocking(job)
             .await
-            .map_err(|_| Stop::Silent)?
-        {
+            .map_err(|_| Stop::Silent)?;
+        match written {
             Ok((chain, batch)) => {
-                self.report(FetchEvent::Stored { piece, batch }).await?;
+                let pieces = first..chain.next().0;
+                self.report(FetchEvent::Stored { pieces, batch }).await?;
                 Ok(chain)
             }
-            Err(failure) => Err(Stop::Failed(failure)),
+            Err(error) if error.is_rejection() => {
+                Err(Stop::Failed(TaskFailure::WrongDigest(error.to_string())))
+            }
+            Err(error) => Err(Stop::Failed(TaskFailure::Store(error.to_string()))),
         }
     }
 
@@ -198,47 +238,39 @@ impl Fetch {
     }
 }
 
-/// Blocking: hashes and writes one piece; returns the batch for a chain value that was not known.
-fn take_blocking(
-    task: &TaskId,
-    signer: &ListSigner,
-    blob: &BlobFile,
-    chain: &mut Chain,
-    piece: PieceIndex,
-    data: &[u8],
-    known: bool,
-) -> Result<Option<SignedStates>, TaskFailure> {
-    let state = chain
-        .advance(data)
-        .map_err(|error| TaskFailure::Origin(error.to_string()))?;
-    let mut batch = None;
-    if !known {
-        let own = signer.sign(task, &blob.geometry(), piece, vec![state]);
-        // Fails when the last value is not the digest, or when a peer's list says otherwise.
-        blob.add_batch(own.clone())
-            .map_err(|error| TaskFailure::WrongDigest(error.to_string()))?;
-        batch = Some(own);
-    }
-    match blob.write_piece(piece, data) {
-        Ok(_) => Ok(batch),
-        Err(error) if error.is_rejection() => Err(TaskFailure::WrongDigest(error.to_string())),
-        Err(error) => Err(TaskFailure::Store(error.to_string())),
-    }
-}
-
-/// Cuts a stream of chunks into pieces.
-#[derive(Default)]
-struct Cutter {
+/// The origin's bytes, of which those not yet used are kept.
+struct PieceStream {
+    body: OriginBody,
     buffer: BytesMut,
+    /// Met while looking for what is at hand.
+    failed: Option<OriginError>,
 }
 
-impl Cutter {
-    fn push(&mut self, chunk: Bytes) {
-        self.buffer.extend_from_slice(&chunk);
+impl PieceStream {
+    fn new(body: OriginBody) -> Self {
+        Self {
+            body,
+            buffer: BytesMut::new(),
+            failed: None,
+        }
     }
 
-    fn cut(&mut self, len: usize) -> Option<Bytes> {
-        (self.buffer.len() >= len).then(|| self.buffer.split_to(len).freeze())
+    async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.body.next().await,
+        }
+    }
+
+    /// More bytes, if no waiting is needed.
+    fn next_at_hand(&mut self) -> Option<Bytes> {
+        match self.body.next().now_or_never()? {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
+        }
     }
 }
 

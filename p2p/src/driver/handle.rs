@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use hawker_model::{HostId, Role, TaskId};
+use hawker_model::{HostId, PieceIndex, Role, TaskId};
 use hawker_swarm::{
     Duty, Envelope, Message, Misbehaviour, Opening, Parent, Source, Stored, TaskFailure, Want,
 };
@@ -15,12 +15,14 @@ use super::{
     link::Removed,
 };
 use crate::{
-    blob::TaskState,
+    blob::{Reader, TaskState},
     session::{Level, PeerAddress, SessionEvent},
     store::{BlobFile, Store, WritePieceError, Written},
     transport::Connection,
 };
 
+/// Messages that may wait for the store's word about one task.
+const MAX_HELD: usize = 1024;
 /// Warnings kept for the status page.
 const MAX_WARNINGS: usize = 20;
 
@@ -31,9 +33,16 @@ impl Driver {
             Command::Open {
                 task,
                 source,
+                reader,
                 reply,
             } => {
-                self.handle_or_hold(task, Held::Open { source, reply }, now);
+                self.reconcile(task, now);
+                let open = Held::Open {
+                    source,
+                    reader,
+                    reply,
+                };
+                self.handle_or_hold(task, open, now);
             }
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
@@ -47,7 +56,11 @@ impl Driver {
     pub(super) fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Connected(connection) => self.handle_connected(*connection, now),
-            Event::Created { task, result } => self.handle_created(task, result, now),
+            Event::Created {
+                task,
+                epoch,
+                result,
+            } => self.handle_created(task, epoch, result, now),
             Event::DialFailed { host, error } => {
                 tracing::debug!(%host, error, "cannot reach a peer");
                 self.swarm.handle_dial_failed(&host, now);
@@ -65,8 +78,10 @@ impl Driver {
             } => {
                 self.handle_frame(host, role, envelope, permit, now);
             }
+            Event::Removed { task } => self.handle_removed(task, now),
             Event::Stored {
                 task,
+                epoch,
                 piece,
                 from,
                 role,
@@ -75,6 +90,7 @@ impl Driver {
             } => {
                 let stored = StoredPiece {
                     task,
+                    epoch,
                     piece,
                     from,
                     role,
@@ -95,45 +111,106 @@ impl Driver {
         entry.readers = entry.readers.saturating_sub(1);
         if entry.readers == 0 {
             self.swarm.handle_close(task, now);
+            // Room for the next blob may depend on this one.
+            if self.may_rest(&task) {
+                self.entries.remove(&task);
+            }
         }
     }
 
     /// An input that needs to know what the store has of the task: at once where that is known,
     /// otherwise once the store has answered.
     fn handle_or_hold(&mut self, task: TaskId, held: Held, now: Instant) {
+        let epoch = self.number();
         match self.entries.get_mut(&task) {
             Some(Entry {
                 phase: Phase::Finding(waiting),
                 ..
-            }) => waiting.push(held),
-            Some(_) => self.handle_held(task, held, now),
+            }) => match held {
+                Held::Frame { host, .. } if waiting.len() >= MAX_HELD => {
+                    tracing::warn!(%task, %host, "too many messages about a task that is looked up");
+                    self.links.close(&host, "too many messages");
+                    self.swarm.handle_disconnected(&host, now);
+                }
+                held => waiting.push(held),
+            },
+            Some(entry) if self.swarm.contains(&task) || entry.after_removal.is_some() => {
+                self.handle_held(task, held, now);
+            }
+            // The swarm let go of it.
+            Some(entry) => {
+                entry.phase = Phase::Finding(vec![held]);
+                self.find(task);
+            }
             None => {
-                self.entries.insert(task, Entry::finding(task, held));
-                let (store, events) = (self.store.clone(), self.events.clone());
-                self.jobs.spawn(async move {
-                    let find = tokio::task::spawn_blocking(move || find(&store, &task));
-                    let found = find.await.ok().flatten();
-                    let _ = events.send(Event::Found { task, found }).await;
-                });
+                self.entries.insert(task, Entry::finding(task, held, epoch));
+                self.find(task);
             }
         }
     }
 
-    fn handle_found(&mut self, task: TaskId, found: Option<(Arc<BlobFile>, Stored)>, now: Instant) {
+    fn find(&mut self, task: TaskId) {
+        let (store, events) = (self.store.clone(), self.events.clone());
+        self.jobs.spawn(async move {
+            let find = tokio::task::spawn_blocking(move || find(&store, &task));
+            let found = find.await.ok().flatten();
+            let _ = events.send(Event::Found { task, found }).await;
+        });
+    }
+
+    /// Before a reader comes: the swarm learns what the store has gained, or lost to a bad disk,
+    /// without its knowing.
+    fn reconcile(&mut self, task: TaskId, now: Instant) {
+        let (Some(blob), Some(known)) = (self.blob(&task), self.swarm.pieces(&task)) else {
+            return;
+        };
+        let stored = blob.pieces();
+        if known.iter().any(|piece| !stored.contains(piece)) {
+            tracing::warn!(%task, "pieces were lost from the store");
+            self.swarm.handle_forget(task, now);
+        } else if stored.len() > known.len() {
+            self.tell_stored(task, &blob, now);
+        }
+    }
+
+    /// Tells the swarm what is stored, which it takes up as far as it is new.
+    fn tell_stored(&mut self, task: TaskId, blob: &BlobFile, now: Instant) {
+        // In this order, so that the list covers the pieces.
+        let pieces = blob.pieces();
+        match blob.list() {
+            Ok(list) => {
+                let opening = Opening {
+                    source: None,
+                    stored: Some(Stored { pieces, list }),
+                    want: Want::Serve,
+                };
+                self.swarm.handle_open(task, opening, now);
+            }
+            Err(error) => tracing::error!(%task, %error, "cannot read a blob's piece list"),
+        }
+    }
+
+    /// A blob went from the store: it is withdrawn, unless another life of it began meanwhile.
+    pub(super) fn handle_evicted(&mut self, task: TaskId, now: Instant) {
+        let anew = |entry: &Entry| entry.readers > 0 || entry.blob.is_some() || entry.is_finding();
+        if self.entries.get(&task).is_some_and(anew) {
+            return;
+        }
+        self.entries.remove(&task);
+        self.swarm.handle_forget(task, now);
+        self.session.withdraw(task);
+    }
+
+    fn handle_found(&mut self, task: TaskId, found: Option<Arc<BlobFile>>, now: Instant) {
         let Some(entry) = self.entries.get_mut(&task) else {
             return;
         };
         let Phase::Finding(waiting) = std::mem::replace(&mut entry.phase, Phase::Ready) else {
             return;
         };
-        if let Some((blob, stored)) = found {
+        if let Some(blob) = found {
             entry.set_blob(&blob);
-            let opening = Opening {
-                source: None,
-                stored: Some(stored),
-                want: Want::Serve,
-            };
-            self.swarm.handle_open(task, opening, now);
+            self.tell_stored(task, &blob, now);
         }
         for held in waiting {
             self.handle_held(task, held, now);
@@ -163,7 +240,11 @@ impl Driver {
             } => {
                 self.handle_message(host, role, envelope, permit, now);
             }
-            Held::Open { source, reply } => self.open(task, source, reply, now),
+            Held::Open {
+                source,
+                reader,
+                reply,
+            } => self.open(task, source, reader, reply, now),
         }
     }
 
@@ -171,7 +252,8 @@ impl Driver {
         &mut self,
         task: TaskId,
         source: Option<Source>,
-        reply: oneshot::Sender<Arc<TaskState>>,
+        mut reader: Reader,
+        reply: oneshot::Sender<(Arc<TaskState>, Reader)>,
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(&task) else {
@@ -179,8 +261,13 @@ impl Driver {
         };
         entry.renew_after_failure();
         entry.attempts = 0;
-        if reply.send(Arc::clone(&entry.state)).is_ok() {
-            entry.readers += 1;
+        if reply.is_closed() {
+            return;
+        }
+        // If nobody takes the answer after all, the reader in it closes.
+        entry.readers += 1;
+        reader.count();
+        if reply.send((Arc::clone(&entry.state), reader)).is_ok() {
             let opening = Opening {
                 source,
                 stored: None,
@@ -221,12 +308,9 @@ impl Driver {
         now: Instant,
     ) {
         let task = envelope.task;
-        let finding = self
-            .entries
-            .get(&task)
-            .is_some_and(|entry| matches!(entry.phase, Phase::Finding(_)));
+        let finding = self.entries.get(&task).is_some_and(Entry::is_finding);
         let join = matches!(envelope.message, Message::Join { .. });
-        if finding || (join && !self.entries.contains_key(&task)) {
+        if finding || (join && !self.swarm.contains(&task)) {
             self.handle_or_hold(
                 task,
                 Held::Frame {
@@ -298,17 +382,21 @@ impl Driver {
     fn handle_created(
         &mut self,
         task: TaskId,
+        epoch: u64,
         result: Result<Arc<BlobFile>, String>,
         now: Instant,
     ) {
+        if self.entries.get(&task).is_none_or(|e| e.epoch != epoch) {
+            return;
+        }
         match result {
-            Ok(blob) => self.use_blob(task, &blob),
+            Ok(blob) => self.use_blob(task, &blob, now),
             Err(error) => self.swarm.handle_store_failed(task, error, now),
         }
     }
 
     /// The file is there: give it what is known of the chain, and the pieces that waited for it.
-    fn use_blob(&mut self, task: TaskId, blob: &Arc<BlobFile>) {
+    fn use_blob(&mut self, task: TaskId, blob: &Arc<BlobFile>, now: Instant) {
         for batch in self
             .swarm
             .list(&task)
@@ -324,6 +412,10 @@ impl Driver {
         for (piece, from, arrived) in std::mem::take(&mut entry.early) {
             self.store_piece(task, piece, from, arrived);
         }
+        let known = self.swarm.pieces(&task).map_or(0, |pieces| pieces.len());
+        if blob.pieces().len() > known {
+            self.tell_stored(task, blob, now);
+        }
     }
 
     fn handle_stored(
@@ -334,11 +426,15 @@ impl Driver {
     ) {
         let StoredPiece {
             task,
+            epoch,
             piece,
             from,
             role,
             len,
         } = stored;
+        if self.entries.get(&task).is_none_or(|e| e.epoch != epoch) {
+            return;
+        }
         let bytes = len as u64;
         match result {
             Ok(_) => {
@@ -365,14 +461,16 @@ impl Driver {
         let Some(entry) = self.entries.get_mut(&task) else {
             return;
         };
-        if entry
-            .fetch
-            .as_ref()
-            .is_none_or(|running| running.id != fetch)
-        {
-            return;
-        }
+        let runs = entry.fetch.as_ref().is_some_and(|run| run.id == fetch);
         match event {
+            // It was told to end, but this piece is stored.
+            FetchEvent::Stored { .. } if !runs && fetch > entry.epoch => {
+                entry.wake_readers();
+                if let Some(blob) = entry.blob.clone() {
+                    self.tell_stored(task, &blob, now);
+                }
+            }
+            _ if !runs => {}
             FetchEvent::Done(result) => {
                 entry.fetch = None;
                 if let Err(failure) = &result {
@@ -382,14 +480,16 @@ impl Driver {
             }
             FetchEvent::Head { geometry, blob } => {
                 self.swarm.handle_origin_head(task, geometry, now);
-                self.use_blob(task, &blob);
+                self.use_blob(task, &blob, now);
             }
-            FetchEvent::Stored { piece, batch } => {
+            FetchEvent::Stored { pieces, batch } => {
                 entry.wake_readers();
                 if let Some(batch) = batch {
                     self.swarm.handle_origin_batch(task, batch, now);
                 }
-                self.swarm.handle_origin_stored(task, piece, now);
+                for piece in pieces.map(PieceIndex) {
+                    self.swarm.handle_origin_stored(task, piece, now);
+                }
             }
         }
     }
@@ -465,15 +565,30 @@ impl Driver {
     }
 
     /// Lets go of blobs that nobody reads, fetches or exchanges: an entry keeps its blob from
-    /// eviction. The next request finds it in the store again.
+    /// eviction. The next request finds it in the store again, and so does the swarm.
     pub(super) fn rest_idle(&mut self) {
-        let swarm = &self.swarm;
-        self.entries.retain(|task, entry| {
-            entry.readers > 0
-                || entry.fetch.is_some()
-                || matches!(entry.phase, Phase::Finding(_))
-                || swarm.neighbours(task) > 0
-        });
+        let tasks: Vec<_> = self.entries.keys().copied().collect();
+        for task in tasks {
+            if self.may_rest(&task) {
+                self.entries.remove(&task);
+            }
+        }
+    }
+
+    /// Whether nobody misses the entry; the swarm has dropped the task then. Not before all that
+    /// was stored is told.
+    fn may_rest(&mut self, task: &TaskId) -> bool {
+        let Some(entry) = self.entries.get(task) else {
+            return false;
+        };
+        let stored = entry.blob.as_ref().map_or(0, |blob| blob.pieces().len());
+        let told = self.swarm.pieces(task).map_or(0, |pieces| pieces.len());
+        let busy = entry.readers > 0
+            || entry.is_finding()
+            || !entry.users.is_empty()
+            || entry.after_removal.is_some()
+            || (stored != told && self.swarm.contains(task));
+        !busy && self.swarm.rest(task)
     }
 
     pub(super) fn blob(&self, task: &TaskId) -> Option<Arc<BlobFile>> {
@@ -494,16 +609,10 @@ impl Driver {
 }
 
 /// Blocking: what the store has of a task. A blob whose list cannot be read is of no use.
-fn find(store: &Store, task: &TaskId) -> Option<(Arc<BlobFile>, Stored)> {
+fn find(store: &Store, task: &TaskId) -> Option<Arc<BlobFile>> {
     let blob = store.find(task)?;
     match blob.list() {
-        Ok(list) => {
-            let stored = Stored {
-                pieces: blob.pieces(),
-                list,
-            };
-            Some((blob, stored))
-        }
+        Ok(_) => Some(blob),
         Err(error) => {
             tracing::error!(%task, %error, "cannot read a blob's piece list");
             None
@@ -514,7 +623,8 @@ fn find(store: &Store, task: &TaskId) -> Option<(Arc<BlobFile>, Stored)> {
 /// The piece a store job was about.
 struct StoredPiece {
     task: TaskId,
-    piece: hawker_model::PieceIndex,
+    epoch: u64,
+    piece: PieceIndex,
     from: HostId,
     role: Role,
     len: usize,

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use hawker_model::{HostId, PieceIndex, TaskId};
+use hawker_model::{HostId, PieceIndex};
 use hawker_swarm::{Envelope, Message, Refusal};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -21,6 +21,7 @@ use tokio::{
 
 use super::event::{Event, LinkPeer};
 use crate::{
+    blob::TaskState,
     counters::Counters,
     store::BlobFile,
     transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
@@ -56,9 +57,10 @@ enum Outgoing {
     Close(String),
     Frame(Envelope),
     Upload {
-        task: TaskId,
         piece: PieceIndex,
         blob: Arc<BlobFile>,
+        /// Of the task.
+        state: Arc<TaskState>,
     },
 }
 
@@ -137,14 +139,14 @@ impl Links {
     pub(crate) fn upload(
         &mut self,
         host: &HostId,
-        task: TaskId,
         piece: PieceIndex,
         blob: Arc<BlobFile>,
+        state: Arc<TaskState>,
     ) -> bool {
-        self.queue(host, Outgoing::Upload { task, piece, blob })
+        self.queue(host, Outgoing::Upload { piece, blob, state })
     }
 
-    /// Ends all connections to a host, with a word to it.
+    /// Ends all connections to a host, with a word to it. No event will tell of it.
     pub(crate) fn close(&mut self, host: &HostId, reason: &str) {
         for link in self.by_host.remove(host).unwrap_or_default() {
             link.reader.abort();
@@ -179,8 +181,9 @@ impl Links {
         }
     }
 
-    pub(crate) async fn join_next(&mut self) -> Option<()> {
-        self.tasks.join_next().await.map(|_| ())
+    /// Frees what tasks that ended hold.
+    pub(crate) fn reap(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
     }
 
     fn queue(&mut self, host: &HostId, outgoing: Outgoing) -> bool {
@@ -319,8 +322,8 @@ impl Writing {
                 // Always the last of its queue.
                 Outgoing::Close(_) => {}
                 Outgoing::Frame(envelope) => feed(writer, &envelope).await?,
-                Outgoing::Upload { task, piece, blob } => {
-                    self.upload(writer, task, piece, blob).await?;
+                Outgoing::Upload { piece, blob, state } => {
+                    self.upload(writer, piece, blob, &state).await?;
                 }
             }
         }
@@ -331,14 +334,16 @@ impl Writing {
     async fn upload(
         &self,
         writer: &mut FrameWriter,
-        task: TaskId,
         piece: PieceIndex,
         blob: Arc<BlobFile>,
+        state: &TaskState,
     ) -> Result<(), WireError> {
+        let task = state.task;
         let read = tokio::task::spawn_blocking(move || blob.read_piece(piece)).await;
         let message = match read {
             Ok(Ok(data)) => {
                 self.counters.add_sent(data.len() as u64);
+                state.counters.add_sent(data.len() as u64);
                 Message::Piece { piece, data }
             }
             Ok(Err(error)) => {

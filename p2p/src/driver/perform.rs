@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use hawker_model::{Geometry, HostId, PieceIndex, Role, TaskId};
-use hawker_swarm::{Action, Duty, Source, TaskFailure};
+use hawker_swarm::{Action, Duty, Envelope, Message, Refusal, Source, TaskFailure};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Driver,
@@ -11,6 +12,7 @@ use super::{
     event::{Arrived, Event},
     fetch::Fetch,
 };
+use crate::store::BlobError;
 
 impl Driver {
     pub(super) fn perform_actions(&mut self, now: Instant) {
@@ -22,6 +24,9 @@ impl Driver {
     }
 
     fn perform(&mut self, action: Action, now: Instant) {
+        let Some(action) = self.defer(action) else {
+            return;
+        };
         match action {
             Action::Announce {
                 task,
@@ -36,7 +41,7 @@ impl Driver {
             Action::Complete { task } => self.complete(task),
             Action::Create { task, geometry } => self.create(task, geometry),
             Action::Dial { host } => self.dial(host, now),
-            Action::Discard { task } => self.discard(task),
+            Action::Discard { task } => self.discard(task, now),
             Action::Failed { task, reason } => {
                 tracing::warn!(%task, %reason, "task failed");
                 self.fail(task, &reason);
@@ -49,7 +54,10 @@ impl Driver {
             } => {
                 self.fetch(task, source, first, end);
             }
-            Action::HangUp { host, reason } => self.links.close(&host, reason),
+            Action::HangUp { host, reason } => {
+                self.links.close(&host, reason);
+                self.swarm.handle_disconnected(&host, now);
+            }
             Action::Lookup { task } => self.lookup(task, now),
             Action::Report { task, host, reason } => {
                 tracing::warn!(%task, %host, ?reason, "peer misbehaved");
@@ -95,14 +103,25 @@ impl Driver {
         if self.blob(&task).is_some() {
             return;
         }
+        let Some(entry) = self.entries.get(&task) else {
+            return;
+        };
+        let (epoch, user) = (entry.epoch, entry.users.token());
         let (store, events) = (self.store.clone(), self.events.clone());
         self.jobs.spawn(async move {
             let create = tokio::task::spawn_blocking(move || store.create(task, geometry)).await;
+            drop(user);
             let result = match create {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(_) => return,
             };
-            let _ = events.send(Event::Created { task, result }).await;
+            let _ = events
+                .send(Event::Created {
+                    task,
+                    epoch,
+                    result,
+                })
+                .await;
         });
     }
 
@@ -141,28 +160,73 @@ impl Driver {
         });
     }
 
-    /// The list was false: so may be everything that was checked against it.
-    fn discard(&mut self, task: TaskId) {
-        tracing::warn!(%task, "discarding what was checked against a false piece list");
-        let false_list = TaskFailure::WrongDigest("its piece list proved false".to_owned());
-        self.fail(task, &false_list);
-        if let Some(entry) = self.entries.get_mut(&task) {
-            entry.stop_fetch();
-            entry.blob = None;
-            entry.renew_after_failure();
-        }
-        if let Err(error) = self.store.remove(&task) {
-            tracing::error!(%task, %error, "cannot remove a blob");
+    /// Keeps back what concerns a file whose predecessor is still being removed.
+    fn defer(&mut self, action: Action) -> Option<Action> {
+        let (Action::CancelOrigin { task }
+        | Action::Create { task, .. }
+        | Action::Discard { task }
+        | Action::FetchOrigin { task, .. }) = &action
+        else {
+            return Some(action);
+        };
+        let entry = self.entries.get_mut(task);
+        match entry.and_then(|entry| entry.after_removal.as_mut()) {
+            Some(deferred) => {
+                deferred.push(action);
+                None
+            }
+            None => Some(action),
         }
     }
 
+    /// The file of a discarded task is gone: now for its successor.
+    pub(super) fn handle_removed(&mut self, task: TaskId, now: Instant) {
+        let entry = self.entries.get_mut(&task);
+        let deferred = entry.and_then(|entry| entry.after_removal.take());
+        for action in deferred.unwrap_or_default() {
+            self.perform(action, now);
+        }
+    }
+
+    /// The list was false: so may be everything that was checked against it.
+    fn discard(&mut self, task: TaskId, now: Instant) {
+        tracing::warn!(%task, "discarding what was checked against a false piece list");
+        let false_list = TaskFailure::WrongDigest("its piece list proved false".to_owned());
+        self.fail(task, &false_list);
+        let epoch = self.number();
+        let Some(entry) = self.entries.get_mut(&task) else {
+            tracing::error!(%task, "a task is to be discarded that is not here");
+            return self.swarm.handle_forget(task, now);
+        };
+        let users = entry.give_up_file(epoch);
+        entry.renew_after_failure();
+        entry.after_removal = Some(Vec::new());
+        let (store, events) = (self.store.clone(), self.events.clone());
+        self.jobs.spawn(async move {
+            users.wait().await;
+            let removed = tokio::task::spawn_blocking(move || store.remove(&task)).await;
+            match removed {
+                Ok(Ok(()) | Err(BlobError::Unknown(_))) => {}
+                Ok(Err(error)) => tracing::error!(%task, %error, "cannot remove a blob"),
+                Err(_) => return,
+            }
+            let _ = events.send(Event::Removed { task }).await;
+        });
+    }
+
+    /// A number that was never given out before.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     fn fetch(&mut self, task: TaskId, source: Source, first: PieceIndex, end: Option<PieceIndex>) {
+        let id = self.number();
         let Some(entry) = self.entries.get_mut(&task) else {
             return;
         };
         entry.stop_fetch();
-        let id = self.next_fetch;
-        self.next_fetch += 1;
+        let cancel = CancellationToken::new();
         tracing::info!(%task, ?source, %first, "fetching from the origin");
         let fetch = Fetch {
             task,
@@ -177,11 +241,11 @@ impl Driver {
             counters: Arc::clone(&self.counters),
             state: Arc::clone(&entry.state),
             events: self.events.clone(),
+            cancel: cancel.clone(),
+            _user: entry.users.token(),
         };
-        entry.fetch = Some(Running {
-            id,
-            task: self.jobs.spawn(fetch.run()),
-        });
+        entry.fetch = Some(Running { id, cancel });
+        self.jobs.spawn(fetch.run());
     }
 
     /// From the scheduler where one is connected; otherwise the configured seeds, one after the
@@ -226,7 +290,12 @@ impl Driver {
         from: HostId,
         arrived: Arrived,
     ) {
-        let Some(blob) = self.blob(&task) else { return };
+        let Some(entry) = self.entries.get(&task) else {
+            return;
+        };
+        let (epoch, Some(blob)) = (entry.epoch, entry.blob.clone()) else {
+            return;
+        };
         let (events, slots) = (self.events.clone(), Arc::clone(&self.store_jobs));
         self.jobs.spawn(async move {
             let Ok(_slot) = slots.acquire_owned().await else {
@@ -240,6 +309,7 @@ impl Driver {
             let _ = events
                 .send(Event::Stored {
                     task,
+                    epoch,
                     piece,
                     from,
                     role,
@@ -251,9 +321,16 @@ impl Driver {
     }
 
     fn upload(&mut self, host: HostId, task: TaskId, piece: PieceIndex, now: Instant) {
-        let sent = match self.blob(&task) {
-            Some(blob) => self.links.upload(&host, task, piece, blob),
-            None => false,
+        let entry = self.entries.get(&task);
+        let file = entry.and_then(|entry| Some((entry.blob.clone()?, Arc::clone(&entry.state))));
+        let sent = match file {
+            Some((blob, state)) => self.links.upload(&host, piece, blob, state),
+            None => {
+                let (piece, reason) = (Some(piece), Refusal::Missing);
+                let message = Message::Refuse { piece, reason };
+                self.links.send(&host, Envelope { task, message });
+                false
+            }
         };
         if !sent {
             self.swarm.handle_uploaded(&host, task, piece, now);

@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use hawker_model::{
-    Geometry, ListError, MAX_STATES_PER_BATCH, PieceIndex, PieceList, PieceSet, SignedStates,
-    TaskId, check_piece,
+    Chain, ChainState, Geometry, ListError, MAX_STATES_PER_BATCH, PieceIndex, PieceList,
+    PieceMismatch, PieceSet, SignedStates, TaskId, check_piece,
 };
 
 use super::{
@@ -150,13 +150,67 @@ impl BlobFile {
             .ok_or(WritePieceError::UnknownState { task, piece })?;
         check_piece(&geometry, piece, before, after, data)
             .map_err(|cause| WritePieceError::Mismatch { task, cause })?;
+        self.put(piece, data)
+    }
+
+    /// Takes whole pieces that follow on each other, with the chain that has reached the first of
+    /// them: what a fetch of the origin writes. They are hashed once. Where their chain values are
+    /// known they must agree; those that are not are signed by `sign`, added to the list and
+    /// returned. Writes nothing unless all of them match.
+    pub fn write_chained(
+        &self,
+        chain: &mut Chain,
+        data: &[u8],
+        sign: impl FnOnce(PieceIndex, Vec<ChainState>) -> SignedStates,
+    ) -> Result<Option<SignedStates>, WritePieceError> {
+        let (task, geometry) = (self.record.task, self.record.geometry);
+        let first = chain.next();
+        let known = self.with_list(|list| {
+            let from = list.states().get(first.as_usize()..).unwrap_or_default();
+            (list.before(first) == Some(chain.state())).then(|| from.to_vec())
+        })?;
+        let fits = *chain.geometry() == geometry && geometry.contains(first);
+        let known = known.filter(|_| fits);
+        let known = known.ok_or(WritePieceError::UnknownState { task, piece: first })?;
+        let mismatch = |cause| WritePieceError::Mismatch { task, cause };
+        let (mut states, mut pieces, mut rest) = (Vec::new(), Vec::new(), data);
+        while !rest.is_empty() {
+            let piece = chain.next();
+            let len = (geometry.len_of(piece) as usize).min(rest.len());
+            let (bytes, behind) = rest.split_at(len);
+            let state = chain.advance(bytes).map_err(mismatch)?;
+            if known.get(states.len()).is_some_and(|known| *known != state) {
+                return Err(mismatch(PieceMismatch { piece, len }));
+            }
+            states.push(state);
+            pieces.push((piece, bytes));
+            rest = behind;
+        }
+        let mut batch = None;
+        if known.len() < states.len() {
+            let from = PieceIndex(first.0.saturating_add(known.len() as u32));
+            let signed = sign(from, states.split_off(known.len()));
+            self.add_batch(signed.clone())
+                .map_err(WritePieceError::List)?;
+            batch = Some(signed);
+        }
+        for (piece, bytes) in pieces {
+            if !self.has(piece) {
+                self.put(piece, bytes)?;
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Writes a piece that was checked, and marks it.
+    fn put(&self, piece: PieceIndex, data: &[u8]) -> Result<Written, WritePieceError> {
         self.file
-            .write_all_at(data, geometry.range(piece).start)
+            .write_all_at(data, self.record.geometry.range(piece).start)
             .map_err(|error| self.write_error(error))?;
         self.touch();
         let mut state = self.record.state();
         if state.removed {
-            return Err(WritePieceError::Removed(task));
+            return Err(WritePieceError::Removed(self.record.task));
         }
         let complete = state.insert(piece) && state.pieces.is_full();
         Ok(Written { complete })

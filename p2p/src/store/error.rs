@@ -106,6 +106,8 @@ pub enum WritePieceError {
     },
     #[error("piece {piece} of {task} cannot be checked: its chain values are not known")]
     UnknownState { task: TaskId, piece: PieceIndex },
+    #[error(transparent)]
+    List(AddBatchError),
     #[error("{task}: {cause}")]
     Mismatch { task: TaskId, cause: PieceMismatch },
     #[error("{0} was removed from the store")]
@@ -123,7 +125,10 @@ impl WritePieceError {
     pub fn is_rejection(&self) -> bool {
         matches!(
             self,
-            Self::OutOfRange { .. } | Self::Length { .. } | Self::Mismatch { .. }
+            Self::OutOfRange { .. }
+                | Self::Length { .. }
+                | Self::List(AddBatchError::List { .. })
+                | Self::Mismatch { .. }
         )
     }
 }

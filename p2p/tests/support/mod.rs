@@ -1,5 +1,7 @@
 //! An origin over HTTP that counts, and clusters of nodes in this process.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -202,6 +204,8 @@ pub(crate) struct Cluster {
     pub(crate) ca: ClusterCa,
     dir: TempDir,
     seeds: Vec<SeedAddress>,
+    schedulers: Vec<String>,
+    swarm: fn(&mut SwarmConfig),
 }
 
 impl Cluster {
@@ -211,7 +215,28 @@ impl Cluster {
             ca,
             dir: tempfile::tempdir().unwrap(),
             seeds: Vec::new(),
+            schedulers: Vec::new(),
+            swarm: |_| {},
         }
+    }
+
+    /// Changes the swarm's timing and bounds of later hosts.
+    pub(crate) fn swarm(&mut self, change: fn(&mut SwarmConfig)) {
+        self.swarm = change;
+    }
+
+    /// Later hosts ask this scheduler.
+    pub(crate) fn schedule(&mut self, address: SocketAddr) {
+        self.schedulers.push(address.to_string());
+    }
+
+    /// Later hosts find this one without a scheduler.
+    pub(crate) fn know(&mut self, host: &str, node: &Node) {
+        let address = node.peer_address().unwrap().to_string();
+        self.seeds.push(SeedAddress {
+            host: HostId::parse(host).unwrap(),
+            address,
+        });
     }
 
     pub(crate) fn security(&self, host: &str, role: Role) -> Security {
@@ -243,14 +268,16 @@ impl Cluster {
 
     pub(crate) fn settings(&self, host: &str, role: Role) -> NodeSettings {
         let name = HostId::parse(host).unwrap();
+        let mut swarm = SwarmConfig::new(name.clone(), role);
+        (self.swarm)(&mut swarm);
         NodeSettings {
-            host: name.clone(),
+            host: name,
             role,
             security: self.security(host, role),
             peer_listen: Some("127.0.0.1:0".parse().unwrap()),
             advertise: vec![],
             zone: String::new(),
-            schedulers: vec![],
+            schedulers: self.schedulers.clone(),
             seeds: self.seeds.clone(),
             store_dir: self.dir.path().join(host),
             store: StoreConfig::default(),
@@ -258,18 +285,14 @@ impl Cluster {
                 allow_private: vec!["127.0.0.0/8".parse().unwrap()],
                 ..OriginConfig::default()
             },
-            swarm: SwarmConfig::new(name, role),
+            swarm,
         }
     }
 
     /// A seed that later hosts know.
     pub(crate) async fn seed(&mut self, host: &str) -> Node {
         let node = Node::start(self.settings(host, Role::Seed)).await.unwrap();
-        let address = node.peer_address().unwrap().to_string();
-        self.seeds.push(SeedAddress {
-            host: HostId::parse(host).unwrap(),
-            address,
-        });
+        self.know(host, &node);
         node
     }
 
