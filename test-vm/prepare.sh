@@ -16,9 +16,6 @@ missing_packages() {
     for pair in $needed; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || echo "${pair#*:}"
     done
-    # Newer Debians split the client from the daemon.
-    command -v docker >/dev/null 2>&1 || apt-cache show docker-cli 2>/dev/null \
-        | sed -n 's/^Package: //p' | head -n 1
     python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     # The C library's headers, for the cryptography of rustls.
@@ -51,6 +48,8 @@ install_missing() {
         # shellcheck disable=SC2086 # a list of words
         install_packages $missing
     fi
+    # Newer Debians split Docker's client from the daemon.
+    command -v docker >/dev/null 2>&1 || install_packages docker-cli
     # Package lists are needed to fetch the contents of images.
     [ -n "$(apt-cache policy base-files 2>/dev/null | grep http)" ] || $as_root apt-get update -q
     command -v cargo >/dev/null || { echo "cargo is missing: see https://rustup.rs" >&2; exit 1; }
