@@ -131,7 +131,7 @@ impl Demo {
         let by_docker = step("pull and run it with Docker on another host", || {
             self.pull_with_docker(docker)
         })?;
-        let registry_bytes = cluster.registry.tally()?.blob_bytes();
+        let registry_bytes = cluster.registry.tally()?.total.body_bytes;
         let mut hosts = Vec::new();
         for ((node, seconds), output) in nodes.iter().zip(times).zip(outputs) {
             hosts.push(HostReport::new(node, "containerd", seconds, output)?);

@@ -202,7 +202,7 @@ impl Swarm {
         let idle = Processors::read()?.idle_since(began);
         let mut times = times.into_iter().collect::<Result<Vec<f64>>>()?;
         times.sort_by(f64::total_cmp);
-        Ok(self.summary(times, cluster.registry.tally()?.blob_bytes(), idle))
+        Ok(self.summary(times, cluster.registry.tally()?.total.body_bytes, idle))
     }
 
     fn summary(&self, times: Vec<f64>, registry_bytes: u64, idle: f64) -> Run {

@@ -60,7 +60,7 @@ pub(super) fn pull_all(nodes: &[Member], reference: &str, retries: usize) -> Res
 
 /// What the registry sent for each byte of the image.
 pub(super) fn ratio(cluster: &Cluster, image: &Image) -> Result<f64> {
-    Ok(cluster.registry.tally()?.blob_bytes() as f64 / image.blobs_len() as f64)
+    Ok(cluster.registry.tally()?.total.body_bytes as f64 / image.blobs_len() as f64)
 }
 
 fn at_once() -> Result<()> {
