@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Most bytes handed out at once.
-const READ_LEN: u64 = 1 << 20;
+const READ_LEN: u64 = 256 << 10;
 
 /// What the driver tells a task's readers.
 #[derive(Clone, Debug, Default)]
