@@ -1,6 +1,7 @@
 //! Tests of the whole store, on real directories.
 
 mod basics;
+mod chained;
 mod crash;
 mod killed;
 mod model;
