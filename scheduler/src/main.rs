@@ -1,6 +1,6 @@
 //! `hawker-scheduler`: who has what, who fetches, who connects to whom.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use hawker_config::{LogFormat, LogSettings, SchedulerConfig};
@@ -30,7 +30,11 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped by SIGTERM or SIGINT; 2 wrong arguments; \
-    69 a port is not to be had; 70 internal error; 78 wrong configuration or certificates";
+    69 a port is not to be had; 70 internal error; 78 wrong configuration or certificates\n\
+    HAWKER_LOG overrides log.level, for instance HAWKER_LOG=hawker_scheduler=debug.";
+
+/// The variable that overrides `log.level`, in the syntax of tracing's `EnvFilter`.
+const FILTER_VARIABLE: &str = "HAWKER_LOG";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -102,13 +106,18 @@ fn notify(state: NotifyState<'_>) {
     }
 }
 
+/// Logs as hawkerd does.
 fn log_to_stderr(log: &LogSettings) {
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE)
+        // Of the libraries only what is wrong.
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,hawker={}", log.level.as_str())));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(log.level.as_str()))
-        .with_writer(std::io::stderr);
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match log.format {
         LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }
 

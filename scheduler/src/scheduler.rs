@@ -54,7 +54,9 @@ pub enum StartError {
         source: io::Error,
     },
     #[error(
-        "the certificate is for {role} {host}, not for scheduler {name} (scheduler.name): issue one with `hawker ca`"
+        "the certificate is for {role} {host}, not for scheduler {name} (scheduler.name): \
+         set scheduler.name to the certificate's host, or issue one with \
+         `hawker ca issue --role scheduler --host {name}`"
     )]
     Certificate {
         role: &'static str,

@@ -67,3 +67,27 @@ fn it_starts_says_where_it_listens_and_stops_on_sigterm() {
     );
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn what_goes_into_a_file_has_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("scheduler.toml");
+    let config = "[scheduler]\nname = \"s\"\nlisten = \"127.0.0.1:0\"\ntransport = \"plain\"\n\
+                  [http]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(&file, config).unwrap();
+    let mut child = scheduler()
+        .arg("--config")
+        .arg(file)
+        .env_remove("HAWKER_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = log.next().unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        first.contains("starting") && !first.contains('\x1b'),
+        "{first:?}"
+    );
+}
