@@ -3,6 +3,8 @@
 //! Mirror, control socket and metrics are each one call of [`serve`]. All connections of a
 //! listener live in its `JoinSet`: when [`serve`] returns or is dropped, none is left.
 
+mod stall;
+
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use http::{Request, Response};
@@ -17,6 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use self::stall::StallLimit;
 use crate::body::Body;
 
 /// Wait after a failed accept, which is nearly always a lack of file descriptors.
@@ -31,6 +34,8 @@ pub(crate) struct Limits {
     pub header_bytes: usize,
     /// How long a client may take to send a request's headers, or be idle.
     pub header_timeout: Duration,
+    /// How long a client may take no byte of a response that waits for it.
+    pub write_stall: Duration,
     /// How long responses may go on after the stop.
     pub grace: Duration,
 }
@@ -42,6 +47,8 @@ impl Default for Limits {
             header_bytes: 64 << 10,
             // Longer than the 30 s after which Go's clients close an idle connection themselves.
             header_timeout: Duration::from_secs(75),
+            // A container runtime that unpacks on a busy disk pauses its reading for a while.
+            write_stall: Duration::from_secs(300),
             grace: Duration::from_secs(20),
         }
     }
@@ -141,6 +148,7 @@ async fn converse<I, H, F>(
         let response = handler(request);
         async move { Ok::<_, std::convert::Infallible>(response.await) }
     });
+    let io = StallLimit::new(io, limits.write_stall);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
