@@ -23,7 +23,7 @@ pub const DEFAULT_SOCKET: &str = "/run/hawker/hawkerd.sock";
     about,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the bytes do not have the digest, \
-                  4 hawkerd is not reachable."
+                  4 hawkerd is not reachable, 130 interrupted."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -57,14 +57,21 @@ pub(crate) enum CliError {
     WrongDigest(String),
     #[error("{0}")]
     Unreachable(String),
+    /// What was asked for cannot be put where it was asked for: no other way to it helps.
+    #[error("{0}")]
+    NotSaved(String),
+    #[error("interrupted: nothing was saved")]
+    Interrupted,
 }
 
 impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::NotSaved(_) => 1,
             Self::WrongDigest(_) => 3,
             Self::Unreachable(_) => 4,
+            // As shells say it of SIGINT.
+            Self::Interrupted => 130,
         }
     }
 

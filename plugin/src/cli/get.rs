@@ -7,6 +7,7 @@ use clap::Args;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use hawker_model::Digest;
 use http_body_util::BodyExt;
+use tokio::signal::unix::{SignalKind, signal};
 use url::{Url, form_urlencoded};
 
 use super::{
@@ -63,7 +64,18 @@ impl Download {
     }
 }
 
+/// Downloads; SIGINT and SIGTERM end it without leaving a part of the file.
 pub(super) async fn run(args: GetArgs) -> Result<(), CliError> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(CliError::failed)?;
+    tokio::select! {
+        result = get(args) => result,
+        _ = interrupt.recv() => Err(CliError::Interrupted),
+        _ = terminate.recv() => Err(CliError::Interrupted),
+    }
+}
+
+async fn get(args: GetArgs) -> Result<(), CliError> {
     let wish = Wish {
         url: args.url.clone(),
         digest: args.digest,
@@ -76,7 +88,7 @@ pub(super) async fn run(args: GetArgs) -> Result<(), CliError> {
     };
     match through_network.await {
         Ok(()) => return Ok(()),
-        Err(error @ CliError::WrongDigest(_)) => return Err(error),
+        Err(error @ (CliError::WrongDigest(_) | CliError::NotSaved(_))) => return Err(error),
         Err(error) if args.no_back_to_source => return Err(error),
         Err(error) => eprintln!(
             "hawker: {error}\nhawker: going straight to {}",

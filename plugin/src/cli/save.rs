@@ -24,7 +24,7 @@ pub(super) struct Saving {
 impl Saving {
     pub(super) fn create(target: &Path) -> Result<Self, CliError> {
         if target.is_dir() {
-            return Err(CliError::Failed(format!(
+            return Err(CliError::NotSaved(format!(
                 "{} is a directory: give the name of a file with -o",
                 target.display()
             )));
@@ -90,7 +90,7 @@ impl Drop for Saving {
 }
 
 fn cannot<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> CliError + 'a {
-    move |error| CliError::Failed(format!("cannot {action} {}: {error}", path.display()))
+    move |error| CliError::NotSaved(format!("cannot {action} {}: {error}", path.display()))
 }
 
 #[cfg(test)]

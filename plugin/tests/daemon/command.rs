@@ -1,16 +1,27 @@
 //! `hawker` as a process.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Output};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hawker_identity::{Identity, TlsFiles};
 use hawker_model::{Digest, Role};
 use http::Method;
-use tokio::process::Command;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{process::Command, sync::Semaphore};
 
 use crate::{
     daemon::Daemon,
-    origin::{Origin, Reply, noise},
+    origin::{Origin, Part, Reply, noise},
 };
 
 async fn hawker(socket: &Path, arguments: &[&str]) -> Output {
@@ -172,4 +183,51 @@ async fn one_command_makes_the_certificates_of_a_cluster() {
     assert_eq!(authority("d"), authority("a"));
     let both = make(&["--node", "x", "--seed", "x"]).await;
     assert!(said(&both).contains("given twice"), "{}", said(&both));
+}
+
+#[tokio::test]
+async fn interrupted_get_leaves_nothing() {
+    let bytes = noise(1 << 20, 7);
+    let gate = Arc::new(Semaphore::new(0));
+    let (content, held) = (bytes.clone(), Arc::clone(&gate));
+    let origin = Origin::start(move |_| {
+        let parts = vec![
+            Part::Bytes(content.slice(..600_000)),
+            Part::Wait(Arc::clone(&held)),
+            Part::Bytes(content.slice(600_000..)),
+        ];
+        Reply::parts(content.len(), parts).with("etag", "\"1\"")
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, file) = (dir.path().join("no.sock"), dir.path().join("f"));
+    let url = format!("http://{}/f", origin.address);
+    let child = Command::new(env!("CARGO_BIN_EXE_hawker"))
+        .args(["get", &url, "-o", file.to_str().unwrap()])
+        .env("HAWKER_SOCKET", &socket)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    while fs::metadata(dir.path().join("f.part")).map_or(0, |part| part.len()) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn get_into_a_place_that_is_not_there_asks_nobody_else() {
+    let (origin, url) = with_file(&noise(1000, 8)).await;
+    let daemon = Daemon::start(origin.address).await;
+    let file = daemon.dir.path().join("absent/f");
+    let arguments = ["get", &url, "-o", file.to_str().unwrap()];
+    let output = hawker(&daemon.app.control_path(), &arguments).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.contains("cannot create"), "{said}");
+    assert!(!said.contains("straight"), "{said}");
 }
