@@ -90,8 +90,10 @@ impl Host {
             .stdout(Stdio::piped())
             .stderr(File::create(log_dir.join("host.log"))?);
         let mut holder = spawn_in_bed(init, &mut command)?;
-        let inner_pid = await_ready(holder.stdout.take())
-            .with_context(|| format!("failed to start host {name}"))?;
+        let inner_pid = await_ready(holder.stdout.take()).with_context(|| {
+            let log = fs::read_to_string(log_dir.join("host.log")).unwrap_or_default();
+            format!("failed to start host {name}: {}", log.trim())
+        })?;
         let pid = holder.id().cast_signed();
         let namespaces = Namespaces::of(pid, init.namespace())?;
         let holder = Mutex::new(holder);

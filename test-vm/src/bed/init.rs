@@ -141,7 +141,7 @@ pub(crate) fn await_ready(stdout: Option<impl Read>) -> Result<String> {
     let line = String::from_utf8_lossy(&line).into_owned();
     match line.strip_prefix("ready ") {
         Some(word) => Ok(word.to_owned()),
-        None => bail!("an init did not start: {line:?} (its log says more)"),
+        None => bail!("it said {line:?} instead of being ready"),
     }
 }
 
