@@ -62,7 +62,7 @@ impl Driver {
                 result,
             } => self.handle_created(task, epoch, result, now),
             Event::DialFailed { host, error } => {
-                tracing::debug!(%host, error, "cannot reach a peer");
+                tracing::warn!(%host, error, "cannot reach a peer");
                 self.swarm.handle_dial_failed(&host, now);
             }
             Event::Disconnected { host, link, reason } => {
@@ -497,7 +497,7 @@ impl Driver {
     pub(super) fn handle_session(&mut self, event: SessionEvent, now: Instant) {
         match event {
             SessionEvent::Down { scheduler, reason } => {
-                tracing::warn!(scheduler, reason, "lost the scheduler; going on without it");
+                tracing::warn!(scheduler, reason, "no scheduler there; going on without it");
             }
             SessionEvent::Notice {
                 scheduler,

@@ -151,7 +151,7 @@ impl Driver {
                         return;
                     }
                     Err(failed) => {
-                        tracing::warn!(%host, %address, error = %failed, "cannot connect to a peer");
+                        tracing::debug!(%host, %address, error = %failed, "cannot connect to a peer");
                         error = failed.to_string();
                     }
                 }

@@ -15,7 +15,7 @@ pub enum OriginError {
     InvalidUrl { url: String, reason: String },
     #[error(
         "{url} is refused: {host} is at the private address {address}; configure it under \
-         `registries` or list it in `allow_private` to permit it"
+         `registries` or list it in `mirror.allow_private` to permit it"
     )]
     PrivateAddress {
         url: String,
