@@ -9,6 +9,7 @@ use hawker_swarm::TaskFailure;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    brief::brief,
     counters::Counters,
     driver::Command,
     store::{BlobFile, Pin},
@@ -205,7 +206,7 @@ impl Cursor {
         }
         let until = self.wait(&file).await?;
         let (at, len) = (self.at, (until - self.at) as usize);
-        let bytes = tokio::task::spawn_blocking(move || file.read_at(at, len))
+        let bytes = brief(len, move || file.read_at(at, len))
             .await
             .map_err(|_| stopped())?
             .map_err(|error| TaskFailure::Store(error.to_string()))?;

@@ -10,6 +10,7 @@
 //! * `session`: the streams to schedulers.
 
 mod blob;
+mod brief;
 mod counters;
 mod driver;
 mod node;

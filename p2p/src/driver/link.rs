@@ -22,6 +22,7 @@ use tokio::{
 use super::event::{Event, LinkPeer};
 use crate::{
     blob::TaskState,
+    brief::{Stopping, brief},
     counters::Counters,
     store::BlobFile,
     transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
@@ -339,7 +340,10 @@ impl Writing {
         state: &TaskState,
     ) -> Result<(), WireError> {
         let task = state.task;
-        let read = tokio::task::spawn_blocking(move || blob.read_piece(piece)).await;
+        let read = brief(blob.geometry().len_of(piece) as usize, move || {
+            blob.read_piece(piece)
+        })
+        .await;
         let message = match read {
             Ok(Ok(data)) => {
                 self.counters.add_sent(data.len() as u64);
@@ -354,7 +358,7 @@ impl Writing {
                 }
             }
             // The runtime is going down.
-            Err(_) => return Ok(()),
+            Err(Stopping) => return Ok(()),
         };
         feed(writer, &Envelope { task, message }).await?;
         writer.flush().await?;

@@ -12,7 +12,7 @@ use super::{
     event::{Arrived, Event},
     fetch::Fetch,
 };
-use crate::store::BlobError;
+use crate::{brief::brief, store::BlobError};
 
 impl Driver {
     pub(super) fn perform_actions(&mut self, now: Instant) {
@@ -303,7 +303,7 @@ impl Driver {
             };
             let (role, len): (Role, usize) = (arrived.role, arrived.data.len());
             let write = move || blob.write_piece(piece, &arrived.data);
-            let Ok(result) = tokio::task::spawn_blocking(write).await else {
+            let Ok(result) = brief(len, write).await else {
                 return;
             };
             let _ = events
