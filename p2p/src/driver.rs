@@ -5,7 +5,7 @@
 //! the swarm asks for. Nothing else changes the swarm's state, so nothing is locked.
 //!
 //! Work that takes time runs in tasks the loop owns: one reader and one writer per connection
-//! (`link`), one fetch per task (`fetch`), store jobs on the blocking pool (`entry`). They answer
+//! (`link`), one fetch per task (`fetch`), store jobs (`perform`). They answer
 //! through one bounded channel; a reader that finds it full stops reading its socket, which is the
 //! back-pressure. The loop itself never waits for any of them.
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hawker_model::{HostId, Role, TaskId};
-use hawker_swarm::{Source, SwarmConfig, TaskFailure};
+use hawker_swarm::{Source, SwarmConfig};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -234,6 +234,4 @@ pub enum StartError {
 pub enum OpenError {
     #[error("hawkerd is stopping")]
     Stopping,
-    #[error(transparent)]
-    Failed(#[from] TaskFailure),
 }

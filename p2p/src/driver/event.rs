@@ -77,12 +77,7 @@ pub(crate) enum Event {
         task: TaskId,
     },
     Stored {
-        task: TaskId,
-        epoch: u64,
-        piece: PieceIndex,
-        from: HostId,
-        role: Role,
-        len: usize,
+        stored: StoredPiece,
         result: Result<Written, WritePieceError>,
     },
     Uploaded {
@@ -105,6 +100,18 @@ pub(crate) enum FetchEvent {
         pieces: Range<u32>,
         batch: Option<SignedStates>,
     },
+}
+
+/// The piece a store job was about.
+#[derive(Debug)]
+pub(crate) struct StoredPiece {
+    pub(crate) task: TaskId,
+    /// Which life of the task's file it was meant for.
+    pub(crate) epoch: u64,
+    pub(crate) piece: PieceIndex,
+    pub(crate) from: HostId,
+    pub(crate) role: Role,
+    pub(crate) len: usize,
 }
 
 /// A piece's bytes on their way to the store, with their share of the receive budget.

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::{
     Driver,
     entry::{Entry, Held, Phase},
-    event::{Arrived, Command, Event, FetchEvent},
+    event::{Arrived, Command, Event, FetchEvent, StoredPiece},
     link::Removed,
 };
 use crate::{
@@ -79,25 +79,7 @@ impl Driver {
                 self.handle_frame(host, role, envelope, permit, now);
             }
             Event::Removed { task } => self.handle_removed(task, now),
-            Event::Stored {
-                task,
-                epoch,
-                piece,
-                from,
-                role,
-                len,
-                result,
-            } => {
-                let stored = StoredPiece {
-                    task,
-                    epoch,
-                    piece,
-                    from,
-                    role,
-                    len,
-                };
-                self.handle_stored(stored, result, now);
-            }
+            Event::Stored { stored, result } => self.handle_stored(stored, result, now),
             Event::Uploaded { host, task, piece } => {
                 self.swarm.handle_uploaded(&host, task, piece, now);
             }
@@ -618,14 +600,4 @@ fn find(store: &Store, task: &TaskId) -> Option<Arc<BlobFile>> {
             None
         }
     }
-}
-
-/// The piece a store job was about.
-struct StoredPiece {
-    task: TaskId,
-    epoch: u64,
-    piece: PieceIndex,
-    from: HostId,
-    role: Role,
-    len: usize,
 }

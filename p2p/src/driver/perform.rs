@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use hawker_model::{Geometry, HostId, PieceIndex, Role, TaskId};
+use hawker_model::{Geometry, HostId, PieceIndex, TaskId};
 use hawker_swarm::{Action, Duty, Envelope, Message, Refusal, Source, TaskFailure};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Driver,
     entry::Running,
-    event::{Arrived, Event},
+    event::{Arrived, Event, StoredPiece},
     fetch::Fetch,
 };
 use crate::{brief::brief, store::BlobError};
@@ -282,7 +282,7 @@ impl Driver {
         }
     }
 
-    /// Checks and writes a piece on the blocking pool.
+    /// Checks and writes a piece, away from the loop.
     pub(super) fn store_piece(
         &mut self,
         task: TaskId,
@@ -301,22 +301,19 @@ impl Driver {
             let Ok(_slot) = slots.acquire_owned().await else {
                 return;
             };
-            let (role, len): (Role, usize) = (arrived.role, arrived.data.len());
+            let stored = StoredPiece {
+                task,
+                epoch,
+                piece,
+                from,
+                role: arrived.role,
+                len: arrived.data.len(),
+            };
             let write = move || blob.write_piece(piece, &arrived.data);
-            let Ok(result) = brief(len, write).await else {
+            let Ok(result) = brief(stored.len, write).await else {
                 return;
             };
-            let _ = events
-                .send(Event::Stored {
-                    task,
-                    epoch,
-                    piece,
-                    from,
-                    role,
-                    len,
-                    result,
-                })
-                .await;
+            let _ = events.send(Event::Stored { stored, result }).await;
         });
     }
 
