@@ -4,7 +4,7 @@
 # Each word is command:package.
 needed="containerd:containerd runc:runc dockerd:docker.io docker-registry:docker-registry
 skopeo:skopeo busybox:busybox-static ip:iproute2 tc:iproute2 iptables:iptables nsenter:util-linux
-python3:python3 cc:gcc tar:tar dpkg-deb:dpkg"
+python3:python3 cc:gcc protoc:protobuf-compiler tar:tar dpkg-deb:dpkg"
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
