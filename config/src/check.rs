@@ -5,8 +5,8 @@ use std::path::Path;
 use hawker_model::{HostId, Role};
 
 use crate::{
-    ListenAddress, NodeConfig, Quota, RegistrySettings, SchedulerConfig, TlsSettings, Transport,
-    error::Problem, hostname::localhost,
+    ListenAddress, NodeConfig, Quota, RegistrySettings, SchedulerConfig, SnapshotterSettings,
+    TlsSettings, Transport, error::Problem, hostname::localhost,
 };
 
 type Checked = Result<(), Problem>;
@@ -27,7 +27,18 @@ pub(crate) fn node(config: &NodeConfig) -> Checked {
         ("tls.key", &config.tls.key),
         ("store.dir", &config.store.dir),
         ("control.socket", &config.control.socket),
+        ("containerd.socket", &config.containerd.socket),
+        ("containerd.address", &config.containerd.address),
+        ("snapshotter.dir", &config.snapshotter.dir),
     ])?;
+    if let Some(file) = &config.credentials.docker_config {
+        paths(&[("credentials.docker_config", file)])?;
+    }
+    if config.containerd.enabled {
+        sockets(config)?;
+        directories(config)?;
+    }
+    layer_limits(&config.snapshotter)?;
     quota(config.store.quota)?;
     for (host, registry) in &config.registries {
         check_registry(host.as_str(), registry)?;
@@ -209,6 +220,71 @@ fn paths(paths: &[(&str, &Path)]) -> Checked {
             "write it from / on, since a daemon's working directory is not yours",
         )),
     }
+}
+
+fn sockets(config: &NodeConfig) -> Checked {
+    let sockets = [
+        ("containerd.socket", &config.containerd.socket),
+        ("containerd.address", &config.containerd.address),
+        ("control.socket", &config.control.socket),
+    ];
+    for (at, (key, path)) in sockets.iter().enumerate() {
+        if let Some((other, _)) = sockets[..at].iter().find(|(_, other)| other == path) {
+            return Err(Problem::new(
+                &[key, other],
+                format!("both are {}", path.display()),
+                "give each a socket of its own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The snapshotter's directory may lie in the store's, but not among its blobs, nor around it: each
+/// removes from its own what it does not know.
+fn directories(config: &NodeConfig) -> Checked {
+    let (store, snapshots) = (&config.store.dir, &config.snapshotter.dir);
+    let problem = if store.starts_with(snapshots) {
+        "the store lies in the snapshotter's directory"
+    } else if snapshots.starts_with(store.join("blobs")) {
+        "the snapshotter lies among the store's blobs"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(
+        &["snapshotter.dir", "store.dir"],
+        problem,
+        format!("write, for instance, {:?}", store.join("snapshotter")),
+    ))
+}
+
+fn layer_limits(settings: &SnapshotterSettings) -> Checked {
+    if settings.max_layer_size.bytes() == 0 {
+        return Err(Problem::new(
+            &["snapshotter.max_layer_size"],
+            "no layer is as small as nothing",
+            "write a size such as \"64GiB\"",
+        ));
+    }
+    if settings.unpack_threads > 1024 {
+        return Err(Problem::new(
+            &["snapshotter.unpack_threads"],
+            format!("{} is out of range", settings.unpack_threads),
+            "write a number from 1 to 1024, or 0 for one for each core",
+        ));
+    }
+    numbers(&[
+        (
+            "snapshotter.max_layer_ratio",
+            settings.max_layer_ratio.into(),
+            1_000_000,
+        ),
+        (
+            "snapshotter.max_layer_entries",
+            settings.max_layer_entries,
+            1_000_000_000,
+        ),
+    ])
 }
 
 fn quota(quota: Quota) -> Checked {

@@ -34,8 +34,9 @@ pub use advertise::{Advertise, AdvertiseError, AdvertisedAddress};
 pub use error::{ConfigError, Problem};
 pub use load::{NODE_CONFIG_PATH, SCHEDULER_CONFIG_PATH};
 pub use node::{
-    ControlSettings, HostSettings, MetricsSettings, MirrorSettings, NodeConfig, OriginSettings,
-    P2pSettings, RegistrySettings, SeedSettings, StoreSettings,
+    ContainerdSettings, ControlSettings, CredentialSettings, HostSettings, MetricsSettings,
+    MirrorSettings, NodeConfig, OriginSettings, P2pSettings, RegistrySettings, SeedSettings,
+    SnapshotterSettings, StoreSettings,
 };
 pub use quota::{Quota, QuotaError};
 pub use registry::{

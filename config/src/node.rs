@@ -10,8 +10,8 @@ use hawker_model::{HostId, RegistryHost, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Advertise, Endpoint, Interval, ListenAddress, LogSettings, Percent, PrivateOrigin, Quota,
-    RegistryEndpoint, TlsSettings, Transport, hostname::hostname, section::section,
+    Advertise, ByteSize, Endpoint, Interval, ListenAddress, LogSettings, Percent, PrivateOrigin,
+    Quota, RegistryEndpoint, TlsSettings, Transport, hostname::hostname, section::section,
 };
 
 /// Everything that `hawkerd` can be told.
@@ -27,13 +27,16 @@ pub struct NodeConfig {
     #[serde(with = "crate::registry::table")]
     pub registries: BTreeMap<RegistryHost, RegistrySettings>,
     pub origin: OriginSettings,
+    pub containerd: ContainerdSettings,
+    pub snapshotter: SnapshotterSettings,
+    pub credentials: CredentialSettings,
     pub control: ControlSettings,
     pub metrics: MetricsSettings,
     pub log: LogSettings,
 }
 
 impl NodeConfig {
-    /// The defaults for a role: a seed has no mirror, and sends more at a time.
+    /// The defaults for a role: a seed has neither mirror nor snapshotter, and sends more at a time.
     pub fn for_role(role: Role) -> Self {
         let mut config = Self::default();
         config.node.role = role;
@@ -46,6 +49,9 @@ impl NodeConfig {
         let seed = self.node.role == Role::Seed;
         if !is_set("mirror.enabled") {
             self.mirror.enabled = !seed;
+        }
+        if !is_set("containerd.enabled") {
+            self.containerd.enabled = !seed;
         }
         if !is_set("p2p.upload_slots") {
             self.p2p.upload_slots = match seed {
@@ -204,6 +210,52 @@ section! {
         pub read_timeout: Interval = Interval::from_secs(30),
         /// How often a failed or cut request is repeated.
         pub retries: u8 = 3,
+    }
+}
+
+section! {
+    /// What hawkerd is to containerd: the snapshotter "hawker", which brings an image's layers
+    /// through the piece network and unpacks them all at once. `hawker setup containerd` tells
+    /// containerd of it.
+    pub struct ContainerdSettings {
+        /// Whether it is served. Default: true on a node, false on a seed.
+        pub enabled: bool = true,
+        /// Where hawkerd serves it: the address of proxy_plugins.hawker in containerd's settings.
+        pub socket: PathBuf = "/run/hawker/containerd.sock".into(),
+        /// Where containerd itself answers. hawkerd asks it whether its garbage collection waits;
+        /// where it cannot be asked, containerd unpacks layers that are not there within 2 s.
+        pub address: PathBuf = "/run/containerd/containerd.sock".into(),
+    }
+}
+
+section! {
+    /// Images unpacked, and what containers write. A layer over a limit is left to containerd.
+    pub struct SnapshotterSettings {
+        /// The directory; made when it is not there. On a file system that overlayfs can lie on,
+        /// such as ext4 or xfs.
+        pub dir: PathBuf = "/var/lib/hawker/snapshotter".into(),
+        /// How long a pull may wait for one layer before it is left to containerd; "0s" leaves all
+        /// to containerd.
+        pub prepare_wait: Interval = Interval::from_secs(600),
+        /// The most that a layer's files may hold.
+        pub max_layer_size: ByteSize = ByteSize::from_bytes(64 << 30),
+        /// How many times its compressed size a layer may unpack to.
+        pub max_layer_ratio: u32 = 1000,
+        /// The most files, directories and links of a layer.
+        pub max_layer_entries: u64 = 4_000_000,
+        /// How many layers are unpacked at a time; 0 is one for each core.
+        pub unpack_threads: u16 = 0,
+    }
+}
+
+section! {
+    /// Accounts for private images whose layers hawkerd fetches ahead of containerd. It also uses
+    /// the account of [registries], and what containerd itself sends to the mirror.
+    pub struct CredentialSettings {
+        /// A Docker config.json with logins or credential helpers; "" is
+        /// $DOCKER_CONFIG/config.json or /root/.docker/config.json where there is one.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub docker_config: Option<PathBuf> = None,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The sections of each file.
 
 use crate::{
-    ControlSettings, HostSettings, HttpSettings, LogSettings, MetricsSettings, MirrorSettings,
-    NodeConfig, OriginSettings, P2pSettings, RegistrySettings, SchedulerConfig, SchedulerSettings,
-    SeedSettings, StoreSettings, SwarmSettings, TlsSettings,
+    ContainerdSettings, ControlSettings, CredentialSettings, HostSettings, HttpSettings,
+    LogSettings, MetricsSettings, MirrorSettings, NodeConfig, OriginSettings, P2pSettings,
+    RegistrySettings, SchedulerConfig, SchedulerSettings, SeedSettings, SnapshotterSettings,
+    StoreSettings, SwarmSettings, TlsSettings,
     section::{Form, SectionSchema},
 };
 
@@ -34,6 +35,9 @@ impl File for NodeConfig {
             "endpoint = \"https://harbor.example:8443\"\nca = \"/etc/hawker/harbor-ca.pem\"",
         ),
         SectionSchema::table::<OriginSettings>("origin"),
+        SectionSchema::table::<ContainerdSettings>("containerd"),
+        SectionSchema::table::<SnapshotterSettings>("snapshotter"),
+        SectionSchema::table::<CredentialSettings>("credentials"),
         SectionSchema::table::<ControlSettings>("control"),
         SectionSchema::table::<MetricsSettings>("metrics"),
         SectionSchema::table::<LogSettings>("log"),

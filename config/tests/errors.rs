@@ -212,6 +212,46 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
             "[origin]\nconnect_timeout = \"0s\"",
             "h.toml, line 2: origin.connect_timeout: no time at all is too short; ..",
         ),
+        (
+            "[containerd]\nsocket = \"/run/hawker/hawkerd.sock\"",
+            "h.toml, line 2: control.socket, containerd.socket: both are /run/hawker/hawkerd.sock; \
+             give each a socket of its own",
+        ),
+        (
+            "[containerd]\naddress = \"unix:///run/c.sock\"",
+            "h.toml, line 2: containerd.address: \"unix:///run/c.sock\" is not an absolute path; ..",
+        ),
+        (
+            "[snapshotter]\ndir = \"/var/lib/hawker/\"",
+            "h.toml, line 2: snapshotter.dir, store.dir: the store lies in the snapshotter's \
+             directory; write, for instance, \"/var/lib/hawker/snapshotter\"",
+        ),
+        (
+            "[snapshotter]\ndir = \"/var/lib/hawker/blobs/x\"",
+            "h.toml, line 2: snapshotter.dir, store.dir: ..among the store's blobs; write, for \
+             instance, \"/var/lib/hawker/snapshotter\"",
+        ),
+        (
+            "[snapshotter]\nmax_layer_size = 0",
+            "h.toml, line 2: snapshotter.max_layer_size: ..such as \"64GiB\"",
+        ),
+        (
+            "[snapshotter]\nmax_layer_ratio = 0",
+            "h.toml, line 2: snapshotter.max_layer_ratio: 0 is out of range; write a number from 1 \
+             to 1000000",
+        ),
+        (
+            "[snapshotter]\nmax_layer_entries = 0",
+            "h.toml, line 2: snapshotter.max_layer_entries: 0 is out of range; ..",
+        ),
+        (
+            "[snapshotter]\nunpack_threads = 2000",
+            "h.toml, line 2: snapshotter.unpack_threads: 2000 is out of range; ..",
+        ),
+        (
+            "[credentials]\ndocker_config = \"config.json\"",
+            "h.toml, line 2: credentials.docker_config: \"config.json\" is not an absolute path; ..",
+        ),
     ]);
     let error = scheduler_error("[http]\nlisten = \"127.0.0.1:8002\"");
     assert!(
@@ -273,15 +313,16 @@ fn the_role_of_the_command_line_wins() {
     let seed = load("[node]\nname = \"s\"\nrole = \"node\"");
     assert_eq!(seed.node.role, Role::Seed);
     assert!(!seed.mirror.enabled);
+    assert!(!seed.containerd.enabled);
     let seed = load("[node]\nname = \"s\"\n[mirror]\nenabled = true");
-    assert!(seed.mirror.enabled);
+    assert!(seed.mirror.enabled && !seed.containerd.enabled);
 }
 
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
         let _ = node(&text);
-        for section in ["node", "p2p", "registries", "store", "mirror"] {
+        for section in ["node", "p2p", "registries", "store", "mirror", "containerd", "snapshotter"] {
             let _ = node(&format!("[{section}]\n{text}")).map_err(|error| error.to_string());
         }
     }
@@ -289,7 +330,7 @@ proptest! {
     #[test]
     fn any_value_is_read_or_refused(
         key in "(node\\.(name|advertise|zone)|p2p\\.(listen|seeds|schedulers)|store\\.quota\
-                |registries\\.[a-z]|mirror\\.(listen|allow_private))",
+                |registries\\.[a-z]|snapshotter\\.[a-z_]{3,17}|mirror\\.(listen|allow_private))",
         value in "([0-9]{1,20}|true|\"[ -!#-\\[\\]-~]{0,12}\"|\\[\\]|\\[\"[a-z0-9:./]{0,12}\"\\]|\\{\\})",
     ) {
         let _ = node(&format!("{key} = {value}")).map_err(|error| error.to_string());

@@ -38,6 +38,15 @@ password_file = "/etc/hawker/harbor.password"
 endpoint = "http://[fd00::5]:5000"
 [origin]
 read_timeout = "1500ms"
+[containerd]
+enabled = false
+address = "/run/k3s/containerd/containerd.sock"
+[snapshotter]
+dir = "/data/snapshots"
+prepare_wait = "0s"
+max_layer_size = "1.5TiB"
+[credentials]
+docker_config = "/etc/hawker/docker.json"
 [metrics]
 listen = ""
 [log]
