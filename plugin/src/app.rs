@@ -18,12 +18,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    control::{Control, SocketError, SocketFile, listen_unix},
+    control::Control,
     metrics::Metrics,
     mirror::Mirror,
     server::{Limits, serve},
     settings::{SettingsError, mirror_settings, node_settings},
+    socket::{SocketError, SocketFile, SocketPlace, listen as listen_unix},
 };
+
+/// Who may use the control socket: root and the daemon's group.
+const CONTROL_MODE: u32 = 0o660;
 
 /// A running `hawkerd`. Dropping it cuts everything; [`App::drain`] ends it well.
 #[derive(Debug)]
@@ -68,7 +72,12 @@ impl App {
     /// Binds everything, then starts everything.
     pub async fn start(config: &NodeConfig) -> Result<Self, AppError> {
         let settings = node_settings(config)?;
-        let (control, socket) = listen_unix(&config.control.socket).await?;
+        let control = SocketPlace {
+            path: &config.control.socket,
+            mode: CONTROL_MODE,
+            key: "control.socket",
+        };
+        let (control, socket) = listen_unix(control).await?;
         let metrics_listener = match config.metrics.listen {
             Some(address) => Some(listen(address.socket(), "metrics.listen").await?),
             None => None,
@@ -88,36 +97,37 @@ impl App {
             close_doors: CancellationToken::new(),
             stop_watching: CancellationToken::new(),
         };
-        app.spawn(config, control, metrics_listener, mirror_listeners);
+        let metrics = Metrics::new();
+        metrics.collect_node(app.node.clone());
+        app.spawn_mirror(config, mirror_listeners, &metrics);
+        app.spawn_control(config, control);
+        app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
     }
 
-    fn spawn(
+    fn spawn_mirror(
         &mut self,
         config: &NodeConfig,
-        control_listener: UnixListener,
-        metrics_listener: Option<TcpListener>,
-        mirror_listeners: Vec<TcpListener>,
+        listeners: Vec<TcpListener>,
+        metrics: &Metrics,
     ) {
-        let limits = Limits {
-            grace: config.mirror.stop_grace.duration(),
-            ..Limits::default()
-        };
-        let metrics = Metrics::new();
-        metrics.collect_node(self.node.clone());
         let settings = mirror_settings(config);
         let mirror = Mirror::new(self.node.clone(), settings, metrics.mirror.clone());
         let mirror = Arc::new(mirror);
-        for listener in mirror_listeners {
+        for listener in listeners {
             let mirror = Arc::clone(&mirror);
             let handler = move |request| {
                 let mirror = Arc::clone(&mirror);
                 async move { mirror.answer(request).await }
             };
             let stop = self.close_doors.clone();
-            self.doors.spawn(serve(listener, limits, stop, handler));
+            self.doors
+                .spawn(serve(listener, limits(config), stop, handler));
         }
+    }
+
+    fn spawn_control(&mut self, config: &NodeConfig, listener: UnixListener) {
         let control = Arc::new(Control::new(self.node.clone(), self.mirror.clone()));
         let handler = move |request| {
             let control = Arc::clone(&control);
@@ -125,17 +135,24 @@ impl App {
         };
         let stop = self.close_doors.clone();
         self.doors
-            .spawn(serve(control_listener, limits, stop, handler));
-        if let Some(listener) = metrics_listener {
-            let handler = move |request| std::future::ready(metrics.answer(&request));
-            let limits = Limits {
-                grace: Duration::ZERO,
-                connections: 64,
-                ..limits
-            };
-            let stop = self.stop_watching.clone();
-            self.watched.spawn(serve(listener, limits, stop, handler));
-        }
+            .spawn(serve(listener, limits(config), stop, handler));
+    }
+
+    fn spawn_metrics(
+        &mut self,
+        config: &NodeConfig,
+        listener: Option<TcpListener>,
+        metrics: Metrics,
+    ) {
+        let Some(listener) = listener else { return };
+        let handler = move |request| std::future::ready(metrics.answer(&request));
+        let limits = Limits {
+            grace: Duration::ZERO,
+            connections: 64,
+            ..limits(config)
+        };
+        let stop = self.stop_watching.clone();
+        self.watched.spawn(serve(listener, limits, stop, handler));
     }
 
     fn log_addresses(&self, config: &NodeConfig) {
@@ -184,6 +201,13 @@ impl App {
         self.node.shutdown().await;
         self.stop_watching.cancel();
         while self.watched.join_next().await.is_some() {}
+    }
+}
+
+fn limits(config: &NodeConfig) -> Limits {
+    Limits {
+        grace: config.mirror.stop_grace.duration(),
+        ..Limits::default()
     }
 }
 

@@ -5,7 +5,6 @@
 
 mod file;
 mod report;
-mod socket;
 
 use std::net::SocketAddr;
 
@@ -15,7 +14,6 @@ use serde_json::json;
 use tracing::debug;
 
 pub(crate) use self::report::StatusReport;
-pub(crate) use self::socket::{SocketError, SocketFile, listen as listen_unix};
 use crate::body::{self, Body};
 
 /// Answers on the control socket.

@@ -13,6 +13,7 @@ mod metrics;
 mod mirror;
 mod server;
 mod settings;
+mod socket;
 mod straight;
 mod url_task;
 mod verified;

@@ -69,6 +69,11 @@ pub(crate) fn settings(dir: &Path, registry: SocketAddr) -> String {
         stop_grace = "5s"
         [origin]
         retries = 0
+        [containerd]
+        socket = "{dir}/containerd.sock"
+        address = "{dir}/no-containerd.sock"
+        [snapshotter]
+        dir = "{dir}/snapshotter"
         [control]
         socket = "{dir}/h.sock"
         [metrics]

@@ -1,4 +1,4 @@
-//! The socket's place in the file system.
+//! A unix socket's place in the file system.
 
 use std::{
     fs, io,
@@ -9,54 +9,67 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
-/// Root and the daemon's group.
-const MODE: u32 = 0o660;
+/// Which socket is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SocketPlace<'a> {
+    /// Where.
+    pub path: &'a Path,
+    /// Who may use it.
+    pub mode: u32,
+    /// The setting that names it.
+    pub key: &'static str,
+}
 
 /// A listening socket. Its file is removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+}
 
 impl SocketFile {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            warn!(path = %self.0.display(), %error, "cannot remove the control socket");
+        if let Err(error) = fs::remove_file(&self.path) {
+            warn!(path = %self.path.display(), %error, "cannot remove the socket");
         }
     }
 }
 
-/// Why there is no control socket.
+/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     #[error(
-        "another hawkerd answers on {0}: stop it, or give this one its own `control.socket`, \
-         `mirror.listen`, `p2p.listen`, `metrics.listen` and `store.dir`"
+        "another hawkerd answers on {path} ({key}): stop it, or give this one its own \
+         `control.socket`, `mirror.listen`, `p2p.listen`, `metrics.listen` and `store.dir`"
     )]
-    Taken(PathBuf),
-    #[error(
-        "cannot {action} {path}: {source}; set `control.socket` to a path that hawkerd may use"
-    )]
+    Taken { path: PathBuf, key: &'static str },
+    #[error("cannot {action} {path}: {source}; set `{key}` to a path that hawkerd may use")]
     Io {
         action: &'static str,
         path: PathBuf,
+        key: &'static str,
         source: io::Error,
     },
 }
 
-/// Listens on `path` with mode 0660. A socket that nobody answers on is replaced; one that
-/// somebody answers on, and everything that is no socket, stays.
-pub(crate) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+/// Listens on a socket of its own. One that nobody answers on is replaced; one that somebody
+/// answers on, and everything that is no socket, stays.
+pub(crate) async fn listen(
+    place: SocketPlace<'_>,
+) -> Result<(UnixListener, SocketFile), SocketError> {
+    let SocketPlace { path, mode, key } = place;
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| SocketError::Io {
             action,
             path,
+            key,
             source,
         }
     };
@@ -64,7 +77,8 @@ pub(crate) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), So
         fs::create_dir_all(dir).map_err(failed("create", dir))?;
     }
     if UnixStream::connect(path).await.is_ok() {
-        return Err(SocketError::Taken(path.to_owned()));
+        let path = path.to_owned();
+        return Err(SocketError::Taken { path, key });
     }
     match fs::symlink_metadata(path) {
         Ok(found) if !is_socket(&found) => {
@@ -84,10 +98,13 @@ pub(crate) async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), So
         _ => {}
     }
     let listener = UnixListener::bind(&beside).map_err(failed("listen on", &beside))?;
-    fs::set_permissions(&beside, fs::Permissions::from_mode(MODE))
+    fs::set_permissions(&beside, fs::Permissions::from_mode(mode))
         .and_then(|()| fs::rename(&beside, path))
         .map_err(failed("listen on", path))?;
-    Ok((listener, SocketFile(path.to_owned())))
+    let file = SocketFile {
+        path: path.to_owned(),
+    };
+    Ok((listener, file))
 }
 
 fn is_socket(found: &fs::Metadata) -> bool {
@@ -99,20 +116,31 @@ fn is_socket(found: &fs::Metadata) -> bool {
 mod tests {
     use super::*;
 
+    fn place(path: &Path) -> SocketPlace<'_> {
+        SocketPlace {
+            path,
+            mode: 0o660,
+            key: "control.socket",
+        }
+    }
+
     #[tokio::test]
     async fn stale_socket_is_replaced_and_a_live_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/h.sock");
-        let (listener, file) = listen(&path).await.unwrap();
+        let (listener, file) = listen(place(&path)).await.unwrap();
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o660
         );
-        assert!(matches!(listen(&path).await, Err(SocketError::Taken(_))));
+        assert!(matches!(
+            listen(place(&path)).await,
+            Err(SocketError::Taken { .. })
+        ));
         // As after a kill: nobody listens, the file is still there.
         drop(listener);
         std::mem::forget(file);
-        let (_listener, file) = listen(&path).await.unwrap();
+        let (_listener, file) = listen(place(&path)).await.unwrap();
         drop(file);
         assert!(!path.exists());
     }
@@ -122,7 +150,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "x").unwrap();
-        assert!(matches!(listen(&path).await, Err(SocketError::Io { .. })));
+        assert!(matches!(
+            listen(place(&path)).await,
+            Err(SocketError::Io { .. })
+        ));
         assert_eq!(fs::read(&path).unwrap(), b"x");
     }
 }
