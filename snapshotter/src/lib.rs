@@ -13,8 +13,14 @@
 //! The crate knows nothing of p2p: a layer's bytes come through its own trait `LayerSource`, which
 //! the plugin implements over the piece network. `config/tests/house.rs` holds it to that.
 //!
-//! Today it holds the rule that all of those stand on: which [`ChainId`] a stack of layers has.
+//! The rule that all of those stand on is which [`ChainId`] a stack of layers has.
 
 mod chain;
+mod source;
+mod unpack;
 
 pub use chain::{ChainId, DiffId, chain_ids};
+pub use source::{FileSource, LayerSource, SourceError};
+pub use unpack::{
+    Fault, LayerKind, Limits, Refusal, TarFault, UnpackError, UnpackOptions, Unpacked, unpack,
+};

@@ -1,0 +1,168 @@
+//! The ring between the two threads of an unpack: a few buffers go round, full ones to the files'
+//! thread, empty ones back, so that memory is bounded and either side waits for the other.
+//!
+//! The decoder's end (or its error) travels behind the last bytes, in order: the files' thread is
+//! the one that reports, and knows at which entry it was.
+
+use std::sync::{
+    atomic::{AtomicBool, Ordering},
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use super::{
+    decode::Decoded,
+    error::{Fault, Refusal, TarFault},
+    limits::Limits,
+};
+
+/// Bytes of one buffer: small enough to stay in a core's cache on its way through both threads.
+pub(super) const BUFFER: usize = 128 * 1024;
+
+/// Buffers of one ring.
+const BUFFERS: usize = 8;
+
+/// Some bytes of the tar, and how many bytes of the blob had been read for all until here.
+struct Chunk {
+    bytes: Vec<u8>,
+    blob_read: u64,
+}
+
+enum Message {
+    Chunk(Chunk),
+    End(Result<Decoded, Fault>),
+}
+
+/// The decoder's side.
+pub(super) struct Writer {
+    full: SyncSender<Message>,
+    empty: Receiver<Vec<u8>>,
+}
+
+/// The files' side: an [`Input`] of tar bytes.
+pub(super) struct Reader<'a> {
+    full: Receiver<Message>,
+    empty: SyncSender<Vec<u8>>,
+    chunk: Vec<u8>,
+    at: usize,
+    read: u64,
+    end: Option<Decoded>,
+    limits: Limits,
+    cancelled: &'a AtomicBool,
+}
+
+/// Where the tar reader takes its bytes.
+pub(super) trait Input {
+    /// The bytes that come next, at least one; none at the end of the tar.
+    fn fill(&mut self) -> Result<&[u8], Fault>;
+    /// Counts `len` of those as taken.
+    fn consume(&mut self, len: usize);
+}
+
+/// A ring with all its buffers empty.
+pub(super) fn ring(limits: Limits, cancelled: &AtomicBool) -> (Writer, Reader<'_>) {
+    let (full, to_read) = sync_channel(BUFFERS + 1);
+    let (back, empty) = sync_channel(BUFFERS);
+    for _ in 0..BUFFERS {
+        // There is room for all of them, and the other end is in hand.
+        let _ = back.try_send(Vec::new());
+    }
+    let writer = Writer { full, empty };
+    let reader = Reader {
+        full: to_read,
+        empty: back,
+        chunk: Vec::new(),
+        at: 0,
+        read: 0,
+        end: None,
+        limits,
+        cancelled,
+    };
+    (writer, reader)
+}
+
+impl Writer {
+    /// An empty buffer of [`BUFFER`] bytes; none when the reader is gone.
+    pub(super) fn buffer(&self) -> Option<Vec<u8>> {
+        let mut buffer = self.empty.recv().ok()?;
+        buffer.resize(BUFFER, 0);
+        Some(buffer)
+    }
+
+    /// Hands a buffer on. A reader that is gone has said why itself.
+    pub(super) fn send(&self, bytes: Vec<u8>, blob_read: u64) {
+        let _ = self.full.send(Message::Chunk(Chunk { bytes, blob_read }));
+    }
+
+    /// Says how it ended.
+    pub(super) fn end(self, end: Result<Decoded, Fault>) {
+        let _ = self.full.send(Message::End(end));
+    }
+}
+
+impl Reader<'_> {
+    /// What the decoder found, after all bytes were taken; takes those that were not.
+    pub(super) fn into_end(mut self) -> Result<Decoded, Fault> {
+        loop {
+            let len = self.fill()?.len();
+            if let Some(end) = self.end.take_if(|_| len == 0) {
+                return Ok(end);
+            }
+            self.consume(len);
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), Fault> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Fault::Cancelled);
+        }
+        match self.full.recv() {
+            Ok(Message::Chunk(chunk)) => self.take(chunk),
+            Ok(Message::End(end)) => {
+                self.end = Some(end?);
+                Ok(())
+            }
+            // Only a decoder that panicked ends without a word.
+            Err(_) => Err(Fault::Tar(TarFault::Truncated)),
+        }
+    }
+
+    fn take(&mut self, chunk: Chunk) -> Result<(), Fault> {
+        let emptied = std::mem::replace(&mut self.chunk, chunk.bytes);
+        if emptied.capacity() > 0 {
+            let _ = self.empty.try_send(emptied);
+        }
+        self.at = 0;
+        self.read += self.chunk.len() as u64;
+        let limits = &self.limits;
+        if self.read > limits.size {
+            return Err(Refusal::TooLarge(limits.size).into());
+        }
+        if self.read > limits.ratio_from && self.read / chunk.blob_read.max(1) >= limits.ratio {
+            return Err(Refusal::Ratio(limits.ratio).into());
+        }
+        Ok(())
+    }
+}
+
+impl Input for Reader<'_> {
+    fn fill(&mut self) -> Result<&[u8], Fault> {
+        while self.at == self.chunk.len() && self.end.is_none() {
+            self.advance()?;
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.at = (self.at + len).min(self.chunk.len());
+    }
+}
+
+impl Input for &[u8] {
+    fn fill(&mut self) -> Result<&[u8], Fault> {
+        Ok(self)
+    }
+
+    fn consume(&mut self, len: usize) {
+        *self = &self[len.min(self.len())..];
+    }
+}
