@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use hawker_test_vm::{bed, bench, cases, demo, image, registry};
+use hawker_test_vm::{bed, bench, cases, demo, image, progress, registry, tools};
 
 /// A cluster of namespaces on this machine, with real registries, containerds and Hawkers.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ enum Action {
     },
     /// Build the images of the demo and of the cases into the cache.
     Images,
+    /// Build the tools that Debian does not have into the cache.
+    Tools,
     /// One case in this process; for the runner's own use.
     #[command(hide = true)]
     Case { name: String },
@@ -127,6 +129,7 @@ fn run(command: Action) -> Result<()> {
         }
         Action::Cases { filters, long, .. } => cases::run(&filters, long),
         Action::Images => images(),
+        Action::Tools => tools(),
         Action::Case { name } => cases::run_here(&name),
         Action::Counter { upstream, control } => registry::counter::run(&upstream, control),
         Action::Hold { .. } => hold(),
@@ -167,6 +170,14 @@ fn images() -> Result<()> {
             "{}:{} {} {len:.1} MB",
             image.repository, image.tag, image.manifest.digest
         );
+    }
+    Ok(())
+}
+
+fn tools() -> Result<()> {
+    for tool in tools::ALL {
+        let dir = progress::step(&format!("build or find {}", tool.name), || tool.dir())?;
+        println!("{}", dir.display());
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ pub struct Host {
     log_dir: PathBuf,
     holder: Mutex<Child>,
     processes: Mutex<Vec<Arc<Process>>>,
+    path: Mutex<String>,
 }
 
 /// What a finished command left.
@@ -108,6 +109,7 @@ impl Host {
             log_dir,
             holder,
             processes,
+            path: Mutex::new(PATH.to_owned()),
         })
     }
 
@@ -148,6 +150,15 @@ impl Host {
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.pid)).join(path.trim_start_matches('/'))
+    }
+
+    /// Lets the programs of a directory come before those of the distribution.
+    pub fn prefer(&self, programs: &Path) {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = format!("{}:", programs.display());
+        if !path.starts_with(&first) {
+            path.insert_str(0, &first);
+        }
     }
 
     /// Writes a file of the host, and the directories above it.
@@ -238,10 +249,12 @@ impl Host {
     }
 
     fn start_child(&self, command: &mut Command) -> Result<Child> {
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
         command
-            .env("PATH", PATH)
+            .env("PATH", path.clone())
             .stdin(Stdio::null())
             .process_group(0);
+        drop(path);
         for proxy in [
             "http_proxy",
             "https_proxy",
