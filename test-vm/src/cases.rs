@@ -11,6 +11,7 @@ mod links;
 mod oddities;
 mod pulls;
 mod registries;
+mod snapshotter;
 mod stock;
 
 use std::{
@@ -68,6 +69,7 @@ pub fn all() -> Vec<Case> {
         certificates::CASES,
         deaths::CASES,
         links::CASES,
+        snapshotter::CASES,
     ]
     .concat()
 }

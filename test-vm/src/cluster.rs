@@ -5,10 +5,12 @@
 
 mod authority;
 mod binaries;
+mod client;
 mod containerd;
 mod docker;
 mod member;
 mod settings;
+mod version;
 
 use std::{process::Command, sync::Arc, time::Duration};
 
@@ -16,10 +18,12 @@ use anyhow::{Context, Result};
 
 pub use authority::Authority;
 pub use binaries::Binaries;
-pub use containerd::Containerd;
+pub use client::{Client, Session};
+pub use containerd::{Containerd, ContainerdSetup};
 pub use docker::Docker;
 pub use member::{Bytes, Member};
 pub use settings::Transport;
+pub use version::{ContainerdVersion, Profile};
 
 use crate::{
     bed::{Bed, Host, Link, Process},
@@ -43,6 +47,8 @@ pub struct Topology {
     pub transport: Transport,
     /// Whether nodes run a containerd.
     pub has_containerd: bool,
+    pub containerd: ContainerdVersion,
+    pub profile: Profile,
     /// `hawkerd`'s and the scheduler's.
     pub log_level: String,
 }
@@ -58,6 +64,8 @@ impl Default for Topology {
             has_scheduler: true,
             transport: Transport::Tls,
             has_containerd: true,
+            containerd: ContainerdVersion::default(),
+            profile: Profile::default(),
             log_level: "info".to_owned(),
         }
     }
@@ -118,7 +126,12 @@ impl Cluster {
             let host = bed.add_host(name, &topology.link)?;
             authority.install(&host, name)?;
             host.write("/etc/hawker/hawkerd.toml", text)?;
-            Ok(Member::new(host, binaries.clone(), bed.id()))
+            let setup = ContainerdSetup {
+                version: topology.containerd,
+                profile: Some(topology.profile),
+                has_pigz: false,
+            };
+            Ok(Member::new(host, binaries.clone(), bed.id(), setup))
         };
         let seeds = seeds
             .iter()

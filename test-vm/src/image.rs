@@ -6,6 +6,7 @@
 mod builder;
 mod debian;
 mod layer;
+mod pause;
 mod synthetic;
 
 use std::{
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use builder::ImageBuilder;
 pub use debian::{PYTHON_COMMAND, big_layer, python};
 pub use layer::{LayerBuilder, digest_of};
+pub use pause::pause;
 pub use synthetic::{Oddity, synthetic};
 
 /// An image in an OCI layout on disk.

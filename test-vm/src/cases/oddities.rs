@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::Case;
 use crate::{
     bed::{Link, Run},
-    cluster::{Cluster, Containerd, Topology},
+    cluster::{Cluster, Containerd, ContainerdSetup, Topology},
     image::{Oddity, synthetic},
     tree,
 };
@@ -25,7 +25,11 @@ fn unpack_alike() -> Result<()> {
     })?;
     let bed = cluster.bed();
     let host = bed.add_host("straight", &Link::default())?;
-    let straight = Containerd::start_straight(&Arc::clone(&host), &Run::cgroup(bed.id()))?;
+    let straight = Containerd::start(
+        &Arc::clone(&host),
+        &Run::cgroup(bed.id()),
+        ContainerdSetup::default(),
+    )?;
     let mirrored = cluster.nodes()[0].containerd()?;
     for (seed, oddity) in (1..).zip(Oddity::ALL) {
         let image = synthetic(oddity, seed)?;

@@ -1,10 +1,10 @@
-//! A stock containerd on a host, and its two clients: crictl and ctr.
+//! A containerd on a host, and what the testbed asks of it.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::settings;
+use super::{ContainerdVersion, Profile, settings};
 use crate::{
     bed::{Host, Output, Process},
     tools::CRICTL,
@@ -12,6 +12,7 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const PULL_LIMIT: Duration = Duration::from_secs(280);
+const LIMIT: Duration = Duration::from_secs(60);
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
 
 /// A running containerd.
@@ -20,37 +21,46 @@ pub struct Containerd {
     host: Arc<Host>,
     process: Arc<Process>,
     cgroup: String,
+    setup: ContainerdSetup,
+}
+
+/// Which containerd, and what of Hawker it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ContainerdSetup {
+    pub version: ContainerdVersion,
+    /// Nothing: it goes straight to the registry and knows no Hawker.
+    pub profile: Option<Profile>,
+    /// Whether it may decompress with `unpigz` where the machine has that.
+    pub has_pigz: bool,
 }
 
 impl Containerd {
-    /// Starts it with Hawker's mirror in front of every registry.
-    ///
     /// # Errors
-    /// When it does not answer in time.
-    pub fn start(host: &Arc<Host>, cgroup: &str) -> Result<Self> {
-        host.write(
-            "/etc/containerd/certs.d/_default/hosts.toml",
-            settings::ALL_HOSTS,
-        )?;
-        Self::start_with(host, cgroup, &settings::registry_hosts())
-    }
-
-    /// Starts it without a mirror.
-    ///
-    /// # Errors
-    /// When it does not answer in time.
-    pub fn start_straight(host: &Arc<Host>, cgroup: &str) -> Result<Self> {
-        Self::start_with(host, cgroup, &settings::straight_hosts())
-    }
-
-    fn start_with(host: &Arc<Host>, cgroup: &str, hosts: &str) -> Result<Self> {
-        host.write("/etc/containerd/config.toml", settings::CONTAINERD)?;
-        host.write("/etc/containerd/certs.d/registry:5000/hosts.toml", hosts)?;
-        let process = host.spawn("containerd", &mut Command::new("containerd"))?;
+    /// When it cannot be built, or does not answer in time.
+    pub fn start(host: &Arc<Host>, cgroup: &str, setup: ContainerdSetup) -> Result<Self> {
+        let certs = "/etc/containerd/certs.d";
+        if setup.profile.is_some() {
+            host.write(&format!("{certs}/_default/hosts.toml"), settings::ALL_HOSTS)?;
+        }
+        let hosts = match setup.profile {
+            Some(_) => settings::registry_hosts(),
+            None => settings::straight_hosts(),
+        };
+        host.write(&format!("{certs}/registry:5000/hosts.toml"), hosts)?;
+        let config = setup.version.settings(setup.profile);
+        host.write("/etc/containerd/config.toml", config)?;
+        if let Some(programs) = setup.version.programs()? {
+            host.prefer(&programs);
+        }
+        let mut command = Command::new("containerd");
+        if !setup.has_pigz {
+            command.env("CONTAINERD_DISABLE_PIGZ", "1");
+        }
         let this = Self {
             host: Arc::clone(host),
-            process,
+            process: host.spawn("containerd", &mut command)?,
             cgroup: cgroup.to_owned(),
+            setup,
         };
         let is_up = || {
             this.crictl(&["version"])
@@ -58,6 +68,36 @@ impl Containerd {
         };
         this.process.wait_until(START_LIMIT, is_up)?;
         Ok(this)
+    }
+
+    #[must_use]
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    #[must_use]
+    pub fn setup(&self) -> ContainerdSetup {
+        self.setup
+    }
+
+    /// Where its images are unpacked to.
+    #[must_use]
+    pub fn snapshotter(&self) -> &'static str {
+        match self.setup.profile {
+            Some(Profile::Snapshotter) => "hawker",
+            Some(Profile::Mirror) | None => "overlayfs",
+        }
+    }
+
+    /// The control group of what runs on this host.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        format!("/{}/{}", self.cgroup, self.host.name())
     }
 
     /// `crictl pull`, as the kubelet does it.
@@ -80,16 +120,15 @@ impl Containerd {
     /// # Errors
     /// When crictl cannot be started, or hangs.
     pub fn crictl(&self, arguments: &[&str]) -> Result<Output> {
+        self.host
+            .run(self.crictl_command()?.args(arguments), PULL_LIMIT)
+    }
+
+    pub(super) fn crictl_command(&self) -> Result<Command> {
         let mut command = Command::new(CRICTL.path()?);
-        command.args([
-            "--runtime-endpoint",
-            SOCKET,
-            "--image-endpoint",
-            SOCKET,
-            "--timeout",
-            "270s",
-        ]);
-        self.host.run(command.args(arguments), PULL_LIMIT)
+        command.args(["--runtime-endpoint", SOCKET, "--image-endpoint", SOCKET]);
+        command.args(["--timeout", "270s"]);
+        Ok(command)
     }
 
     /// Runs a container of a pulled image to its end and returns what it printed.
@@ -97,23 +136,11 @@ impl Containerd {
     /// # Errors
     /// When it does not start or does not exit with 0.
     pub fn run(&self, reference: &str, words: &[&str]) -> Result<String> {
-        let cgroup = format!("/{}/{}", self.cgroup, self.host.name());
         let mut command = Command::new("ctr");
-        command.args([
-            "-n",
-            "k8s.io",
-            "run",
-            "--rm",
-            "--net-host",
-            "--cgroup",
-            &cgroup,
-        ]);
+        command.args(["-n", "k8s.io", "run", "--rm", "--net-host", "--cgroup"]);
+        command.args([&self.cgroup(), "--snapshotter", self.snapshotter()]);
         command.arg(reference).arg("testbed").args(words);
-        Ok(self
-            .host
-            .run(&mut command, Duration::from_secs(60))?
-            .success()?
-            .stdout)
+        Ok(self.host.run(&mut command, LIMIT)?.success()?.stdout)
     }
 
     /// Runs `work` in the host with the image's tree mounted, for looking at its files.
@@ -123,20 +150,20 @@ impl Containerd {
     pub fn with_tree<T: Send>(
         &self,
         reference: &str,
-        work: impl FnOnce(&std::path::Path) -> Result<T> + Send,
+        work: impl FnOnce(&Path) -> Result<T> + Send,
     ) -> Result<T> {
         const AT: &str = "/run/testbed-tree";
         let ctr = |words: &[&str]| {
             let mut command = Command::new("ctr");
             command.args(["-n", "k8s.io", "images"]).args(words);
-            self.host
-                .run(&mut command, Duration::from_secs(60))?
-                .success()
+            self.host.run(&mut command, LIMIT)?.success()
         };
+        let by = ["--snapshotter", self.snapshotter()];
         std::fs::create_dir_all(self.host.path(AT))?;
-        ctr(&["mount", reference, AT]).context("failed to mount the image")?;
-        let done = self.host.enter(|| work(std::path::Path::new(AT)))?;
-        ctr(&["unmount", "--rm", AT])?;
+        ctr(&[&["mount"], &by[..], &[reference, AT]].concat())
+            .context("failed to mount the image")?;
+        let done = self.host.enter(|| work(Path::new(AT)))?;
+        ctr(&[&["unmount", "--rm"], &by[..], &[AT]].concat())?;
         done
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Binaries, Containerd, Docker, authority};
+use super::{Binaries, Containerd, ContainerdSetup, Docker, authority};
 use crate::{
     bed::{Host, Process, Run},
     http,
@@ -36,17 +36,24 @@ pub struct Member {
     host: Arc<Host>,
     binaries: Binaries,
     cgroup: String,
+    setup: ContainerdSetup,
     hawkerd: Mutex<Option<Arc<Process>>>,
     containerd: Mutex<Option<Containerd>>,
 }
 
 impl Member {
-    pub(super) fn new(host: Arc<Host>, binaries: Binaries, bed: &str) -> Self {
+    pub(super) fn new(
+        host: Arc<Host>,
+        binaries: Binaries,
+        bed: &str,
+        setup: ContainerdSetup,
+    ) -> Self {
         let cgroup = Run::cgroup(bed);
         Self {
             host,
             binaries,
             cgroup,
+            setup,
             hawkerd: Mutex::default(),
             containerd: Mutex::default(),
         }
@@ -170,12 +177,12 @@ impl Member {
         authority::install(&self.host, from)
     }
 
-    /// Starts containerd with the mirror in front of every registry.
+    /// Starts containerd with Hawker in front of every registry.
     ///
     /// # Errors
     /// When it does not come up.
     pub fn start_containerd(&self) -> Result<Containerd> {
-        let containerd = Containerd::start(&self.host, &self.cgroup)?;
+        let containerd = Containerd::start(&self.host, &self.cgroup, self.setup)?;
         let mut slot = self
             .containerd
             .lock()

@@ -1,6 +1,6 @@
 //! The configuration files of a cluster's daemons: as little as an operator would write.
 
-use super::Topology;
+use super::{Profile, Topology};
 use crate::registry::AUTHORITY;
 
 /// Whether hosts speak TLS with each other.
@@ -16,6 +16,7 @@ pub(super) struct Settings {
     schedulers: &'static str,
     seeds: String,
     log_level: String,
+    has_snapshotter: bool,
 }
 
 impl Settings {
@@ -35,11 +36,16 @@ impl Settings {
             },
             seeds: seeds.iter().map(seed).collect(),
             log_level: topology.log_level.clone(),
+            has_snapshotter: topology.profile == Profile::Snapshotter,
         }
     }
 
     pub(super) fn node(&self) -> String {
-        format!("{}{}{}", self.common(), self.seeds, self.registries())
+        let own = match self.has_snapshotter {
+            true => "",
+            false => "[containerd]\nenabled = false\n",
+        };
+        format!("{}{own}{}{}", self.common(), self.seeds, self.registries())
     }
 
     pub(super) fn seed(&self) -> String {
@@ -82,12 +88,8 @@ impl Settings {
     }
 }
 
-/// `config.toml` of containerd 1.6.
-pub(super) const CONTAINERD: &str = "\
-version = 2
-[plugins.\"io.containerd.grpc.v1.cri\".registry]
-config_path = \"/etc/containerd/certs.d\"
-";
+/// What keeps a pod's namespaces, from the testbed's own registry.
+pub(super) const PAUSE: &str = "registry:5000/testbed/pause:1";
 
 /// `hosts.toml` of all registries.
 pub(super) const ALL_HOSTS: &str = "\

@@ -1,0 +1,302 @@
+//! What people and kubelets do with a containerd, through its three clients.
+
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use serde_json::json;
+
+use super::Containerd;
+use crate::{
+    bed::{Host, Output},
+    tools::NERDCTL,
+};
+
+const PULL_LIMIT: Duration = Duration::from_secs(280);
+const LIMIT: Duration = Duration::from_secs(60);
+const HOSTS: &str = "/etc/containerd/certs.d";
+
+/// A program that speaks to containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Client {
+    /// Of the kubelet's interface.
+    Crictl,
+    /// As Docker's.
+    Nerdctl,
+    /// containerd's own.
+    Ctr,
+}
+
+impl Client {
+    pub const ALL: [Self; 3] = [Self::Crictl, Self::Nerdctl, Self::Ctr];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crictl => "crictl",
+            Self::Nerdctl => "nerdctl",
+            Self::Ctr => "ctr",
+        }
+    }
+
+    /// Where its images and containers are when nobody says otherwise.
+    #[must_use]
+    pub fn namespace(self) -> &'static str {
+        match self {
+            Self::Crictl => "k8s.io",
+            Self::Nerdctl | Self::Ctr => "default",
+        }
+    }
+}
+
+/// A client of one containerd in one namespace.
+#[derive(Debug, Clone)]
+pub struct Session {
+    containerd: Containerd,
+    client: Client,
+    namespace: String,
+}
+
+impl Containerd {
+    /// A client in its usual namespace.
+    #[must_use]
+    pub fn client(&self, client: Client) -> Session {
+        Session {
+            containerd: self.clone(),
+            client,
+            namespace: client.namespace().to_owned(),
+        }
+    }
+}
+
+impl Session {
+    /// In another namespace; crictl has one alone.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
+    /// # Errors
+    /// When the pull fails.
+    pub fn pull(&self, reference: &str) -> Result<Output> {
+        let mut command = self.pull_command(reference)?;
+        self.host().run(&mut command, PULL_LIMIT)?.success()
+    }
+
+    /// The pull as a command, for those who want to kill it.
+    ///
+    /// # Errors
+    /// When the client cannot be built.
+    pub fn pull_command(&self, reference: &str) -> Result<Command> {
+        let snapshotter = self.containerd.snapshotter();
+        let mut command = self.command()?;
+        match self.client {
+            Client::Crictl => command.arg("pull"),
+            Client::Nerdctl => command.args(["pull", "-q"]),
+            Client::Ctr => command.args(["images", "pull", "--hosts-dir", HOSTS]),
+        };
+        if self.client == Client::Ctr {
+            command.args(["--snapshotter", snapshotter]);
+        }
+        command.arg(reference);
+        Ok(command)
+    }
+
+    /// Runs a container to its end; returns what it printed. With crictl it is one of a pod.
+    ///
+    /// # Errors
+    /// When it does not start, or does not exit with 0.
+    pub fn run(&self, reference: &str, words: &[&str]) -> Result<String> {
+        let name = format!("c{:08x}", rand::random::<u32>());
+        let mut command = self.command()?;
+        match self.client {
+            Client::Crictl => return self.run_in_pod(&name, reference, words),
+            Client::Nerdctl => {
+                command.args(["run", "--rm", "--net", "host", "--name", &name]);
+                self.add_group(&mut command);
+                command.arg(reference);
+            }
+            Client::Ctr => {
+                command.args(["run", "--rm", "--net-host"]);
+                command.args(["--snapshotter", self.containerd.snapshotter()]);
+                command.args(["--cgroup", &self.containerd.cgroup()]);
+                command.args([reference, &name]);
+            }
+        }
+        let output = self.host().run(command.args(words), LIMIT)?.success()?;
+        Ok(output.stdout)
+    }
+
+    /// Makes an image of a container in which `words` have run; nerdctl alone can.
+    ///
+    /// # Errors
+    /// When the container or the image cannot be made.
+    pub fn commit(&self, reference: &str, words: &[&str], into: &str) -> Result<()> {
+        ensure!(self.client == Client::Nerdctl, "only nerdctl commits");
+        let name = format!("c{:08x}", rand::random::<u32>());
+        let mut command = self.command()?;
+        command.args(["run", "--net", "host", "--name", &name]);
+        self.add_group(&mut command);
+        command.arg(reference).args(words);
+        self.host().run(&mut command, LIMIT)?.success()?;
+        self.nerdctl(&["commit", &name, into])?;
+        self.nerdctl(&["rm", "-f", &name])
+    }
+
+    /// # Errors
+    /// When the image is not there or in use.
+    pub fn remove_image(&self, reference: &str) -> Result<()> {
+        let mut command = self.command()?;
+        match self.client {
+            Client::Crictl => command.args(["rmi", reference]),
+            Client::Nerdctl => command.args(["rmi", "-f", reference]),
+            Client::Ctr => command.args(["images", "rm", "--sync", reference]),
+        };
+        self.host().run(&mut command, LIMIT)?.success().map(drop)
+    }
+
+    /// Removes every image that nothing uses. The `ctr` of 1.6 cannot: it removes all.
+    ///
+    /// # Errors
+    /// When the client fails.
+    pub fn prune(&self) -> Result<()> {
+        let mut command = self.command()?;
+        match self.client {
+            Client::Crictl => {
+                command.args(["rmi", "--prune"]);
+            }
+            Client::Nerdctl => {
+                command.args(["image", "prune", "-a", "-f"]);
+            }
+            Client::Ctr => {
+                command.args(["images", "rm", "--sync"]);
+                command.args(self.images()?);
+            }
+        }
+        self.host().run(&mut command, LIMIT)?.success().map(drop)
+    }
+
+    /// References of the images of the namespace.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub fn images(&self) -> Result<Vec<String>> {
+        let mut command = Command::new("ctr");
+        command.args(["-n", &self.namespace, "images", "ls", "-q"]);
+        let output = self.host().run(&mut command, LIMIT)?.success()?;
+        Ok(output.stdout.lines().map(str::to_owned).collect())
+    }
+
+    fn nerdctl(&self, words: &[&str]) -> Result<()> {
+        let mut command = self.command()?;
+        let output = self.host().run(command.args(words), PULL_LIMIT)?;
+        output.success().map(drop)
+    }
+
+    fn host(&self) -> &Host {
+        self.containerd.host()
+    }
+
+    /// The program with what it has to know of this containerd.
+    fn command(&self) -> Result<Command> {
+        let namespace = ["-n", self.namespace.as_str()];
+        Ok(match self.client {
+            Client::Crictl => self.containerd.crictl_command()?,
+            Client::Nerdctl => {
+                let mut command = Command::new(NERDCTL.path()?);
+                command.args(namespace).args(["--hosts-dir", HOSTS]);
+                command.args(["--cgroup-manager", "cgroupfs"]);
+                command.args(["--snapshotter", self.containerd.snapshotter()]);
+                command
+            }
+            Client::Ctr => {
+                let mut command = Command::new("ctr");
+                command.args(namespace);
+                command
+            }
+        })
+    }
+
+    fn add_group(&self, command: &mut Command) {
+        command.args(["--cgroup-parent", &self.containerd.cgroup()]);
+    }
+
+    fn run_in_pod(&self, name: &str, reference: &str, words: &[&str]) -> Result<String> {
+        let crictl = |words: &[&str]| -> Result<String> {
+            let output = self.containerd.crictl(words)?.success()?;
+            Ok(output.stdout.trim().to_owned())
+        };
+        let dir = format!("/run/testbed-pods/{name}");
+        let (pod_file, container_file) = (format!("{dir}/pod.json"), format!("{dir}/it.json"));
+        self.host().write(&pod_file, self.pod(name, &dir))?;
+        self.host()
+            .write(&container_file, container(reference, words))?;
+        let pod = crictl(&["runp", &pod_file]).context("the pod does not start")?;
+        let container = crictl(&["create", &pod, &container_file, &pod_file])?;
+        crictl(&["start", &container])?;
+        let printed = self.await_exit(&container);
+        crictl(&["rmp", "-f", &pod])?;
+        printed
+    }
+
+    /// What a pod's container has printed when it has exited with 0.
+    fn await_exit(&self, container: &str) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let text = self.containerd.crictl(&["inspect", container])?.success()?;
+            let status: serde_json::Value = serde_json::from_str(&text.stdout)?;
+            let status = &status["status"];
+            if status["state"] == "CONTAINER_EXITED" {
+                let output = self.containerd.crictl(&["logs", container])?.success()?;
+                let code = &status["exitCode"];
+                ensure!(
+                    *code == 0,
+                    "it exited with {code}: {}{}",
+                    output.stdout,
+                    output.stderr
+                );
+                return Ok(output.stdout);
+            }
+            if began.elapsed() > LIMIT {
+                bail!("the pod's container is {} after {LIMIT:?}", status["state"]);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn pod(&self, name: &str, dir: &str) -> String {
+        json!({
+            "metadata": {"name": name, "uid": name, "namespace": "default", "attempt": 0},
+            "log_directory": dir,
+            "linux": {
+                "cgroup_parent": self.containerd.cgroup(),
+                "security_context": {"namespace_options": {"network": NODE}},
+            },
+        })
+        .to_string()
+    }
+}
+
+/// The host's network, as CRI numbers it: no plugin has to give the pod another.
+const NODE: u32 = 2;
+
+fn container(reference: &str, words: &[&str]) -> String {
+    json!({
+        "metadata": {"name": "it"},
+        "image": {"image": reference},
+        "command": words,
+        "log_path": "it.log",
+        "linux": {"security_context": {"namespace_options": {"network": NODE}}},
+    })
+    .to_string()
+}
