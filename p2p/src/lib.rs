@@ -24,7 +24,7 @@ pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
-    AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody, OriginClient,
+    Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody, OriginClient,
     OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest, Redirects,
     RegistryEndpoint,
 };

@@ -14,6 +14,7 @@
 //! * A body is delivered exactly once, in order and unencoded, as long as the server states: a cut
 //!   body is resumed where it stopped, a changed one is an error ([`body`]).
 
+mod account;
 mod address;
 mod auth;
 mod body;
@@ -36,7 +37,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use hawker_model::{Digest, RegistryHost, Repository};
 use hawker_swarm::{Secret, Source};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
@@ -47,6 +48,7 @@ use address::AddressRule;
 use auth::Authorizer;
 use connector::Connector;
 
+pub use account::Account;
 pub use address::{AllowPrivate, AllowPrivateError};
 pub use body::OriginBody;
 pub use config::{Login, OriginConfig, OriginConfigError, RegistryEndpoint};
@@ -59,7 +61,7 @@ pub use range::ByteRange;
 #[derive(Clone)]
 pub struct OriginClient(Arc<Inner>);
 
-type Http = Client<Connector, Empty<Bytes>>;
+type Http = Client<Connector, Full<Bytes>>;
 
 struct Inner {
     config: OriginConfig,
@@ -67,7 +69,7 @@ struct Inner {
     /// Where each configured registry is, by its name.
     bases: HashMap<RegistryHost, Url>,
     /// Who we are at each configured registry that asks, by its scheme, host and port.
-    logins: HashMap<url::Origin, Login>,
+    accounts: HashMap<url::Origin, Account>,
     /// For what an operator named, and where that leads.
     trusting: Http,
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
@@ -82,11 +84,11 @@ impl OriginClient {
         let bases = config.bases()?;
         let rule = Arc::new(AddressRule::new(&config.allow_private, bases.values()));
         let connector = Connector::new(&config, &bases, Arc::clone(&rule))?;
-        let logins = bases
+        let accounts = bases
             .iter()
             .filter_map(|(name, base)| {
                 let login = config.registries.get(name)?.login.clone()?;
-                Some((base.origin(), login))
+                Some((base.origin(), Account::Login(login)))
             })
             .collect();
         Ok(Self(Arc::new(Inner {
@@ -95,7 +97,7 @@ impl OriginClient {
             config,
             rule,
             bases,
-            logins,
+            accounts,
             authorizer: Authorizer::default(),
         })))
     }
@@ -136,6 +138,24 @@ impl OriginClient {
     /// cheap request (HEAD, or GET of one byte where HEAD is not offered); retried once.
     pub async fn head(&self, source: &Source) -> Result<OriginHead, OriginError> {
         head::head(self, source).await
+    }
+
+    /// As [`OriginClient::head`], for an account: what it says of the blob or file at `url`, and
+    /// what was shown there at last, if anything had to be. That is a token wherever the registry
+    /// issues some, and so good for one repository and a few minutes; use it as
+    /// [`Source::authorization`].
+    pub async fn head_as(
+        &self,
+        url: &Url,
+        account: &Account,
+    ) -> Result<(OriginHead, Option<Secret>), OriginError> {
+        head::head_as(self, url, account).await
+    }
+
+    /// Whether somebody is configured for `registry`, who asks where a source brings nothing.
+    pub fn knows_login(&self, registry: &RegistryHost) -> bool {
+        let base = self.base_url(registry);
+        base.is_ok_and(|base| self.0.accounts.contains_key(&base.origin()))
     }
 
     /// Reads the bytes `range` of `source`. Returns once the origin has answered with success; the
@@ -200,7 +220,10 @@ struct Wanted {
     url: Url,
     /// What was wanted at first, which may have sent us to `url`.
     on_behalf: Url,
+    /// Sent at first.
     authorization: Option<http::HeaderValue>,
+    /// Answers what the server at `url` asks for. `None`: who is configured, or nobody.
+    account: Option<Account>,
 }
 
 impl Wanted {
@@ -222,6 +245,7 @@ impl Wanted {
             on_behalf: url.clone(),
             url,
             authorization,
+            account: source.authorization.as_ref().and_then(Account::of_basic),
         })
     }
 }

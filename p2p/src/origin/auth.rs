@@ -1,5 +1,8 @@
-//! Our own credentials: what is configured for a registry, and the tokens that it, or nobody's name,
-//! buys. Clients' credentials are never kept here.
+//! How challenges are answered: with the account that a request is made for, else with what is
+//! configured for the registry, else in nobody's name; and the tokens that those buy.
+//!
+//! Invariant: what an account bought is kept under that account, and looked up with it alone. A
+//! client's bearer token is never kept here.
 
 use std::{
     collections::HashMap,
@@ -12,7 +15,7 @@ use http::HeaderValue;
 use url::Url;
 
 use super::{
-    Login, OriginClient, OriginError,
+    Account, Login, OriginClient, OriginError, account,
     challenge::Challenge,
     token::{self, Token, TokenKey},
 };
@@ -40,8 +43,8 @@ struct Attempts {
     failure: Option<(Instant, OriginError)>,
 }
 
-/// A server and the repository (or file) there.
-type Place = (url::Origin, String);
+/// A server, the repository (or file) there, and who asks if it is not everybody.
+type Place = (url::Origin, String, Option<Account>);
 
 /// What a server wants before it answers.
 #[derive(Clone, Copy)]
@@ -49,6 +52,8 @@ pub(super) struct Demand<'a> {
     pub(super) url: &'a Url,
     /// What was wanted at first, which may have sent us to `url`.
     pub(super) on_behalf: &'a Url,
+    /// Who asks. `None`: whoever is configured for the server, else nobody.
+    pub(super) account: Option<&'a Account>,
     pub(super) challenges: &'a [Challenge],
 }
 
@@ -60,10 +65,17 @@ enum Means {
 }
 
 impl Authorizer {
-    /// What `url` is known to want. `None` if nothing is known, or the token cannot be had now: the
-    /// request without it will tell why.
-    pub(super) async fn remembered(&self, client: &OriginClient, url: &Url) -> Option<HeaderValue> {
-        let means = lock(&self.remembered).get(&place(url)).cloned()?;
+    /// What `url` is known to want of `account`. `None` if nothing is known, or the token cannot be
+    /// had now: the request without it will tell why.
+    pub(super) async fn remembered(
+        &self,
+        client: &OriginClient,
+        url: &Url,
+        account: Option<&Account>,
+    ) -> Option<HeaderValue> {
+        let means = lock(&self.remembered)
+            .get(&place(url, account))
+            .cloned()?;
         self.authorization(client, &means, None)
             .await
             .ok()
@@ -81,15 +93,16 @@ impl Authorizer {
         let Demand {
             url,
             on_behalf,
+            account,
             challenges,
         } = demand;
-        let login = client.0.logins.get(&url.origin());
+        let who = account.or_else(|| client.0.accounts.get(&url.origin()));
         let mut failure = None;
         for challenge in in_order_of_worth(challenges) {
-            let means = match (challenge.scheme.as_str(), login) {
-                ("bearer", login) => TokenKey::of_challenge(challenge, url, on_behalf, login)
+            let means = match (challenge.scheme.as_str(), who) {
+                ("bearer", who) => TokenKey::of_challenge(challenge, url, on_behalf, who)
                     .map(|key| Means::Bearer(Box::new(key))),
-                ("basic", Some(login)) => Ok(Means::Basic(login.clone())),
+                ("basic", Some(Account::Login(login))) => Ok(Means::Basic(login.clone())),
                 _ => continue,
             };
             let found = match means {
@@ -101,7 +114,7 @@ impl Authorizer {
             };
             match found {
                 Ok((means, Some(authorization))) => {
-                    bounded(&mut lock(&self.remembered)).insert(place(url), means);
+                    bounded(&mut lock(&self.remembered)).insert(place(url, account), means);
                     return Ok(Some(authorization));
                 }
                 Ok((_, None)) => {}
@@ -119,7 +132,7 @@ impl Authorizer {
     ) -> Result<Option<HeaderValue>, OriginError> {
         let other_than_refused = |value: &HeaderValue| Some(value) != refused;
         let key = match means {
-            Means::Basic(login) => return Ok(token::basic(login).filter(other_than_refused)),
+            Means::Basic(login) => return Ok(account::basic(login).filter(other_than_refused)),
             Means::Bearer(key) => key,
         };
         let slot = Arc::clone(
@@ -160,13 +173,13 @@ fn in_order_of_worth(challenges: &[Challenge]) -> impl Iterator<Item = &Challeng
 }
 
 /// What one credential opens: a repository, or else one path.
-fn place(url: &Url) -> Place {
+fn place(url: &Url, account: Option<&Account>) -> Place {
     let path = url.path();
     let repository = ["/blobs/", "/manifests/"]
         .iter()
         .find_map(|part| path.rsplit_once(part))
         .map_or(path, |(repository, _)| repository);
-    (url.origin(), repository.to_owned())
+    (url.origin(), repository.to_owned(), account.cloned())
 }
 
 fn bounded<K: Eq + Hash, V>(table: &mut HashMap<K, V>) -> &mut HashMap<K, V> {

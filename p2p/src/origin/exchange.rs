@@ -6,7 +6,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{AUTHORIZATION, COOKIE, LOCATION, RETRY_AFTER},
 };
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
@@ -21,7 +21,7 @@ use super::{
 /// Redirects that are followed for one request.
 const MOST_REDIRECTS: usize = 10;
 
-/// A request for [`OriginClient::follow`]. None has a body.
+/// A request for [`OriginClient::follow`].
 #[derive(Clone, Debug)]
 pub(super) struct Ask<'a> {
     pub(super) method: Method,
@@ -29,6 +29,8 @@ pub(super) struct Ask<'a> {
     /// At whose word: what was wanted at first, which may have sent us to `url`.
     pub(super) on_behalf: &'a Url,
     pub(super) headers: &'a HeaderMap,
+    /// Empty wherever redirects are followed.
+    pub(super) body: Bytes,
     /// For the scheme, host and port of `url` alone.
     pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) redirects: super::Redirects,
@@ -41,6 +43,8 @@ pub(super) struct Answer {
     /// Who says it: the last of the redirects.
     pub(super) url: Url,
     pub(super) redirected: bool,
+    /// What was shown to the first of the redirects.
+    pub(super) authorization: Option<HeaderValue>,
 }
 
 impl Answer {
@@ -119,11 +123,12 @@ impl OriginClient {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         for hops in 0..=MOST_REDIRECTS {
-            let response = self.send(http, &method, &url, &headers).await?;
+            let response = self.send(http, &method, &url, &headers, &ask.body).await?;
             let answer = Answer {
                 response,
                 url,
                 redirected: hops > 0,
+                authorization: ask.authorization.cloned(),
             };
             let target = match ask.redirects {
                 super::Redirects::Follow => answer.location(ask.url)?,
@@ -161,8 +166,10 @@ impl OriginClient {
     ) -> Result<Answer, OriginError> {
         let mut url = wanted.url.clone();
         let mut credential = wanted.authorization.clone();
-        if credential.is_none() {
-            credential = self.0.authorizer.remembered(self, &url).await;
+        let account = wanted.account.as_ref();
+        if credential.is_none() || account.is_some() {
+            let remembered = self.0.authorizer.remembered(self, &url, account).await;
+            credential = remembered.or(credential);
         }
         // A cached token may be refused before its time: then a new one is asked for.
         for _ in 0..2 {
@@ -172,6 +179,7 @@ impl OriginClient {
                 url: &url,
                 on_behalf: &wanted.on_behalf,
                 headers,
+                body: Bytes::new(),
                 authorization,
                 redirects,
             };
@@ -187,9 +195,10 @@ impl OriginClient {
             let demand = Demand {
                 url: &answer.url,
                 on_behalf: &wanted.on_behalf,
+                account: account.filter(|_| answer.url.origin() == wanted.url.origin()),
                 challenges: &challenges,
             };
-            match self.0.authorizer.answer(self, demand, refused).await {
+            match self.satisfy(demand, refused, wanted).await {
                 Ok(Some(found)) => credential = Some(found),
                 Err(error) if wanted.authorization.is_none() => return Err(error),
                 Ok(None) | Err(_) => return Ok(answer),
@@ -202,10 +211,32 @@ impl OriginClient {
             url: &url,
             on_behalf: &wanted.on_behalf,
             headers,
+            body: Bytes::new(),
             authorization,
             redirects,
         })
         .await
+    }
+
+    /// What answers a challenge: the account's credential. Where an account that came as a mere
+    /// header gets none, ours does: the header alone would have been replaced as well.
+    async fn satisfy(
+        &self,
+        demand: Demand<'_>,
+        refused: Option<&HeaderValue>,
+        wanted: &Wanted,
+    ) -> Result<Option<HeaderValue>, OriginError> {
+        let authorizer = &self.0.authorizer;
+        let ours = Demand {
+            account: None,
+            ..demand
+        };
+        match authorizer.answer(self, demand, refused).await {
+            Ok(None) | Err(_) if demand.account.is_some() && wanted.authorization.is_some() => {
+                authorizer.answer(self, ours, refused).await
+            }
+            answer => answer,
+        }
     }
 
     /// One request and its answer's head. A request that dies with a connection from the pool is
@@ -216,12 +247,13 @@ impl OriginClient {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        body: &Bytes,
     ) -> Result<Response<Incoming>, OriginError> {
         let limit = self.0.config.header_timeout;
         let sending = async {
-            match self.send_once(http, method, url, headers).await {
+            match self.send_once(http, method, url, headers, body).await {
                 Err(OriginError::TooShort { .. }) if method.is_safe() => {
-                    self.send_once(http, method, url, headers).await
+                    self.send_once(http, method, url, headers, body).await
                 }
                 result => result,
             }
@@ -243,6 +275,7 @@ impl OriginClient {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        body: &Bytes,
     ) -> Result<Response<Incoming>, OriginError> {
         let uri: Uri = url
             .as_str()
@@ -251,7 +284,7 @@ impl OriginClient {
                 url: shown(url),
                 reason: error.to_string(),
             })?;
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();

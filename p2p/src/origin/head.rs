@@ -1,6 +1,6 @@
 //! What an origin says of a blob or file without its body.
 
-use hawker_swarm::Source;
+use hawker_swarm::{Secret, Source};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{
@@ -10,7 +10,7 @@ use http::{
 use url::Url;
 
 use super::{
-    OriginClient, OriginError, Redirects, Wanted, exchange::Answer, range::ContentRange,
+    Account, OriginClient, OriginError, Redirects, Wanted, exchange::Answer, range::ContentRange,
     retry::Backoff, token::own_headers,
 };
 
@@ -101,11 +101,37 @@ pub(super) async fn head(
     client: &OriginClient,
     source: &Source,
 ) -> Result<OriginHead, OriginError> {
-    let wanted = Wanted::parse(source)?;
+    let (head, _) = head_of(client, Wanted::parse(source)?).await?;
+    Ok(head)
+}
+
+/// Asks about `url` for an account.
+pub(super) async fn head_as(
+    client: &OriginClient,
+    url: &Url,
+    account: &Account,
+) -> Result<(OriginHead, Option<Secret>), OriginError> {
+    let source = Source {
+        url: url.clone().into(),
+        authorization: None,
+    };
+    let wanted = Wanted {
+        account: Some(account.clone()),
+        ..Wanted::parse(&source)?
+    };
+    let (head, shown) = head_of(client, wanted).await?;
+    let shown = shown.and_then(|value| Some(Secret::new(value.to_str().ok()?)));
+    Ok((head, shown))
+}
+
+/// What is said, and what was shown to whoever was asked first.
+type Said = (OriginHead, Option<HeaderValue>);
+
+async fn head_of(client: &OriginClient, wanted: Wanted) -> Result<Said, OriginError> {
     let mut backoff = Backoff::for_head(&client.0.config);
     loop {
         let error = match ask(client, &wanted).await {
-            Ok(head) => return Ok(head),
+            Ok(said) => return Ok(said),
             Err(error) => error,
         };
         match backoff.after(&error) {
@@ -115,13 +141,16 @@ pub(super) async fn head(
     }
 }
 
-async fn ask(client: &OriginClient, wanted: &Wanted) -> Result<OriginHead, OriginError> {
+async fn ask(client: &OriginClient, wanted: &Wanted) -> Result<Said, OriginError> {
     let headers = headers(client);
     let answer = client
         .ask(Method::HEAD, wanted, &headers, Redirects::Return)
         .await?;
     match answer.location(&wanted.url)? {
-        Some(target) => ask_elsewhere(client, wanted, &answer.url, target).await,
+        Some(target) => {
+            let head = ask_elsewhere(client, wanted, &answer.url, target).await?;
+            Ok((head, answer.authorization))
+        }
         None => conclude(client, wanted, answer).await,
     }
 }
@@ -135,11 +164,11 @@ async fn ask_elsewhere(
     target: Url,
 ) -> Result<OriginHead, OriginError> {
     let is_same = target.origin() == wanted.url.origin() && *from == wanted.url;
-    let authorization = wanted.authorization.clone().filter(|_| is_same);
     let elsewhere = Wanted {
         url: target,
         on_behalf: wanted.on_behalf.clone(),
-        authorization,
+        authorization: wanted.authorization.clone().filter(|_| is_same),
+        account: wanted.account.clone().filter(|_| is_same),
     };
     let headers = headers(client);
     let asked = match client
@@ -154,7 +183,7 @@ async fn ask_elsewhere(
         Err(error) => Err(error),
     };
     match asked {
-        Ok(head) => Ok(OriginHead {
+        Ok((head, _)) => Ok(OriginHead {
             redirected: true,
             ..head
         }),
@@ -175,27 +204,28 @@ async fn conclude(
     client: &OriginClient,
     wanted: &Wanted,
     answer: Answer,
-) -> Result<OriginHead, OriginError> {
+) -> Result<Said, OriginError> {
     match answer.status() {
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
             ask_for_a_byte(client, wanted).await
         }
-        status if status.is_success() => Ok(OriginHead::of(&answer)),
+        status if status.is_success() => Ok((OriginHead::of(&answer), answer.authorization)),
         _ => Err(answer.error()),
     }
 }
 
 /// GET of the first byte, for servers that do not offer HEAD.
-async fn ask_for_a_byte(client: &OriginClient, wanted: &Wanted) -> Result<OriginHead, OriginError> {
+async fn ask_for_a_byte(client: &OriginClient, wanted: &Wanted) -> Result<Said, OriginError> {
     let mut headers = headers(client);
     headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
     let answer = client
         .ask(Method::GET, wanted, &headers, Redirects::Follow)
         .await?;
     match answer.status() {
-        status if status.is_success() => Ok(OriginHead::of(&answer)),
-        // There is no first byte.
-        StatusCode::RANGE_NOT_SATISFIABLE => Ok(OriginHead::of(&answer)),
+        // Out of range: there is no first byte.
+        status if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE => {
+            Ok((OriginHead::of(&answer), answer.authorization))
+        }
         _ => Err(answer.error()),
     }
 }

@@ -72,15 +72,16 @@ pub(super) async fn pass(
     let mut authorization = headers.remove(AUTHORIZATION);
     let is_ours_to_answer = request.challenges == Challenges::AnswerIfConfigured
         && authorization.is_none()
-        && client.0.logins.contains_key(&url.origin());
+        && client.0.accounts.contains_key(&url.origin());
     if is_ours_to_answer {
-        authorization = client.0.authorizer.remembered(client, &url).await;
+        authorization = client.0.authorizer.remembered(client, &url, None).await;
     }
     let ask = |authorization| Ask {
         method: request.method.clone(),
         url: &url,
         on_behalf: &url,
         headers: &headers,
+        body: Bytes::new(),
         authorization,
         redirects: request.redirects,
     };
@@ -92,6 +93,7 @@ pub(super) async fn pass(
         let demand = Demand {
             url: &url,
             on_behalf: &url,
+            account: None,
             challenges: &challenges,
         };
         let refused = authorization.as_ref();

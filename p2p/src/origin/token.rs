@@ -3,21 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use hawker_swarm::Secret;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ACCEPT, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
 };
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Login, OriginClient, OriginError, Redirects,
+    Account, OriginClient, OriginError, Redirects,
     challenge::Challenge,
     error::{shown, shown_text},
-    exchange::{self, Ask},
+    exchange::{self, Answer, Ask},
     sensitive,
 };
 
@@ -34,7 +34,7 @@ pub(super) struct TokenKey {
     pub(super) realm: Url,
     service: Option<String>,
     scope: Option<String>,
-    login: Option<Login>,
+    account: Option<Account>,
     /// At whose word it is asked for.
     on_behalf: Url,
 }
@@ -45,7 +45,7 @@ impl TokenKey {
         challenge: &Challenge,
         registry: &Url,
         on_behalf: &Url,
-        login: Option<&Login>,
+        account: Option<&Account>,
     ) -> Result<Self, OriginError> {
         let realm = challenge.parameter("realm").unwrap_or_default();
         let refused = |reason: &str| OriginError::Token {
@@ -69,7 +69,7 @@ impl TokenKey {
             realm: url,
             service: owned("service"),
             scope: owned("scope"),
-            login: login.cloned(),
+            account: account.cloned(),
             on_behalf: root(on_behalf),
         })
     }
@@ -88,11 +88,22 @@ impl TokenKey {
             {
                 query.append_pair("scope", scope);
             }
-            if let Some(login) = &self.login {
-                query.append_pair("account", &login.username);
+            if let Some(username) = self.account.as_ref().and_then(Account::username) {
+                query.append_pair("account", username);
             }
         }
         url
+    }
+
+    /// What an identity token is exchanged with (the token specification's OAuth 2 form).
+    fn form(&self, identity: &Secret) -> Bytes {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "refresh_token");
+        form.append_pair("client_id", "hawker");
+        form.append_pair("service", self.service.as_deref().unwrap_or_default());
+        form.append_pair("scope", self.scope.as_deref().unwrap_or_default());
+        form.append_pair("refresh_token", identity.expose());
+        form.finish().into()
     }
 }
 
@@ -127,19 +138,11 @@ struct Issued {
 
 /// Asks for a token.
 pub(super) async fn issue(client: &OriginClient, key: &TokenKey) -> Result<Token, OriginError> {
-    let url = key.url();
     let asked = Instant::now();
-    let headers = own_headers(client);
-    let authorization = key.login.as_ref().and_then(basic);
-    let ask = Ask {
-        method: Method::GET,
-        url: &url,
-        on_behalf: &key.on_behalf,
-        headers: &headers,
-        authorization: authorization.as_ref(),
-        redirects: Redirects::Follow,
+    let (url, answer) = match &key.account {
+        Some(Account::IdentityToken(identity)) => exchange(client, key, identity).await?,
+        account => ask(client, key, account.as_ref()).await?,
     };
-    let answer = client.follow(ask).await?;
     if answer.status() != StatusCode::OK {
         return Err(answer.error());
     }
@@ -172,6 +175,49 @@ pub(super) async fn issue(client: &OriginClient, key: &TokenKey) -> Result<Token
     })
 }
 
+/// The usual form: the account, if there is one, in the header.
+async fn ask(
+    client: &OriginClient,
+    key: &TokenKey,
+    account: Option<&Account>,
+) -> Result<(Url, Answer), OriginError> {
+    let url = key.url();
+    let authorization = account.and_then(Account::basic);
+    let ask = Ask {
+        method: Method::GET,
+        url: &url,
+        on_behalf: &key.on_behalf,
+        headers: &own_headers(client),
+        body: Bytes::new(),
+        authorization: authorization.as_ref(),
+        redirects: Redirects::Follow,
+    };
+    let answer = client.follow(ask).await?;
+    Ok((url, answer))
+}
+
+/// The form for identity tokens. The token stands in the body, so no redirect is followed.
+async fn exchange(
+    client: &OriginClient,
+    key: &TokenKey,
+    identity: &Secret,
+) -> Result<(Url, Answer), OriginError> {
+    let mut headers = own_headers(client);
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(CONTENT_TYPE, form);
+    let ask = Ask {
+        method: Method::POST,
+        url: &key.realm,
+        on_behalf: &key.on_behalf,
+        headers: &headers,
+        body: key.form(identity),
+        authorization: None,
+        redirects: Redirects::Return,
+    };
+    let answer = client.follow(ask).await?;
+    Ok((key.realm.clone(), answer))
+}
+
 /// How long a token is used: a tenth less than it lives, at most 10 s less, so that it does not
 /// expire on its way.
 fn life(stated: Option<f64>) -> Duration {
@@ -189,12 +235,6 @@ pub(super) fn own_headers(client: &OriginClient) -> HeaderMap {
         headers.insert(USER_AGENT, agent);
     }
     headers
-}
-
-/// A login as an `Authorization`.
-pub(super) fn basic(login: &Login) -> Option<HeaderValue> {
-    let pair = format!("{}:{}", login.username, login.password.expose());
-    sensitive(&Secret::new(format!("Basic {}", STANDARD.encode(pair))))
 }
 
 #[cfg(test)]
