@@ -24,9 +24,9 @@ pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
-    Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody, OriginClient,
-    OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest, Redirects,
-    RegistryEndpoint,
+    Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody,
+    OriginClient, OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest,
+    Redirects, RegistryEndpoint,
 };
 pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,

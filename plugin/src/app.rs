@@ -19,10 +19,11 @@ use tracing::{info, warn};
 
 use crate::{
     control::Control,
+    layers::{ImageIndex, Layers},
     metrics::Metrics,
     mirror::Mirror,
     server::{Limits, serve},
-    settings::{SettingsError, mirror_settings, node_settings},
+    settings::{SettingsError, layers_settings, mirror_settings, node_settings},
     socket::{SocketError, SocketFile, SocketPlace, listen as listen_unix},
 };
 
@@ -99,21 +100,23 @@ impl App {
         };
         let metrics = Metrics::new();
         metrics.collect_node(app.node.clone());
-        app.spawn_mirror(config, mirror_listeners, &metrics);
+        let layers = Layers::new(app.node.clone(), layers_settings(config));
+        let images = ImageIndex::new(layers.clone());
+        let mirror = Mirror::new(
+            app.node.clone(),
+            layers,
+            images,
+            mirror_settings(config),
+            metrics.mirror.clone(),
+        );
+        app.spawn_mirror(config, mirror_listeners, mirror);
         app.spawn_control(config, control);
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
     }
 
-    fn spawn_mirror(
-        &mut self,
-        config: &NodeConfig,
-        listeners: Vec<TcpListener>,
-        metrics: &Metrics,
-    ) {
-        let settings = mirror_settings(config);
-        let mirror = Mirror::new(self.node.clone(), settings, metrics.mirror.clone());
+    fn spawn_mirror(&mut self, config: &NodeConfig, listeners: Vec<TcpListener>, mirror: Mirror) {
         let mirror = Arc::new(mirror);
         for listener in listeners {
             let mirror = Arc::clone(&mirror);

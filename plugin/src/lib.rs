@@ -4,10 +4,17 @@
 //! containerd and Docker pull from and the control socket that `hawker` talks to, and the HTTP port
 //! for metrics and health. The binaries only parse their command line and call this.
 
+mod access;
 mod app;
 mod body;
 pub mod cli;
 mod control;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "containerd's service is about to use all of it"
+)]
+mod layers;
 pub mod logging;
 mod metrics;
 mod mirror;

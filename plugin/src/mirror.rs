@@ -3,7 +3,7 @@
 //! A request is parsed whole ([`call`]), then answered by its kind: manifests and everything small
 //! go to the origin with the client's own request ([`manifest`], [`upstream`]); blobs by SHA-256
 //! digest come through the piece network once the client's right to them stands ([`blob`],
-//! [`rights`]). Whatever the network cannot do is passed through, and whatever the origin does not
+//! [`crate::access`]). Whatever the network cannot do is passed through, and whatever the origin does not
 //! answer quickly is given up with a 5xx: the client then goes on without us.
 //!
 //! Invariants: nothing is sent before the client's right stands; nothing that is addressed by
@@ -17,7 +17,6 @@ mod path;
 mod range;
 mod registry;
 mod reply;
-mod rights;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -28,9 +27,10 @@ use http::{Method, Request, Response, StatusCode};
 use tracing::debug;
 
 pub use self::registry::REGISTRY_HEADER;
-use self::{call::Call, failure::Failure, path::Route, rights::Rights, upstream::Upstream};
+use self::{call::Call, failure::Failure, path::Route, upstream::Upstream};
 use crate::{
     body::{self, Body},
+    layers::{ImageIndex, Layers},
     metrics::{MirrorMetrics, Served},
     verified::verified,
 };
@@ -44,8 +44,6 @@ pub struct MirrorSettings {
     pub origin_patience: Duration,
     /// How long the network may take to find out a blob's length.
     pub network_patience: Duration,
-    /// How long a client's right to a blob is remembered.
-    pub keep_rights: Duration,
 }
 
 /// The mirror of one node.
@@ -53,20 +51,28 @@ pub struct MirrorSettings {
 pub struct Mirror {
     node: Node,
     upstream: Upstream,
-    rights: Rights,
+    layers: Layers,
+    images: ImageIndex,
     settings: MirrorSettings,
     metrics: MirrorMetrics,
 }
 
 impl Mirror {
-    /// A mirror before `node`.
-    pub fn new(node: Node, settings: MirrorSettings, metrics: MirrorMetrics) -> Self {
+    /// A mirror before `node`. What it learns of rights, credentials and images, `layers` and
+    /// `images` learn too.
+    pub(crate) fn new(
+        node: Node,
+        layers: Layers,
+        images: ImageIndex,
+        settings: MirrorSettings,
+        metrics: MirrorMetrics,
+    ) -> Self {
         let upstream = Upstream::new(node.origin().clone(), settings.origin_patience);
-        let rights = Rights::new(settings.keep_rights);
         Self {
             node,
             upstream,
-            rights,
+            layers,
+            images,
             settings,
             metrics,
         }

@@ -17,7 +17,7 @@ use hawker_p2p::{
 use hawker_swarm::{Secret, SwarmConfig};
 use tracing::warn;
 
-use crate::mirror::MirrorSettings;
+use crate::{layers::LayersSettings, mirror::MirrorSettings};
 
 /// Why settings cannot be used on this host.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +109,29 @@ pub(crate) fn mirror_settings(config: &NodeConfig) -> MirrorSettings {
         default_registry: mirror.default_registry.clone(),
         origin_patience: mirror.origin_timeout.duration(),
         network_patience: mirror.network_timeout.duration(),
-        keep_rights: mirror.keep_rights.duration(),
     }
+}
+
+/// How layers are had.
+pub(crate) fn layers_settings(config: &NodeConfig) -> LayersSettings {
+    let mirror = &config.mirror;
+    LayersSettings {
+        origin_patience: mirror.origin_timeout.duration(),
+        network_patience: mirror.network_timeout.duration(),
+        keep_rights: mirror.keep_rights.duration(),
+        docker_config: config
+            .credentials
+            .docker_config
+            .clone()
+            .or_else(docker_config),
+    }
+}
+
+/// Where Docker's command keeps its logins, if it does.
+fn docker_config() -> Option<PathBuf> {
+    let dir = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty());
+    let dir = dir.map_or_else(|| PathBuf::from("/root/.docker"), PathBuf::from);
+    Some(dir.join("config.json"))
 }
 
 fn security(config: &NodeConfig) -> Result<Security, SettingsError> {

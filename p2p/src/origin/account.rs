@@ -27,8 +27,8 @@ impl Account {
         if !scheme.eq_ignore_ascii_case("basic") {
             return None;
         }
-        let lenient = GeneralPurposeConfig::new()
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+        let lenient =
+            GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let decoded = GeneralPurpose::new(&base64::alphabet::STANDARD, lenient)
             .decode(encoded.trim())
             .ok()?;
@@ -91,7 +91,13 @@ mod tests {
         let of = |text: &str| Account::of_basic(&Secret::new(text));
         assert_eq!(of("basic YW5uOnB3Mg"), Some(login("ann", "pw2")));
         assert_eq!(of("Basic YW5uOnB3Mg=="), Some(login("ann", "pw2")));
-        for other in ["Bearer YW5uOnB3", "Basic", "Basic ", "Basic !", "Basic YW5u"] {
+        for other in [
+            "Bearer YW5uOnB3",
+            "Basic",
+            "Basic ",
+            "Basic !",
+            "Basic YW5u",
+        ] {
             assert_eq!(of(other), None, "{other}");
         }
     }

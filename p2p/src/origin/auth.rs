@@ -73,9 +73,7 @@ impl Authorizer {
         url: &Url,
         account: Option<&Account>,
     ) -> Option<HeaderValue> {
-        let means = lock(&self.remembered)
-            .get(&place(url, account))
-            .cloned()?;
+        let means = lock(&self.remembered).get(&place(url, account)).cloned()?;
         self.authorization(client, &means, None)
             .await
             .ok()

@@ -20,9 +20,9 @@ use super::{
     failure::{Failure, Remedy},
     range::Wanted,
     reply,
-    rights::{Right, RightKey},
 };
 use crate::{
+    access::{Claim, Right},
     body::{self, Body},
     metrics::Served,
 };
@@ -52,19 +52,22 @@ impl Mirror {
         repository: &Repository,
         digest: Digest,
     ) -> Result<Response<Body>, Failure> {
-        let source = self.upstream.source(call)?;
-        let credential = call.credential.as_ref();
-        let key = RightKey::new(&call.registry, repository, digest, credential);
-        let right = self
-            .rights
-            .establish(&key, self.upstream.right(call, source.clone()));
+        let claim = Claim {
+            registry: &call.registry,
+            repository,
+            digest,
+            credential: call.credential.as_ref(),
+        };
+        let access = self.layers.access();
+        let source = access.source(&claim)?;
+        let right = self.upstream.right(access, call, &claim);
         if call.method == Method::HEAD {
             return match right.await?.length {
                 Some(length) => Ok(whole(digest, length, body::empty())),
                 None => self.pass(call).await,
             };
         }
-        let (right, opened) = match self.right_is_likely(call, repository, &key) {
+        let (right, opened) = match access.is_likely(&claim) {
             true => both(right, self.open(digest, source)).await?,
             // A refusal is likely enough not to trouble the network before.
             false => match right.await? {
@@ -73,12 +76,6 @@ impl Mirror {
             },
         };
         self.answer_blob(call, digest, right, opened).await
-    }
-
-    fn right_is_likely(&self, call: &Call, repository: &Repository, key: &RightKey) -> bool {
-        let credential = call.credential.as_ref();
-        let of_repository = RightKey::of_repository(&call.registry, repository, credential);
-        self.rights.knows(key) || self.rights.knows(&of_repository)
     }
 
     async fn open(&self, digest: Digest, source: Source) -> Result<Opened, NotOpened> {

@@ -7,9 +7,10 @@ use http::{Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::warn;
 
-use super::{Mirror, call::Call, failure::Failure, rights::RightKey};
+use super::{Mirror, call::Call, failure::Failure};
 use crate::{
     body::{self, Body, BodyError},
+    layers::ImageName,
     metrics::Served,
 };
 
@@ -28,10 +29,8 @@ impl Mirror {
         if response.status() != StatusCode::OK {
             return Ok(response);
         }
-        let credential = call.credential.as_ref();
-        let accepted = RightKey::of_repository(&call.registry, repository, credential);
-        self.rights.note(&accepted);
         if call.method == Method::HEAD {
+            self.saw_manifest(call, repository, promised(target, response.headers()), None);
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
@@ -46,11 +45,33 @@ impl Mirror {
         check(&bytes, promised(target, &parts.headers)).inspect_err(|error| {
             warn!(registry = %call.registry, %repository, %target, %error, "a manifest is wrong");
         })?;
+        self.saw_manifest(call, repository, Some(Digest::of(&bytes)), Some(&bytes));
         parts
             .headers
             .insert(header::CONTENT_LENGTH, bytes.len().into());
         self.metrics.served(Served::Pass).inc_by(bytes.len() as u64);
         Ok(Response::from_parts(parts, body::full(bytes)))
+    }
+
+    /// Remembers what the origin let this client see, for the layers of the same pull.
+    fn saw_manifest(
+        &self,
+        call: &Call,
+        repository: &Repository,
+        manifest: Option<Digest>,
+        bytes: Option<&[u8]>,
+    ) {
+        let image = ImageName {
+            registry: call.registry.clone(),
+            repository: repository.clone(),
+            manifest,
+        };
+        let credential = call.credential.as_ref();
+        self.layers
+            .access()
+            .note_accepted(&call.registry, repository, credential);
+        let covered = self.images.note(&image, bytes);
+        self.layers.note_accepted(&image, &covered, credential);
     }
 }
 

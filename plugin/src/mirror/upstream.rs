@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use hawker_model::Target;
 use hawker_p2p::{Challenges, OriginClient, OriginError, PassRequest, Redirects};
-use hawker_swarm::Source;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::warn;
 
-use super::{call::Call, failure::Failure, path::Route, reply, rights::Right};
-use crate::body::Body;
+use super::{call::Call, failure::Failure, reply};
+use crate::{
+    access::{Access, AccessError, Claim, Right},
+    body::Body,
+};
 
 /// What of an origin's headers the client gets to see.
 const KEPT: [HeaderName; 14] = [
@@ -81,32 +82,24 @@ impl Upstream {
         Ok(response)
     }
 
-    /// Where the network finds the blob that a call wants, with the client's credential.
-    pub(super) fn source(&self, call: &Call) -> Result<Source, Failure> {
-        let Route::Blob(repository, Target::Digest(digest)) = &call.route else {
-            // Only blobs by SHA-256 digest come through the network.
-            return Err(Failure::BlobUnknown);
-        };
-        let url = self.origin.blob_url(&call.registry, repository, digest)?;
-        Ok(Source {
-            url: url.into(),
-            authorization: call.credential.clone(),
-        })
-    }
-
-    /// Asks whether a client may have a blob, with that client's credential.
-    pub(super) async fn right(&self, call: &Call, source: Source) -> Result<Right, Failure> {
-        let asked = tokio::time::timeout(self.patience, self.origin.head(&source)).await;
-        match asked.map_err(|_| Failure::Slow)? {
-            Ok(head) => Ok(Right {
-                length: head.length,
-            }),
-            Err(error @ (OriginError::Denied { .. } | OriginError::NotFound { .. })) => {
-                Err(error.into())
-            }
+    /// The client's right to a blob. Who shows nothing gets to see the origin's challenge.
+    pub(super) async fn right(
+        &self,
+        access: &Access,
+        call: &Call,
+        claim: &Claim<'_>,
+    ) -> Result<Right, Failure> {
+        match access.establish(claim).await {
+            Ok(right) => Ok(right),
+            Err(AccessError::Slow) => Err(Failure::Slow),
+            Err(AccessError::Origin(
+                error @ (OriginError::Denied { .. } | OriginError::NotFound { .. }),
+            )) => Err(error.into()),
             // Perhaps we got no token for it; the client can, once it knows that it must.
-            Err(error) if call.credential.is_none() => Err(self.challenge(call, error).await),
-            Err(error) => Err(error.into()),
+            Err(AccessError::Origin(error)) if call.credential.is_none() => {
+                Err(self.challenge(call, error).await)
+            }
+            Err(AccessError::Origin(error)) => Err(error.into()),
         }
     }
 

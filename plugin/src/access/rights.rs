@@ -1,4 +1,4 @@
-//! Which client may have which blob.
+//! What is remembered of rights.
 //!
 //! Knowing a digest is no right to its bytes. The right is established at the origin, with the
 //! client's own credential, and remembered for a while under (registry, repository, digest, hash
@@ -64,9 +64,9 @@ impl RightKey {
 
 /// A right that stands, with what was learnt on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Right {
+pub(crate) struct Right {
     /// The blob's length, as the origin tells it.
-    pub length: Option<u64>,
+    pub(crate) length: Option<u64>,
 }
 
 /// The rights that clients have shown.
@@ -114,9 +114,19 @@ impl Rights {
 
     /// Remembers that the origin accepted a credential.
     pub(super) fn note(&self, key: &RightKey) {
+        self.grant(key, Right { length: None });
+    }
+
+    /// Remembers a right that was established elsewhere.
+    pub(super) fn grant(&self, key: &RightKey, right: Right) {
         if let Ok(mut held) = self.entry(key).try_lock() {
-            *held = Some((Right { length: None }, Instant::now()));
+            *held = Some((right, Instant::now()));
         }
+    }
+
+    /// Takes a right back: the origin has changed its mind.
+    pub(super) fn forget(&self, key: &RightKey) {
+        self.lock().remove(key);
     }
 
     /// Whether a right is remembered and fresh.

@@ -1,0 +1,372 @@
+//! How the snapshotter gets the layers of an image.
+//!
+//! [`Layers`] opens a layer's blob in the piece network once the registry has granted it to a
+//! credential that this pull may use ([`keychain`], [`docker_config`]), by the same question and
+//! the same memory as the mirror's clients ([`crate::access`]). What it returns, [`NodeLayer`], is
+//! read from a blocking thread. [`ImageIndex`] says which layers a stack has when containerd does
+//! not: from the manifests that passed the mirror.
+//!
+//! Invariants: a credential that a client showed is used for that client's manifest and its layers
+//! alone, for a few minutes; nothing is read before the right stands; no credential is written
+//! anywhere.
+
+mod docker_config;
+mod helper;
+mod image_index;
+mod image_name;
+mod keychain;
+mod manifest;
+mod node_layer;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use hawker_model::{Digest, TaskId};
+use hawker_p2p::{Blob, Node, OpenError, OriginError};
+use hawker_swarm::{Secret, Source, TaskFailure};
+use tracing::debug;
+
+use self::{docker_config::DockerConfig, keychain::Keychain};
+pub(crate) use self::{
+    image_index::{FoundLayer, ImageIndex},
+    image_name::{ImageName, ImageNameError},
+    node_layer::NodeLayer,
+};
+use crate::access::{Access, AccessError, Right};
+
+/// How layers are had.
+#[derive(Clone, Debug)]
+pub(crate) struct LayersSettings {
+    /// How long the origin may take for the headers of its answer.
+    pub(crate) origin_patience: Duration,
+    /// How long the network may take to find out a blob's length.
+    pub(crate) network_patience: Duration,
+    /// How long a right to a blob is remembered.
+    pub(crate) keep_rights: Duration,
+    /// Docker's `config.json`, whether it is there or not.
+    pub(crate) docker_config: Option<PathBuf>,
+}
+
+/// Opens layers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Layers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    access: Access,
+    keychain: Keychain,
+    docker: Option<DockerConfig>,
+    network_patience: Duration,
+}
+
+/// Whose credential is tried.
+#[derive(Clone, Debug)]
+enum Candidate {
+    /// What a client of the mirror showed for the same manifest; `None` where the registry wanted
+    /// nothing.
+    Seen(Option<Secret>),
+    /// Nobody's: the client for origins uses what `[registries]` says, or asks anonymously.
+    Ours,
+    /// Whoever is logged in with Docker's command on this host.
+    Docker,
+}
+
+/// A blob that the registry granted.
+struct Granted {
+    right: Right,
+    source: Source,
+}
+
+impl Layers {
+    /// Opens layers in the network of `node`.
+    pub(crate) fn new(node: Node, settings: LayersSettings) -> Self {
+        let origin = node.origin().clone();
+        Self(Arc::new(Inner {
+            access: Access::new(origin, settings.origin_patience, settings.keep_rights),
+            keychain: Keychain::default(),
+            docker: settings.docker_config.map(DockerConfig::new),
+            network_patience: settings.network_patience,
+            node,
+        }))
+    }
+
+    /// Who may have what, for the mirror's clients as well.
+    pub(crate) fn access(&self) -> &Access {
+        &self.0.access
+    }
+
+    /// Remembers that the registry accepted what a client showed for the manifests `covered` of
+    /// the image's repository, as [`ImageIndex::note`] returns them.
+    pub(crate) fn note_accepted(
+        &self,
+        image: &ImageName,
+        covered: &[Option<Digest>],
+        credential: Option<&Secret>,
+    ) {
+        self.0.keychain.note(image, covered, credential);
+    }
+
+    /// Opens a layer (or the config) of an image for reading, once the registry has granted it.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// When the registry refuses every credential that may be used for the image, or neither it nor
+    /// the network gives the blob.
+    pub(crate) async fn open(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+    ) -> Result<NodeLayer, LayerError> {
+        let (blob, length) = self.open_blob(image, digest).await?;
+        Ok(NodeLayer::new(
+            self.clone(),
+            image.clone(),
+            digest,
+            blob,
+            length,
+        ))
+    }
+
+    /// The whole of a small blob of an image, checked.
+    async fn read_small(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        most: u64,
+    ) -> Result<Bytes, LayerError> {
+        let (blob, length) = self.open_blob(image, digest).await?;
+        if length > most {
+            return Err(LayerError::TooLong { length, most });
+        }
+        let mut all = BytesMut::new();
+        let mut bytes = std::pin::pin!(blob.read(0..length));
+        while let Some(chunk) = bytes.next().await {
+            all.extend_from_slice(&chunk.map_err(LayerError::Network)?);
+        }
+        match Digest::of(&all) == digest {
+            true => Ok(all.freeze()),
+            false => Err(LayerError::WrongBytes),
+        }
+    }
+
+    /// The blob and its length, with the first credential that is granted it.
+    async fn open_blob(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+    ) -> Result<(Blob, u64), LayerError> {
+        let mut refused = None;
+        for candidate in self.candidates(image) {
+            let error = match self.open_as(image, digest, &candidate).await {
+                Ok(Some(opened)) => return Ok(opened),
+                Ok(None) => continue,
+                Err(error) => error,
+            };
+            if !error.is_refusal() {
+                return Err(error);
+            }
+            debug!(%image, %digest, ?candidate, %error, "not granted");
+            self.forget(image, digest, &candidate);
+            // What the first one is told says most: it was accepted a moment ago.
+            refused.get_or_insert(error);
+        }
+        Err(refused.unwrap_or_else(|| LayerError::denied(image, "nobody to ask for")))
+    }
+
+    fn candidates(&self, image: &ImageName) -> Vec<Candidate> {
+        let seen = self.0.keychain.seen(image);
+        let asks_nobody = !seen.contains(&None);
+        let mut candidates: Vec<_> = seen.into_iter().map(Candidate::Seen).collect();
+        let ours = asks_nobody.then_some(Candidate::Ours);
+        let docker = self.0.docker.is_some().then_some(Candidate::Docker);
+        match self.0.access.origin().knows_login(&image.registry) {
+            true => candidates.extend(ours.into_iter().chain(docker)),
+            false => candidates.extend(docker.into_iter().chain(ours)),
+        }
+        candidates
+    }
+
+    /// `None`: the candidate has nothing to show.
+    async fn open_as(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        candidate: &Candidate,
+    ) -> Result<Option<(Blob, u64)>, LayerError> {
+        let granted = match candidate {
+            Candidate::Seen(credential) => self.grant(image, digest, credential.as_ref()).await,
+            Candidate::Ours => self.grant(image, digest, None).await,
+            Candidate::Docker => match self.grant_to_account(image, digest).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(granted)) => Ok(granted),
+                Err(error) => Err(error),
+            },
+        };
+        let granted = granted.map_err(|error| LayerError::of_access(image, error))?;
+        self.open_granted(image, digest, granted).await.map(Some)
+    }
+
+    async fn grant(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        credential: Option<&Secret>,
+    ) -> Result<Granted, AccessError> {
+        let claim = image.claim(digest, credential);
+        let right = self.0.access.establish(&claim).await?;
+        let source = self.0.access.source(&claim)?;
+        Ok(Granted { right, source })
+    }
+
+    async fn grant_to_account(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+    ) -> Result<Option<Granted>, AccessError> {
+        let Some(docker) = &self.0.docker else {
+            return Ok(None);
+        };
+        let Some(account) = docker.account(&image.registry, &image.repository).await else {
+            return Ok(None);
+        };
+        let claim = image.claim(digest, None);
+        let (right, credential) = self.0.access.establish_as(&claim, &account).await?;
+        let source = self
+            .0
+            .access
+            .source(&image.claim(digest, credential.as_ref()))?;
+        Ok(Some(Granted { right, source }))
+    }
+
+    async fn open_granted(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        granted: Granted,
+    ) -> Result<(Blob, u64), LayerError> {
+        let opening = async {
+            let task = TaskId::Blob(digest);
+            let blob = self.0.node.open(task, Some(granted.source)).await?;
+            let geometry = blob.geometry().await;
+            let length = geometry
+                .map_err(|failure| LayerError::of_task(image, failure))?
+                .length();
+            Ok::<_, LayerError>((blob, length))
+        };
+        let patience = self.0.network_patience;
+        let (blob, length) = tokio::time::timeout(patience, opening)
+            .await
+            .map_err(|_| LayerError::Silent { patience })??;
+        match granted.right.length {
+            Some(told) if told != length => Err(LayerError::Length {
+                told,
+                network: length,
+            }),
+            Some(_) => Ok((blob, length)),
+            None => Err(LayerError::NoLength {
+                registry: image.registry.to_string(),
+            }),
+        }
+    }
+
+    /// What was refused is not shown again, and its right counts no more.
+    fn forget(&self, image: &ImageName, digest: Digest, candidate: &Candidate) {
+        match candidate {
+            Candidate::Seen(credential) => {
+                let credential = credential.as_ref();
+                self.0.keychain.forget(image, credential);
+                self.0.access.forget(&image.claim(digest, credential));
+            }
+            Candidate::Ours => self.0.access.forget(&image.claim(digest, None)),
+            Candidate::Docker => {
+                if let Some(docker) = &self.0.docker {
+                    docker.forget_answers();
+                }
+            }
+        }
+    }
+}
+
+/// Why a layer cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LayerError {
+    #[error(
+        "{registry} grants it to no credential known here ({reason}): log in with \
+         `docker login {registry}` as root, set registries.\"{registry}\".username and \
+         password_file, or let containerd pull through the mirror"
+    )]
+    Denied { registry: String, reason: String },
+    #[error("the registry does not have it: {0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("the registry cannot be asked for it: {0}")]
+    Unavailable(String),
+    #[error(
+        "the registry did not answer in time (mirror.origin_timeout): check that this host reaches it"
+    )]
+    Slow,
+    #[error(
+        "neither peers nor the registry began to send it within {} s (mirror.network_timeout)",
+        patience.as_secs()
+    )]
+    Silent { patience: Duration },
+    #[error("{registry} does not tell its length, so that it cannot be shared")]
+    NoLength { registry: String },
+    #[error("the registry says that it has {told} bytes, the network {network}")]
+    Length { told: u64, network: u64 },
+    #[error("it has {length} bytes, and at most {most} are read")]
+    TooLong { length: u64, most: u64 },
+    #[error("its bytes do not have its digest")]
+    WrongBytes,
+    #[error("the network cannot give it: {0}")]
+    Network(TaskFailure),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Whoever read it wants no more.
+    #[error("its reading was stopped")]
+    Stopped,
+}
+
+impl LayerError {
+    /// Whether another credential may do better.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::NotFound(_))
+    }
+
+    fn denied(image: &ImageName, reason: impl Into<String>) -> Self {
+        Self::Denied {
+            registry: image.registry.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    fn of_access(image: &ImageName, error: AccessError) -> Self {
+        let error = match error {
+            AccessError::Slow => return Self::Slow,
+            AccessError::Origin(error) => error,
+        };
+        let text = error.to_string();
+        match error {
+            OriginError::Denied { .. } => Self::denied(image, text),
+            OriginError::NotFound { .. } => Self::NotFound(text),
+            OriginError::PrivateAddress { .. } | OriginError::InvalidUrl { .. } => {
+                Self::Forbidden(text)
+            }
+            OriginError::Timeout { .. } => Self::Slow,
+            _ => Self::Unavailable(text),
+        }
+    }
+
+    fn of_task(image: &ImageName, failure: TaskFailure) -> Self {
+        match failure {
+            TaskFailure::Denied(text) => Self::denied(image, text),
+            TaskFailure::NotFound(text) => Self::NotFound(text),
+            other => Self::Network(other),
+        }
+    }
+}

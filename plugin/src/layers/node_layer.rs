@@ -1,0 +1,142 @@
+//! A layer as its unpacker reads it: in order, from a thread that may block.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use hawker_model::Digest;
+use hawker_p2p::Blob;
+use hawker_snapshotter::{LayerSource, SourceError};
+use hawker_swarm::TaskFailure;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{ImageName, LayerError, Layers};
+
+/// How often a refusal in the middle is answered with another credential: tokens live for minutes,
+/// layers sometimes take longer.
+const MOST_RENEWALS: u32 = 20;
+
+/// A layer in the piece network, being read. Dropping it ends the reading.
+pub(crate) struct NodeLayer {
+    layers: Layers,
+    image: ImageName,
+    digest: Digest,
+    blob: Blob,
+    length: u64,
+    position: u64,
+    bytes: BoxStream<'static, Result<Bytes, TaskFailure>>,
+    renewals: u32,
+    stop: CancellationToken,
+    runtime: Handle,
+}
+
+impl NodeLayer {
+    pub(super) fn new(
+        layers: Layers,
+        image: ImageName,
+        digest: Digest,
+        blob: Blob,
+        length: u64,
+    ) -> Self {
+        Self {
+            bytes: blob.read(0..length).boxed(),
+            layers,
+            image,
+            digest,
+            blob,
+            length,
+            position: 0,
+            renewals: 0,
+            stop: CancellationToken::new(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// The blob's length in bytes, as the registry and the network tell it.
+    pub(crate) fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether every byte was on this host already.
+    pub(crate) fn is_local(&self) -> bool {
+        self.blob.is_local()
+    }
+
+    /// Ends the reading from elsewhere: the one who waits gets [`LayerError::Stopped`].
+    pub(crate) fn stopper(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// The next bytes; empty at the end.
+    async fn next_bytes(&mut self) -> Result<Bytes, LayerError> {
+        loop {
+            let next = self.stop.run_until_cancelled(self.bytes.next()).await;
+            match next.ok_or(LayerError::Stopped)? {
+                Some(Ok(bytes)) => {
+                    self.position += bytes.len() as u64;
+                    return Ok(bytes);
+                }
+                None => return Ok(Bytes::new()),
+                Some(Err(failure)) => self.renew(failure).await?,
+            }
+        }
+    }
+
+    /// Asks for the blob anew after a refusal, and goes on where the reading stopped.
+    async fn renew(&mut self, failure: TaskFailure) -> Result<(), LayerError> {
+        let failure = LayerError::of_task(&self.image, failure);
+        if !failure.is_refusal() || self.renewals >= MOST_RENEWALS {
+            return Err(failure);
+        }
+        self.renewals += 1;
+        info!(image = %self.image, digest = %self.digest, %failure, "asking for the layer anew");
+        let opening = self.layers.open_blob(&self.image, self.digest);
+        let opened = self.stop.run_until_cancelled(opening).await;
+        let (blob, length) = opened.ok_or(LayerError::Stopped)??;
+        if length != self.length {
+            return Err(LayerError::Length {
+                told: self.length,
+                network: length,
+            });
+        }
+        self.bytes = blob.read(self.position..length).boxed();
+        self.blob = blob;
+        Ok(())
+    }
+
+    /// After the end: all of the blob was read and has its digest.
+    async fn proven(&self) -> Result<(), LayerError> {
+        if self.position != self.length {
+            return Err(LayerError::WrongBytes);
+        }
+        let complete = self.stop.run_until_cancelled(self.blob.complete()).await;
+        complete
+            .ok_or(LayerError::Stopped)?
+            .map_err(LayerError::Network)
+    }
+}
+
+impl LayerSource for NodeLayer {
+    fn next(&mut self) -> Result<Bytes, SourceError> {
+        let runtime = self.runtime.clone();
+        let next = runtime.block_on(self.next_bytes());
+        next.map_err(SourceError::failed)
+    }
+
+    fn prove(&mut self) -> Result<(), SourceError> {
+        let proven = self.runtime.block_on(self.proven());
+        proven.map_err(SourceError::failed)
+    }
+}
+
+impl fmt::Debug for NodeLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeLayer")
+            .field("digest", &self.digest)
+            .field("position", &self.position)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
