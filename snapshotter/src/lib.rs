@@ -16,10 +16,15 @@
 //! The rule that all of those stand on is which [`ChainId`] a stack of layers has.
 
 mod chain;
+mod snapshots;
 mod source;
 mod unpack;
 
 pub use chain::{ChainId, DiffId, chain_ids};
+pub use snapshots::{
+    Filter, FilterError, Info, Kind, Mount, OpenSnapshotsError, SnapshotError, Snapshots,
+    SnapshotsConfig, Stage, StagedLayer, Usage,
+};
 pub use source::{FileSource, LayerSource, SourceError};
 pub use unpack::{
     Fault, LayerKind, Limits, Refusal, TarFault, UnpackError, UnpackOptions, Unpacked, unpack,
