@@ -10,6 +10,7 @@ use std::{
 
 use hawker_config::NodeConfig;
 use hawker_p2p::{Node, StartError};
+use hawker_snapshotter::{OpenSnapshotsError, Snapshots, SnapshotsConfig};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
@@ -18,13 +19,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    containerd::{self, Containerd, NodeSupply},
     control::Control,
     layers::{ImageIndex, Layers},
     metrics::Metrics,
     mirror::Mirror,
     server::{Limits, serve},
-    settings::{SettingsError, layers_settings, mirror_settings, node_settings},
-    socket::{SocketError, SocketFile, SocketPlace, listen as listen_unix},
+    settings::{
+        SettingsError, containerd_settings, layers_settings, mirror_settings, node_settings,
+    },
+    socket::{SocketError, SocketFile, SocketPlace, activated_or_listen, listen as listen_unix},
 };
 
 /// Who may use the control socket: root and the daemon's group.
@@ -37,7 +41,8 @@ pub struct App {
     mirror: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     socket: SocketFile,
-    /// Mirror and control: drained first.
+    containerd: Option<SocketFile>,
+    /// Mirror, containerd's socket and control: drained first.
     doors: JoinSet<()>,
     /// Metrics: watched until the end.
     watched: JoinSet<()>,
@@ -54,6 +59,13 @@ pub enum AppError {
     Node(#[from] StartError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(
+        "snapshotter.dir: {0}; name a directory that hawkerd may write to, or set \
+         `containerd.enabled = false` where containerd does not use hawker"
+    )]
+    Snapshots(#[from] OpenSnapshotsError),
+    #[error("stopped while it was starting")]
+    Stopping,
     #[error("cannot listen on {address} ({key}): {source}; is another hawkerd running?")]
     Listen {
         address: SocketAddr,
@@ -79,6 +91,7 @@ impl App {
             key: "control.socket",
         };
         let (control, socket) = listen_unix(control).await?;
+        let (containerd, containerd_file) = listen_containerd(config).await?.unzip();
         let metrics_listener = match config.metrics.listen {
             Some(address) => Some(listen(address.socket(), "metrics.listen").await?),
             None => None,
@@ -87,12 +100,17 @@ impl App {
             true => listen_both(config.mirror.listen.socket()).await?,
             false => Vec::new(),
         };
+        let containerd = match containerd {
+            Some(listener) => Some((listener, open_snapshots(config).await?)),
+            None => None,
+        };
         let node = Node::start(settings).await?;
         let mut app = Self {
             node,
             mirror: addresses(&mirror_listeners),
             metrics: metrics_listener.as_ref().and_then(|l| l.local_addr().ok()),
             socket,
+            containerd: containerd_file,
             doors: JoinSet::new(),
             watched: JoinSet::new(),
             close_doors: CancellationToken::new(),
@@ -102,6 +120,10 @@ impl App {
         metrics.collect_node(app.node.clone());
         let layers = Layers::new(app.node.clone(), layers_settings(config));
         let images = ImageIndex::new(layers.clone());
+        let supply = NodeSupply {
+            layers: layers.clone(),
+            images: images.clone(),
+        };
         let mirror = Mirror::new(
             app.node.clone(),
             layers,
@@ -110,7 +132,18 @@ impl App {
             metrics.mirror.clone(),
         );
         app.spawn_mirror(config, mirror_listeners, mirror);
-        app.spawn_control(config, control);
+        let containerd = containerd.map(|(listener, snapshots)| {
+            let containerd = Containerd::new(
+                snapshots,
+                Arc::new(supply),
+                containerd_settings(config),
+                metrics.add_snapshots(),
+                app.close_doors.clone(),
+            );
+            app.doors.spawn(containerd.clone().serve(listener));
+            containerd
+        });
+        app.spawn_control(config, control, containerd);
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
@@ -130,8 +163,15 @@ impl App {
         }
     }
 
-    fn spawn_control(&mut self, config: &NodeConfig, listener: UnixListener) {
-        let control = Arc::new(Control::new(self.node.clone(), self.mirror.clone()));
+    fn spawn_control(
+        &mut self,
+        config: &NodeConfig,
+        listener: UnixListener,
+        containerd: Option<Containerd>,
+    ) {
+        let containerd = self.containerd_path().zip(containerd);
+        let control = Control::new(self.node.clone(), self.mirror.clone(), containerd);
+        let control = Arc::new(control);
         let handler = move |request| {
             let control = Arc::clone(&control);
             async move { control.answer(request).await }
@@ -165,6 +205,9 @@ impl App {
         if let Some(address) = self.metrics {
             info!(%address, "metrics and health listen");
         }
+        if let Some(socket) = &self.containerd {
+            info!(path = %socket.path().display(), "snapshotter listens for containerd");
+        }
         info!(path = %self.socket.path().display(), "control socket listens");
         match self.node.peer_address() {
             Some(address) => info!(%address, "peers may connect"),
@@ -185,6 +228,12 @@ impl App {
     /// Where the control socket is.
     pub fn control_path(&self) -> PathBuf {
         self.socket.path().to_owned()
+    }
+
+    /// Where containerd finds the snapshotter.
+    pub fn containerd_path(&self) -> Option<PathBuf> {
+        let socket = self.containerd.as_ref();
+        socket.map(|socket| socket.path().to_owned())
     }
 
     /// Waits until a part ends that never should.
@@ -212,6 +261,27 @@ fn limits(config: &NodeConfig) -> Limits {
         grace: config.mirror.stop_grace.duration(),
         ..Limits::default()
     }
+}
+
+async fn listen_containerd(
+    config: &NodeConfig,
+) -> Result<Option<(UnixListener, SocketFile)>, SocketError> {
+    if !config.containerd.enabled {
+        return Ok(None);
+    }
+    let place = SocketPlace {
+        path: &config.containerd.socket,
+        mode: containerd::SOCKET_MODE,
+        key: "containerd.socket",
+    };
+    activated_or_listen(place).await.map(Some)
+}
+
+async fn open_snapshots(config: &NodeConfig) -> Result<Snapshots, AppError> {
+    let dir = config.snapshotter.dir.clone();
+    let open = move || Snapshots::open(&dir, SnapshotsConfig::default());
+    let opened = tokio::task::spawn_blocking(open).await;
+    Ok(opened.map_err(|_| AppError::Stopping)??)
 }
 
 async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

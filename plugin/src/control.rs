@@ -6,27 +6,40 @@
 mod file;
 mod report;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use hawker_p2p::Node;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::json;
 use tracing::debug;
 
-pub(crate) use self::report::StatusReport;
-use crate::body::{self, Body};
+pub(crate) use self::report::{LayerReport, LayerState, StatusReport};
+use crate::{
+    body::{self, Body},
+    containerd::Containerd,
+};
 
 /// Answers on the control socket.
 #[derive(Debug)]
 pub(crate) struct Control {
     node: Node,
     mirror: Vec<SocketAddr>,
+    containerd: Option<(PathBuf, Containerd)>,
 }
 
 impl Control {
-    /// Answers for `node`, whose mirror listens on `mirror`.
-    pub(crate) fn new(node: Node, mirror: Vec<SocketAddr>) -> Self {
-        Self { node, mirror }
+    /// Answers for `node`, whose mirror listens on `mirror`, and whose snapshotter containerd
+    /// finds where `containerd` says.
+    pub(crate) fn new(
+        node: Node,
+        mirror: Vec<SocketAddr>,
+        containerd: Option<(PathBuf, Containerd)>,
+    ) -> Self {
+        Self {
+            node,
+            mirror,
+            containerd,
+        }
     }
 
     /// Answers one request.
@@ -50,7 +63,11 @@ impl Control {
             Ok(status) => status,
             Err(failure) => return error(StatusCode::SERVICE_UNAVAILABLE, &failure),
         };
-        let report = StatusReport::new(status, self.mirror.clone());
+        let mut report = StatusReport::new(status, self.mirror.clone());
+        if let Some((path, containerd)) = &self.containerd {
+            report.snapshotter = Some(path.clone());
+            report.layers = containerd.layers();
+        }
         match serde_json::to_string(&report) {
             Ok(text) => json_response(StatusCode::OK, text),
             Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure),

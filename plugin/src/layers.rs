@@ -30,11 +30,7 @@ use hawker_swarm::{Secret, Source, TaskFailure};
 use tracing::debug;
 
 use self::{docker_config::DockerConfig, keychain::Keychain};
-pub(crate) use self::{
-    image_index::{FoundLayer, ImageIndex},
-    image_name::{ImageName, ImageNameError},
-    node_layer::NodeLayer,
-};
+pub(crate) use self::{image_index::ImageIndex, image_name::ImageName, node_layer::NodeLayer};
 use crate::access::{Access, AccessError, Right};
 
 /// How layers are had.

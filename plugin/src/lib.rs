@@ -1,19 +1,16 @@
 //! The node daemon `hawkerd` and the command `hawker`.
 //!
 //! [`App`] is the daemon: a [`hawker_p2p::Node`] with its front doors, the [`Mirror`] that
-//! containerd and Docker pull from and the control socket that `hawker` talks to, and the HTTP port
-//! for metrics and health. The binaries only parse their command line and call this.
+//! containerd and Docker pull from, the snapshotter that containerd calls, the control socket that
+//! `hawker` talks to, and the HTTP port for metrics and health. The binaries only parse their command line and call this.
 
 mod access;
 mod app;
 mod body;
 pub mod cli;
+mod containerd;
 mod control;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "containerd's service is about to use all of it"
-)]
+#[allow(dead_code, reason = "containerd's service is about to use all of it")]
 mod layers;
 pub mod logging;
 mod metrics;

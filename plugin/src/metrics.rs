@@ -15,7 +15,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::body::{self, Body};
+use crate::{
+    body::{self, Body},
+    containerd::SnapshotMetrics,
+};
 
 /// Everything this process counts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -109,6 +112,13 @@ impl Metrics {
     pub fn collect_node(&self, node: Node) {
         self.lock()
             .register_collector(Box::new(NodeCollector(node)));
+    }
+
+    /// Adds the counters of the snapshots service.
+    pub(crate) fn add_snapshots(&self) -> SnapshotMetrics {
+        let metrics = SnapshotMetrics::new();
+        metrics.register(&mut self.lock());
+        metrics
     }
 
     /// The OpenMetrics text.

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,10 +15,15 @@ use hawker_p2p::{
     AllowPrivate, Login, NodeSettings, OriginClient, OriginConfig, OriginConfigError,
     RegistryEndpoint, Security, SeedAddress, StoreConfig,
 };
+use hawker_snapshotter::Limits;
 use hawker_swarm::{Secret, SwarmConfig};
 use tracing::warn;
 
-use crate::{layers::LayersSettings, mirror::MirrorSettings};
+use crate::{
+    containerd::{ContainerdSettings, StagerSettings},
+    layers::LayersSettings,
+    mirror::MirrorSettings,
+};
 
 /// Why settings cannot be used on this host.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +138,26 @@ fn docker_config() -> Option<PathBuf> {
     let dir = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty());
     let dir = dir.map_or_else(|| PathBuf::from("/root/.docker"), PathBuf::from);
     Some(dir.join("config.json"))
+}
+
+/// What containerd's side needs.
+pub(crate) fn containerd_settings(config: &NodeConfig) -> ContainerdSettings {
+    let snapshotter = &config.snapshotter;
+    let limits = Limits {
+        size: snapshotter.max_layer_size.bytes(),
+        ratio: snapshotter.max_layer_ratio.into(),
+        entries: snapshotter.max_layer_entries,
+        ..Limits::default()
+    };
+    ContainerdSettings {
+        address: config.containerd.address.clone(),
+        patience: snapshotter.prepare_wait.duration(),
+        stager: StagerSettings {
+            limits,
+            unpacks: NonZero::new(usize::from(snapshotter.unpack_threads)),
+        },
+        grace: config.mirror.stop_grace.duration(),
+    }
 }
 
 fn security(config: &NodeConfig) -> Result<Security, SettingsError> {

@@ -1,4 +1,4 @@
-//! A unix socket's place in the file system.
+//! A unix socket's place in the file system, or the one that systemd listens on for us.
 
 use std::{
     fs, io,
@@ -8,6 +8,8 @@ use std::{
 
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
+
+mod activation;
 
 /// Which socket is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +22,11 @@ pub(crate) struct SocketPlace<'a> {
     pub key: &'static str,
 }
 
-/// A listening socket. Its file is removed when this is dropped.
+/// A listening socket. Its file is removed when this is dropped, unless systemd holds it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
+    held: bool,
 }
 
 impl SocketFile {
@@ -35,6 +38,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.held {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             warn!(path = %self.path.display(), %error, "cannot remove the socket");
         }
@@ -46,7 +52,8 @@ impl Drop for SocketFile {
 pub enum SocketError {
     #[error(
         "another hawkerd answers on {path} ({key}): stop it, or give this one its own \
-         `control.socket`, `mirror.listen`, `p2p.listen`, `metrics.listen` and `store.dir`"
+         `control.socket`, `containerd.socket`, `mirror.listen`, `p2p.listen`, `metrics.listen`, \
+         `store.dir` and `snapshotter.dir`"
     )]
     Taken { path: PathBuf, key: &'static str },
     #[error("cannot {action} {path}: {source}; set `{key}` to a path that hawkerd may use")]
@@ -56,6 +63,27 @@ pub enum SocketError {
         key: &'static str,
         source: io::Error,
     },
+}
+
+/// The listener that systemd passes for this place (`hawkerd-containerd.socket`), which goes on
+/// queueing connections while hawkerd is restarted; otherwise one of our own.
+pub(crate) async fn activated_or_listen(
+    place: SocketPlace<'_>,
+) -> Result<(UnixListener, SocketFile), SocketError> {
+    let passed = activation::take(place.path).map_err(|source| SocketError::Io {
+        action: "take over from systemd",
+        path: place.path.to_owned(),
+        key: place.key,
+        source,
+    })?;
+    let Some(listener) = passed else {
+        return listen(place).await;
+    };
+    let file = SocketFile {
+        path: place.path.to_owned(),
+        held: true,
+    };
+    Ok((listener, file))
 }
 
 /// Listens on a socket of its own. One that nobody answers on is replaced; one that somebody
@@ -103,6 +131,7 @@ pub(crate) async fn listen(
         .map_err(failed("listen on", path))?;
     let file = SocketFile {
         path: path.to_owned(),
+        held: false,
     };
     Ok((listener, file))
 }

@@ -12,7 +12,7 @@ use super::{
     client::{Client, ClientError},
     table::table,
 };
-use crate::control::StatusReport;
+use crate::control::{LayerReport, LayerState, StatusReport};
 
 /// Between two looks with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +82,9 @@ fn show(report: &StatusReport) -> String {
     let mirror = report.mirror.iter().map(ToString::to_string).collect();
     let advertised = node.advertised.iter().map(ToString::to_string).collect();
     text += &format!("mirror      {}\n", list(mirror, "none"));
+    if let Some(socket) = &report.snapshotter {
+        text += &format!("snapshotter {}\n", socket.display());
+    }
     text += &format!("advertised  {}\n", list(advertised, "nothing"));
     for scheduler in &node.schedulers {
         let state = match (&scheduler.error, scheduler.connected) {
@@ -103,6 +106,7 @@ fn show(report: &StatusReport) -> String {
         text += &format!("WARNING     {warning}\n");
     }
     text += &tasks(&node.tasks);
+    text += &layers(&report.layers);
     if !node.peers.is_empty() {
         let rows: Vec<_> = node
             .peers
@@ -143,6 +147,27 @@ fn tasks(tasks: &[TaskProgress]) -> String {
         "SENT",
     ];
     format!("\n{}", table(&head, &rows))
+}
+
+/// The layers on their way into snapshots; nothing where there are none.
+fn layers(layers: &[LayerReport]) -> String {
+    if layers.is_empty() {
+        return String::new();
+    }
+    let row = |layer: &LayerReport| {
+        let state = match layer.state {
+            LayerState::Queued => "queued",
+            LayerState::Opening => "opening",
+            LayerState::Waiting => "waiting",
+            LayerState::Unpacking => "unpacking",
+            LayerState::Staged => "staged",
+            LayerState::Failed => "failed",
+        };
+        let digest = layer.digest.to_string().chars().take(19).collect();
+        vec![digest, state.to_owned(), layer.image.clone()]
+    };
+    let rows: Vec<_> = layers.iter().map(row).collect();
+    format!("\n{}", table(&["LAYER", "STATE", "IMAGE"], &rows))
 }
 
 fn task(task: &TaskProgress) -> Vec<String> {

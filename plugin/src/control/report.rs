@@ -1,7 +1,8 @@
 //! The answer of `/v1/status`, as `hawkerd` writes and `hawker` reads it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
+use hawker_model::Digest;
 use hawker_p2p::NodeStatus;
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,41 @@ pub(crate) struct StatusReport {
     pub(crate) version: String,
     /// Where the mirror listens; empty where there is none.
     pub(crate) mirror: Vec<SocketAddr>,
+    /// Where containerd finds the snapshotter; none: it is not served.
+    #[serde(default)]
+    pub(crate) snapshotter: Option<PathBuf>,
+    /// Layers that are being unpacked.
+    #[serde(default)]
+    pub(crate) layers: Vec<LayerReport>,
     #[serde(flatten)]
     pub(crate) node: NodeStatus,
+}
+
+/// A layer on its way into a snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LayerReport {
+    pub(crate) digest: Digest,
+    /// The image that it was first wanted for.
+    pub(crate) image: String,
+    pub(crate) state: LayerState,
+}
+
+/// How far a layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LayerState {
+    /// Others are before it.
+    Queued,
+    /// The registry is asked for the right, the network for the blob.
+    Opening,
+    /// It is on its way, and others are unpacked before it.
+    Waiting,
+    /// Its files are being made.
+    Unpacking,
+    /// Its files are there, and containerd has not asked for them yet.
+    Staged,
+    /// It could not be had.
+    Failed,
 }
 
 impl StatusReport {
@@ -21,6 +55,8 @@ impl StatusReport {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mirror,
+            snapshotter: None,
+            layers: Vec::new(),
             node,
         }
     }

@@ -10,3 +10,4 @@ mod daemon;
 mod mirror;
 mod origin;
 mod process;
+mod snapshots;

@@ -1,0 +1,154 @@
+//! What containerd talks to: the remote snapshotter `hawker` on a unix socket of its own.
+//!
+//! containerd calls the snapshots service ([`service`]) through a `[proxy_plugins]` entry. All calls
+//! but one are what its overlayfs snapshotter does, over [`hawker_snapshotter::Snapshots`]. The one
+//! is `Prepare` of an image's layer ([`prepare`]): from its labels ([`labels`]) or the index of
+//! images follows which blob it is ([`supply`]); that and all layers above it are unpacked at once
+//! ([`stager`]), and when it is there, containerd is told so instead of being given an empty
+//! directory. While it is waited for, containerd's garbage collection is watched ([`gc_probe`]).
+
+pub(crate) mod api;
+mod client;
+mod gc_probe;
+mod labels;
+mod message;
+mod metrics;
+mod prepare;
+mod service;
+mod stager;
+mod supply;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::stream;
+use hawker_snapshotter::Snapshots;
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{error, warn};
+
+use self::{
+    api::SnapshotsServer, client::ContainerdClient, gc_probe::GcProbe, prepare::Preparer,
+    service::SnapshotService, stager::Stager,
+};
+pub(crate) use self::{
+    metrics::SnapshotMetrics,
+    stager::StagerSettings,
+    supply::{LayerSupply, NodeSupply},
+};
+
+use crate::control::LayerReport;
+
+/// Who may use the socket: root alone. It mounts and removes what containers run on.
+pub(crate) const SOCKET_MODE: u32 = 0o600;
+
+/// What containerd's own server and clients take and send.
+const MAX_MESSAGE_LEN: usize = 16 << 20;
+
+/// Wait after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How containerd is served.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerdSettings {
+    /// Where containerd itself answers.
+    pub(crate) address: PathBuf,
+    /// How long one `Prepare` may wait for its layer; zero leaves all layers to containerd.
+    pub(crate) patience: Duration,
+    /// How layers are unpacked.
+    pub(crate) stager: StagerSettings,
+    /// How long calls may go on after the stop.
+    pub(crate) grace: Duration,
+}
+
+/// containerd's side of one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Containerd {
+    service: SnapshotService,
+    stager: Stager,
+    grace: Duration,
+    stop: CancellationToken,
+}
+
+impl Containerd {
+    /// Over `snapshots`, with layers from `supply`, until `stop`. Must be called within a runtime.
+    pub(crate) fn new(
+        snapshots: Snapshots,
+        supply: Arc<dyn LayerSupply>,
+        settings: ContainerdSettings,
+        metrics: SnapshotMetrics,
+        stop: CancellationToken,
+    ) -> Self {
+        let stager = Stager::new(
+            snapshots.clone(),
+            Arc::clone(&supply),
+            settings.stager,
+            metrics.clone(),
+            stop.clone(),
+        );
+        let preparer = Preparer {
+            snapshots: snapshots.clone(),
+            supply,
+            stager: stager.clone(),
+            probe: GcProbe::new(ContainerdClient::new(&settings.address)),
+            patience: settings.patience,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        };
+        Self {
+            service: SnapshotService::new(snapshots, preparer, metrics),
+            stager,
+            grace: settings.grace,
+            stop,
+        }
+    }
+
+    /// The layers on their way into snapshots, for people.
+    pub(crate) fn layers(&self) -> Vec<LayerReport> {
+        self.stager.report()
+    }
+
+    /// Answers on `listener` until the stop; then takes no more calls, lets running ones end within
+    /// the grace period, and cuts what is left.
+    pub(crate) async fn serve(self, listener: UnixListener) {
+        let Self {
+            service,
+            stager,
+            grace,
+            stop,
+        } = self;
+        let service = SnapshotsServer::new(service)
+            .max_decoding_message_size(MAX_MESSAGE_LEN)
+            .max_encoding_message_size(MAX_MESSAGE_LEN);
+        let incoming = stream::unfold(listener, |listener| async {
+            let connection = accept(&listener).await;
+            Some((Ok::<_, io::Error>(connection), listener))
+        });
+        let serving = Server::builder()
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let cut = async {
+            stop.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                error!(%error, "the snapshots service has ended");
+            },
+            () = cut => warn!(?grace, "cut calls of containerd that did not end"),
+        }
+        stager.ended().await;
+    }
+}
+
+async fn accept(listener: &UnixListener) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                warn!(%error, "cannot accept a connection of containerd");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Whether containerd's garbage collection waits for a `Prepare` of ours.
+//!
+//! containerd holds a read lock of the snapshotter while it calls `Prepare`. Its garbage
+//! collection wants to write; once it waits, every other `Prepare` (the start of a container)
+//! queues up behind it. So while one of ours waits for its layer, containerd is asked every
+//! [`EVERY`] for something that takes the same lock. When that is not answered, but a question
+//! without the lock is, the collection waits, and whoever watches lets go.
+//!
+//! Asking again without the lock is what tells a lock from a slow containerd: on a node that
+//! unpacks on all cores an answer takes its time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use super::{client::ContainerdClient, metrics::Release};
+
+/// From one question to the next.
+const EVERY: Duration = Duration::from_millis(50);
+/// How long an answer may take before the question without the lock is asked.
+const PATIENCE: Duration = Duration::from_millis(75);
+/// How long that one may take.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a `Prepare` may wait while containerd cannot be asked.
+const BLIND: Duration = Duration::from_secs(2);
+
+/// Asks for all waiting `Prepare` calls at once. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct GcProbe {
+    client: ContainerdClient,
+    rounds: Arc<Mutex<HashMap<String, Weak<Round>>>>,
+}
+
+/// Asking goes on while somebody holds this.
+#[derive(Debug)]
+struct Round {
+    verdict: watch::Receiver<Option<Release>>,
+    _asking: AbortOnDropHandle<()>,
+}
+
+impl GcProbe {
+    pub(super) fn new(client: ContainerdClient) -> Self {
+        Self {
+            client,
+            rounds: Arc::default(),
+        }
+    }
+
+    /// Returns when a `Prepare` of the snapshotter that containerd calls by this name should wait
+    /// no longer. Cancel-safe.
+    pub(super) async fn released(&self, snapshotter: &str) -> Release {
+        let round = self.join(snapshotter);
+        let mut verdict = round.verdict.clone();
+        let released = verdict.wait_for(Option::is_some).await;
+        // The asking ends with a verdict only, or with the runtime.
+        released
+            .ok()
+            .and_then(|found| *found)
+            .unwrap_or(Release::Stopping)
+    }
+
+    /// The round that is under way, or a new one.
+    fn join(&self, snapshotter: &str) -> Arc<Round> {
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = rounds.get(snapshotter).and_then(Weak::upgrade);
+        if let Some(round) = running.filter(|round| round.verdict.borrow().is_none()) {
+            return round;
+        }
+        rounds.retain(|_, round| round.strong_count() > 0);
+        let (tell, verdict) = watch::channel(None);
+        let (client, name) = (self.client.clone(), snapshotter.to_owned());
+        let asking = tokio::spawn(async move {
+            let release = ask_until_released(&client, &name).await;
+            tell.send_replace(Some(release));
+        });
+        let round = Arc::new(Round {
+            verdict,
+            _asking: AbortOnDropHandle::new(asking),
+        });
+        rounds.insert(snapshotter.to_owned(), Arc::downgrade(&round));
+        round
+    }
+}
+
+/// One look at the lock.
+#[derive(Debug)]
+enum Look {
+    Free,
+    Blocked,
+    Unreachable(String),
+}
+
+async fn ask_until_released(client: &ContainerdClient, snapshotter: &str) -> Release {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut blind_since = None;
+    loop {
+        ticks.tick().await;
+        match look(client, snapshotter).await {
+            Look::Free => blind_since = None,
+            Look::Blocked => {
+                debug!(snapshotter, "containerd's garbage collection waits");
+                return Release::Gc;
+            }
+            Look::Unreachable(error) => {
+                let since = *blind_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= BLIND {
+                    warn!(
+                        error,
+                        "cannot ask containerd whether its garbage collection waits \
+                         (containerd.address): layers that are not there yet are left to it"
+                    );
+                    return Release::Unreachable;
+                }
+            }
+        }
+    }
+}
+
+async fn look(client: &ContainerdClient, snapshotter: &str) -> Look {
+    let mut lock = std::pin::pin!(client.pass_lock(snapshotter));
+    let passed = match timeout(PATIENCE, lock.as_mut()).await {
+        Ok(passed) => passed,
+        Err(_) => tokio::select! {
+            biased;
+            passed = lock => passed,
+            greeted = timeout(CONTROL_PATIENCE, client.greet()) => return match greeted {
+                Ok(Ok(())) => Look::Blocked,
+                Ok(Err(error)) => Look::Unreachable(error.to_string()),
+                Err(_) => Look::Unreachable("it does not answer".to_owned()),
+            },
+        },
+    };
+    match passed {
+        Ok(()) => Look::Free,
+        Err(error) => Look::Unreachable(error.to_string()),
+    }
+}

@@ -1,0 +1,350 @@
+//! One layer on its way to files, and the tickets of those who want them.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use hawker_snapshotter::{
+    ChainId, DiffId, LayerSource, SnapshotError, Snapshots, Stage, StagedLayer, UnpackOptions,
+    unpack,
+};
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit, watch},
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{Inner, LINGER_DONE, LINGER_UNDER_WAY, LayerKey, StageError};
+use crate::{
+    containerd::{metrics::Outcome, supply::OpenLayer},
+    control::{LayerReport, LayerState},
+    layers::{ImageName, LayerError},
+};
+
+/// How far a job is.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Others are before it.
+    Queued,
+    /// The registry is asked for the right, the network for the blob.
+    Opening,
+    /// It is open, and others are unpacked before it.
+    Waiting,
+    /// Files are made.
+    Unpacking,
+    /// The files are all there, and the tar had this digest.
+    Staged(DiffId),
+    /// It could not be had.
+    Failed(Arc<StageError>),
+}
+
+/// A layer's files, on their way to a snapshot.
+#[derive(Debug)]
+struct Files {
+    stage: Stage,
+    implied: Vec<PathBuf>,
+}
+
+/// One layer on its way.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// Its place among all jobs.
+    pub(super) number: u64,
+    pub(super) key: LayerKey,
+    /// In whose name the registry was asked.
+    image: ImageName,
+    tickets: watch::Sender<usize>,
+    phase: watch::Sender<Phase>,
+    /// Held while they are committed: whoever comes second finds the snapshot.
+    files: Arc<Mutex<Option<Files>>>,
+    /// Somebody has the files, or was told why there are none.
+    over: CancellationToken,
+}
+
+impl Job {
+    pub(super) fn new(number: u64, key: LayerKey, image: ImageName) -> Self {
+        Self {
+            number,
+            key,
+            image,
+            tickets: watch::Sender::new(0),
+            phase: watch::Sender::new(Phase::Queued),
+            files: Arc::default(),
+            over: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn report(&self) -> LayerReport {
+        let state = match *self.phase.borrow() {
+            Phase::Queued => LayerState::Queued,
+            Phase::Opening => LayerState::Opening,
+            Phase::Waiting => LayerState::Waiting,
+            Phase::Unpacking => LayerState::Unpacking,
+            Phase::Staged(_) => LayerState::Staged,
+            Phase::Failed(_) => LayerState::Failed,
+        };
+        LayerReport {
+            digest: self.key.layer,
+            image: self.image.to_string(),
+            state,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        *self.tickets.borrow() == 0
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Returns when nobody has held a ticket for so long.
+    async fn abandoned(&self, linger: Duration) {
+        let mut tickets = self.tickets.subscribe();
+        loop {
+            // The sender is `self`.
+            let _ = tickets.wait_for(|held| *held == 0).await;
+            if timeout(linger, tickets.wait_for(|held| *held > 0))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// Tells the thread that unpacks to end when whoever waits for it has gone.
+struct CancelOnDrop {
+    cancelled: Arc<AtomicBool>,
+    stopper: CancellationToken,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.stopper.cancel();
+    }
+}
+
+impl Inner {
+    /// A job's whole life: its turn, its work, and how long its files are kept.
+    pub(super) async fn live(
+        self: Arc<Self>,
+        job: Arc<Job>,
+        turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
+    ) {
+        let ended = {
+            let work = self.work(&job, turn);
+            self.while_wanted(&job, LINGER_UNDER_WAY, work).await
+        };
+        let outcome = match &ended {
+            Some(Ok(_)) => Outcome::Staged,
+            Some(Err(_)) => Outcome::Failed,
+            None => Outcome::Cancelled,
+        };
+        self.metrics.staged(outcome);
+        let ended = ended.unwrap_or(Err(StageError::Stopping));
+        debug!(layer = %job.key, image = %job.image, ?outcome, error = ?ended.as_ref().err(), "ended");
+        job.enter(match ended {
+            Ok(diff_id) => Phase::Staged(diff_id),
+            Err(error) => Phase::Failed(Arc::new(error)),
+        });
+        if outcome == Outcome::Cancelled {
+            return;
+        }
+        let told = self.while_wanted(&job, LINGER_DONE, job.over.cancelled());
+        if told.await.is_none() && outcome == Outcome::Staged {
+            debug!(layer = %job.key, "nobody came for the layer");
+            self.metrics.staged(Outcome::Unclaimed);
+        }
+    }
+
+    /// The work's result; `None` when nobody has wanted it for so long, or at the stop.
+    async fn while_wanted<T>(
+        &self,
+        job: &Arc<Job>,
+        linger: Duration,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = work.as_mut() => return Some(done),
+                () = self.stop.cancelled() => {
+                    self.forget(job);
+                    return None;
+                }
+                () = job.abandoned(linger) => if self.forget_if_idle(job) {
+                    return None;
+                },
+            }
+        }
+    }
+
+    async fn work(
+        &self,
+        job: &Job,
+        turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
+    ) -> Result<DiffId, StageError> {
+        let _open = turn.await.ok_or(StageError::Stopping)?;
+        job.enter(Phase::Opening);
+        let layer = self.supply.open(&job.image, job.key.layer).await?;
+        job.enter(Phase::Waiting);
+        let unpacks = Arc::clone(&self.unpacks);
+        let permit = unpacks.acquire_owned().await;
+        let permit = permit.map_err(|_| StageError::Stopping)?;
+        job.enter(Phase::Unpacking);
+        let mut options = UnpackOptions::new(job.key.layer, job.key.kind);
+        options.limits = self.limits;
+        self.unpack(job, layer, options, permit).await
+    }
+
+    async fn unpack(
+        &self,
+        job: &Job,
+        layer: OpenLayer,
+        options: UnpackOptions,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<DiffId, StageError> {
+        let began = Instant::now();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let OpenLayer {
+            mut source,
+            stopper,
+        } = layer;
+        let guard = CancelOnDrop {
+            cancelled: Arc::clone(&cancelled),
+            stopper,
+        };
+        let snapshots = self.snapshots.clone();
+        let worker = tokio::task::spawn_blocking(move || {
+            // Until the thread has ended, whoever waits for it.
+            let _permit = permit;
+            unpack_into_stage(&snapshots, source.as_mut(), &options, &cancelled)
+        });
+        let unpacked = worker.await.map_err(|_| StageError::Stopping)?;
+        drop(guard);
+        let (diff_id, files) = unpacked?;
+        info!(
+            layer = %job.key,
+            image = %job.image,
+            elapsed = ?began.elapsed(),
+            "layer unpacked"
+        );
+        *job.files.lock().await = Some(files);
+        Ok(diff_id)
+    }
+}
+
+fn unpack_into_stage(
+    snapshots: &Snapshots,
+    source: &mut dyn LayerSource,
+    options: &UnpackOptions,
+    cancelled: &AtomicBool,
+) -> Result<(DiffId, Files), StageError> {
+    let stage = snapshots.stage()?;
+    let unpacked = unpack(stage.path(), source, options, cancelled)?;
+    let implied = unpacked.implied;
+    Ok((unpacked.diff_id, Files { stage, implied }))
+}
+
+/// Somebody's interest in a layer. The job goes on while there is one.
+#[derive(Debug)]
+pub(in crate::containerd) struct Ticket {
+    stager: Arc<Inner>,
+    job: Arc<Job>,
+    /// In whose name it is wanted.
+    image: ImageName,
+}
+
+impl Ticket {
+    /// Called under the lock of the jobs.
+    pub(super) fn new(stager: &Arc<Inner>, job: &Arc<Job>, image: &ImageName) -> Self {
+        job.tickets.send_modify(|held| *held += 1);
+        Self {
+            stager: Arc::clone(stager),
+            job: Arc::clone(job),
+            image: image.clone(),
+        }
+    }
+
+    /// Waits for the files, and for the right of whoever wants them. Cancel-safe.
+    pub(in crate::containerd) async fn staged(&self) -> Result<DiffId, Arc<StageError>> {
+        let mut phase = self.job.phase.subscribe();
+        let ended = phase.wait_for(|phase| matches!(phase, Phase::Staged(_) | Phase::Failed(_)));
+        let ended = ended.await.map(|ended| ended.clone());
+        match ended {
+            Ok(Phase::Staged(diff_id)) => {
+                let checked = self.check_right().await;
+                checked.map_err(|error| Arc::new(error.into()))?;
+                Ok(diff_id)
+            }
+            Ok(Phase::Failed(error)) => {
+                self.end_job();
+                Err(error)
+            }
+            _ => Err(Arc::new(StageError::Stopping)),
+        }
+    }
+
+    /// Makes the files the snapshot of `reference` on `parent`. `false`: somebody else has had
+    /// them, for this snapshot or for another.
+    ///
+    /// Once begun it goes on when the caller is gone. The snapshot is then one that no namespace of
+    /// containerd refers to, and its next garbage collection removes it.
+    pub(in crate::containerd) async fn commit(
+        &self,
+        reference: ChainId,
+        parent: String,
+        labels: BTreeMap<String, String>,
+    ) -> Result<bool, StageError> {
+        let mut files = Arc::clone(&self.job.files).lock_owned().await;
+        let Some(Files { stage, implied }) = files.take() else {
+            return Ok(false);
+        };
+        self.end_job();
+        let snapshots = self.stager.snapshots.clone();
+        let committing = tokio::task::spawn_blocking(move || {
+            let layer = StagedLayer { stage, implied };
+            let committed = snapshots.commit_layer(layer, &reference, &parent, labels);
+            // Whoever comes second sees the snapshot, or that there is none.
+            drop(files);
+            committed
+        });
+        match committing.await {
+            Ok(Ok(_) | Err(SnapshotError::AlreadyExists { .. })) => Ok(true),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(StageError::Stopping),
+        }
+    }
+
+    /// A job is shared by all who want its layer; each of them must be granted it.
+    async fn check_right(&self) -> Result<(), LayerError> {
+        if self.image == self.job.image {
+            return Ok(());
+        }
+        let opened = self.stager.supply.open(&self.image, self.job.key.layer);
+        opened.await.map(drop)
+    }
+
+    fn end_job(&self) {
+        self.stager.forget(&self.job);
+        self.job.over.cancel();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.job.tickets.send_modify(|held| *held -= 1);
+    }
+}
