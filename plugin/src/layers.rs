@@ -162,11 +162,13 @@ impl Layers {
                 Ok(None) => continue,
                 Err(error) => error,
             };
-            if !error.is_refusal() {
-                return Err(error);
-            }
             debug!(%image, %digest, ?candidate, %error, "not granted");
-            self.forget(image, digest, &candidate);
+            match (&error, &candidate) {
+                (LayerError::Denied { .. }, _) => self.forget(image, digest, &candidate),
+                // Some registries hide what they refuse; not from whom they showed the manifest.
+                (LayerError::NotFound(_), Candidate::Docker | Candidate::Ours) => {}
+                _ => return Err(error),
+            }
             // What the first one is told says most: it was accepted a moment ago.
             refused.get_or_insert(error);
         }

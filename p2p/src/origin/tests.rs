@@ -1,6 +1,7 @@
 //! The client against real servers on loopback, whose answers are scripted.
 
 mod access;
+mod accounts;
 mod addresses;
 mod asking;
 mod passing;

@@ -91,7 +91,7 @@ impl DockerConfig {
         registry: &RegistryHost,
         repository: &Repository,
     ) -> Option<Account> {
-        let file = self.read().await?;
+        let file = self.read().await;
         match file.find(registry, repository)? {
             Found::Account(account) => Some(account),
             Found::Helper(name, server) => self.ask(name, server).await,
@@ -103,13 +103,13 @@ impl DockerConfig {
         lock(&self.answers).clear();
     }
 
-    async fn read(&self) -> Option<Arc<File>> {
+    async fn read(&self) -> Arc<File> {
         let path = self.path.clone();
         let stamp = stamp_of(&path).await;
         if let Some((of, file)) = &*lock(&self.file)
             && *of == stamp
         {
-            return Some(Arc::clone(file));
+            return Arc::clone(file);
         }
         let file = match stamp {
             Some((_, len)) => read(&path, len).await.unwrap_or_else(|error| {
@@ -119,10 +119,17 @@ impl DockerConfig {
             }),
             None => File::default(),
         };
-        let file = Arc::new(file);
-        *lock(&self.file) = Some((stamp, Arc::clone(&file)));
-        self.forget_answers();
-        Some(file)
+        let mut held = lock(&self.file);
+        let file = match held.take() {
+            // Another layer was faster.
+            Some((of, file)) if of == stamp => file,
+            _ => {
+                self.forget_answers();
+                Arc::new(file)
+            }
+        };
+        *held = Some((stamp, Arc::clone(&file)));
+        file
     }
 
     async fn ask(&self, name: String, server: String) -> Option<Account> {

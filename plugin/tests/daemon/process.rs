@@ -32,10 +32,18 @@ async fn start(
     dir: &Path,
     registry: SocketAddr,
 ) -> (Child, SocketAddr, Lines<BufReader<ChildStderr>>) {
+    start_as(hawkerd(), dir, registry).await
+}
+
+async fn start_as(
+    mut hawkerd: Command,
+    dir: &Path,
+    registry: SocketAddr,
+) -> (Child, SocketAddr, Lines<BufReader<ChildStderr>>) {
     let config = dir.join("hawkerd.toml");
     let text = settings(dir, registry).replace("[log]", "[log]\nformat = \"json\"");
     fs::write(&config, text).unwrap();
-    let mut child = hawkerd()
+    let mut child = hawkerd
         .args(["--config".as_ref(), config.as_os_str()])
         .stderr(Stdio::piped())
         .spawn()
@@ -97,6 +105,46 @@ async fn sigterm_lets_a_running_response_end() {
     assert_eq!(ended.unwrap().unwrap().code(), Some(0));
     drained.await.unwrap();
     assert!(!dir.path().join("h.sock").exists());
+}
+
+#[tokio::test]
+async fn no_line_of_the_most_talkative_log_holds_a_credential() {
+    let bytes = noise(200_000, 2);
+    let content = bytes.clone();
+    let origin = Origin::start(move |seen| match seen.header("authorization") {
+        None => Reply::challenge(),
+        Some("Bearer hush-bad") => Reply::status(403),
+        Some(_) if seen.path.contains("/blobs/") => Reply::file(seen, &content),
+        Some(_) => Reply::bytes("{}"),
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut talkative = hawkerd();
+    talkative.env("HAWKER_LOG", "trace");
+    let (mut child, mirror, mut lines) = start_as(talkative, dir.path(), origin.address).await;
+    let logged = tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Ok(Some(line)) = lines.next_line().await {
+            all.push(line);
+        }
+        all
+    });
+    let blob = format!("/v2/a/blobs/{}?hush=1", Digest::of(&bytes));
+    for credential in ["Bearer hush-good", "Bearer hush-bad", "Basic aHVzaDpodXNo"] {
+        let shown = [("authorization", credential)];
+        for path in ["/v2/", "/v2/a/manifests/t", &blob] {
+            let response = send(mirror, "GET", path, &shown).await;
+            response.collect().await.unwrap();
+        }
+    }
+    signal(&child, Signal::SIGTERM);
+    child.wait().await.unwrap();
+    let logged = logged.await.unwrap();
+    let traced = logged.iter().filter(|line| line.contains("\"TRACE\""));
+    assert!(traced.count() > 10, "{logged:#?}");
+    for line in logged {
+        assert!(!line.contains("hush") && !line.contains("aHVza"), "{line}");
+    }
 }
 
 #[tokio::test]

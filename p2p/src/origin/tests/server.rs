@@ -8,7 +8,7 @@ use std::{
 
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpListener,
     task::{AbortHandle, JoinSet},
 };
@@ -29,6 +29,7 @@ pub(super) struct Asked {
     /// Path and query.
     pub(super) target: String,
     headers: Vec<(String, String)>,
+    pub(super) body: String,
 }
 
 impl Asked {
@@ -284,11 +285,18 @@ async fn request<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> Option<Aske
         };
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
-    Some(Asked {
+    let mut asked = Asked {
         method: method.to_owned(),
         target: target.to_owned(),
         headers,
-    })
+        body: String::new(),
+    };
+    let length = asked.header("content-length").map(str::parse);
+    if let Some(Ok(length)) = length {
+        let mut body = stream.take(length);
+        body.read_to_string(&mut asked.body).await.ok()?;
+    }
+    Some(asked)
 }
 
 /// Sends a reply. `None` when the connection ends with it.
