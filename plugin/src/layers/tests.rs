@@ -57,7 +57,7 @@ impl Bed {
             layers.clone(),
             images.clone(),
             mirror_settings(&config),
-            Metrics::new().mirror.clone(),
+            Metrics::new().mirror,
         );
         Self {
             mirror,
@@ -159,6 +159,11 @@ impl Pushed {
         }
     }
 
+    /// An image of one layer.
+    fn single(repository: &'static str, layer: &Bytes) -> Self {
+        Self::new(repository, std::slice::from_ref(layer))
+    }
+
     fn digest(&self) -> Digest {
         Digest::of(&self.manifest)
     }
@@ -180,7 +185,7 @@ impl Pushed {
     }
 
     fn chains(&self) -> Vec<ChainId> {
-        let ids: Vec<_> = self.layers.iter().map(|layer| diff_id(layer)).collect();
+        let ids: Vec<_> = self.layers.iter().map(diff_id).collect();
         chain_ids(&ids)
     }
 
@@ -228,9 +233,9 @@ fn shown(origin: &Origin, path: &str) -> Vec<Option<String>> {
 #[tokio::test]
 async fn layer_comes_with_what_was_accepted_for_its_manifest() {
     let layer = noise(3 << 20, 1);
-    let image = Pushed::new("team/app", &[layer.clone()]);
+    let image = Pushed::single("team/app", &layer);
     let (manifest, blob) = (image.manifest_path(), image.blob_path(&layer));
-    let copy = Pushed::new("team/app", &[layer.clone()]);
+    let copy = Pushed::single("team/app", &layer);
     let origin = registry(vec![("Bearer a", image)]).await;
     let bed = Bed::start(&origin, "").await;
     let name = copy.name(&origin);
@@ -253,8 +258,8 @@ async fn layer_comes_with_what_was_accepted_for_its_manifest() {
 async fn credential_of_one_tenant_is_never_used_for_another() {
     let layer = noise(200_000, 2);
     // The other names the layer in an image of its own, in its own repository and in the same one.
-    let own = || Pushed::new("a/app", &[layer.clone()]);
-    let foreign = || Pushed::new("b/app", &[layer.clone()]);
+    let own = || Pushed::single("a/app", &layer);
+    let foreign = || Pushed::single("b/app", &layer);
     let beside = || Pushed::new("a/app", &[noise(10, 3), layer.clone()]);
     let origin = registry(vec![
         ("Bearer a", own()),
@@ -293,9 +298,9 @@ async fn credential_of_one_tenant_is_never_used_for_another() {
 #[tokio::test]
 async fn children_of_an_index_come_with_what_was_accepted_for_it() {
     let layer = noise(100_000, 5);
-    let image = Pushed::new("a", &[layer.clone()]);
+    let image = Pushed::single("a", &layer);
     let index = json!({"manifests": [{"digest": image.digest().to_string()}]}).to_string();
-    let (name, index) = (Pushed::new("a", &[layer.clone()]), Bytes::from(index));
+    let (name, index) = (Pushed::single("a", &layer), Bytes::from(index));
     let content = index.clone();
     let origin = Origin::start(move |seen| match seen.header("authorization") {
         Some("Bearer a") if seen.path.ends_with("/manifests/t") => Reply::bytes(content.clone())
@@ -322,11 +327,11 @@ async fn children_of_an_index_come_with_what_was_accepted_for_it() {
 #[tokio::test]
 async fn registry_that_wants_nothing_is_asked_for_nothing() {
     let layer = noise(100_000, 6);
-    let image = Pushed::new("a", &[layer.clone()]);
+    let image = Pushed::single("a", &layer);
     let origin = registry(vec![("", image)]).await;
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
     let bed = Bed::start(&origin, &docker).await;
-    let image = Pushed::new("a", &[layer.clone()]);
+    let image = Pushed::single("a", &layer);
     assert_eq!(bed.get(&image.manifest_path(), None).await.0, 200);
     let name = image.name(&origin);
     assert_eq!(bed.read(&name, Digest::of(&layer)).await.unwrap(), layer);
@@ -384,8 +389,8 @@ async fn with_tokens(good: Arc<Mutex<String>>, image: Pushed, cut_first: usize) 
 async fn login_of_docker_buys_a_token_where_the_mirror_saw_nothing() {
     let layer = noise(300_000, 7);
     let good = Arc::new(Mutex::new("t1".to_owned()));
-    let origin = with_tokens(good, Pushed::new("a", &[layer.clone()]), 0).await;
-    let name = Pushed::new("a", &[layer.clone()]).name(&origin);
+    let origin = with_tokens(good, Pushed::single("a", &layer), 0).await;
+    let name = Pushed::single("a", &layer).name(&origin);
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
     let bed = Bed::start(&origin, &docker).await;
     assert_eq!(bed.read(&name, Digest::of(&layer)).await.unwrap(), layer);
@@ -411,8 +416,8 @@ async fn login_of_docker_buys_a_token_where_the_mirror_saw_nothing() {
 async fn refused_token_is_forgotten_and_the_next_credential_tried() {
     let layer = noise(300_000, 8);
     let good = Arc::new(Mutex::new("t1".to_owned()));
-    let origin = with_tokens(Arc::clone(&good), Pushed::new("a", &[layer.clone()]), 0).await;
-    let image = Pushed::new("a", &[layer.clone()]);
+    let origin = with_tokens(Arc::clone(&good), Pushed::single("a", &layer), 0).await;
+    let image = Pushed::single("a", &layer);
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
     let bed = Bed::start(&origin, &docker).await;
     assert_eq!(
@@ -433,8 +438,8 @@ async fn refused_token_is_forgotten_and_the_next_credential_tried() {
 async fn token_that_expires_in_the_middle_of_a_layer_is_replaced() {
     let layer = noise(4 << 20, 9);
     let good = Arc::new(Mutex::new("t1".to_owned()));
-    let origin = with_tokens(good, Pushed::new("a", &[layer.clone()]), 1 << 20).await;
-    let image = Pushed::new("a", &[layer.clone()]);
+    let origin = with_tokens(good, Pushed::single("a", &layer), 1 << 20).await;
+    let image = Pushed::single("a", &layer);
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
     let bed = Bed::start(&origin, &docker).await;
     assert_eq!(
@@ -452,7 +457,7 @@ async fn redirect_to_a_store_does_not_carry_the_credential() {
     let layer = noise(300_000, 10);
     let content = layer.clone();
     let store = Origin::start(move |seen| Reply::file(seen, &content)).await;
-    let image = Pushed::new("a", &[layer.clone()]);
+    let image = Pushed::single("a", &layer);
     let to = format!("http://{}/signed", store.address);
     let origin = Origin::start(move |seen| match seen.header("authorization") {
         Some("Basic YW5uOnB3" | "Bearer a") if seen.path.contains("/blobs/") => {
@@ -463,7 +468,7 @@ async fn redirect_to_a_store_does_not_carry_the_credential() {
     })
     .await;
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
-    let image = Pushed::new("a", &[layer.clone()]);
+    let image = Pushed::single("a", &layer);
     for credential in [Some("Bearer a"), None] {
         let bed = Bed::start(&origin, &docker).await;
         if credential.is_some() {
@@ -495,7 +500,7 @@ async fn waiting_reader_is_stopped_from_elsewhere() {
     })
     .await;
     let bed = Bed::start(&origin, "").await;
-    let name = Pushed::new("a", &[layer.clone()]).name(&origin);
+    let name = Pushed::single("a", &layer).name(&origin);
     let opened = bed.layers.open(&name, Digest::of(&layer)).await.unwrap();
     let stop = opened.stopper();
     let reading = tokio::spawn(read(opened));
@@ -512,7 +517,7 @@ async fn wrong_bytes_are_never_proven() {
     let wrong = noise(300_000, 13);
     let origin = Origin::start(move |seen| Reply::file(seen, &wrong)).await;
     let bed = Bed::start(&origin, "").await;
-    let name = Pushed::new("a", &[layer.clone()]).name(&origin);
+    let name = Pushed::single("a", &layer).name(&origin);
     assert!(bed.read(&name, Digest::of(&layer)).await.is_err());
 }
 
@@ -568,13 +573,13 @@ async fn images_that_are_not_sound_are_not_found() {
     let layer = noise(1000, 40);
     let mut more = Pushed::new("more", &[layer.clone(), noise(10, 41)]);
     // Its config tells of one layer, the manifest of two.
-    let one = Pushed::new("one", &[layer.clone()]);
+    let one = Pushed::single("one", &layer);
     let text = String::from_utf8(more.manifest.to_vec()).unwrap();
     let (two, single) = (Digest::of(&more.config), Digest::of(&one.config));
     more.manifest = text.replace(&two.to_string(), &single.to_string()).into();
     more.config = one.config.clone();
     let empty = Pushed::new("empty", &[]);
-    let mut none = Pushed::new("none", &[layer.clone()]);
+    let mut none = Pushed::single("none", &layer);
     let text = String::from_utf8(none.manifest.to_vec()).unwrap();
     let odd = Bytes::from_static(b"[]");
     let (was, is) = (Digest::of(&none.config), Digest::of(&odd));
@@ -648,10 +653,10 @@ async fn no_log_line_and_no_error_holds_a_secret() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let layer = noise(300_000, 14);
     let good = Arc::new(Mutex::new("hush-t1".to_owned()));
-    let origin = with_tokens(Arc::clone(&good), Pushed::new("a", &[layer.clone()]), 0).await;
+    let origin = with_tokens(Arc::clone(&good), Pushed::single("a", &layer), 0).await;
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
     let bed = Bed::start(&origin, &docker).await;
-    let image = Pushed::new("a", &[layer.clone()]);
+    let image = Pushed::single("a", &layer);
     let (name, digest) = (image.name(&origin), Digest::of(&layer));
     let errors = [
         bed.get(&image.manifest_path(), Some("Bearer hush-t1"))
