@@ -27,5 +27,6 @@ pub use snapshots::{
 };
 pub use source::{FileSource, LayerSource, SourceError};
 pub use unpack::{
-    Fault, LayerKind, Limits, Refusal, TarFault, UnpackError, UnpackOptions, Unpacked, unpack,
+    Fault, LayerKind, Limits, Refusal, Rights, TarFault, UnpackError, UnpackOptions, Unpacked,
+    unpack,
 };

@@ -10,13 +10,18 @@
 //!
 //! Called by the plugin's stager, for all layers of an image at once.
 
+mod attributes;
 mod decode;
+mod dirs;
 mod error;
 mod limits;
+mod name;
 mod pipe;
+mod place;
+mod tar;
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     thread,
@@ -28,15 +33,41 @@ pub use self::{
     error::{Fault, Refusal, TarFault, UnpackError},
     limits::Limits,
 };
+use self::{
+    place::Files,
+    tar::{Entry, Tar},
+};
 use crate::{chain::DiffId, source::LayerSource};
 
 /// What a layer lies on, which decides what its whiteouts become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LayerKind {
     /// On nothing: whiteouts remove what the layer itself brought before, and leave no trace.
     Base,
     /// On other layers: whiteouts become those of overlayfs.
     Upper,
+}
+
+/// What this process may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything.
+    Full,
+    /// It is root of a user namespace: it can make no devices, and overlays know it by attributes
+    /// of the user's.
+    UserNamespace,
+}
+
+impl Rights {
+    /// Those of the calling process.
+    pub fn of_this_process() -> Self {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let everyone = ["0", "0", "4294967295"];
+        match map.is_empty() || map.split_whitespace().eq(everyone) {
+            true => Self::Full,
+            false => Self::UserNamespace,
+        }
+    }
 }
 
 /// How a layer is unpacked.
@@ -49,15 +80,18 @@ pub struct UnpackOptions {
     pub kind: LayerKind,
     /// What it may not exceed.
     pub limits: Limits,
+    /// What we may do.
+    pub rights: Rights,
 }
 
 impl UnpackOptions {
-    /// The usual limits.
+    /// With the usual limits, and the rights of this process.
     pub fn new(layer: Digest, kind: LayerKind) -> Self {
         Self {
             layer,
             kind,
             limits: Limits::default(),
+            rights: Rights::of_this_process(),
         }
     }
 }
@@ -71,9 +105,10 @@ pub struct Unpacked {
     pub size: u64,
     /// How many entries it has.
     pub entries: u64,
-    /// The directories that were made without an entry of their own, relative to the root, parents
-    /// first. They have the mode 0755 and belong to us: in an upper layer they should look like
-    /// the same directories below.
+    /// The directories without an entry of their own, relative to the root, parents first. They
+    /// have the mode 0755 and belong to us: in an upper layer they should look like the same
+    /// directories below. The first one is the root itself (an empty path), which no entry
+    /// describes, as in containerd.
     pub implied: Vec<PathBuf>,
 }
 
@@ -90,34 +125,56 @@ pub fn unpack(
     cancelled: &AtomicBool,
 ) -> Result<Unpacked, UnpackError> {
     let (writer, reader) = pipe::ring(options.limits, cancelled);
-    let at_no_entry = |fault| UnpackError {
+    let failed = |error| UnpackError {
         layer: options.layer,
         entry: None,
-        fault,
+        fault: Fault::Io {
+            what: "run a thread",
+            error,
+        },
     };
     thread::scope(|scope| {
         let files = thread::Builder::new()
             .name("unpack".to_owned())
-            .spawn_scoped(scope, || files(dir, reader).map_err(at_no_entry))
-            .map_err(|error| at_no_entry(io_fault("start a thread")(error)))?;
+            .spawn_scoped(scope, || files(dir, reader, options))
+            .map_err(failed)?;
         decode::decode(source, writer);
-        files.join().unwrap_or_else(|_| {
-            let error = io::Error::other("the thread panicked");
-            Err(at_no_entry(io_fault("make files")(error)))
-        })
+        let panicked = |_| Err(failed(io::Error::other("it panicked")));
+        files.join().unwrap_or_else(panicked)
     })
 }
 
-fn io_fault(what: &'static str) -> impl Fn(io::Error) -> Fault {
-    move |error| Fault::Io { what, error }
+/// The thread that makes the files.
+fn files(
+    dir: &Path,
+    tar: pipe::Reader<'_>,
+    options: &UnpackOptions,
+) -> Result<Unpacked, UnpackError> {
+    let mut entry = Entry::default();
+    make_files(dir, tar, options, &mut entry).map_err(|fault| UnpackError {
+        layer: options.layer,
+        entry: (!entry.path.is_empty()).then(|| entry.path.into()),
+        fault,
+    })
 }
 
-fn files(_dir: &Path, tar: pipe::Reader<'_>) -> Result<Unpacked, Fault> {
-    let decoded = tar.into_end()?;
+/// `entry` is where it stood when it failed.
+fn make_files(
+    dir: &Path,
+    tar: pipe::Reader<'_>,
+    options: &UnpackOptions,
+    entry: &mut Entry,
+) -> Result<Unpacked, Fault> {
+    let mut tar = Tar::new(tar, options.limits);
+    let mut files = Files::new(dir, options)?;
+    while tar.next(entry)? {
+        files.place(entry, &mut tar)?;
+    }
+    let decoded = tar.into_input().into_end()?;
     Ok(Unpacked {
         diff_id: decoded.diff_id,
         size: decoded.size,
-        entries: 0,
-        implied: Vec::new(),
+        entries: files.entries(),
+        implied: files.finish()?,
     })
 }

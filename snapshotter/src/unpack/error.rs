@@ -110,6 +110,8 @@ pub enum Refusal {
     RecordTooLong(usize),
     #[error("more than {0} entries")]
     TooManyEntries(u64),
+    #[error("more than {0} bytes of paths of directories without an entry")]
+    TooManyImplied(usize),
     #[error("more than {0} bytes")]
     TooLarge(u64),
     #[error("more than {0} times as large as its blob")]

@@ -6,7 +6,7 @@ pub struct Limits {
     /// Bytes: of the tar, and of the files in it as they read (holes of sparse files count).
     pub size: u64,
     /// Bytes of tar per byte of the blob, looked at once the tar is larger than `ratio_from`.
-    /// gzip cannot exceed about 1030; real layers are below 20.
+    /// Layers of programs are below 20; gzip cannot exceed about 1030, which only zeros reach.
     pub ratio: u64,
     /// Bytes of tar below which any ratio passes: a layer of zeros is no bomb yet.
     pub ratio_from: u64,
@@ -18,18 +18,21 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of one extended header (PAX records, a long name, a map of holes).
     pub record: usize,
+    /// Bytes of the paths of directories made without an entry.
+    pub implied: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             size: 64 << 30,
-            ratio: 400,
+            ratio: 1000,
             ratio_from: 2 << 30,
             entries: 2_000_000,
             path: 4095,
             depth: 256,
             record: 1 << 20,
+            implied: 16 << 20,
         }
     }
 }
