@@ -177,13 +177,11 @@ impl Snapshots {
             let is_lost = graph.is_lost(row.id);
             (row, is_lost)
         };
-        if let Some(usage) = row.usage {
-            return Ok(usage);
-        }
         let (age, wait) = match row.kind {
             // Nothing is ever written into a view.
             Kind::View => return Ok(Usage::default()),
             _ if is_lost => return Ok(Usage::default()),
+            _ if row.usage.is_some() => return Ok(row.usage.unwrap_or_default()),
             Kind::Active => (self.inner.usage_age, ACTIVE_USAGE_WAIT),
             Kind::Committed => (Duration::MAX, COMMITTED_USAGE_WAIT),
         };
@@ -241,8 +239,9 @@ impl Snapshots {
         let mut writer = core.writer()?;
         let lowers = {
             let graph = core.graph();
+            let lowers = graph.lowers(parent)?;
             graph.check_free(key)?;
-            graph.lowers(parent)?
+            lowers
         };
         let row = Row::new(writer.next_id(), kind, parent, labels);
         let owner = match (IdMapping::of(&row.labels), lowers.first()) {

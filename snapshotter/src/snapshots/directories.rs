@@ -211,11 +211,23 @@ impl Directories {
         Ok(())
     }
 
+    /// Whether nothing is changed any more. Never, but in tests.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "not in tests")]
+    pub(super) fn is_dead(&self) -> bool {
+        false
+    }
+
     #[cfg(test)]
     pub(super) fn step(&self, path: &Path) -> Result<(), SnapshotError> {
         self.fuse
             .burn()
             .map_err(|cause| io_error("change", path, cause))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_dead(&self) -> bool {
+        self.fuse.is_out()
     }
 }
 

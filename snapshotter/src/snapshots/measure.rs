@@ -126,7 +126,11 @@ fn run(core: &Core, work: &Watched<Work>) {
             Ok(None) => continue,
             Err(error) => {
                 tracing::warn!(%error, "usage of a snapshot is not known");
-                continue;
+                // Nobody shall wait for it.
+                let Some(kind) = core.kind_of(id) else {
+                    continue;
+                };
+                (kind, Usage::default())
             }
         };
         work.change(|work| {

@@ -1,6 +1,8 @@
 //! Deletes what is in the trash, in one thread.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsString,
     io,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -56,6 +58,7 @@ impl Drop for Reaper {
 
 fn run(dirs: &Directories, work: &Watched<Work>) {
     let is_over = || work.lock().is_over;
+    let mut stuck = BTreeSet::new();
     loop {
         let goes_on = work.wait_for(|work| match (work.is_over, work.is_due) {
             (true, _) => Some(false),
@@ -68,24 +71,32 @@ fn run(dirs: &Directories, work: &Watched<Work>) {
         if !goes_on {
             return;
         }
-        if let Err(error) = empty(dirs, &is_over) {
-            tracing::warn!(trash = %dirs.trash().display(), %error, "trash is not empty");
+        if let Err(error) = empty(dirs, &mut stuck, &is_over) {
+            tracing::warn!(trash = %dirs.trash().display(), %error, "trash cannot be read");
         }
     }
 }
 
-/// Deletes everything that can be; the first failure is returned.
-fn empty(dirs: &Directories, is_over: &dyn Fn() -> bool) -> io::Result<()> {
+/// Deletes everything that can be. What cannot is reported once, and tried again each time.
+fn empty(
+    dirs: &Directories,
+    stuck: &mut BTreeSet<OsString>,
+    is_over: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let trash = dirs.trash();
     let free_name = || dirs.free_in_trash();
-    let is_stopped = || is_over() || dirs.step(&trash).is_err();
-    let mut outcome = Ok(());
+    let is_stopped = || is_over() || dirs.is_dead();
     for name in tree::names(&trash)? {
         match tree::delete(&trash, &name, &free_name, &is_stopped) {
-            Ok(true) => {}
-            Ok(false) => return outcome,
-            Err(error) => outcome = outcome.and(Err(error)),
+            Ok(true) => drop(stuck.remove(&name)),
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                let path = trash.join(&name);
+                if stuck.insert(name) {
+                    tracing::warn!(path = %path.display(), %error, "cannot be deleted");
+                }
+            }
         }
     }
-    outcome
+    Ok(())
 }

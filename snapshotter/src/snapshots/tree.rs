@@ -5,6 +5,7 @@
 //! open per level.
 
 use std::{
+    cell::RefCell,
     collections::HashSet,
     ffi::{CStr, CString, OsStr},
     fs, io,
@@ -18,7 +19,7 @@ use std::{
 use nix::{
     dir::{Dir, Type},
     errno::Errno,
-    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat},
     sys::stat::{FileStat, Mode, fstat, fstatat},
     unistd::{UnlinkatFlags, unlinkat},
 };
@@ -98,19 +99,28 @@ pub(super) fn delete(
     is_stopped: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
     let trash = open_root(trash)?;
-    let name = CString::new(name.as_bytes())?;
     let deletion = Deletion {
         trash: trash.as_fd(),
         free_name,
         is_stopped,
+        lifted: RefCell::new(vec![CString::new(name.as_bytes())?]),
     };
-    Ok(deletion.entry(trash.as_fd(), &name, None, 0)?)
+    loop {
+        let Some(name) = deletion.lifted.borrow_mut().pop() else {
+            return Ok(true);
+        };
+        if !deletion.entry(trash.as_fd(), &name, None, 0)? {
+            return Ok(false);
+        }
+    }
 }
 
 struct Deletion<'a> {
     trash: BorrowedFd<'a>,
     free_name: &'a dyn Fn() -> String,
     is_stopped: &'a dyn Fn() -> bool,
+    /// Entries of the trash that are still to be deleted.
+    lifted: RefCell<Vec<CString>>,
 }
 
 impl Deletion<'_> {
@@ -127,7 +137,7 @@ impl Deletion<'_> {
         if kind.is_some_and(|kind| kind != Type::Directory) {
             return gone(unlinkat(at, name, UnlinkatFlags::NoRemoveDir));
         }
-        let dir = match nix::fcntl::openat(at, name, DIRECTORY, Mode::empty()) {
+        let dir = match openat(at, name, DIRECTORY, Mode::empty()) {
             Ok(dir) => dir,
             Err(Errno::ENOTDIR | Errno::ELOOP) => {
                 return gone(unlinkat(at, name, UnlinkatFlags::NoRemoveDir));
@@ -135,24 +145,30 @@ impl Deletion<'_> {
             Err(Errno::ENOENT) => return Ok(true),
             Err(error) => return Err(error),
         };
+        let mut outcome = Ok(());
         for (child, kind) in entries(&dir)? {
             let is_deep = depth >= MAX_DEPTH && kind.is_none_or(|kind| kind == Type::Directory);
-            let is_done = match is_deep {
-                true => self.lift(dir.as_fd(), &child)?,
-                false => self.entry(dir.as_fd(), &child, kind, depth + 1)?,
+            let done = match is_deep {
+                true => self.lift(dir.as_fd(), &child),
+                false => self.entry(dir.as_fd(), &child, kind, depth + 1),
             };
-            if !is_done {
-                return Ok(false);
+            match done {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                // The rest can go.
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        outcome?;
         gone(unlinkat(at, name, UnlinkatFlags::RemoveDir))
     }
 
-    /// Makes a deep directory an entry of the trash itself, where it is deleted next.
+    /// Makes a deep directory an entry of the trash itself, to be deleted later.
     fn lift(&self, at: BorrowedFd<'_>, name: &CStr) -> nix::Result<bool> {
         let free = CString::new((self.free_name)()).map_err(|_| Errno::EINVAL)?;
-        nix::fcntl::renameat(at, name, self.trash, free.as_c_str())?;
-        self.entry(self.trash, &free, None, 0)
+        renameat(at, name, self.trash, free.as_c_str())?;
+        self.lifted.borrow_mut().push(free);
+        Ok(true)
     }
 }
 
@@ -168,7 +184,7 @@ fn is_directory(found: &FileStat) -> bool {
 }
 
 fn open_root(path: &Path) -> nix::Result<OwnedFd> {
-    nix::fcntl::open(path, DIRECTORY, Mode::empty())
+    open(path, DIRECTORY, Mode::empty())
 }
 
 /// Opens a directory below `root`, however long its path is.
@@ -189,7 +205,20 @@ fn open_step(at: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(DIRECTORY)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    openat2(at, path, how)
+    match openat2(at, path, how) {
+        // Before Linux 5.6.
+        Err(Errno::ENOSYS) => open_each(at, path),
+        opened => opened,
+    }
+}
+
+/// The same, one component after the other.
+fn open_each(at: BorrowedFd<'_>, path: &Path) -> nix::Result<OwnedFd> {
+    let mut dir = openat(at, ".", DIRECTORY, Mode::empty())?;
+    for component in path.components() {
+        dir = openat(&dir, component.as_os_str(), DIRECTORY, Mode::empty())?;
+    }
+    Ok(dir)
 }
 
 /// All names in a directory but `.` and `..`.

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
 
 use super::*;
 use crate::snapshots::{Mount, Snapshots};
@@ -42,15 +45,40 @@ fn perform(wanted: &Mount, target: &Path) {
         }
         return;
     }
-    let data = wanted.options.join(",");
-    mount(
-        source,
-        target,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(data.as_str()),
-    )
-    .unwrap();
+    let (common, options) = shortened(&wanted.options);
+    let data = options.join(",");
+    assert!(data.len() < 4096, "{} bytes of options", data.len());
+    thread::scope(|scope| {
+        // A thread with a working directory of its own.
+        let mounting = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_FS).unwrap();
+            std::env::set_current_dir(common).unwrap();
+            let flags = MsFlags::empty();
+            mount(source, target, Some("overlay"), flags, Some(data.as_str())).unwrap();
+        });
+        mounting.join().unwrap();
+    });
+}
+
+/// As containerd does it when options are long: lower directories relative to a common one.
+fn shortened(options: &[String]) -> (PathBuf, Vec<String>) {
+    let len: usize = options.iter().map(String::len).sum();
+    let is_lower = |option: &&String| option.starts_with("lowerdir=");
+    let lowers = options.iter().find(is_lower).unwrap();
+    let paths: Vec<_> = lowers["lowerdir=".len()..].split(':').collect();
+    if len < 4096 - 512 || paths.len() == 1 {
+        return ("/".into(), options.to_vec());
+    }
+    // <store>/snapshots/<id>/fs
+    let common = Path::new(paths[0]).ancestors().nth(2).unwrap().to_owned();
+    let relative: Vec<_> = paths
+        .iter()
+        .map(|path| Path::new(path).strip_prefix(&common).unwrap())
+        .map(|path| path.to_str().unwrap())
+        .collect();
+    let mut options: Vec<_> = options.iter().filter(|o| !is_lower(o)).cloned().collect();
+    options.push(format!("lowerdir={}", relative.join(":")));
+    (common, options)
 }
 
 pub(in crate::snapshots) fn write(snapshots: &Snapshots, key: &str, file: &str, text: &str) {
@@ -75,4 +103,132 @@ fn layers_lie_on_one_another_and_views_cannot_be_written() {
         assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
         assert_eq!(fs::metadata(view.path()).unwrap().mode() & 0o7777, 0o755);
     }
+}
+
+#[test]
+fn more_than_a_page_of_layers_is_mounted() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = open(&dir);
+    let mut parent = String::new();
+    for number in 0..200 {
+        let name = format!("c{number}");
+        committed(&snapshots, &name, &parent);
+        parent = name;
+    }
+    let mounts = snapshots.prepare("container", &parent, plain()).unwrap();
+    let lower = mounts[0]
+        .options
+        .iter()
+        .find(|o| o.starts_with("lowerdir="));
+    assert!(lower.unwrap().len() > 4096);
+    let mounted = Mounted::new(&mounts);
+    assert_eq!(entries(mounted.path()).len(), 200);
+    assert_eq!(fs::read_to_string(mounted.path().join("c0")).unwrap(), "c0");
+    fs::write(mounted.path().join("c0"), "new").unwrap();
+    fs::remove_file(mounted.path().join("c1")).unwrap();
+    drop(mounted);
+    snapshots
+        .commit("container-done", "container", plain())
+        .unwrap();
+    let view = Mounted::new(&snapshots.view("v", "container-done", plain()).unwrap());
+    assert_eq!(entries(view.path()).len(), 199);
+    assert_eq!(fs::read_to_string(view.path().join("c0")).unwrap(), "new");
+}
+
+#[test]
+fn containers_run_on_while_the_store_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = open(&dir);
+    committed(&snapshots, "base", "");
+    let before = snapshots.prepare("container", "base", plain()).unwrap();
+    let mounted = Mounted::new(&before);
+    fs::write(mounted.path().join("one"), "").unwrap();
+    drop(snapshots);
+    fs::write(mounted.path().join("two"), "").unwrap();
+    let snapshots = open(&dir);
+    snapshots.cleanup().unwrap();
+    fs::write(mounted.path().join("three"), "").unwrap();
+    assert_eq!(snapshots.mounts("container").unwrap(), before);
+    assert_eq!(entries(mounted.path()), ["base", "one", "three", "two"]);
+    // Even one that is removed under it does no harm.
+    snapshots.remove("container").unwrap();
+    assert_tidy(&snapshots);
+}
+
+#[test]
+fn mounts_are_those_of_containerds_overlayfs() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SnapshotsConfig {
+        mount_options: vec!["metacopy=off".to_owned()],
+        ..SnapshotsConfig::default()
+    };
+    let snapshots = Snapshots::open(&store(&dir), config).unwrap();
+    committed(&snapshots, "one", "");
+    committed(&snapshots, "two", "one");
+    let root = store(&dir).canonicalize().unwrap().join("snapshots");
+    let root = root.to_str().unwrap();
+    let bind = |id: u32, access: &str| Mount {
+        kind: "bind".to_owned(),
+        source: format!("{root}/{id}/fs"),
+        target: String::new(),
+        options: vec![access.to_owned(), "rbind".to_owned()],
+    };
+    assert_eq!(
+        snapshots.prepare("a0", "", plain()).unwrap(),
+        [bind(3, "rw")]
+    );
+    assert_eq!(snapshots.view("v0", "", plain()).unwrap(), [bind(4, "ro")]);
+    assert_eq!(
+        snapshots.view("v1", "one", plain()).unwrap(),
+        [bind(1, "ro")]
+    );
+    let active = snapshots.prepare("a1", "one", plain()).unwrap();
+    let view = snapshots.view("v2", "two", plain()).unwrap();
+    for mounts in [&active, &view] {
+        assert_eq!(
+            (mounts[0].kind.as_str(), mounts[0].source.as_str()),
+            ("overlay", "overlay")
+        );
+    }
+    assert_eq!(
+        active[0].options,
+        [
+            &format!("workdir={root}/6/work"),
+            &format!("upperdir={root}/6/fs"),
+            &format!("lowerdir={root}/1/fs"),
+            "metacopy=off",
+            "index=off"
+        ]
+    );
+    let lower = format!("lowerdir={root}/2/fs:{root}/1/fs");
+    assert_eq!(view[0].options, [&lower, "metacopy=off", "index=off"]);
+}
+
+#[test]
+fn a_container_with_users_of_its_own_owns_its_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = open(&dir);
+    committed(&snapshots, "base", "");
+    let mapping = labels(&[
+        ("containerd.io/snapshot/uidmapping", "0:1000:65536"),
+        ("containerd.io/snapshot/gidmapping", "0:2000:65536"),
+    ]);
+    for (key, parent) in [("alone", ""), ("on base", "base")] {
+        let mounts = snapshots.prepare(key, parent, mapping.clone()).unwrap();
+        let found = fs::metadata(files(&snapshots, key)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (1000, 2000));
+        assert!(snapshots.maps_ids(), "Linux 5.19 does");
+        assert_eq!(
+            mounts[0].options[..2],
+            ["uidmap=0:1000:65536", "gidmap=0:2000:65536"]
+        );
+        assert_eq!(snapshots.mounts(key).unwrap(), mounts);
+    }
+    let odd = labels(&[("containerd.io/snapshot/uidmapping", "5:1000:1")]);
+    let refused = snapshots.prepare("odd", "", odd).unwrap_err();
+    assert!(
+        matches!(refused, SnapshotError::InvalidArgument { .. }),
+        "{refused}"
+    );
+    assert_tidy(&snapshots);
 }
