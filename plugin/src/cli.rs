@@ -5,6 +5,7 @@ mod client;
 mod get;
 mod progress;
 mod save;
+mod setup;
 mod status;
 mod table;
 
@@ -38,6 +39,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Make the cluster's certificate authority and the hosts' certificates.
     Ca(ca::CaArgs),
+    /// Let containerd or Docker on this host pull through Hawker, and take it back.
+    Setup(setup::SetupArgs),
 }
 
 /// How to reach `hawkerd`.
@@ -86,6 +89,7 @@ impl Cli {
         let result = match self.command {
             Command::Ca(args) => ca::run(args),
             Command::Get(args) => block_on(get::run(args)),
+            Command::Setup(args) => setup::run(args),
             Command::Status(args) => block_on(status::run(args)),
         };
         match result {

@@ -17,6 +17,7 @@ mod metrics;
 mod mirror;
 mod server;
 mod settings;
+mod setup;
 mod socket;
 mod straight;
 mod url_task;

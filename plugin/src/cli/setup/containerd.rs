@@ -1,0 +1,318 @@
+//! `hawker setup containerd`.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use hawker_config::NodeConfig;
+use hawker_model::Reference;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover, restart_hint, show, undo,
+};
+use crate::setup::{
+    containerd::{self, CERTS_D, Profile, Target},
+    machine::{self, Containerd, Plugin},
+    plan::Plan,
+    restart::Restart,
+    settings::Settings,
+    transaction::Transaction,
+    verify::{self, Route},
+    version::ContainerdVersion,
+};
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+/// How long containerd may take to come up.
+const START_TIME: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(super) struct ContainerdArgs {
+    /// containerd's settings; made when they are not there
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+    /// containerd's socket [default: what its settings say]
+    #[arg(long, value_name = "PATH")]
+    address: Option<PathBuf>,
+    /// containerd's version [default: that of the running one, else of the installed one]
+    #[arg(long, value_name = "VERSION")]
+    containerd_version: Option<String>,
+    /// What containerd is to use
+    #[arg(long, value_enum, default_value_t = ProfileArg::Snapshotter)]
+    profile: ProfileArg,
+    /// Where hosts.toml files go, when containerd's settings name no place
+    #[arg(long, value_name = "DIR", default_value = CERTS_D)]
+    certs_dir: PathBuf,
+    /// Restart containerd (systemctl restart containerd); running containers go on
+    #[arg(long)]
+    restart: bool,
+    /// Then pull this image, and take everything back when that fails
+    #[arg(long, value_name = "IMAGE", conflicts_with = "undo")]
+    verify: Option<Reference>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProfileArg {
+    /// Mirror and snapshotter: layers are fetched and unpacked all at once
+    Snapshotter,
+    /// The mirror only: containerd unpacks by itself
+    Mirror,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(profile: ProfileArg) -> Self {
+        match profile {
+            ProfileArg::Snapshotter => Self::Snapshotter,
+            ProfileArg::Mirror => Self::Mirror,
+        }
+    }
+}
+
+/// One run.
+struct Setup {
+    args: ContainerdArgs,
+    config: PathBuf,
+    address: PathBuf,
+    target: Target,
+    restart: Option<Restart>,
+    /// What containerd's plugins said before anything was changed.
+    before: Option<Vec<Plugin>>,
+}
+
+pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
+    let restart = args
+        .common
+        .restart(args.restart.then_some(Restart::Systemd {
+            verb: "restart",
+            unit: "containerd",
+        }));
+    if args.common.undo {
+        return take_back(&args, restart);
+    }
+    let setup = Setup::prepare(args, restart).await?;
+    if setup.args.common.dry_run {
+        let plan = setup.plan()?;
+        if !show(&plan) {
+            println!("nothing to change");
+        }
+        return Ok(());
+    }
+    let transaction = setup.args.common.transaction("containerd")?;
+    recover(&transaction)?;
+    setup.change(&transaction).await
+}
+
+fn take_back(args: &ContainerdArgs, restart: Option<Restart>) -> Result<(), CliError> {
+    let transaction = args.common.transaction("containerd")?;
+    let restored = undo(&transaction, args.common.foreign())?;
+    match restart {
+        _ if restored.is_empty() => Ok(()),
+        Some(restart) => restart.run().map_err(CliError::failed),
+        None => {
+            restart_hint("systemctl restart containerd");
+            Ok(())
+        }
+    }
+}
+
+impl Setup {
+    async fn prepare(args: ContainerdArgs, restart: Option<Restart>) -> Result<Self, CliError> {
+        let hawkerd = args.common.hawkerd()?;
+        let config = absolute(&args.config)?;
+        let address = match &args.address {
+            Some(address) => address.clone(),
+            None => address_of(&config, &hawkerd),
+        };
+        let running = Containerd::connect(&address).await.ok();
+        let version = version(&args, &address, running.as_ref()).await?;
+        let before = match &running {
+            Some(containerd) => containerd.plugins().await.ok(),
+            None => None,
+        };
+        if args.profile == ProfileArg::Snapshotter && !hawkerd.containerd.enabled {
+            return Err(CliError::Failed(
+                "hawkerd's settings have no snapshotter (containerd.enabled = false): set it, or \
+                 give --profile mirror"
+                    .to_owned(),
+            ));
+        }
+        let target = Target {
+            version,
+            profile: args.profile.into(),
+            mirror: mirror_url(&hawkerd)?,
+            socket: hawkerd.containerd.socket.clone(),
+            snapshots: hawkerd.snapshotter.dir.clone(),
+            platform: machine::platform(),
+            remaps_ids: machine::remaps_ids(),
+            certs_d: absolute(&args.certs_dir)?,
+        };
+        Ok(Self {
+            args,
+            config,
+            address,
+            target,
+            restart,
+            before,
+        })
+    }
+
+    fn plan(&self) -> Result<Plan, CliError> {
+        containerd::plan(&self.config, &self.target).map_err(CliError::failed)
+    }
+
+    async fn change(&self, transaction: &Transaction<'_>) -> Result<(), CliError> {
+        let plan = self.plan()?;
+        println!(
+            "containerd {}, {}",
+            self.target.version,
+            self.config.display()
+        );
+        if !show(&plan) {
+            println!("nothing to change: containerd's settings know Hawker already");
+            return self.check_only().await;
+        }
+        if !confirmed(&self.args.common)? {
+            println!("nothing was changed");
+            return Ok(());
+        }
+        transaction.apply(&plan.changes).map_err(CliError::failed)?;
+        let files: Vec<_> = plan.changes.into_iter().map(|c| c.path).collect();
+        println!("changed: {}", list(&files));
+        match self.put_into_use().await {
+            Ok(()) => transaction.finish().map_err(CliError::failed),
+            Err(error) => Err(self.give_up(transaction, error)),
+        }
+    }
+
+    /// A run that finds all done still does what it was asked for beside it.
+    async fn check_only(&self) -> Result<(), CliError> {
+        match self.restart.is_some() || self.args.verify.is_some() {
+            true => self.put_into_use().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn put_into_use(&self) -> Result<(), CliError> {
+        match &self.restart {
+            Some(restart) => {
+                println!("restarting: {}", restart.line());
+                restart.run().map_err(CliError::failed)?;
+                self.look().await?;
+            }
+            None => restart_hint("systemctl restart containerd"),
+        }
+        match &self.args.verify {
+            Some(image) => self.verify(image).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until containerd is up, and looks whether its plugins are.
+    async fn look(&self) -> Result<Containerd, CliError> {
+        let deadline = Instant::now() + START_TIME;
+        let snapshotter = self.target.profile == Profile::Snapshotter;
+        loop {
+            let error = match Containerd::connect(&self.address).await {
+                Ok(containerd) => match containerd.plugins().await {
+                    Ok(plugins) => {
+                        return verify::plugins(&plugins, self.before.as_deref(), snapshotter)
+                            .map(|()| containerd)
+                            .map_err(CliError::failed);
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if Instant::now() >= deadline {
+                return Err(CliError::failed(error));
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn verify(&self, image: &Reference) -> Result<(), CliError> {
+        let containerd = self.look().await?;
+        if self.target.profile == Profile::Snapshotter {
+            verify::snapshot(&containerd)
+                .await
+                .map_err(CliError::failed)?;
+            println!("verified: a snapshot was made, mounted, written to and removed");
+        }
+        let done = verify::pull(&containerd, image, &self.route()).await;
+        println!("verified: {}", done.map_err(CliError::failed)?);
+        Ok(())
+    }
+
+    fn route(&self) -> Route {
+        let snapshotter = self.target.profile == Profile::Snapshotter;
+        if let Some(program) = program("crictl") {
+            return Route::Crictl {
+                program,
+                address: self.address.clone(),
+            };
+        }
+        match self.target.version.has_transfer() && snapshotter {
+            true => Route::Transfer {
+                certs_d: self.target.certs_d.clone(),
+            },
+            false => Route::Mirror {
+                url: self.target.mirror.clone(),
+            },
+        }
+    }
+
+    /// Takes back what was done, restarts again, and says both.
+    fn give_up(&self, transaction: &Transaction<'_>, error: CliError) -> CliError {
+        let mut text = match transaction.take_back() {
+            Ok(()) => format!("{error}; everything is as it was before"),
+            Err(failure) => return CliError::Failed(format!("{error}; {failure}")),
+        };
+        if let Some(restart) = &self.restart
+            && let Err(failure) = restart.run()
+        {
+            text += &format!(", but containerd did not start again: {failure}");
+        }
+        CliError::Failed(text)
+    }
+}
+
+/// Where containerd listens, by its own settings, else by hawkerd's.
+fn address_of(config: &Path, hawkerd: &NodeConfig) -> PathBuf {
+    // What is wrong with the settings is said when they are edited.
+    let settings = Settings::load(config, ContainerdVersion::new(2, 0, 0)).ok();
+    let address = settings.and_then(|settings| settings.address());
+    address.unwrap_or_else(|| hawkerd.containerd.address.clone())
+}
+
+async fn version(
+    args: &ContainerdArgs,
+    address: &Path,
+    running: Option<&Containerd>,
+) -> Result<ContainerdVersion, CliError> {
+    if let Some(text) = &args.containerd_version {
+        return ContainerdVersion::parse(text)
+            .ok_or_else(|| CliError::Failed(format!("{text:?} is no version, such as 1.7.24")));
+    }
+    if let Some(containerd) = running {
+        return containerd.version().await.map_err(CliError::failed);
+    }
+    machine::installed_version().ok_or_else(|| {
+        CliError::Failed(format!(
+            "containerd does not answer on {} and is not in the PATH: start it, name its socket \
+             with --address, or give --containerd-version",
+            address.display()
+        ))
+    })
+}
+
+/// A program in the PATH.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
+}

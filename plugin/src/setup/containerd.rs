@@ -1,0 +1,528 @@
+//! The edit that tells containerd of Hawker.
+//!
+//! [`plan`] reads and decides, and changes nothing. What it leaves, a second [`plan`] finds done.
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+use toml_edit::{Array, value};
+
+use super::{
+    edit::{self, NoTable},
+    hosts::{self, AddMirrorError, ReadHostsError},
+    mirrors::{self, MoveMirrorsError},
+    plan::Plan,
+    settings::{ImageKey, LONG_CRI, Schema, Settings, SettingsFile, SettingsReadError, TRANSFER},
+    version::ContainerdVersion,
+};
+
+/// The snapshotter's name in containerd.
+pub(crate) const SNAPSHOTTER: &str = "hawker";
+/// Where containerd looks for hosts.toml files when its settings name no other place.
+pub(crate) const CERTS_D: &str = "/etc/containerd/certs.d";
+
+/// What containerd is to use of Hawker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Mirror and snapshotter.
+    Snapshotter,
+    /// The mirror only.
+    Mirror,
+}
+
+/// What containerd is to be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) version: ContainerdVersion,
+    pub(crate) profile: Profile,
+    /// The mirror's URL.
+    pub(crate) mirror: String,
+    /// Where hawkerd serves the snapshotter.
+    pub(crate) socket: PathBuf,
+    /// The snapshotter's directory.
+    pub(crate) snapshots: PathBuf,
+    /// The machine's platform, such as `linux/amd64`.
+    pub(crate) platform: String,
+    /// Whether the kernel maps the owners of overlay mounts.
+    pub(crate) remaps_ids: bool,
+    /// Where hosts.toml files go when containerd's settings name no place.
+    pub(crate) certs_d: PathBuf,
+}
+
+/// Why no edit can be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error(transparent)]
+    Read(#[from] SettingsReadError),
+    #[error(transparent)]
+    Hosts(#[from] ReadHostsError),
+    #[error("{}: {error}", path.display())]
+    Edit { path: PathBuf, error: NoTable },
+    #[error("{}: {error}", path.display())]
+    Mirrors {
+        path: PathBuf,
+        error: MoveMirrorsError,
+    },
+    #[error(
+        "{} is there, and containerd's own settings have registry.mirrors or registry.configs for \
+         the same registry, which exclude each other: keep one of the two", .0.display()
+    )]
+    BothMirrors(PathBuf),
+    #[error(
+        "{} is written anew by k3s or RKE2 at every start. Put these keys into {} beside it (in the \
+         tables that are there already), write\n\nmirrors:\n  \"*\":\n    endpoint: \
+         [\"{mirror}\"]\n\ninto /etc/rancher/k3s/registries.yaml, and restart \
+         k3s:\n\n{lines}", path.display(), template.display()
+    )]
+    Generated {
+        path: PathBuf,
+        template: PathBuf,
+        mirror: String,
+        lines: String,
+    },
+    #[error(
+        "the edit of {} would change more than it should: make it by hand, as in \
+         config/examples/containerd, and report this", .0.display()
+    )]
+    Unsound(PathBuf),
+}
+
+/// The changes that make containerd use Hawker, from the settings at `config`.
+pub(crate) fn plan(config: &Path, target: &Target) -> Result<Plan, PlanError> {
+    let mut settings = Settings::load(config, target.version)?;
+    refuse_generated(&settings, target)?;
+    let mut plan = Plan::default();
+    let before: Vec<Table> = settings.files.iter().map(values).collect();
+    let certs_d = edit_all(&mut settings, target, &mut plan)?;
+    hosts_files(&certs_d, target, &mut plan)?;
+    for (file, before) in settings.files.iter().zip(&before) {
+        if file.original.is_none() && file.is_empty() && file.document.is_empty() {
+            continue;
+        }
+        check(file, before)?;
+        plan.change(&file.path, file.original.clone(), file.text());
+    }
+    Ok(plan)
+}
+
+/// Puts everything into the settings. Says where hosts.toml files belong.
+fn edit_all(
+    settings: &mut Settings,
+    target: &Target,
+    plan: &mut Plan,
+) -> Result<PathBuf, PlanError> {
+    let certs_d = registry(settings, target, plan)?;
+    if target.profile == Profile::Snapshotter {
+        proxy_plugin(settings, target)?;
+        images(settings, target, plan)?;
+        if target.version.has_transfer() {
+            unpack(settings, target)?;
+        }
+    }
+    notes(settings, target, plan);
+    if let Some(main) = settings.files.first_mut() {
+        let says_something = !main.document.is_empty();
+        if main.is_empty() && says_something {
+            main.document
+                .insert("version", value(target.version.new_schema()));
+            main.document.sort_values_by(|one, _, other, _| {
+                (one.get() != "version").cmp(&(other.get() != "version"))
+            });
+        }
+    }
+    Ok(certs_d)
+}
+
+fn proxy_plugin(settings: &mut Settings, target: &Target) -> Result<(), PlanError> {
+    let file = settings.file_of("proxy_plugins", SNAPSHOTTER);
+    let plugin = ["proxy_plugins", SNAPSHOTTER];
+    let mut sets = |path: &[&str], value: toml_edit::Value| {
+        let path = [plugin.as_slice(), path].concat();
+        set(&mut settings.files[file], &path, value)
+    };
+    sets(&["type"], "snapshot".into())?;
+    sets(&["address"], text(&target.socket).into())?;
+    if target.version.knows_capabilities() && target.remaps_ids {
+        sets(&["capabilities"], Array::from_iter(["remap-ids"]).into())?;
+    }
+    if target.version.knows_exports() {
+        sets(&["exports", "root"], text(&target.snapshots).into())?;
+    }
+    if target.version.cri_transfers() {
+        sets(
+            &["exports", "enable_remote_snapshot_annotations"],
+            "true".into(),
+        )?;
+    }
+    Ok(())
+}
+
+fn images(settings: &mut Settings, target: &Target, plan: &mut Plan) -> Result<(), PlanError> {
+    let before = settings.images(ImageKey::Snapshotter);
+    match before.as_ref().and_then(Value::as_str) {
+        None | Some("" | "overlayfs" | SNAPSHOTTER) => {}
+        Some(other) => plan.note(format!(
+            "CRI used the snapshotter {other:?}: from now on it uses {SNAPSHOTTER:?}, and what \
+             {other} did beyond plain images is gone"
+        )),
+    }
+    let annotate = !target.version.cri_transfers() || pulls_itself(settings);
+    let file = settings.file_of_plugin(SettingsFile::images_plugin);
+    set_images(settings, file, ImageKey::Snapshotter, SNAPSHOTTER.into())?;
+    if annotate {
+        set_images(settings, file, ImageKey::DisableAnnotations, false.into())?;
+    }
+    Ok(())
+}
+
+/// Whether CRI's settings keep it from pulling through the transfer service.
+fn pulls_itself(settings: &Settings) -> bool {
+    let is =
+        |key, wanted: bool| settings.images(key).and_then(|value| value.as_bool()) == Some(wanted);
+    let has_entries = |key| match settings.images(key) {
+        Some(Value::Table(table)) => !table.is_empty(),
+        _ => false,
+    };
+    let downloads = settings.images(ImageKey::Downloads);
+    is(ImageKey::LocalPull, true)
+        || is(ImageKey::DisableAnnotations, false)
+        || is(ImageKey::DiscardLayers, true)
+        || is(ImageKey::SyncFs, true)
+        || downloads.is_some_and(|number| number.as_integer() != Some(3))
+        || has_entries(ImageKey::Auths)
+        || remaining_configs(settings)
+}
+
+/// Whether `registry.configs` has more than the `tls` that is moved.
+fn remaining_configs(settings: &Settings) -> bool {
+    match settings.images(ImageKey::Configs) {
+        Some(Value::Table(configs)) => configs.values().any(|config| {
+            let keys = config.as_table().into_iter().flat_map(Table::keys);
+            keys.into_iter().any(|key| key != "tls")
+        }),
+        _ => false,
+    }
+}
+
+/// Which snapshotter the transfer service unpacks to. A list replaces the default one, so that has
+/// to be in it.
+fn unpack(settings: &mut Settings, target: &Target) -> Result<(), PlanError> {
+    let found = settings
+        .files
+        .iter()
+        .rposition(|f| unpack_list(f).is_some());
+    let at = found.unwrap_or_else(|| settings.file_of_plugin(|_| TRANSFER));
+    let file = &mut settings.files[at];
+    let list = unpack_list(file).cloned();
+    let is_ours = |entry: &Value| {
+        entry.get("snapshotter").and_then(Value::as_str) == Some(SNAPSHOTTER)
+            && entry.get("differ").is_some()
+    };
+    if list.iter().flatten().any(is_ours) {
+        return Ok(());
+    }
+    let mut entries = Vec::new();
+    if list.is_none() {
+        entries.push(unpack_entry(&target.platform, "overlayfs", "walking"));
+    }
+    entries.push(unpack_entry(&target.platform, SNAPSHOTTER, "walking"));
+    if list.is_none() && target.version.unpacks_erofs() {
+        let platform = target.platform.replacen("linux", "linux(+erofs)", 1);
+        let mut erofs = unpack_entry(&platform, "erofs", "erofs");
+        erofs.insert("optional", value(true));
+        entries.push(erofs);
+    }
+    for entry in entries {
+        let path = ["plugins", TRANSFER, "unpack_config"];
+        edit::append(&mut file.document, &path, entry).map_err(|error| PlanError::Edit {
+            path: file.path.clone(),
+            error,
+        })?;
+    }
+    Ok(())
+}
+
+fn unpack_list(file: &SettingsFile) -> Option<&Vec<Value>> {
+    file.plugin(TRANSFER)?.get("unpack_config")?.as_array()
+}
+
+fn unpack_entry(platform: &str, snapshotter: &str, differ: &str) -> toml_edit::Table {
+    let mut entry = toml_edit::Table::new();
+    entry.insert("platform", value(platform));
+    entry.insert("snapshotter", value(snapshotter));
+    entry.insert("differ", value(differ));
+    entry
+}
+
+/// Has containerd read hosts.toml files, and moves what excludes them there. Says where they are.
+fn registry(
+    settings: &mut Settings,
+    target: &Target,
+    plan: &mut Plan,
+) -> Result<PathBuf, PlanError> {
+    let there = settings.images(ImageKey::ConfigPath);
+    let there = there.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let dirs: Vec<&str> = there.split(':').filter(|dir| !dir.is_empty()).collect();
+    let file = settings.file_of_plugin(SettingsFile::images_plugin);
+    let certs_d = match dirs.as_slice() {
+        [] => target.certs_d.clone(),
+        [first, ..] => PathBuf::from(first),
+    };
+    if dirs.is_empty() {
+        set_images(settings, file, ImageKey::ConfigPath, text(&certs_d).into())?;
+    } else if dirs.len() > 1 && target.version.cri_transfers() {
+        // containerd#12808: it takes the list for one directory.
+        set_images(settings, file, ImageKey::ConfigPath, text(&certs_d).into())?;
+        plan.note(format!(
+            "containerd {} takes config_path = {there:?} for one directory and reads no hosts.toml \
+             at all: it now names {} alone; what is in the others belongs there",
+            target.version,
+            certs_d.display()
+        ));
+    }
+    move_mirrors(settings, &certs_d, target, plan)?;
+    Ok(certs_d)
+}
+
+fn move_mirrors(
+    settings: &mut Settings,
+    certs_d: &Path,
+    target: &Target,
+    plan: &mut Plan,
+) -> Result<(), PlanError> {
+    let table = |key| match settings.images(key) {
+        Some(Value::Table(table)) => table,
+        _ => Table::new(),
+    };
+    let (mirrors, configs) = (table(ImageKey::Mirrors), table(ImageKey::Configs));
+    let main = settings.file_of_plugin(SettingsFile::images_plugin);
+    let moved =
+        mirrors::moved(&mirrors, &configs, &target.mirror).map_err(|error| PlanError::Mirrors {
+            path: settings.files[main].path.clone(),
+            error,
+        })?;
+    for (name, text) in &moved.files {
+        let path = hosts::file_in(certs_d, name);
+        if path.exists() {
+            return Err(PlanError::BothMirrors(path));
+        }
+        plan.change(&path, None, text.clone());
+    }
+    for file in &mut settings.files {
+        remove_moved(file)?;
+    }
+    if !moved.files.is_empty() {
+        plan.note(format!(
+            "registry.mirrors and registry.configs.*.tls are now hosts.toml files below {}: \
+             containerd takes one or the other",
+            certs_d.display()
+        ));
+    }
+    if !moved.hawkerd.is_empty() {
+        plan.note(format!(
+            "hawkerd must know of these registries too; in /etc/hawker/hawkerd.toml:\n{}",
+            moved.hawkerd.trim_end()
+        ));
+    }
+    Ok(())
+}
+
+/// Removes `registry.mirrors` and every `registry.configs.*.tls`, where there are any.
+fn remove_moved(file: &mut SettingsFile) -> Result<(), PlanError> {
+    let plugin = file.images_plugin();
+    let registry = ["plugins", plugin, "registry"];
+    let below = |names: &[&str]| {
+        let path = [registry.as_slice(), names].concat();
+        path.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut gone = Vec::new();
+    let has = |table: &Value| table.as_table().is_some_and(|table| !table.is_empty());
+    if file
+        .lookup(&[registry.as_slice(), &["mirrors"]].concat())
+        .is_some_and(has)
+    {
+        gone.push(below(&["mirrors"]));
+    }
+    let configs = file.lookup(&[registry.as_slice(), &["configs"]].concat());
+    for (host, config) in configs.and_then(Value::as_table).into_iter().flatten() {
+        let keys = config.as_table().map_or(0, Table::len);
+        match config.get("tls") {
+            Some(_) if keys == 1 => gone.push(below(&["configs", host])),
+            Some(_) => gone.push(below(&["configs", host, "tls"])),
+            None => {}
+        }
+    }
+    for path in gone {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        edit::remove(&mut file.document, &path).map_err(|error| PlanError::Edit {
+            path: file.path.clone(),
+            error,
+        })?;
+    }
+    Ok(())
+}
+
+/// The mirror in front of every registry's own hosts, and for all that have none.
+fn hosts_files(certs_d: &Path, target: &Target, plan: &mut Plan) -> Result<(), PlanError> {
+    let dirs = hosts::read_all(certs_d)?;
+    for dir in &dirs {
+        let Some(old) = &dir.text else {
+            if dir.name != hosts::DEFAULT_DIR {
+                plan.note(no_hosts(dir));
+            }
+            continue;
+        };
+        match hosts::add_mirror(old, &target.mirror) {
+            Ok(Some(new)) => plan.change(&dir.file, Some(old.clone()), new),
+            Ok(None) => {}
+            Err(error @ (AddMirrorError::Syntax(_) | AddMirrorError::Form)) => {
+                plan.note(format!("{} is left as it is: {error}", dir.file.display()))
+            }
+        }
+    }
+    let default = hosts::file_in(certs_d, hosts::DEFAULT_DIR);
+    let is_planned = plan.changes.iter().any(|change| change.path == default);
+    if !is_planned && !default.exists() {
+        plan.change(&default, None, hosts::default_file(&target.mirror));
+    }
+    Ok(())
+}
+
+fn no_hosts(dir: &hosts::HostsDir) -> String {
+    format!(
+        "{} is not there, but its directory is: {}'s images go past the mirror until it has one, \
+         with the certificates beside it as `ca` and `client` (see config/examples/containerd)",
+        dir.file.display(),
+        dir.name
+    )
+}
+
+fn notes(settings: &Settings, target: &Target, plan: &mut Plan) {
+    let cri = ["cri", LONG_CRI, "io.containerd.cri.v1.images"];
+    if settings.is_disabled(&cri) {
+        plan.note(
+            "CRI is switched off in disabled_plugins (Docker's package does so): a kubelet cannot \
+             use this containerd until that line goes",
+        );
+    }
+    for file in &settings.files {
+        let ignored = file.schema == Schema::Short
+            && !target.version.merges_deep()
+            && file.plugin(LONG_CRI).is_some();
+        if ignored {
+            plan.note(format!(
+                "{}: containerd {} ignores [plugins.{LONG_CRI:?}], since the file lacks \
+                 version = 2: it reads [plugins.cri] instead",
+                file.path.display(),
+                target.version
+            ));
+        }
+    }
+}
+
+/// k3s and RKE2 write containerd's settings from a template.
+fn refuse_generated(settings: &Settings, target: &Target) -> Result<(), PlanError> {
+    let Some(main) = settings.files.first() else {
+        return Ok(());
+    };
+    let text = main.original.as_deref().unwrap_or_default();
+    let head = text.lines().take(5).collect::<String>().to_lowercase();
+    if !head.contains("do not edit") {
+        return Ok(());
+    }
+    // Registries are in k3s's registries.yaml, and its template has CRI's table already.
+    let mut fragment = Settings::load(Path::new("/nonexistent/config.toml"), target.version)?;
+    proxy_plugin(&mut fragment, target)?;
+    images(&mut fragment, target, &mut Plan::default())?;
+    if target.version.has_transfer() {
+        unpack(&mut fragment, target)?;
+    }
+    let lines = fragment.files.first().map(SettingsFile::text);
+    let template = match target.version.new_schema() {
+        2 => "config.toml.tmpl",
+        _ => "config-v3.toml.tmpl",
+    };
+    Err(PlanError::Generated {
+        path: main.path.clone(),
+        template: main.path.with_file_name(template),
+        mirror: target.mirror.clone(),
+        lines: lines.unwrap_or_default(),
+    })
+}
+
+fn set_images(
+    settings: &mut Settings,
+    file: usize,
+    key: ImageKey,
+    value: toml_edit::Value,
+) -> Result<(), PlanError> {
+    let file = &mut settings.files[file];
+    let plugin = ["plugins", file.images_plugin()];
+    let path = [plugin.as_slice(), key.path(file.schema)].concat();
+    set(file, &path, value)
+}
+
+fn set(file: &mut SettingsFile, path: &[&str], value: toml_edit::Value) -> Result<(), PlanError> {
+    edit::set(&mut file.document, path, value).map_err(|error| PlanError::Edit {
+        path: file.path.clone(),
+        error,
+    })
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn values(file: &SettingsFile) -> Table {
+    file.text().parse().unwrap_or_default()
+}
+
+/// The new text must be TOML that differs from the old in nothing but what is ours.
+fn check(file: &SettingsFile, before: &Table) -> Result<(), PlanError> {
+    let unsound = || PlanError::Unsound(file.path.clone());
+    let mut after: Table = file.text().parse().map_err(|_| unsound())?;
+    let mut before = before.clone();
+    for table in [&mut before, &mut after] {
+        forget_ours(table, file);
+    }
+    match before == after {
+        true => Ok(()),
+        false => Err(unsound()),
+    }
+}
+
+fn forget_ours(table: &mut Table, file: &SettingsFile) {
+    let images = ["plugins", file.images_plugin()];
+    for key in [
+        ImageKey::Snapshotter,
+        ImageKey::DisableAnnotations,
+        ImageKey::ConfigPath,
+        ImageKey::Mirrors,
+        ImageKey::Configs,
+    ] {
+        forget(table, &[images.as_slice(), key.path(file.schema)].concat());
+    }
+    forget(table, &["proxy_plugins", SNAPSHOTTER]);
+    forget(table, &["plugins", TRANSFER, "unpack_config"]);
+    if file.is_empty() {
+        forget(table, &["version"]);
+    }
+}
+
+/// Removes what stands at a path, and the tables that are empty then.
+fn forget(table: &mut Table, path: &[&str]) {
+    let Some((first, rest)) = path.split_first() else {
+        return;
+    };
+    if rest.is_empty() {
+        table.remove(*first);
+    } else if let Some(Value::Table(inner)) = table.get_mut(*first) {
+        forget(inner, rest);
+        if inner.is_empty() {
+            table.remove(*first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! containerd's settings: one file and what it imports, in the order in which containerd reads them.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::{Table, Value};
+use toml_edit::DocumentMut;
+
+use super::{
+    disk::{self, DiskError},
+    version::ContainerdVersion,
+};
+
+/// The newest schema that is known.
+const NEWEST_SCHEMA: i64 = 4;
+/// The transfer service, in every schema.
+pub(crate) const TRANSFER: &str = "io.containerd.transfer.v1.local";
+
+/// CRI, in schema 2.
+pub(crate) const LONG_CRI: &str = "io.containerd.grpc.v1.cri";
+
+/// How a file names plugins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Schema {
+    /// `version = 1`, or none.
+    Short,
+    /// `version = 2`
+    Grpc,
+    /// `version = 3` and later.
+    Split,
+}
+
+/// One file.
+#[derive(Debug)]
+pub(crate) struct SettingsFile {
+    pub(crate) path: PathBuf,
+    /// `None` where there is none yet.
+    pub(crate) original: Option<String>,
+    pub(crate) document: DocumentMut,
+    pub(crate) schema: Schema,
+    /// Comments of a file that has nothing else; they stay in front.
+    comments: String,
+    values: Table,
+    /// Whether plugins may have their long names also where the schema has short ones.
+    long_names: bool,
+}
+
+/// All of containerd's files.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// In the order of reading; the first is the main one.
+    pub(crate) files: Vec<SettingsFile>,
+    version: ContainerdVersion,
+}
+
+/// Why containerd's settings cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsReadError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{}, line {line}: this is not TOML: {why}; containerd refuses it too", path.display())]
+    Syntax {
+        path: PathBuf,
+        line: usize,
+        why: String,
+    },
+    #[error(
+        "{} has version = {version}; containerd {containerd} reads up to {newest}", path.display()
+    )]
+    Version {
+        path: PathBuf,
+        version: i64,
+        newest: i64,
+        containerd: ContainerdVersion,
+    },
+    #[error("{} imports {}, which is not there: containerd does not start so", by.display(), path.display())]
+    MissingImport { path: PathBuf, by: PathBuf },
+}
+
+impl Settings {
+    /// Reads the file at `path` and its imports. A file that is not there is empty.
+    pub(crate) fn load(path: &Path, version: ContainerdVersion) -> Result<Self, SettingsReadError> {
+        let mut settings = Self {
+            files: Vec::new(),
+            version,
+        };
+        let mut seen = BTreeSet::new();
+        let mut pending = VecDeque::from([(path.to_owned(), None::<PathBuf>)]);
+        while let Some((path, by)) = pending.pop_front() {
+            if !seen.insert(path.clone()) {
+                continue;
+            }
+            let file = SettingsFile::read(&path, version)?;
+            if let (None, Some(by)) = (&file.original, by) {
+                return Err(SettingsReadError::MissingImport { path, by });
+            }
+            for import in file.imports() {
+                pending.push_back((import, Some(path.clone())));
+            }
+            settings.files.push(file);
+        }
+        settings.set_schemas()?;
+        Ok(settings)
+    }
+
+    fn set_schemas(&mut self) -> Result<(), SettingsReadError> {
+        let newest = match self.version.new_schema() {
+            2 => 2,
+            _ => NEWEST_SCHEMA,
+        };
+        for file in &self.files {
+            if let Some(version) = file.version().filter(|version| *version > newest) {
+                return Err(SettingsReadError::Version {
+                    path: file.path.clone(),
+                    version,
+                    newest,
+                    containerd: self.version,
+                });
+            }
+        }
+        // Before 2.0 there is one version for all files: that of the last which has one.
+        let merged = self.files.iter().rev().find_map(SettingsFile::version);
+        let new = self.version.new_schema();
+        let deep = self.version.merges_deep();
+        let main_is_new = self.files.first().is_some_and(SettingsFile::is_empty);
+        for file in &mut self.files {
+            let own = file.version();
+            let version = match (deep, merged) {
+                _ if file.is_empty() => own.unwrap_or(new),
+                (true, _) => own.unwrap_or(1),
+                (false, Some(merged)) => merged,
+                (false, None) if main_is_new => new,
+                (false, None) => 1,
+            };
+            file.schema = match version {
+                ..2 => Schema::Short,
+                2 => Schema::Grpc,
+                _ => Schema::Split,
+            };
+        }
+        Ok(())
+    }
+
+    /// The file in which the table `[plugins.<name>]` counts: the last that has it, or the main one.
+    pub(crate) fn file_of_plugin(&self, name: impl Fn(&SettingsFile) -> &'static str) -> usize {
+        let has = |file: &SettingsFile| file.plugin(name(file)).is_some();
+        self.files.iter().rposition(has).unwrap_or(0)
+    }
+
+    /// The file in which a top-level table's entry counts.
+    pub(crate) fn file_of(&self, table: &str, entry: &str) -> usize {
+        let has = |file: &SettingsFile| file.lookup(&[table, entry]).is_some();
+        self.files.iter().rposition(has).unwrap_or(0)
+    }
+
+    /// What CRI's image settings say at a path, all files taken together.
+    pub(crate) fn images(&self, key: ImageKey) -> Option<Value> {
+        let mut found = None;
+        for file in &self.files {
+            let Some(plugin) = file.plugin(file.images_plugin()) else {
+                continue;
+            };
+            let here = lookup(plugin, key.path(file.schema)).cloned();
+            match (self.version.merges_deep(), here) {
+                (true, Some(Value::Table(table))) => {
+                    let mut both = match found {
+                        Some(Value::Table(earlier)) => earlier,
+                        _ => Table::new(),
+                    };
+                    both.extend(table);
+                    found = Some(Value::Table(both));
+                }
+                (true, None) => {}
+                (_, here) => found = here,
+            }
+        }
+        found
+    }
+
+    /// Where containerd's own socket is.
+    pub(crate) fn address(&self) -> Option<PathBuf> {
+        let of = |file: &SettingsFile| {
+            let grpc = file.lookup(&["plugins", "io.containerd.server.v1.grpc", "address"]);
+            let address = grpc
+                .or_else(|| file.lookup(&["grpc", "address"]))?
+                .as_str()?;
+            (!address.is_empty()).then(|| PathBuf::from(address))
+        };
+        self.files.iter().rev().find_map(of)
+    }
+
+    /// Whether a plugin is switched off, by any of its names.
+    pub(crate) fn is_disabled(&self, names: &[&str]) -> bool {
+        let disabled = self.files.iter().filter_map(|file| {
+            let list = file.values.get("disabled_plugins")?.as_array()?;
+            Some(list.iter().filter_map(Value::as_str))
+        });
+        disabled.flatten().any(|name| names.contains(&name))
+    }
+}
+
+/// One of CRI's settings about images, wherever a schema has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImageKey {
+    Snapshotter,
+    DisableAnnotations,
+    ConfigPath,
+    Mirrors,
+    Configs,
+    Auths,
+    LocalPull,
+    DiscardLayers,
+    Downloads,
+    SyncFs,
+}
+
+impl ImageKey {
+    /// The path below the plugin's table.
+    pub(crate) fn path(self, schema: Schema) -> &'static [&'static str] {
+        let split = schema == Schema::Split;
+        match self {
+            Self::Snapshotter if split => &["snapshotter"],
+            Self::Snapshotter => &["containerd", "snapshotter"],
+            Self::DisableAnnotations if split => &["disable_snapshot_annotations"],
+            Self::DisableAnnotations => &["containerd", "disable_snapshot_annotations"],
+            Self::DiscardLayers if split => &["discard_unpacked_layers"],
+            Self::DiscardLayers => &["containerd", "discard_unpacked_layers"],
+            Self::ConfigPath => &["registry", "config_path"],
+            Self::Mirrors => &["registry", "mirrors"],
+            Self::Configs => &["registry", "configs"],
+            Self::Auths => &["registry", "auths"],
+            Self::LocalPull => &["use_local_image_pull"],
+            Self::Downloads => &["max_concurrent_downloads"],
+            Self::SyncFs => &["image_pull_with_sync_fs"],
+        }
+    }
+}
+
+impl SettingsFile {
+    fn read(path: &Path, version: ContainerdVersion) -> Result<Self, SettingsReadError> {
+        // What is edited is the file itself, not a link to it.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let original = disk::read_text(&path)?;
+        let text = original.as_deref().unwrap_or_default();
+        let document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            SettingsReadError::Syntax {
+                path: path.clone(),
+                line: 1 + text.as_bytes()[..at]
+                    .iter()
+                    .filter(|b| **b == b'\n')
+                    .count(),
+                why: one_line(error.message()),
+            }
+        })?;
+        let values: Table = text.parse().unwrap_or_default();
+        let (document, comments) = match values.is_empty() {
+            false => (document, String::new()),
+            true => (DocumentMut::new(), ended(text)),
+        };
+        Ok(Self {
+            path,
+            original,
+            document,
+            schema: Schema::Short,
+            comments,
+            values,
+            long_names: version.merges_deep(),
+        })
+    }
+
+    /// Whether it says nothing, be it there or not.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Its text with all edits.
+    pub(crate) fn text(&self) -> String {
+        format!("{}{}", self.comments, self.document)
+    }
+
+    /// What `name` has below `[plugins]`.
+    pub(crate) fn plugin(&self, name: &str) -> Option<&Table> {
+        self.lookup(&["plugins", name])?.as_table()
+    }
+
+    /// The name of the plugin that has CRI's settings about images.
+    pub(crate) fn images_plugin(&self) -> &'static str {
+        match self.schema {
+            Schema::Split => "io.containerd.cri.v1.images",
+            Schema::Grpc => LONG_CRI,
+            Schema::Short if self.long_names && self.plugin(LONG_CRI).is_some() => LONG_CRI,
+            Schema::Short => "cri",
+        }
+    }
+
+    /// What stands at a path.
+    pub(crate) fn lookup(&self, path: &[&str]) -> Option<&Value> {
+        lookup(&self.values, path)
+    }
+
+    fn version(&self) -> Option<i64> {
+        let version = self.values.get("version")?.as_integer();
+        version.filter(|version| *version != 0)
+    }
+
+    fn imports(&self) -> Vec<PathBuf> {
+        let list = self.values.get("imports").and_then(Value::as_array);
+        let dir = self.path.parent().unwrap_or_else(|| Path::new("/"));
+        list.into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .flat_map(|pattern| glob(&dir.join(pattern)))
+            .collect()
+    }
+}
+
+pub(crate) fn lookup<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let first = table.get(*first)?;
+    rest.iter().try_fold(first, |value, name| value.get(*name))
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn ended(text: &str) -> String {
+    match text.trim().is_empty() {
+        true => String::new(),
+        false => format!("{}\n\n", text.trim_end()),
+    }
+}
+
+/// The paths that a pattern with `*` and `?` names, sorted; without them the path itself.
+fn glob(pattern: &Path) -> Vec<PathBuf> {
+    if !pattern.to_string_lossy().contains(['*', '?']) {
+        return vec![pattern.to_owned()];
+    }
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let part = part.as_os_str();
+        let Some(wild) = part.to_str().filter(|part| part.contains(['*', '?'])) else {
+            for path in &mut found {
+                path.push(part);
+            }
+            continue;
+        };
+        let inside = |dir: &PathBuf| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name());
+            let mut matching: Vec<_> = names
+                .filter(|name| matches(wild.as_bytes(), name.as_encoded_bytes()))
+                .map(|name| dir.join(name))
+                .collect();
+            matching.sort();
+            matching
+        };
+        found = found.iter().flat_map(inside).collect();
+    }
+    found.retain(|path| path.exists());
+    found
+}
+
+/// Whether a name fits a pattern.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=name.len()).any(|skipped| matches(rest, &name[skipped..])),
+        (Some((b'?', pattern)), Some((_, name))) => matches(pattern, name),
+        (Some((one, pattern)), Some((other, name))) => one == other && matches(pattern, name),
+        _ => false,
+    }
+}

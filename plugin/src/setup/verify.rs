@@ -1,0 +1,409 @@
+//! Whether what was set up works: asked of the running containerd, and of the mirror.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use containerd_client::{
+    services::v1::{
+        DeleteImageRequest, TransferRequest,
+        images_client::ImagesClient,
+        snapshots::{
+            PrepareSnapshotRequest, RemoveSnapshotRequest, snapshots_client::SnapshotsClient,
+        },
+        transfer_client::TransferClient,
+    },
+    to_any,
+    types::{Mount, transfer},
+};
+use hawker_model::{Digest, Reference};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
+use serde_json::Value;
+use tonic::Request;
+use url::Url;
+
+use super::{
+    containerd::SNAPSHOTTER,
+    http::{self, AskError},
+    machine::{self, Containerd, ContainerdError, Plugin, within},
+};
+
+/// The namespace in which trials are made; they leave nothing in it.
+const NAMESPACE: &str = "hawker";
+/// The kind of a snapshotter plugin.
+pub(crate) const SNAPSHOTTER_KIND: &str = "io.containerd.snapshotter.v1";
+
+/// What does not work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerifyError {
+    #[error(transparent)]
+    Containerd(#[from] ContainerdError),
+    #[error(
+        "containerd has no snapshotter {SNAPSHOTTER:?}: it reads other settings than those that \
+         were edited (--config), or was not restarted"
+    )]
+    NoSnapshotter,
+    #[error("containerd's plugin {plugin} does not work: {why}")]
+    Plugin { plugin: String, why: String },
+    #[error(
+        "the snapshotter {SNAPSHOTTER:?} cannot {action}: {why}; is hawkerd running? (systemctl \
+         status hawkerd)"
+    )]
+    Snapshot { action: &'static str, why: String },
+    #[error("cannot pull {image} {how}: {why}")]
+    Pull {
+        image: String,
+        how: &'static str,
+        why: String,
+    },
+    #[error("the mirror: {0}; is hawkerd running? (systemctl status hawkerd)")]
+    Mirror(#[from] AskError),
+}
+
+/// Plugins that a setup can break, as they are called in every version.
+const CONCERNED: [(&str, &str); 5] = [
+    (SNAPSHOTTER_KIND, SNAPSHOTTER),
+    ("io.containerd.grpc.v1", "cri"),
+    ("io.containerd.cri.v1", "images"),
+    ("io.containerd.cri.v1", "runtime"),
+    ("io.containerd.transfer.v1", "local"),
+];
+
+/// Fails when a plugin that setup touches is worse off than before. The snapshotter must be there
+/// where `snapshotter` says so.
+pub(crate) fn plugins(
+    now: &[Plugin],
+    before: Option<&[Plugin]>,
+    snapshotter: bool,
+) -> Result<(), VerifyError> {
+    for plugin in now {
+        let is = |other: &&Plugin| other.kind == plugin.kind && other.id == plugin.id;
+        let was_broken = before.and_then(|before| before.iter().find(is));
+        let was_broken = was_broken.is_some_and(|before| before.error.is_some());
+        let concerned = CONCERNED.contains(&(plugin.kind.as_str(), plugin.id.as_str()));
+        if let Some(why) = plugin.error.as_ref().filter(|_| concerned && !was_broken) {
+            return Err(VerifyError::Plugin {
+                plugin: format!("{}.{}", plugin.kind, plugin.id),
+                why: why.clone(),
+            });
+        }
+    }
+    let has = |plugin: &Plugin| plugin.kind == SNAPSHOTTER_KIND && plugin.id == SNAPSHOTTER;
+    match !snapshotter || now.iter().any(has) {
+        true => Ok(()),
+        false => Err(VerifyError::NoSnapshotter),
+    }
+}
+
+/// Prepares a snapshot through containerd, mounts it, writes to it, and removes it.
+pub(crate) async fn snapshot(containerd: &Containerd) -> Result<(), VerifyError> {
+    let failed = |action| {
+        move |status: tonic::Status| VerifyError::Snapshot {
+            action,
+            why: status.message().to_owned(),
+        }
+    };
+    let key = format!("hawker-trial-{}", std::process::id());
+    let mut client = SnapshotsClient::new(containerd.channel());
+    let prepare = PrepareSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.clone(),
+        ..Default::default()
+    };
+    let prepared = within(client.prepare(request(prepare))).await;
+    let mounts = prepared.map_err(failed("prepare"))?.mounts;
+    let written = tokio::task::spawn_blocking(move || write_in(&mounts)).await;
+    let remove = RemoveSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key,
+    };
+    let removed = within(client.remove(request(remove))).await;
+    let why = match written {
+        Ok(Ok(())) => return removed.map(drop).map_err(failed("remove")),
+        Ok(Err(why)) => why,
+        Err(error) => error.to_string(),
+    };
+    Err(VerifyError::Snapshot {
+        action: "be mounted",
+        why,
+    })
+}
+
+/// Mounts where nobody else sees it, and writes a file. A thread of its own has a mount namespace of
+/// its own.
+fn write_in(mounts: &[Mount]) -> Result<(), String> {
+    let work = || {
+        unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("unshare: {error}"))?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            .map_err(|error| format!("making mounts private: {error}"))?;
+        let target = std::env::temp_dir().join(format!("hawker-trial-{}", std::process::id()));
+        std::fs::create_dir_all(&target).map_err(|error| error.to_string())?;
+        let written = mount_and_write(mounts, &target);
+        let _ = std::fs::remove_dir(&target);
+        written
+    };
+    std::thread::scope(|scope| scope.spawn(work).join())
+        .unwrap_or_else(|_| Err("the trial broke off".to_owned()))
+}
+
+fn mount_and_write(mounts: &[Mount], target: &Path) -> Result<(), String> {
+    let [one] = mounts else {
+        return Err(format!("{} mounts instead of one", mounts.len()));
+    };
+    let (mut flags, mut data) = (MsFlags::empty(), Vec::new());
+    for option in &one.options {
+        match option.as_str() {
+            "bind" => flags |= MsFlags::MS_BIND,
+            "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
+            "ro" => flags |= MsFlags::MS_RDONLY,
+            "rw" => {}
+            other => data.push(other),
+        }
+    }
+    let (source, kind) = (one.source.as_str(), one.r#type.as_str());
+    let data = data.join(",");
+    mount(Some(source), target, Some(kind), flags, Some(data.as_str()))
+        .map_err(|error| format!("mount of {source} ({kind}): {error}"))?;
+    let file = target.join("hawker-trial");
+    let written = std::fs::write(&file, "x").and_then(|()| std::fs::remove_file(&file));
+    let unmounted = umount2(target, MntFlags::MNT_DETACH);
+    written.map_err(|error| format!("writing to it: {error}"))?;
+    unmounted.map_err(|error| format!("unmounting: {error}"))
+}
+
+/// Pulls an image the way this machine's clients do, as near as that is possible. Says how.
+pub(crate) async fn pull(
+    containerd: &Containerd,
+    image: &Reference,
+    route: &Route,
+) -> Result<String, VerifyError> {
+    match route {
+        Route::Crictl { program, address } => {
+            let (program, address) = (program.clone(), address.clone());
+            let name = image.to_string();
+            let pulled = tokio::task::spawn_blocking(move || crictl(&program, &address, &name));
+            let pulled = pulled.await.unwrap_or_else(|error| Err(error.to_string()));
+            pulled.map_err(|why| pull_error(image, "through CRI (crictl)", why))?;
+            Ok(format!("pulled {image} through CRI"))
+        }
+        Route::Transfer { certs_d } => {
+            transfer(containerd, image, certs_d).await?;
+            Ok(format!(
+                "pulled {image} through containerd's transfer service"
+            ))
+        }
+        Route::Mirror { url } => {
+            let bytes = through_mirror(url, image).await?;
+            Ok(format!(
+                "fetched the manifest and a layer ({bytes} bytes) of {image} from the mirror; \
+                 install crictl for a pull through CRI"
+            ))
+        }
+    }
+}
+
+/// How a pull is tried.
+#[derive(Clone, Debug)]
+pub(crate) enum Route {
+    /// With crictl, as the kubelet does.
+    Crictl { program: PathBuf, address: PathBuf },
+    /// containerd's transfer service, into the snapshotter.
+    Transfer { certs_d: PathBuf },
+    /// A manifest and a layer from the mirror, where there is no other way.
+    Mirror { url: String },
+}
+
+fn pull_error(image: &Reference, how: &'static str, why: impl Into<String>) -> VerifyError {
+    VerifyError::Pull {
+        image: image.to_string(),
+        how,
+        why: why.into(),
+    }
+}
+
+fn crictl(program: &Path, address: &Path, image: &str) -> Result<(), String> {
+    let output = Command::new(program)
+        .arg("--runtime-endpoint")
+        .arg(format!("unix://{}", address.display()))
+        .arg("--image-endpoint")
+        .arg(format!("unix://{}", address.display()))
+        .args(["--timeout", "600s", "pull", image])
+        .output()
+        .map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+async fn transfer(
+    containerd: &Containerd,
+    image: &Reference,
+    certs_d: &Path,
+) -> Result<(), VerifyError> {
+    let name = image.to_string();
+    let source = transfer::OciRegistry {
+        reference: name.clone(),
+        resolver: Some(transfer::RegistryResolver {
+            host_dir: certs_d.to_string_lossy().into_owned(),
+            ..Default::default()
+        }),
+    };
+    let wanted = TransferRequest {
+        source: Some(to_any(&source)),
+        destination: Some(to_any(&machine::unpacked_image(&name, SNAPSHOTTER))),
+        options: None,
+    };
+    let mut client = TransferClient::new(containerd.channel());
+    let pulled = client.transfer(request(wanted)).await;
+    let delete = DeleteImageRequest {
+        name,
+        sync: true,
+        ..Default::default()
+    };
+    let mut images = ImagesClient::new(containerd.channel());
+    // Where the pull failed there may be none.
+    let _ = within(images.delete(request(delete))).await;
+    let how = "through containerd's transfer service";
+    match pulled {
+        Ok(_) => Ok(()),
+        Err(status) => Err(pull_error(image, how, status.message())),
+    }
+}
+
+/// Fetches the manifest and the smallest layer, and checks both.
+async fn through_mirror(mirror: &str, image: &Reference) -> Result<u64, VerifyError> {
+    let failed = |why: String| pull_error(image, "through the mirror", why);
+    let mut manifest = manifest(mirror, image, &image.target.to_string()).await?;
+    if let Some(digest) = of_platform(&manifest) {
+        manifest = self::manifest(mirror, image, &digest).await?;
+    }
+    let layers = manifest["layers"].as_array().map(Vec::as_slice);
+    let smallest = layers
+        .unwrap_or_default()
+        .iter()
+        .min_by_key(|layer| layer["size"].as_u64());
+    let digest = smallest.and_then(|layer| layer["digest"].as_str());
+    let digest = digest.ok_or_else(|| failed("its manifest names no layer".to_owned()))?;
+    let (found, bytes) = http::digest(&url(mirror, image, "blobs", digest)?).await?;
+    match digest.strip_prefix("sha256:") == Some(found.as_str()) {
+        true => Ok(bytes),
+        false => Err(failed(format!("the layer {digest} came as sha256:{found}"))),
+    }
+}
+
+async fn manifest(mirror: &str, image: &Reference, target: &str) -> Result<Value, VerifyError> {
+    let failed = |why: String| pull_error(image, "through the mirror", why);
+    let answer = http::get(&url(mirror, image, "manifests", target)?).await?;
+    if !answer.status.is_success() {
+        return Err(failed(format!("the mirror answered {}", answer.status)));
+    }
+    if Digest::parse(target).is_ok_and(|digest| digest != Digest::of(&answer.body)) {
+        return Err(failed(format!("the manifest {target} came changed")));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| failed(error.to_string()))
+}
+
+/// The manifest of this machine's platform, where it is a list of them.
+fn of_platform(index: &Value) -> Option<String> {
+    let wanted = machine::platform();
+    let manifests = index["manifests"].as_array()?;
+    let fits = |entry: &&Value| {
+        let part = |key: &str| {
+            entry["platform"][key]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        format!("{}/{}", part("os"), part("architecture")) == wanted
+    };
+    let found = manifests.iter().find(fits).or_else(|| manifests.first())?;
+    Some(found["digest"].as_str()?.to_owned())
+}
+
+fn url(mirror: &str, image: &Reference, what: &str, target: &str) -> Result<Url, VerifyError> {
+    let text = format!(
+        "{mirror}/v2/{}/{what}/{target}?ns={}",
+        image.repository, image.registry
+    );
+    Url::parse(&text).map_err(|_| VerifyError::Mirror(AskError::Address(text)))
+}
+
+fn request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let namespace = tonic::metadata::MetadataValue::from_static(NAMESPACE);
+    request
+        .metadata_mut()
+        .insert("containerd-namespace", namespace);
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin(kind: &str, id: &str, error: Option<&str>) -> Plugin {
+        Plugin {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn plugin_that_setup_broke_is_told_and_one_that_was_broken_is_not() {
+        let ours = plugin(SNAPSHOTTER_KIND, "hawker", None);
+        let cri = |error| plugin("io.containerd.grpc.v1", "cri", error);
+        let zfs = plugin(SNAPSHOTTER_KIND, "zfs", Some("no zfs"));
+        let good = [ours.clone(), cri(None), zfs.clone()];
+        let bad = [ours, cri(Some("mirrors")), zfs.clone()];
+        assert!(plugins(&good, None, true).is_ok());
+        assert!(plugins(&bad, Some(&bad), true).is_ok());
+        let error = plugins(&bad, Some(&good), true).unwrap_err().to_string();
+        assert!(error.contains("io.containerd.grpc.v1.cri") && error.contains("mirrors"));
+        assert!(plugins(&bad, None, true).is_err());
+        assert!(matches!(
+            plugins(std::slice::from_ref(&zfs), None, true),
+            Err(VerifyError::NoSnapshotter)
+        ));
+        assert!(plugins(&[zfs], None, false).is_ok());
+    }
+
+    #[test]
+    fn list_of_platforms_leads_to_this_machines() {
+        let (_, arch) = machine::platform()
+            .split_once('/')
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .unwrap();
+        let index = serde_json::json!({"manifests": [
+            {"digest": "sha256:1", "platform": {"os": "linux", "architecture": "mips"}},
+            {"digest": "sha256:2", "platform": {"os": "linux", "architecture": arch}},
+        ]});
+        assert_eq!(of_platform(&index).as_deref(), Some("sha256:2"));
+        assert_eq!(of_platform(&serde_json::json!({"layers": []})), None);
+    }
+
+    #[test]
+    fn snapshot_is_mounted_where_only_the_trial_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mounts = [Mount {
+            r#type: "bind".to_owned(),
+            source: dir.path().to_string_lossy().into_owned(),
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
+            ..Default::default()
+        }];
+        assert_eq!(write_in(&mounts), Ok(()));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let missing = Mount {
+            source: "/nonexistent".to_owned(),
+            ..mounts[0].clone()
+        };
+        assert!(write_in(&[missing]).unwrap_err().contains("/nonexistent"));
+        assert!(write_in(&[]).is_err());
+    }
+}
