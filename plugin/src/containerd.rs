@@ -9,6 +9,8 @@
 
 pub(crate) mod api;
 mod client;
+#[cfg(test)]
+mod doubles;
 mod gc_probe;
 mod labels;
 mod message;

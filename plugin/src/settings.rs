@@ -155,6 +155,7 @@ pub(crate) fn containerd_settings(config: &NodeConfig) -> ContainerdSettings {
         stager: StagerSettings {
             limits,
             unpacks: NonZero::new(usize::from(snapshotter.unpack_threads)),
+            ..StagerSettings::default()
         },
         grace: config.mirror.stop_grace.duration(),
     }

@@ -9,6 +9,9 @@
 //! Asking again without the lock is what tells a lock from a slow containerd: on a node that
 //! unpacks on all cores an answer takes its time.
 
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},

@@ -8,6 +8,9 @@
 //!
 //! Waiting is harmless only as long as nobody in containerd waits for us: see [`super::gc_probe`].
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;

@@ -13,6 +13,8 @@
 //! A job that failed is kept until somebody was told, so that each layer is tried once per pull.
 
 mod job;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
@@ -40,11 +42,6 @@ use crate::{
     layers::{ImageName, LayerError},
 };
 
-/// A job that nobody holds a ticket of goes on for this long: containerd waits between two tries of
-/// a pull.
-const LINGER_UNDER_WAY: Duration = Duration::from_secs(30);
-/// Files that nobody holds a ticket of are kept for this long.
-const LINGER_DONE: Duration = Duration::from_secs(120);
 /// Jobs at a time. Layers above that are asked for by their own `Prepare`.
 const MAX_JOBS: usize = 1024;
 /// More threads than that only fight for the file system's journal.
@@ -57,6 +54,23 @@ pub(crate) struct StagerSettings {
     pub(crate) limits: Limits,
     /// Layers that are unpacked at a time; `None`: one for each core.
     pub(crate) unpacks: Option<NonZero<usize>>,
+    /// How long a job goes on that nobody holds a ticket of.
+    pub(crate) linger_under_way: Duration,
+    /// How long files are kept that nobody holds a ticket of.
+    pub(crate) linger_done: Duration,
+}
+
+impl Default for StagerSettings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            unpacks: None,
+            // Longer than a client waits before it tries a pull again.
+            linger_under_way: Duration::from_secs(30),
+            // Longer than containerd takes to unpack a layer that it was left.
+            linger_done: Duration::from_secs(120),
+        }
+    }
 }
 
 /// Unpacks layers. Cheap to clone.
@@ -67,7 +81,7 @@ pub(super) struct Stager(Arc<Inner>);
 struct Inner {
     snapshots: Snapshots,
     supply: Arc<dyn LayerSupply>,
-    limits: Limits,
+    settings: StagerSettings,
     metrics: SnapshotMetrics,
     /// How many jobs there have been.
     asked: AtomicU64,
@@ -116,7 +130,7 @@ impl Stager {
         Self(Arc::new(Inner {
             snapshots,
             supply,
-            limits: settings.limits,
+            settings,
             metrics,
             asked: AtomicU64::new(0),
             jobs: Mutex::default(),

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{Inner, LINGER_DONE, LINGER_UNDER_WAY, LayerKey, StageError};
+use super::{Inner, LayerKey, StageError};
 use crate::{
     containerd::{metrics::Outcome, supply::OpenLayer},
     control::{LayerReport, LayerState},
@@ -144,7 +144,8 @@ impl Inner {
     ) {
         let ended = {
             let work = self.work(&job, turn);
-            self.while_wanted(&job, LINGER_UNDER_WAY, work).await
+            self.while_wanted(&job, self.settings.linger_under_way, work)
+                .await
         };
         let outcome = match &ended {
             Some(Ok(_)) => Outcome::Staged,
@@ -161,7 +162,7 @@ impl Inner {
         if outcome == Outcome::Cancelled {
             return;
         }
-        let told = self.while_wanted(&job, LINGER_DONE, job.over.cancelled());
+        let told = self.while_wanted(&job, self.settings.linger_done, job.over.cancelled());
         if told.await.is_none() && outcome == Outcome::Staged {
             debug!(layer = %job.key, "nobody came for the layer");
             self.metrics.staged(Outcome::Unclaimed);
@@ -205,7 +206,7 @@ impl Inner {
         let permit = permit.map_err(|_| StageError::Stopping)?;
         job.enter(Phase::Unpacking);
         let mut options = UnpackOptions::new(job.key.layer, job.key.kind);
-        options.limits = self.limits;
+        options.limits = self.settings.limits;
         self.unpack(job, layer, options, permit).await
     }
 

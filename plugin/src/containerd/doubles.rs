@@ -1,0 +1,206 @@
+//! Layers and a containerd for tests.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, future::BoxFuture};
+use hawker_model::Digest;
+use hawker_snapshotter::{
+    ChainId, DiffId, LayerSource, Snapshots, SnapshotsConfig, SourceError, chain_ids,
+};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    labels::ImageLayers,
+    supply::{LayerSupply, OpenLayer},
+};
+use crate::layers::{ImageName, LayerError};
+
+/// An image of layers that are tars with one file each, uncompressed: a blob's digest is its diff
+/// id.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) name: ImageName,
+    pub(super) layers: Vec<Digest>,
+    pub(super) chains: Vec<ChainId>,
+}
+
+impl Image {
+    /// The layer at `position` and all above it.
+    pub(super) fn from(&self, position: usize) -> ImageLayers {
+        ImageLayers {
+            image: self.name.clone(),
+            layer: self.layers[position],
+            above: self.layers[position + 1..].to_vec(),
+        }
+    }
+
+    /// As a client labels the `Prepare` of the layer at `position`.
+    pub(super) fn labels(&self, position: usize) -> BTreeMap<String, String> {
+        let layers = self.layers[position..].iter().map(Digest::to_string);
+        let pairs = [
+            (
+                "containerd.io/snapshot.ref",
+                self.chains[position].to_string(),
+            ),
+            (
+                "containerd.io/snapshot/cri.image-ref",
+                self.name.to_string(),
+            ),
+            (
+                "containerd.io/snapshot/cri.layer-digest",
+                self.layers[position].to_string(),
+            ),
+            (
+                "containerd.io/snapshot/cri.image-layers",
+                layers.collect::<Vec<_>>().join(","),
+            ),
+        ];
+        pairs.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+}
+
+/// Layers in memory.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    layers: Mutex<BTreeMap<Digest, Bytes>>,
+    /// What has been opened, in order.
+    opened: Mutex<Vec<Digest>>,
+    /// Layers whose bytes wait.
+    gates: Mutex<BTreeMap<Digest, Arc<Semaphore>>>,
+    /// Repositories that the registry does not grant.
+    denied: Mutex<BTreeSet<String>>,
+    /// What the index of images knows.
+    index: Mutex<BTreeMap<ChainId, ImageLayers>>,
+}
+
+impl Shelf {
+    /// Puts an image there whose layers hold these texts.
+    pub(super) fn put(&self, name: &str, texts: &[&str]) -> Image {
+        let blobs: Vec<Bytes> = texts.iter().map(|text| tar(text)).collect();
+        let layers: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
+        let diff_ids: Vec<DiffId> = layers.iter().copied().map(DiffId::from).collect();
+        let pairs = layers.iter().copied().zip(blobs);
+        self.layers.lock().unwrap().extend(pairs);
+        Image {
+            name: ImageName::parse(name).unwrap(),
+            layers,
+            chains: chain_ids(&diff_ids),
+        }
+    }
+
+    /// The layer's bytes wait until the returned gate has a permit.
+    pub(super) fn hold(&self, layer: Digest) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        self.gates.lock().unwrap().insert(layer, Arc::clone(&gate));
+        gate
+    }
+
+    pub(super) fn lose(&self, layer: &Digest) {
+        self.layers.lock().unwrap().remove(layer);
+    }
+
+    pub(super) fn deny(&self, image: &ImageName) {
+        self.denied.lock().unwrap().insert(image.to_string());
+    }
+
+    pub(super) fn index(&self, image: &Image) {
+        let known = image.chains.iter().enumerate();
+        let known = known.map(|(at, chain)| (*chain, image.from(at)));
+        self.index.lock().unwrap().extend(known);
+    }
+
+    pub(super) fn opened(&self) -> Vec<Digest> {
+        self.opened.lock().unwrap().clone()
+    }
+}
+
+impl LayerSupply for Shelf {
+    fn find<'a>(&'a self, chain: &'a ChainId) -> BoxFuture<'a, Option<ImageLayers>> {
+        let found = self.index.lock().unwrap().get(chain).cloned();
+        std::future::ready(found).boxed()
+    }
+
+    fn open<'a>(
+        &'a self,
+        image: &'a ImageName,
+        layer: Digest,
+    ) -> BoxFuture<'a, Result<OpenLayer, LayerError>> {
+        self.opened.lock().unwrap().push(layer);
+        let stopper = CancellationToken::new();
+        let found = self.layers.lock().unwrap().get(&layer).cloned();
+        let opened = match found {
+            _ if self.denied.lock().unwrap().contains(&image.to_string()) => {
+                Err(LayerError::Forbidden("not yours".to_owned()))
+            }
+            None => Err(LayerError::NotFound("it is lost".to_owned())),
+            Some(bytes) => Ok(OpenLayer {
+                source: Box::new(Held {
+                    bytes,
+                    gate: self.gates.lock().unwrap().get(&layer).cloned(),
+                    stopper: stopper.clone(),
+                }),
+                stopper,
+            }),
+        };
+        std::future::ready(opened).boxed()
+    }
+}
+
+/// A layer whose bytes may have to wait.
+struct Held {
+    bytes: Bytes,
+    gate: Option<Arc<Semaphore>>,
+    stopper: CancellationToken,
+}
+
+impl LayerSource for Held {
+    fn next(&mut self) -> Result<Bytes, SourceError> {
+        if let Some(gate) = self.gate.take() {
+            tokio::runtime::Handle::current().block_on(async {
+                tokio::select! {
+                    permit = gate.acquire() => permit.map(drop).map_err(SourceError::failed),
+                    () = self.stopper.cancelled() => Err(SourceError::failed("stopped")),
+                }
+            })?;
+        }
+        Ok(std::mem::take(&mut self.bytes))
+    }
+
+    fn prove(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+/// A store of snapshots, which ends with its directory.
+pub(super) fn snapshots() -> (TempDir, Snapshots) {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::open(dir.path(), SnapshotsConfig::default()).unwrap();
+    (dir, snapshots)
+}
+
+/// A tar with one file.
+fn tar(text: &str) -> Bytes {
+    let mut header = [0u8; 512];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, format!("file-{text}").as_bytes());
+    put(100, b"0000644\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{:011o}\0", text.len()).as_bytes());
+    put(136, b"00000000000\0");
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut tar = header.to_vec();
+    tar.extend_from_slice(text.as_bytes());
+    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+    tar.into()
+}
