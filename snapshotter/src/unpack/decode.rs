@@ -94,11 +94,13 @@ fn pump<D: Read>(
     let mut hash = Sha256::new();
     let mut size = 0;
     while let Some(mut buffer) = ring.buffer() {
-        let len = read_full(decoder, &mut buffer).map_err(fault)?;
+        let (len, end) = read_full(decoder, &mut buffer);
         buffer.truncate(len);
         hash.update(&buffer);
         size += len as u64;
+        // What came before an error counts: the entry where it happened is known by it.
         ring.send(buffer, blob_read(decoder));
+        end.map_err(fault)?;
         if len < BUFFER {
             break;
         }
@@ -108,17 +110,17 @@ fn pump<D: Read>(
 }
 
 /// Fills the buffer as far as there is something.
-fn read_full(decoder: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_full(decoder: &mut impl Read, buffer: &mut [u8]) -> (usize, io::Result<()>) {
     let mut len = 0;
     while len < buffer.len() {
         match decoder.read(&mut buffer[len..]) {
             Ok(0) => break,
             Ok(read) => len += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (len, Err(error)),
         }
     }
-    Ok(len)
+    (len, Ok(()))
 }
 
 /// An error of a decoder: the source's own, or about what was decoded.

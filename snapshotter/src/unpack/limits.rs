@@ -28,7 +28,7 @@ impl Default for Limits {
             size: 64 << 30,
             ratio: 1000,
             ratio_from: 2 << 30,
-            entries: 2_000_000,
+            entries: 4_000_000,
             path: 4095,
             depth: 256,
             record: 1 << 20,
