@@ -22,6 +22,7 @@ mod probe;
 mod rows;
 mod signal;
 mod stage;
+mod sync;
 mod trash;
 mod tree;
 
@@ -39,6 +40,7 @@ use self::{
     measure::Measurer,
     mount::MountOptions,
     rows::{Rows, Save},
+    sync::Syncer,
     trash::Reaper,
 };
 pub use self::{
@@ -62,6 +64,10 @@ pub struct SnapshotsConfig {
     pub mount_options: Vec<String>,
     /// An active snapshot's usage is measured again when it is asked for and older than this.
     pub usage_age: Duration,
+    /// The files of committed snapshots are written to the disk this long after the last one.
+    /// Those for which the machine went down before are refused afterwards. `None`: left to the
+    /// kernel, as containerd does; nobody notices then that a layer is incomplete.
+    pub sync_after: Option<Duration>,
 }
 
 impl Default for SnapshotsConfig {
@@ -69,6 +75,7 @@ impl Default for SnapshotsConfig {
         Self {
             mount_options: Vec::new(),
             usage_age: Duration::from_secs(10),
+            sync_after: Some(Duration::from_secs(5)),
         }
     }
 }
@@ -82,6 +89,7 @@ pub struct Snapshots {
 /// Threads end before `core` is released, and with it the lock.
 #[derive(Debug)]
 struct Inner {
+    syncer: Option<Syncer>,
     measurer: Measurer,
     reaper: Reaper,
     usage_age: Duration,
@@ -111,19 +119,24 @@ impl Snapshots {
         let (rows, saved) = Rows::open(&dirs.metadata())?;
         let mut graph = Graph::new(saved);
         sweep(&dirs, &graph).map_err(|error| failed(io::Error::other(error.to_string())))?;
-        mark_lost(&mut graph, &dirs).map_err(failed)?;
+        let boot = probe::boot();
+        mark_lost(&mut graph, &dirs, &boot).map_err(failed)?;
         let options = MountOptions {
             overlay: probe::overlay_options(&dir, &config.mount_options),
             maps_ids: probe::maps_ids(),
         };
-        let core = Arc::new(Core::new(dirs, options, rows, graph, lock));
+        let core = Arc::new(Core::new(dirs, options, boot, rows, graph, lock));
+        let syncer = config.sync_after.filter(|_| !core.boot.is_empty());
+        let syncer = syncer.map(|after| Syncer::start(core.clone(), after));
         let inner = Inner {
+            syncer: syncer.transpose().map_err(failed)?,
             reaper: Reaper::start(core.dirs.clone()).map_err(failed)?,
             measurer: Measurer::start(core.clone()).map_err(failed)?,
             usage_age: config.usage_age,
             core,
         };
         inner.order_missing_usage();
+        inner.sync_killed().map_err(failed)?;
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -277,9 +290,10 @@ impl Snapshots {
     ) -> Result<(), SnapshotError> {
         let mut writer = self.inner.core.writer()?;
         let active = self.inner.core.graph().check_commit(name, key)?.clone();
-        let row = Row::new(active.id, Kind::Committed, &active.parent, labels);
+        let row = self.inner.committed(active.id, &active.parent, labels);
         writer.rename(key, name, row)?;
         drop(writer);
+        self.inner.order_sync();
         self.inner.measurer.forget(active.id);
         self.inner.measurer.order(active.id, false);
         Ok(())
@@ -311,6 +325,9 @@ impl Snapshots {
     /// A directory for a layer that is about to be unpacked.
     pub fn stage(&self) -> Result<Stage, SnapshotError> {
         let (number, path) = self.inner.core.dirs.stage()?;
+        if let Some(syncer) = &self.inner.syncer {
+            syncer.defer();
+        }
         Ok(Stage::new(self.clone(), number, path))
     }
 
@@ -341,12 +358,13 @@ impl Snapshots {
             return Err(SnapshotError::exists(&name));
         }
         let name = self.layer_name(&mut writer, reference);
-        let row = Row::new(writer.next_id(), Kind::Committed, parent, labels);
-        let id = row.id;
+        let id = writer.next_id();
+        let row = self.inner.committed(id, parent, labels);
         core.dirs.publish(layer.stage.number(), id)?;
         layer.stage.published();
         writer.put(&name, row, Save::Durably)?;
         drop(writer);
+        self.inner.order_sync();
         self.inner.measurer.order(id, false);
         Ok(name)
     }
@@ -395,6 +413,33 @@ impl Snapshots {
 }
 
 impl Inner {
+    /// A new committed row, whose files are not on the disk yet.
+    fn committed(&self, id: u64, parent: &str, labels: BTreeMap<String, String>) -> Row {
+        let boot = || self.core.boot.clone();
+        Row {
+            unsynced: self.syncer.as_ref().map(|_| boot()),
+            ..Row::new(id, Kind::Committed, parent, labels)
+        }
+    }
+
+    fn order_sync(&self) {
+        if let Some(syncer) = &self.syncer {
+            syncer.order();
+        }
+    }
+
+    /// What a run that was killed committed is in the kernel still.
+    fn sync_killed(&self) -> io::Result<()> {
+        match &self.syncer {
+            Some(syncer) => syncer.order(),
+            None => {
+                let synced = self.core.sync();
+                synced.map_err(|error| io::Error::other(error.to_string()))?;
+            }
+        }
+        Ok(())
+    }
+
     fn order_missing_usage(&self) {
         let graph = self.core.graph();
         let (committed, active): (Vec<_>, Vec<_>) = graph

@@ -12,7 +12,7 @@ use nix::fcntl::Flock;
 use super::{
     OpenSnapshotsError, SnapshotError,
     directories::{Directories, io_error},
-    graph::Graph,
+    graph::{Graph, Loss},
     info::{Kind, Row, Usage},
     mount::MountOptions,
     rows::{Change, Rows, Save},
@@ -24,6 +24,8 @@ use super::{
 pub(super) struct Core {
     pub(super) dirs: Directories,
     pub(super) options: MountOptions,
+    /// In which boot of the machine this is.
+    pub(super) boot: String,
     /// Held over every change, from the check whether it is allowed to its end in memory.
     rows: Mutex<Rows>,
     graph: RwLock<Graph>,
@@ -41,6 +43,7 @@ impl Core {
     pub(super) fn new(
         dirs: Directories,
         options: MountOptions,
+        boot: String,
         rows: Rows,
         graph: Graph,
         lock: Flock<File>,
@@ -48,6 +51,7 @@ impl Core {
         Self {
             dirs,
             options,
+            boot,
             rows: Mutex::new(rows),
             graph: RwLock::new(graph),
             _lock: lock,
@@ -67,7 +71,7 @@ impl Core {
         let mut rows = lock(&self.rows);
         if let Some(saved) = rows.reopen().map_err(reopen_error)? {
             let mut graph = Graph::new(saved);
-            mark_lost(&mut graph, &self.dirs)
+            mark_lost(&mut graph, &self.dirs, &self.boot)
                 .map_err(|cause| io_error("read", &self.dirs.snapshots(), cause))?;
             *self.graph_mut() = graph;
             tracing::info!("database of the snapshots opened again");
@@ -122,6 +126,45 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Waits until the files of all committed snapshots are on the disk, and saves that they are.
+    pub(super) fn sync(&self) -> Result<(), SnapshotError> {
+        let unsynced = self.unsynced();
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let path = self.dirs.snapshots();
+        let failed = |cause| io_error("sync", &path, cause);
+        let dir = File::open(&path).map_err(failed)?;
+        nix::unistd::syncfs(dir).map_err(|error| failed(error.into()))?;
+
+        let mut writer = self.writer()?;
+        let synced: Vec<_> = {
+            let graph = self.graph();
+            let rows = unsynced.iter().filter_map(|id| graph.by_id(*id));
+            rows.map(|(name, row)| {
+                let unsynced = None;
+                let row = Row {
+                    unsynced,
+                    ..(**row).clone()
+                };
+                (name.to_owned(), row)
+            })
+            .collect()
+        };
+        writer.put_all(synced)
+    }
+
+    /// The snapshots whose files may not be on the disk yet, but are whole.
+    fn unsynced(&self) -> Vec<u64> {
+        let graph = self.graph();
+        let rows = graph.iter().map(|(_, row)| row);
+        rows.filter(|row| row.unsynced.is_some() && !graph.is_lost(row.id))
+            .map(|row| row.id)
+            .collect()
+    }
+}
+
 impl Writer<'_> {
     /// An id for a new snapshot.
     pub(super) fn next_id(&self) -> u64 {
@@ -136,6 +179,20 @@ impl Writer<'_> {
     pub(super) fn put(&mut self, name: &str, row: Row, save: Save) -> Result<(), SnapshotError> {
         self.write(&[Change::Put(name, &row)], save)?;
         self.core.graph_mut().put(name, Arc::new(row));
+        Ok(())
+    }
+
+    /// Saves changed rows, in one step.
+    pub(super) fn put_all(&mut self, rows: Vec<(String, Row)>) -> Result<(), SnapshotError> {
+        let changes: Vec<_> = rows
+            .iter()
+            .map(|(name, row)| Change::Put(name, row))
+            .collect();
+        self.write(&changes, Save::Durably)?;
+        let mut graph = self.core.graph_mut();
+        for (name, row) in rows {
+            graph.put(&name, Arc::new(row));
+        }
         Ok(())
     }
 
@@ -163,24 +220,28 @@ impl Writer<'_> {
     }
 }
 
-/// Finds the rows whose files are not there.
-pub(super) fn mark_lost(graph: &mut Graph, dirs: &Directories) -> io::Result<()> {
+/// Finds the rows whose files are not there, or were not written in time.
+pub(super) fn mark_lost(graph: &mut Graph, dirs: &Directories, boot: &str) -> io::Result<()> {
     let present: BTreeSet<_> = dirs.ids()?.into_iter().collect();
-    let rows: Vec<_> = graph
-        .iter()
-        .map(|(name, row)| (name.to_owned(), row.clone()))
-        .collect();
-    for (name, row) in rows {
-        if present.contains(&row.id) && dirs.fs(row.id).is_dir() {
-            continue;
-        }
+    let is_there = |id| present.contains(&id) && dirs.fs(id).is_dir();
+    let mut lost = Vec::new();
+    for (name, row) in graph.iter() {
+        let loss = match &row.unsynced {
+            _ if !is_there(row.id) => Loss::Gone,
+            // Where the kernel does not tell, nobody knows.
+            Some(other) if other != boot && !boot.is_empty() => Loss::Unsynced,
+            _ => continue,
+        };
         tracing::error!(
             snapshot = name,
             kind = %row.kind,
             path = %dirs.fs(row.id).display(),
-            "the files of a snapshot are gone: nothing is mounted on it any more"
+            "the files of a snapshot {loss}: nothing is mounted on it any more"
         );
-        graph.lose(row.id);
+        lost.push((row.id, loss));
+    }
+    for (id, loss) in lost {
+        graph.lose(id, loss);
     }
     Ok(())
 }

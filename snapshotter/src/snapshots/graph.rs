@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
@@ -22,8 +23,25 @@ pub(super) struct Graph {
     children: BTreeMap<String, usize>,
     /// Committed snapshots by the chain that they hold and their parent.
     layers: BTreeMap<(ChainId, String), BTreeSet<String>>,
-    /// Those whose files are gone.
-    lost: BTreeSet<u64>,
+    /// Those whose files cannot be used.
+    lost: BTreeMap<u64, Loss>,
+}
+
+/// Why the files of a snapshot cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    Gone,
+    /// The machine went down before all of them were on the disk.
+    Unsynced,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "are gone",
+            Self::Unsynced => "were not all on the disk when the machine went down",
+        })
+    }
 }
 
 impl Graph {
@@ -91,12 +109,12 @@ impl Graph {
     }
 
     /// From now on nothing is mounted or built on the snapshot with that id.
-    pub(super) fn lose(&mut self, id: u64) {
-        self.lost.insert(id);
+    pub(super) fn lose(&mut self, id: u64, loss: Loss) {
+        self.lost.insert(id, loss);
     }
 
     pub(super) fn is_lost(&self, id: u64) -> bool {
-        self.lost.contains(&id)
+        self.lost.contains_key(&id)
     }
 
     /// A committed snapshot of that chain on that parent, whose files are there.
@@ -138,10 +156,10 @@ impl Graph {
         let (mut row, mut name) = (row, name);
         let mut ids = Vec::new();
         loop {
-            if self.is_lost(row.id) {
+            if let Some(loss) = self.lost.get(&row.id) {
                 let what = format!(
-                    "the files of snapshot {name:?} (directory {}) are gone: remove the image \
-                     and pull it again",
+                    "the files of snapshot {name:?} (directory {}) {loss}: remove what stands on \
+                     it, and the image, and pull it again",
                     row.id
                 );
                 return Err(SnapshotError::precondition(what));

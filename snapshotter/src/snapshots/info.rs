@@ -79,6 +79,10 @@ pub(super) struct Row {
     /// Of a committed snapshot, once it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) usage: Option<Usage>,
+    /// Of a committed snapshot until its files are known to be on the disk: in which boot of the
+    /// machine they were written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unsynced: Option<String>,
 }
 
 impl Row {
@@ -93,6 +97,7 @@ impl Row {
             created: now,
             updated: now,
             usage: None,
+            unsynced: None,
         }
     }
 

@@ -130,6 +130,12 @@ fn in_user_namespace() -> bool {
     fs::metadata("/proc/self/ns/user").is_ok_and(|found| found.ino() != HOST_NAMESPACE)
 }
 
+/// Names the time since the machine was started. Empty where the kernel does not tell.
+pub(super) fn boot() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    boot.map_or_else(|_| String::new(), |boot| boot.trim().to_owned())
+}
+
 /// Major and minor version.
 fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

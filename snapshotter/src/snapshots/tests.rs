@@ -8,6 +8,7 @@ mod model;
 mod mounted;
 mod opening;
 mod rules;
+mod synced;
 mod usage;
 
 use std::{
@@ -51,9 +52,16 @@ impl Fuse {
     }
 }
 
-/// A store in a directory of its own.
+/// A store in a directory of its own. It leaves writing to the kernel: other tests use the disk.
 fn open(dir: &tempfile::TempDir) -> Snapshots {
-    Snapshots::open(&store(dir), SnapshotsConfig::default()).unwrap()
+    Snapshots::open(&store(dir), config()).unwrap()
+}
+
+fn config() -> SnapshotsConfig {
+    SnapshotsConfig {
+        sync_after: None,
+        ..SnapshotsConfig::default()
+    }
 }
 
 fn store(dir: &tempfile::TempDir) -> PathBuf {

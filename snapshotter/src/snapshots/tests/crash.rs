@@ -117,7 +117,7 @@ fn opening_may_be_stopped_as_well() {
             fs::create_dir_all(orphan.join("fs/dir")).unwrap();
         }
         let mut fuse = None;
-        let outcome = Snapshots::open_with(&store(&dir), SnapshotsConfig::default(), |dirs| {
+        let outcome = Snapshots::open_with(&store(&dir), config(), |dirs| {
             dirs.fuse.set(step);
             fuse = Some(dirs.fuse.clone());
         });

@@ -12,7 +12,7 @@ const NAME: &str = "snapshots::tests::killed::a_killed_process_leaves_whole_snap
 
 /// The child: works without end from several threads, and tells what was committed.
 fn work_for_ever(dir: &Path) {
-    let snapshots = Snapshots::open(dir, SnapshotsConfig::default()).unwrap();
+    let snapshots = Snapshots::open(dir, config()).unwrap();
     thread::scope(|scope| {
         for worker in 0..3 {
             let snapshots = &snapshots;

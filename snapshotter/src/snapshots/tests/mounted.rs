@@ -160,7 +160,7 @@ fn mounts_are_those_of_containerds_overlayfs() {
     let dir = tempfile::tempdir().unwrap();
     let config = SnapshotsConfig {
         mount_options: vec!["metacopy=off".to_owned()],
-        ..SnapshotsConfig::default()
+        ..config()
     };
     let snapshots = Snapshots::open(&store(&dir), config).unwrap();
     committed(&snapshots, "one", "");

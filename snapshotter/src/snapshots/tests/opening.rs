@@ -6,7 +6,7 @@ use super::*;
 fn two_cannot_open_one_directory() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = open(&dir);
-    let error = Snapshots::open(&store(&dir), SnapshotsConfig::default()).unwrap_err();
+    let error = Snapshots::open(&store(&dir), config()).unwrap_err();
     assert!(
         matches!(error, OpenSnapshotsError::InUse { pid: Some(pid), .. } if pid == std::process::id())
     );
@@ -23,7 +23,7 @@ fn an_overlay_is_no_place_for_snapshots() {
     let mounts = snapshots.prepare("a", "base", plain()).unwrap();
     let mounted = mounted::Mounted::new(&mounts);
     let inner = mounted.path().join("inner");
-    let error = Snapshots::open(&inner, SnapshotsConfig::default()).unwrap_err();
+    let error = Snapshots::open(&inner, config()).unwrap_err();
     assert!(matches!(error, OpenSnapshotsError::Unsupported { .. }));
     let text = error.to_string();
     assert!(
@@ -36,7 +36,7 @@ fn an_overlay_is_no_place_for_snapshots() {
 fn a_file_in_the_way_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(store(&dir), "").unwrap();
-    let error = Snapshots::open(&store(&dir), SnapshotsConfig::default()).unwrap_err();
+    let error = Snapshots::open(&store(&dir), config()).unwrap_err();
     assert!(
         error.to_string().contains(store(&dir).to_str().unwrap()),
         "{error}"
@@ -59,7 +59,7 @@ fn a_newer_format_and_a_damaged_database_are_refused() {
             .unwrap();
         transaction.commit().unwrap();
     }
-    let error = Snapshots::open(&store(&dir), SnapshotsConfig::default()).unwrap_err();
+    let error = Snapshots::open(&store(&dir), config()).unwrap_err();
     assert!(
         matches!(
             error,
@@ -72,7 +72,7 @@ fn a_newer_format_and_a_damaged_database_are_refused() {
         "{error}"
     );
     fs::write(&path, b"no database at all").unwrap();
-    let error = Snapshots::open(&store(&dir), SnapshotsConfig::default()).unwrap_err();
+    let error = Snapshots::open(&store(&dir), config()).unwrap_err();
     assert!(
         matches!(error, OpenSnapshotsError::Damaged { .. }),
         "{error}"
@@ -98,7 +98,7 @@ fn a_database_that_rotted_is_refused_or_right_and_never_panics() {
         let mut rotten = sound.clone();
         rotten[at] ^= 0x55;
         fs::write(&path, rotten).unwrap();
-        if let Ok(snapshots) = Snapshots::open(&store(&dir), SnapshotsConfig::default()) {
+        if let Ok(snapshots) = Snapshots::open(&store(&dir), config()) {
             assert_eq!(names(&snapshots), before, "byte {at}");
         }
     }

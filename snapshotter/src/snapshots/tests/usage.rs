@@ -51,7 +51,7 @@ fn an_active_snapshot_is_measured_again_some_time_after_it_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let config = SnapshotsConfig {
         usage_age: Duration::from_millis(20),
-        ..SnapshotsConfig::default()
+        ..config()
     };
     let snapshots = Snapshots::open(&store(&dir), config).unwrap();
     snapshots.prepare("a", "", plain()).unwrap();
@@ -69,7 +69,7 @@ fn asking_does_not_wait_for_a_walk() {
     let dir = tempfile::tempdir().unwrap();
     let config = SnapshotsConfig {
         usage_age: Duration::ZERO,
-        ..SnapshotsConfig::default()
+        ..config()
     };
     let snapshots = Snapshots::open(&store(&dir), config).unwrap();
     snapshots.prepare("a", "", plain()).unwrap();
