@@ -115,8 +115,58 @@ fn containerd_finds_hosts_toml_in_every_version() {
         let registry = &config["plugins"][plugin]["registry"];
         // containerd 2.x takes a list with a colon for one directory.
         assert_eq!(registry["config_path"].as_str(), Some(CERTS_D), "{file}");
-        assert_eq!(config.len(), 2, "{file} is a fragment");
+        assert_eq!(config.len(), 3, "{file} is a fragment");
     }
+}
+
+#[test]
+fn containerd_uses_the_snapshotter_where_hawkerd_serves_it() {
+    let hawkerd = NodeConfig::default();
+    for (file, cri) in [
+        (
+            "containerd-1.6.toml",
+            &["io.containerd.grpc.v1.cri", "containerd"][..],
+        ),
+        (
+            "containerd-1.7.toml",
+            &["io.containerd.grpc.v1.cri", "containerd"],
+        ),
+        ("containerd-2.toml", &["io.containerd.cri.v1.images"]),
+    ] {
+        let config = toml_of(&here("examples/containerd").join(file));
+        let plugin = &config["proxy_plugins"]["hawker"];
+        assert_eq!(plugin["type"].as_str(), Some("snapshot"), "{file}");
+        let path = |value: &Value| value.as_str().map(PathBuf::from);
+        assert_eq!(
+            path(&plugin["address"]),
+            Some(hawkerd.containerd.socket.clone())
+        );
+        let root = &plugin["exports"]["root"];
+        assert_eq!(path(root), Some(hawkerd.snapshotter.dir.clone()), "{file}");
+        let settings = cri.iter().fold(&config["plugins"], |at, name| &at[*name]);
+        assert_eq!(settings["snapshotter"].as_str(), Some("hawker"), "{file}");
+        // Before 2.1 layers come with the name of their image only if CRI is told so.
+        let annotations = settings.get("disable_snapshot_annotations");
+        assert_eq!(
+            annotations.and_then(Value::as_bool).is_some(),
+            cri.len() == 2
+        );
+    }
+    let config = toml_of(&here("examples/containerd/containerd-2.toml"));
+    let unpack = &config["plugins"]["io.containerd.transfer.v1.local"]["unpack_config"];
+    let snapshotters = unpack.as_array().unwrap().iter();
+    let snapshotters: Vec<_> = snapshotters
+        .map(|entry| entry["snapshotter"].as_str())
+        .collect();
+    assert_eq!(snapshotters, [Some("overlayfs"), Some("hawker")]);
+    // Two differs fit; without a name containerd skips one.
+    assert!(
+        unpack
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|e| e.get("differ").is_some())
+    );
 }
 
 #[test]
@@ -231,9 +281,9 @@ fn unit(text: &str, section: &str) -> Vec<(String, String)> {
 #[test]
 fn units_start_binaries_that_exist_with_or_without_a_settings_file() {
     let units = files(&here("systemd"));
-    assert_eq!(units.len(), 3);
-    for file in units {
-        let text = read(&here("systemd").join(&file));
+    assert_eq!(units.len(), 4);
+    for file in units.iter().filter(|file| file.ends_with(".service")) {
+        let text = read(&here("systemd").join(file));
         let service = unit(&text, "Service");
         let value = |key: &str| {
             let mut values = service.iter().filter(|(name, _)| name == key);
@@ -271,6 +321,41 @@ fn units_of_hawkerd_make_the_directories_that_its_defaults_use() {
         assert_eq!(
             config.control.socket.parent(),
             Some(directory("RuntimeDirectory", "/run").as_path())
+        );
+    }
+}
+
+#[test]
+fn containerds_socket_is_held_by_systemd_where_hawkerd_looks_for_it() {
+    let text = read(&here("systemd/hawkerd.socket"));
+    let socket = unit(&text, "Socket");
+    let value = |key: &str| {
+        let found = socket.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    };
+    let config = NodeConfig::default();
+    let path = value("ListenStream").map(PathBuf::from);
+    assert_eq!(path, Some(config.containerd.socket));
+    assert_eq!(value("SocketMode"), Some("0600"));
+    let service = unit(&read(&here("systemd/hawkerd.service")), "Service");
+    let has = |key: &str, value: &str| service.contains(&(key.to_owned(), value.to_owned()));
+    assert!(
+        has("RuntimeDirectoryPreserve", "yes"),
+        "or it goes with hawkerd"
+    );
+    assert!(has("KillMode", "mixed"));
+    // What unpacking needs.
+    let capabilities = service
+        .iter()
+        .find(|(key, _)| key == "CapabilityBoundingSet");
+    let capabilities = &capabilities.unwrap().1;
+    for needed in ["CHOWN", "MKNOD", "FOWNER", "FSETID", "SETFCAP", "SYS_ADMIN"] {
+        assert!(capabilities.contains(needed), "{needed}");
+    }
+    for forbidding in ["RestrictSUIDSGID", "PrivateDevices"] {
+        assert!(
+            !service.iter().any(|(key, _)| key == forbidding),
+            "{forbidding}"
         );
     }
 }

@@ -65,7 +65,7 @@ pub enum SocketError {
     },
 }
 
-/// The listener that systemd passes for this place (`hawkerd-containerd.socket`), which goes on
+/// The listener that systemd passes for this place (`hawkerd.socket`), which goes on
 /// queueing connections while hawkerd is restarted; otherwise one of our own.
 pub(crate) async fn activated_or_listen(
     place: SocketPlace<'_>,
