@@ -2,8 +2,9 @@
 //!
 //! What lives here, and in which order a pull meets it:
 //!
-//! * the **snapshot graph**: keys, kinds, parents, usage; committed atomically, listed in constant
-//!   memory; the mounts of each snapshot (overlay, and single layers as binds);
+//! * the **snapshots** ([`Snapshots`], `docs/snapshots.md`): keys, kinds, parents, labels, usage,
+//!   each change durable; the mounts of each (overlay, and single directories as binds); whole
+//!   layers staged beside them and committed by one rename;
 //! * **unpack**: pieces → decompress → diff id → files in one pass, all layers of an image at once,
 //!   confined to the snapshot's directory whatever the tar says;
 //! * the **layer index**: what makes a layer randomly readable, built once per cluster in one
