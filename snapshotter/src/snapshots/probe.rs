@@ -68,6 +68,10 @@ fn find_fault(dir: &Path) -> io::Result<Option<String>> {
              ftype=1)"
                 .to_owned(),
         ),
+        (true, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Some(format!(
+            "this process may not set the attributes of overlayfs ({}): run it as root",
+            attribute()
+        )),
         (true, Err(error)) => Some(format!(
             "its file system does not keep the attributes of overlayfs ({}): {error}",
             attribute()

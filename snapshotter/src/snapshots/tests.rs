@@ -2,6 +2,7 @@
 
 mod crash;
 mod deep;
+mod full;
 mod implied;
 mod killed;
 mod model;
