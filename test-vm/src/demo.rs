@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     bed::{Link, Rate},
-    cluster::{Bytes, Cluster, Member, Topology},
+    cluster::{Bytes, Cluster, ContainerdVersion, Member, Profile, Topology},
     image::{self, Image},
     progress::{Bars, step},
     table::{Table, megabytes, seconds},
@@ -37,6 +37,12 @@ pub struct Demo {
     /// directory with an OCI layout.
     #[arg(long, default_value = "python")]
     image: String,
+    /// How containerd goes through Hawker: by its snapshotter, or by its mirror alone.
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
+    /// Which containerd the nodes run; others than the distribution's are built once.
+    #[arg(long, value_enum, default_value_t)]
+    containerd: ContainerdVersion,
     /// Leave the cluster running; `hawker-test-vm clean --kept` ends it.
     #[arg(long)]
     keep: bool,
@@ -71,6 +77,9 @@ impl Demo {
     pub fn run(&self) -> Result<()> {
         let image = step("build or find the image", || self.image())?;
         step("build or find crictl", || CRICTL.path())?;
+        if self.containerd != ContainerdVersion::Debian {
+            step("build or find containerd", || self.containerd.programs())?;
+        }
         let nodes = usize::from(self.hosts);
         let topology = Topology {
             seeds: 2,
@@ -78,6 +87,8 @@ impl Demo {
             extra_nodes: vec![DOCKER_HOST.to_owned()],
             link: Link::of_rate(self.rate),
             registry_link: Link::of_rate(self.rate),
+            profile: self.profile,
+            containerd: self.containerd,
             ..Topology::default()
         };
         let text = format!("start a registry, a scheduler, 2 seeds and {nodes} nodes");

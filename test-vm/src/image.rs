@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use builder::ImageBuilder;
 pub use debian::{PYTHON_COMMAND, big_layer, python};
-pub use layer::{LayerBuilder, digest_of};
+pub use layer::{Form, LayerBuilder, digest_of};
 pub use pause::pause;
 pub use synthetic::{Oddity, synthetic};
 
@@ -29,6 +29,8 @@ pub struct Image {
     pub repository: String,
     pub tag: String,
     pub manifest: Descriptor,
+    config: Descriptor,
+    layers_len: usize,
     dir: PathBuf,
     blobs: Vec<Blob>,
 }
@@ -73,6 +75,7 @@ impl Image {
         let manifest = index.manifests.into_iter().next().with_context(context)?;
         let text = fs::read(blob_path(dir, &manifest.digest)).with_context(context)?;
         let parsed: Manifest = serde_json::from_slice(&text).with_context(context)?;
+        let (config, layers_len) = (parsed.config.clone(), parsed.layers.len());
         let descriptors = [parsed.config].into_iter().chain(parsed.layers);
         let mut blobs: Vec<Blob> = descriptors
             .map(|it| Blob {
@@ -89,6 +92,8 @@ impl Image {
             repository,
             tag,
             manifest,
+            config,
+            layers_len,
             dir: dir.to_owned(),
             blobs,
         })
@@ -115,6 +120,18 @@ impl Image {
     #[must_use]
     pub fn path(&self, digest: &str) -> PathBuf {
         blob_path(&self.dir, digest)
+    }
+
+    /// Bytes of manifest and config: what containerd has to read whoever unpacks the layers.
+    #[must_use]
+    pub fn head_len(&self) -> u64 {
+        self.manifest.size + self.config.size
+    }
+
+    /// How many layers it has.
+    #[must_use]
+    pub fn layers_len(&self) -> usize {
+        self.layers_len
     }
 
     /// The same image under another name.

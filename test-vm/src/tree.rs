@@ -8,34 +8,73 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{image::digest_of, sys};
 
-/// Everything below `root`: type, mode, owner, size, device, content, attributes, hard links.
+/// Later than any time that an image of the testbed has, and earlier than any run of it: such a
+/// time was given by whoever unpacked.
+const NOW: std::ops::Range<i64> = 1_735_689_600..4_000_000_000;
+
+/// All files of a directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tree {
+    /// Type, mode, owner, time, size, device, content, attributes, hard links.
+    pub(crate) lines: Vec<String>,
+    /// Times of directories. Nothing: when it was unpacked, since no entry says.
+    pub(crate) times: BTreeMap<PathBuf, Option<String>>,
+    /// Blocks that each file's content takes; those of holes take none.
+    pub(crate) blocks: BTreeMap<PathBuf, u64>,
+}
+
+/// Everything below `root`, and `root` itself.
 ///
 /// # Errors
 /// When something cannot be read.
-pub(crate) fn describe(root: &Path) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
+pub(crate) fn describe(root: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
     let mut first_names = BTreeMap::new();
-    walk(root, Path::new(""), &mut first_names, &mut lines)?;
-    Ok(lines)
+    let metadata = fs::metadata(root)?;
+    tree.lines
+        .push(line(root, Path::new(""), &metadata, &mut first_names)?);
+    tree.times.insert(PathBuf::new(), time(&metadata));
+    walk(root, Path::new(""), &mut first_names, &mut tree)?;
+    Ok(tree)
 }
 
 /// # Errors
-/// When the trees differ: shows the first lines that do.
-pub(crate) fn compare(one: &[String], other: &[String]) -> Result<()> {
-    let differing = one.iter().zip(other).find(|(one, other)| one != other);
-    if let Some((one, other)) = differing {
-        anyhow::bail!("trees differ:\n  {one}\n  {other}");
-    }
+/// When the trees differ: shows the first lines that do, one under the other. When a directory of
+/// the other has a time that the first's has not, or a file of the first takes more blocks.
+pub(crate) fn compare(one: &Tree, other: &Tree) -> Result<()> {
+    let differing: Vec<_> = one
+        .lines
+        .iter()
+        .zip(&other.lines)
+        .filter(|(one, other)| one != other)
+        .map(|(one, other)| format!("  {one}\n  {other}"))
+        .take(5)
+        .collect();
     ensure!(
-        one.len() == other.len(),
-        "one has {} files, the other {}",
-        one.len(),
-        other.len()
+        differing.is_empty(),
+        "trees differ:\n{}",
+        differing.join("\n\n")
     );
+    ensure!(
+        one.lines.len() == other.lines.len(),
+        "one has {} files, the other {}",
+        one.lines.len(),
+        other.lines.len()
+    );
+    for (path, time) in other.times.iter().filter(|(_, time)| time.is_some()) {
+        let own = one.times.get(path).cloned().flatten();
+        ensure!(own == *time, "{path:?} is of {own:?}, not of {time:?}");
+    }
+    for (path, blocks) in &one.blocks {
+        let others = other.blocks.get(path).copied().unwrap_or_default();
+        if *blocks > others {
+            bail!("{path:?} takes {blocks} blocks, and {others} in the other tree");
+        }
+    }
     Ok(())
 }
 
@@ -43,7 +82,7 @@ fn walk(
     root: &Path,
     relative: &Path,
     first_names: &mut BTreeMap<u64, PathBuf>,
-    lines: &mut Vec<String>,
+    tree: &mut Tree,
 ) -> Result<()> {
     let dir = root.join(relative);
     let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
@@ -53,9 +92,13 @@ fn walk(
         let relative = relative.join(name);
         let path = root.join(&relative);
         let metadata = fs::symlink_metadata(&path)?;
-        lines.push(line(&path, &relative, &metadata, first_names)?);
+        tree.lines
+            .push(line(&path, &relative, &metadata, first_names)?);
         if metadata.is_dir() {
-            walk(root, &relative, first_names, lines)?;
+            tree.times.insert(relative.clone(), time(&metadata));
+            walk(root, &relative, first_names, tree)?;
+        } else if metadata.is_file() {
+            tree.blocks.insert(relative, metadata.blocks());
         }
     }
     Ok(())
@@ -87,15 +130,19 @@ fn line(
     };
     let attributes = sys::attributes(path).with_context(|| format!("{}", path.display()))?;
     let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
-    // Whoever removes a file for a whiteout changes the directory's time to now.
-    let mtime = if metadata.is_dir() {
-        0
-    } else {
-        metadata.mtime()
+    let mtime = match kind.is_dir() {
+        true => String::new(),
+        false => time(metadata).unwrap_or_else(|| "now".to_owned()),
     };
     Ok(format!(
         "{relative:?} {mode:o} {uid}:{gid} {mtime} {what} {link} {attributes:?}"
     ))
+}
+
+/// Seconds and nanoseconds; nothing when it is the time of unpacking.
+fn time(metadata: &fs::Metadata) -> Option<String> {
+    let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
+    (!NOW.contains(&seconds)).then(|| format!("{seconds}.{nanos:09}"))
 }
 
 #[cfg(test)]
@@ -110,6 +157,18 @@ mod tests {
         compare(&before, &describe(dir.path())?)?;
         fs::write(dir.path().join("a"), "two")?;
         assert!(compare(&before, &describe(dir.path())?).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn holes_may_be_more_but_not_fewer() -> Result<()> {
+        let tree = |blocks| Tree {
+            lines: vec!["a".to_owned()],
+            blocks: BTreeMap::from([(PathBuf::from("a"), blocks)]),
+            times: BTreeMap::new(),
+        };
+        compare(&tree(0), &tree(8))?;
+        assert!(compare(&tree(8), &tree(0)).is_err());
         Ok(())
     }
 }

@@ -1,75 +1,147 @@
-//! Synthetic images come through the mirror as they come straight from the registry.
+//! What Hawker unpacks is what containerd unpacks: file by file, with all that a file has, seen
+//! through the mounted image and in the directory of each layer.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::Case;
 use crate::{
     bed::{Link, Run},
-    cluster::{Cluster, Containerd, ContainerdSetup, Topology},
-    image::{Oddity, synthetic},
-    tree,
+    cluster::{Cluster, Containerd, ContainerdSetup, ContainerdVersion, Profile, Topology},
+    image::{self, Image, Oddity, synthetic},
+    tree::{self, Tree},
 };
 
-pub(super) const CASES: &[Case] = &[Case::new(
-    "odd_images_unpack_as_they_do_straight_from_the_registry",
-    300,
-    unpack_alike,
-)];
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "odd_images_unpack_as_they_do_straight_from_the_registry",
+        300,
+        || odd_images(ContainerdVersion::Debian, Profile::Mirror),
+    ),
+    Case::new(
+        "odd_images_unpack_as_containerd_1_6_unpacks_them",
+        300,
+        || odd_images(ContainerdVersion::Debian, Profile::Snapshotter),
+    ),
+    Case::new(
+        "odd_images_unpack_as_containerd_2_unpacks_them",
+        300,
+        || odd_images(ContainerdVersion::V2, Profile::Snapshotter),
+    ),
+    Case::new(
+        "real_images_unpack_as_containerd_unpacks_them",
+        400,
+        real_images,
+    ),
+];
 
-fn unpack_alike() -> Result<()> {
+fn odd_images(version: ContainerdVersion, profile: Profile) -> Result<()> {
+    let images = (1..).zip(Oddity::ALL);
+    let images = images.map(|(seed, oddity)| synthetic(oddity, seed));
+    unpack_alike(version, profile, images)
+}
+
+fn real_images() -> Result<()> {
+    let images = [image::python(), image::big_layer()];
+    unpack_alike(
+        ContainerdVersion::V2,
+        Profile::Snapshotter,
+        images.into_iter(),
+    )
+}
+
+/// Pulls each image through Hawker and straight from the registry, and compares what came of it.
+fn unpack_alike(
+    version: ContainerdVersion,
+    profile: Profile,
+    images: impl Iterator<Item = Result<Image>>,
+) -> Result<()> {
     let cluster = Cluster::start(&Topology {
         nodes: 1,
+        containerd: version,
+        profile,
         ..Topology::default()
     })?;
     let bed = cluster.bed();
     let host = bed.add_host("straight", &Link::default())?;
-    let straight = Containerd::start(
-        &Arc::clone(&host),
-        &Run::cgroup(bed.id()),
-        ContainerdSetup::default(),
-    )?;
-    let mirrored = cluster.nodes()[0].containerd()?;
-    for (seed, oddity) in (1..).zip(Oddity::ALL) {
-        let image = synthetic(oddity, seed)?;
+    let setup = ContainerdSetup {
+        version,
+        ..ContainerdSetup::default()
+    };
+    let straight = Containerd::start(&host, &Run::cgroup(bed.id()), setup)?;
+    let node = &cluster.nodes()[0];
+    let (hawker, mut unlike) = (node.containerd()?, Vec::new());
+    for image in images {
+        let image = image?;
         let reference = cluster.registry.push(&image)?;
         cluster.registry.reset()?;
-
-        let pulled = (mirrored.pull(&reference), straight.pull(&reference));
-
-        let (one, other) = (pulled.0.is_ok(), pulled.1.is_ok());
-        ensure!(
-            one == other,
-            "{}: mirror {:?}, straight {:?}",
-            oddity.name(),
-            pulled.0,
-            pulled.1
-        );
-        if one && oddity != Oddity::ZeroLayers {
-            let trees = [&mirrored, &straight].map(|it| it.with_tree(&reference, tree::describe));
-            let [one, other] = trees;
-            let (one, other) = (one?, other?);
-            tree::compare(&one, &other).with_context(|| oddity.name().to_owned())?;
-            println!("{}: {} files alike", oddity.name(), one.len());
-        } else {
-            println!(
-                "{}: containerd says {:?}",
-                oddity.name(),
-                pulled.1.map(|it| it.stdout)
-            );
+        let served = node.bytes()?.served;
+        let alike = both_alike(&hawker, &straight, &image, &reference);
+        let by = match node.bytes()?.served - served > image.head_len() {
+            true => "containerd",
+            false => "hawker",
+        };
+        match alike {
+            Ok(found) => println!("{}: unpacked by {by}; {found}", image.repository),
+            Err(error) => {
+                println!("{}: unpacked by {by}; UNLIKE: {error:#}", image.repository);
+                unlike.push(image.repository.clone());
+            }
         }
         let sent = cluster.registry.tally()?.blob_bytes();
         ensure!(
             sent <= 2 * image.blobs_len(),
-            "{}: more than once for each way",
-            oddity.name()
+            "{reference}: more than once for each way"
         );
     }
-    let bytes = cluster.nodes()[0].bytes()?;
-    ensure!(
-        bytes.seed + bytes.parent + bytes.origin > 0,
-        "nothing came through the mirror"
-    );
+    ensure!(unlike.is_empty(), "not alike: {unlike:?}");
     Ok(())
+}
+
+/// What both made of an image, when it is the same.
+fn both_alike(
+    hawker: &Containerd,
+    straight: &Containerd,
+    image: &Image,
+    reference: &str,
+) -> Result<String> {
+    let pulled = (hawker.pull(reference), straight.pull(reference));
+    let (one, other) = (pulled.0.is_ok(), pulled.1.is_ok());
+    ensure!(
+        one >= other,
+        "Hawker {:?}, straight {:?}",
+        pulled.0,
+        pulled.1
+    );
+    if let Err(error) = pulled.1 {
+        let text = format!("{error:#}");
+        let (_, why) = text.rsplit_once(": failed to").unwrap_or(("", &text));
+        let who = if one {
+            "containerd refuses, Hawker does not"
+        } else {
+            "both refuse"
+        };
+        return Ok(format!("{who}: {}", why.trim()));
+    }
+    if image.layers_len() == 0 {
+        return Ok("no layers".to_owned());
+    }
+    let look = |mounted: &Path, layers: &[PathBuf]| -> Result<Vec<Tree>> {
+        let dirs = [mounted]
+            .into_iter()
+            .chain(layers.iter().map(PathBuf::as_path));
+        dirs.map(tree::describe).collect()
+    };
+    let one = hawker.with_tree(reference, look).context("Hawker")?;
+    let other = straight.with_tree(reference, look).context("straight")?;
+    ensure!(one.len() == other.len(), "the number of layers");
+    for (number, (one, other)) in one.iter().zip(&other).enumerate() {
+        tree::compare(one, other).with_context(|| match number {
+            0 => "mounted".to_owned(),
+            _ => format!("layer {} from the top", number - 1),
+        })?;
+    }
+    let (files, layers) = (one[0].lines.len(), one.len() - 1);
+    Ok(format!("{files} files, {layers} layers alike"))
 }

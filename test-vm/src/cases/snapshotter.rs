@@ -8,7 +8,7 @@ use super::Case;
 use crate::{
     bed::Run,
     bed::{Bed, Host, Link},
-    cluster::{Cluster, Containerd, ContainerdSetup, ContainerdVersion, Topology},
+    cluster::{Cluster, Containerd, ContainerdSetup, ContainerdVersion, Profile, Topology},
     tools::SNAPSHOTTER_SUITE,
 };
 
@@ -32,6 +32,7 @@ fn suite_passes() -> Result<()> {
     let cluster = Cluster::start(&Topology {
         nodes: 1,
         has_containerd: false,
+        profile: Profile::Snapshotter,
         ..Topology::default()
     })?;
     run_suite(

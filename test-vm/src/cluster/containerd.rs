@@ -1,6 +1,11 @@
 //! A containerd on a host, and what the testbed asks of it.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -143,27 +148,68 @@ impl Containerd {
         Ok(self.host.run(&mut command, LIMIT)?.success()?.stdout)
     }
 
-    /// Runs `work` in the host with the image's tree mounted, for looking at its files.
+    /// Runs `work` in the host with the image's tree mounted as that of a container, for looking at
+    /// its files. It also gets the directories of the layers, the uppermost first.
     ///
     /// # Errors
     /// When the image cannot be mounted.
     pub fn with_tree<T: Send>(
         &self,
         reference: &str,
-        work: impl FnOnce(&Path) -> Result<T> + Send,
+        work: impl FnOnce(&Path, &[PathBuf]) -> Result<T> + Send,
     ) -> Result<T> {
-        const AT: &str = "/run/testbed-tree";
-        let ctr = |words: &[&str]| {
-            let mut command = Command::new("ctr");
-            command.args(["-n", "k8s.io", "images"]).args(words);
-            self.host.run(&mut command, LIMIT)?.success()
-        };
+        let name = format!("tree-{:08x}", rand::random::<u32>());
+        let at = format!("/run/testbed-{name}");
+        std::fs::create_dir_all(self.host.path(&at))?;
         let by = ["--snapshotter", self.snapshotter()];
-        std::fs::create_dir_all(self.host.path(AT))?;
-        ctr(&[&["mount"], &by[..], &[reference, AT]].concat())
-            .context("failed to mount the image")?;
-        let done = self.host.enter(|| work(Path::new(AT)))?;
-        ctr(&[&["unmount", "--rm"], &by[..], &[AT]].concat())?;
+        // The container keeps its snapshot from being collected; it never runs.
+        self.ctr(&[&["containers", "create"], &by[..], &[reference, &name]].concat())?;
+        let mount = self.ctr(&[&["snapshots"], &by[..], &["mounts", &at, &name]].concat())?;
+        let layers = layers(&mount).context("no directories of layers")?;
+        let mut command = Command::new("sh");
+        command.args(["-c", &shortened(&mount, &layers)]);
+        let mounted = self.host.run(&mut command, LIMIT)?;
+        mounted.success().context("failed to mount the image")?;
+        let done = self.host.enter(|| work(Path::new(&at), &layers))?;
+        let mut command = Command::new("umount");
+        self.host.run(command.arg(&at), LIMIT)?.success()?;
+        self.ctr(&["containers", "rm", &name])?;
         done
+    }
+
+    /// `ctr` in the namespace of CRI.
+    fn ctr(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new("ctr");
+        command.args(["-n", "k8s.io"]).args(words);
+        Ok(self.host.run(&mut command, LIMIT)?.success()?.stdout)
+    }
+}
+
+/// The lower directories that `ctr snapshots mounts` names.
+fn layers(mount: &str) -> Option<Vec<PathBuf>> {
+    let mut options = mount.split([' ', ',', '\n']);
+    let lower = options.find_map(|option| option.strip_prefix("lowerdir="))?;
+    Some(lower.split(':').map(PathBuf::from).collect())
+}
+
+/// The same mount from within the directory of all snapshots: the kernel takes a page of options.
+fn shortened(mount: &str, layers: &[PathBuf]) -> String {
+    let all = layers.first().and_then(|layer| layer.ancestors().nth(2));
+    let all = all.unwrap_or_else(|| Path::new("/")).display();
+    format!("cd {all} && {}", mount.replace(&format!("{all}/"), ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_read_from_a_mount() {
+        let mount = "mount -t overlay overlay /at -o index=off,lowerdir=/s/2/fs:/s/1/fs,x=y\n";
+        let paths = ["/s/2/fs", "/s/1/fs"].map(PathBuf::from);
+        assert_eq!(layers(mount), Some(paths.to_vec()));
+        let short = "cd /s && mount -t overlay overlay /at -o index=off,lowerdir=2/fs:1/fs,x=y\n";
+        assert_eq!(shortened(mount, &paths), short);
+        assert_eq!(layers("mount -t bind /s/1/fs /at -o rbind"), None);
     }
 }

@@ -28,6 +28,8 @@ pub struct Bytes {
     pub sent: u64,
     /// Served by the mirror past the network, straight from the origin.
     pub passed: u64,
+    /// Served by the mirror, wherever it came from: what containerd itself has fetched.
+    pub served: u64,
 }
 
 /// A node or a seed.
@@ -165,6 +167,7 @@ impl Member {
             parent: received("parent"),
             local: served("local"),
             passed: served("pass"),
+            served: value(&text, "hawker_mirror_served_bytes_total", ""),
             sent: value(&text, "hawker_piece_sent_bytes_total", ""),
         })
     }

@@ -9,24 +9,28 @@ use super::settings::PAUSE;
 use crate::tools::{CONTAINERD_1, CONTAINERD_2};
 
 /// Which containerd a node runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, clap::ValueEnum,
+)]
 pub enum ContainerdVersion {
     /// The distribution's: 1.6 on Debian 12.
     #[default]
     Debian,
     /// An upstream 1.7, built by the testbed.
+    #[value(name = "1.7")]
     V1_7,
     /// An upstream 2.x, built by the testbed.
+    #[value(name = "2")]
     V2,
 }
 
 /// How containerd goes through Hawker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Profile {
     /// By the snapshotter and the mirror.
+    #[default]
     Snapshotter,
     /// By the mirror alone; containerd unpacks itself.
-    #[default]
     Mirror,
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Descriptor, Image, LayerBuilder,
-    layer::{Layer, digest_of},
+    layer::{Form, Layer, digest_of},
 };
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -39,7 +39,7 @@ impl ImageBuilder {
         })
     }
 
-    /// Adds a layer with what `fill` writes.
+    /// Adds a layer with what `fill` writes, compressed as most are.
     ///
     /// # Errors
     /// When `fill` fails or the disk is full.
@@ -47,7 +47,19 @@ impl ImageBuilder {
         &mut self,
         fill: impl FnOnce(&mut LayerBuilder) -> Result<()>,
     ) -> Result<&mut Self> {
-        let mut layer = LayerBuilder::create(&self.dir.join("layer.partial"))?;
+        self.layer_as(Form::Gzip, fill)
+    }
+
+    /// Adds a layer with what `fill` writes.
+    ///
+    /// # Errors
+    /// When `fill` fails or the disk is full.
+    pub fn layer_as(
+        &mut self,
+        form: Form,
+        fill: impl FnOnce(&mut LayerBuilder) -> Result<()>,
+    ) -> Result<&mut Self> {
+        let mut layer = LayerBuilder::create(&self.dir.join("layer.partial"), form)?;
         fill(&mut layer)?;
         self.layers.push(layer.finish(&self.blobs())?);
         Ok(self)

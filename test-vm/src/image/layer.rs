@@ -15,9 +15,26 @@ use tar::{EntryType, Header};
 
 use super::Descriptor;
 
-const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// A day in 2001, for every file.
 const MTIME: u64 = 1_000_000_000;
+
+/// How a layer travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Gzip,
+    Zstd,
+    Plain,
+}
+
+impl Form {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Self::Plain => "application/vnd.oci.image.layer.v1.tar",
+        }
+    }
+}
 
 /// A finished layer.
 #[derive(Debug, Clone)]
@@ -28,8 +45,55 @@ pub(super) struct Layer {
 
 /// A layer that is being written. Entries come in the order of the calls.
 pub struct LayerBuilder {
-    tar: tar::Builder<Hashing<GzEncoder<Hashing<BufWriter<File>>>>>,
+    tar: tar::Builder<Hashing<Encoder>>,
+    form: Form,
     path: PathBuf,
+}
+
+/// The end of the layer's file.
+type Target = Hashing<BufWriter<File>>;
+
+/// What compresses a layer.
+enum Encoder {
+    Gzip(GzEncoder<Target>),
+    Zstd(zstd::Encoder<'static, Target>),
+    Plain(Target),
+}
+
+impl Encoder {
+    fn new(form: Form, target: Target) -> io::Result<Self> {
+        Ok(match form {
+            Form::Gzip => Self::Gzip(GzBuilder::new().mtime(0).write(target, Compression::new(5))),
+            Form::Zstd => Self::Zstd(zstd::Encoder::new(target, 3)?),
+            Form::Plain => Self::Plain(target),
+        })
+    }
+
+    fn finish(self) -> io::Result<Target> {
+        match self {
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+            Self::Plain(target) => Ok(target),
+        }
+    }
+}
+
+impl Write for Encoder {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(encoder) => encoder.write(data),
+            Self::Zstd(encoder) => encoder.write(data),
+            Self::Plain(target) => target.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+            Self::Plain(target) => target.flush(),
+        }
+    }
 }
 
 impl std::fmt::Debug for LayerBuilder {
@@ -60,13 +124,14 @@ impl Mode {
 }
 
 impl LayerBuilder {
-    pub(super) fn create(path: &Path) -> Result<Self> {
+    pub(super) fn create(path: &Path, form: Form) -> Result<Self> {
         let file = Hashing::new(BufWriter::new(File::create(path)?));
-        let gzip = GzBuilder::new().mtime(0).write(file, Compression::new(5));
-        let mut tar = tar::Builder::new(Hashing::new(gzip));
+        let encoder = Encoder::new(form, file)?;
+        let mut tar = tar::Builder::new(Hashing::new(encoder));
         tar.mode(tar::HeaderMode::Deterministic);
         Ok(Self {
             tar,
+            form,
             path: path.to_owned(),
         })
     }
@@ -82,6 +147,34 @@ impl LayerBuilder {
             .collect();
         self.tar
             .append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), *value)))?;
+        Ok(self)
+    }
+
+    /// PAX records of the entry that comes next, as they are: times, owners and names beyond the
+    /// header's fields.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn records(&mut self, records: &[(&str, &str)]) -> Result<&mut Self> {
+        let records = records
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()));
+        self.tar.append_pax_extensions(records)?;
+        Ok(self)
+    }
+
+    /// PAX records for all entries that follow.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn global_records(&mut self, records: &[u8]) -> Result<&mut Self> {
+        let mut header = header(
+            EntryType::XGlobalHeader,
+            Mode::root(0o644),
+            records.len() as u64,
+        );
+        self.tar
+            .append_data(&mut header, "pax_global_header", records)?;
         Ok(self)
     }
 
@@ -122,6 +215,40 @@ impl LayerBuilder {
         header.set_device_major(major)?;
         header.set_device_minor(minor)?;
         self.tar.append_data(&mut header, path, io::empty())?;
+        Ok(self)
+    }
+
+    /// # Errors
+    /// When the disk is full.
+    pub fn block_device(
+        &mut self,
+        path: &str,
+        mode: Mode,
+        major: u32,
+        minor: u32,
+    ) -> Result<&mut Self> {
+        let mut header = header(EntryType::Block, mode, 0);
+        header.set_device_major(major)?;
+        header.set_device_minor(minor)?;
+        self.tar.append_data(&mut header, path, io::empty())?;
+        Ok(self)
+    }
+
+    /// An entry whose name is written as it is: absolute, with dots, or not UTF-8.
+    ///
+    /// # Errors
+    /// When the name has more than 100 bytes, or the disk is full.
+    pub fn odd_name(&mut self, name: &[u8], mode: Mode, content: &[u8]) -> Result<&mut Self> {
+        let kind = match name.last() {
+            Some(b'/') => EntryType::Directory,
+            _ => EntryType::Regular,
+        };
+        let mut header = header(kind, mode, content.len() as u64);
+        let field = &mut header.as_old_mut().name;
+        anyhow::ensure!(name.len() < field.len(), "the name is too long");
+        field[..name.len()].copy_from_slice(name);
+        header.set_cksum();
+        self.tar.append(&header, content)?;
         Ok(self)
     }
 
@@ -233,13 +360,13 @@ impl LayerBuilder {
 
     /// Ends the layer and moves it to the name of its digest in `blobs`.
     pub(super) fn finish(self, blobs: &Path) -> Result<Layer> {
-        let (gzip, diff_id, _) = self.tar.into_inner()?.finish();
-        let (mut file, digest, size) = gzip.finish()?.finish();
+        let (encoder, diff_id, _) = self.tar.into_inner()?.finish();
+        let (mut file, digest, size) = encoder.finish()?.finish();
         file.flush()?;
         fs::rename(&self.path, blobs.join(&digest))?;
         let digest = format!("sha256:{digest}");
         let descriptor = Descriptor {
-            media_type: MEDIA_TYPE.to_owned(),
+            media_type: self.form.media_type().to_owned(),
             digest,
             size,
         };
@@ -314,7 +441,7 @@ mod tests {
     fn same_entries_give_the_same_digest() -> Result<()> {
         let dir = tempfile::tempdir()?;
         let build = |name: &str| -> Result<Layer> {
-            let mut layer = LayerBuilder::create(&dir.path().join(name))?;
+            let mut layer = LayerBuilder::create(&dir.path().join(name), Form::Gzip)?;
             layer
                 .dir("a", Mode::root(0o755))?
                 .file("a/b", Mode::root(0o600), b"hello")?;
