@@ -180,27 +180,21 @@ impl LayerSource for Held {
 /// A store of snapshots, which ends with its directory.
 pub(super) fn snapshots() -> (TempDir, Snapshots) {
     let dir = tempfile::tempdir().unwrap();
-    let snapshots = Snapshots::open(dir.path(), SnapshotsConfig::default()).unwrap();
+    let config = SnapshotsConfig {
+        sync_after: None,
+        ..SnapshotsConfig::default()
+    };
+    let snapshots = Snapshots::open(dir.path(), config).unwrap();
     (dir, snapshots)
 }
 
 /// A tar with one file.
 fn tar(text: &str) -> Bytes {
-    let mut header = [0u8; 512];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, format!("file-{text}").as_bytes());
-    put(100, b"0000644\0");
-    put(108, b"0000000\0");
-    put(116, b"0000000\0");
-    put(124, format!("{:011o}\0", text.len()).as_bytes());
-    put(136, b"00000000000\0");
-    put(148, b"        ");
-    put(156, b"0");
-    put(257, b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    let mut tar = header.to_vec();
-    tar.extend_from_slice(text.as_bytes());
-    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
-    tar.into()
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(text.len() as u64);
+    tar.append_data(&mut header, format!("file-{text}"), text.as_bytes())
+        .unwrap();
+    tar.into_inner().unwrap().into()
 }

@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod control;
 mod daemon;
+mod layers;
 mod mirror;
 mod origin;
 mod process;

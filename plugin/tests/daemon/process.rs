@@ -1,7 +1,18 @@
 //! `hawkerd` as a process.
 
-use std::{fs, net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::net::UnixListener as StdListener},
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
+use containerd_client::services::v1::snapshots::{
+    StatSnapshotRequest, snapshots_client::SnapshotsClient,
+};
 use hawker_config::NodeConfig;
 use hawker_model::Digest;
 use http_body_util::BodyExt;
@@ -14,6 +25,7 @@ use tokio::{
     process::{Child, ChildStderr, Command},
     sync::Semaphore,
 };
+use tonic::Code;
 
 use crate::{
     client::send,
@@ -183,6 +195,46 @@ async fn printed_config_reads_back_as_itself() {
         String::from_utf8(print().await.unwrap().stdout).unwrap(),
         printed
     );
+}
+
+/// Starts hawkerd with a socket that listens already, as systemd does.
+async fn start_activated(dir: &Path, listener: &StdListener) -> Child {
+    let config = dir.join("hawkerd.toml");
+    fs::write(&config, settings(dir, "127.0.0.1:1".parse().unwrap())).unwrap();
+    let mut child = Command::new("/bin/sh");
+    let pass = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --config \"$1\"";
+    child
+        .args(["-c", pass, env!("CARGO_BIN_EXE_hawkerd")])
+        .arg(config);
+    let passed = OwnedFd::from(listener.try_clone().unwrap());
+    child.stdin(Stdio::from(passed)).stderr(Stdio::null());
+    child.kill_on_drop(true).spawn().unwrap()
+}
+
+#[tokio::test]
+async fn containerd_is_never_refused_where_systemd_holds_the_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("containerd.sock");
+    let listener = StdListener::bind(&path).unwrap();
+    let stat = async |path: &Path| {
+        let channel = containerd_client::connect(path).await.unwrap();
+        let stat = StatSnapshotRequest {
+            key: "missing".to_owned(),
+            ..StatSnapshotRequest::default()
+        };
+        SnapshotsClient::new(channel)
+            .stat(stat)
+            .await
+            .unwrap_err()
+            .code()
+    };
+    let mut first = start_activated(dir.path(), &listener).await;
+    assert_eq!(stat(&path).await, Code::NotFound);
+    signal(&first, Signal::SIGTERM);
+    assert_eq!(first.wait().await.unwrap().code(), Some(0));
+    // Nobody answers, and nobody is refused: the next one does.
+    let (code, _second) = tokio::join!(stat(&path), start_activated(dir.path(), &listener));
+    assert_eq!(code, Code::NotFound);
 }
 
 #[tokio::test]
