@@ -98,16 +98,12 @@ impl Rows {
         let previous = || redb::Error::PreviousIo;
         let database = self.database.as_ref().ok_or_else(previous);
         let written = database.and_then(|database| transact(database, changes, moved, save));
-        match written {
-            Ok(()) => {
-                self.next_id = next_id;
-                Ok(())
-            }
-            Err(error) => {
-                self.database = None;
-                Err(SnapshotError::Metadata(Box::new(error)))
-            }
-        }
+        // Used up even if it failed: a directory may have this name.
+        self.next_id = next_id;
+        written.map_err(|error| {
+            self.database = None;
+            SnapshotError::Metadata(Box::new(error))
+        })
     }
 }
 
