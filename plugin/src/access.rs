@@ -6,8 +6,9 @@
 
 mod rights;
 
-use std::time::Duration;
+use std::{future::Future, pin::pin, time::Duration};
 
+use futures::future::{Either, select};
 use hawker_model::{Digest, RegistryHost, Repository};
 use hawker_p2p::{Account, OriginClient, OriginError};
 use hawker_swarm::{Secret, Source};
@@ -126,6 +127,18 @@ impl Access {
         let of_repository =
             RightKey::of_repository(claim.registry, claim.repository, claim.credential);
         self.rights.knows(&claim.key()) || self.rights.knows(&of_repository)
+    }
+}
+
+/// The right and what it is for, both at once; a refusal ends the other. For claims that will hardly
+/// be refused: nothing is handed out before the right stands.
+pub(crate) async fn both<R, E, O>(
+    right: impl Future<Output = Result<R, E>>,
+    opening: impl Future<Output = O>,
+) -> Result<(R, O), E> {
+    match select(pin!(right), pin!(opening)).await {
+        Either::Left((right, opening)) => Ok((right?, opening.await)),
+        Either::Right((opened, right)) => Ok((right.await?, opened)),
     }
 }
 

@@ -25,13 +25,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use hawker_model::{Digest, TaskId};
-use hawker_p2p::{Blob, Node, OpenError, OriginError};
+use hawker_p2p::{Account, Blob, Node, OpenError, OriginError};
 use hawker_swarm::{Secret, Source, TaskFailure};
 use tracing::debug;
 
 use self::{docker_config::DockerConfig, keychain::Keychain};
 pub(crate) use self::{image_index::ImageIndex, image_name::ImageName, node_layer::NodeLayer};
-use crate::access::{Access, AccessError, Right};
+use crate::access::{Access, AccessError, Right, both};
 
 /// How layers are had.
 #[derive(Clone, Debug)]
@@ -69,12 +69,6 @@ enum Candidate {
     Ours,
     /// Whoever is logged in with Docker's command on this host.
     Docker,
-}
-
-/// A blob that the registry granted.
-struct Granted {
-    right: Right,
-    source: Source,
 }
 
 impl Layers {
@@ -195,80 +189,80 @@ impl Layers {
         digest: Digest,
         candidate: &Candidate,
     ) -> Result<Option<(Blob, u64)>, LayerError> {
-        let granted = match candidate {
-            Candidate::Seen(credential) => self.grant(image, digest, credential.as_ref()).await,
-            Candidate::Ours => self.grant(image, digest, None).await,
-            Candidate::Docker => match self.grant_to_account(image, digest).await {
-                Ok(None) => return Ok(None),
-                Ok(Some(granted)) => Ok(granted),
-                Err(error) => Err(error),
-            },
+        let opened = match candidate {
+            Candidate::Seen(credential) => self.open_with(image, digest, credential.as_ref()).await,
+            Candidate::Ours => self.open_with(image, digest, None).await,
+            Candidate::Docker => {
+                let Some(docker) = &self.0.docker else {
+                    return Ok(None);
+                };
+                let account = docker.account(&image.registry, &image.repository).await;
+                let Some(account) = account else {
+                    return Ok(None);
+                };
+                self.open_for(image, digest, &account).await
+            }
         };
-        let granted = granted.map_err(|error| LayerError::of_access(image, error))?;
-        self.open_granted(image, digest, granted).await.map(Some)
+        opened.map(Some)
     }
 
-    async fn grant(
+    async fn open_with(
         &self,
         image: &ImageName,
         digest: Digest,
         credential: Option<&Secret>,
-    ) -> Result<Granted, AccessError> {
+    ) -> Result<(Blob, u64), LayerError> {
+        let access = &self.0.access;
         let claim = image.claim(digest, credential);
-        let right = self.0.access.establish(&claim).await?;
-        let source = self.0.access.source(&claim)?;
-        Ok(Granted { right, source })
+        let refused = |error| LayerError::of_access(image, error);
+        let source = access
+            .source(&claim)
+            .map_err(|error| refused(error.into()))?;
+        let right = access.establish(&claim);
+        let opening = self.open_source(image, digest, source);
+        let (right, opened) = match access.is_likely(&claim) {
+            true => both(right, opening).await.map_err(refused)?,
+            // A refusal is likely enough not to trouble the network before.
+            false => (right.await.map_err(refused)?, opening.await),
+        };
+        check(image, right, opened?)
     }
 
-    async fn grant_to_account(
+    async fn open_for(
         &self,
         image: &ImageName,
         digest: Digest,
-    ) -> Result<Option<Granted>, AccessError> {
-        let Some(docker) = &self.0.docker else {
-            return Ok(None);
-        };
-        let Some(account) = docker.account(&image.registry, &image.repository).await else {
-            return Ok(None);
-        };
-        let claim = image.claim(digest, None);
-        let (right, credential) = self.0.access.establish_as(&claim, &account).await?;
-        let source = self
-            .0
-            .access
-            .source(&image.claim(digest, credential.as_ref()))?;
-        Ok(Some(Granted { right, source }))
+        account: &Account,
+    ) -> Result<(Blob, u64), LayerError> {
+        let access = &self.0.access;
+        let refused = |error| LayerError::of_access(image, error);
+        let nobody = image.claim(digest, None);
+        let established = access.establish_as(&nobody, account).await;
+        let (right, credential) = established.map_err(refused)?;
+        let claim = image.claim(digest, credential.as_ref());
+        let source = access
+            .source(&claim)
+            .map_err(|error| refused(error.into()))?;
+        let opened = self.open_source(image, digest, source).await?;
+        check(image, right, opened)
     }
 
-    async fn open_granted(
+    /// The blob and its length, as the network knows it.
+    async fn open_source(
         &self,
         image: &ImageName,
         digest: Digest,
-        granted: Granted,
+        source: Source,
     ) -> Result<(Blob, u64), LayerError> {
         let opening = async {
-            let task = TaskId::Blob(digest);
-            let blob = self.0.node.open(task, Some(granted.source)).await?;
+            let blob = self.0.node.open(TaskId::Blob(digest), Some(source)).await?;
             let geometry = blob.geometry().await;
-            let length = geometry
-                .map_err(|failure| LayerError::of_task(image, failure))?
-                .length();
-            Ok::<_, LayerError>((blob, length))
+            let geometry = geometry.map_err(|failure| LayerError::of_task(image, failure))?;
+            Ok((blob, geometry.length()))
         };
         let patience = self.0.network_patience;
-        let (blob, length) = tokio::time::timeout(patience, opening)
-            .await
-            .map_err(|_| LayerError::Silent { patience })??;
-        match granted.right.length {
-            Some(told) if told != length => Err(LayerError::Length {
-                told,
-                network: length,
-            }),
-            Some(_) => Ok((blob, length)),
-            None => Err(LayerError::NoLength {
-                registry: image.registry.to_string(),
-            }),
-        }
+        let opened = tokio::time::timeout(patience, opening).await;
+        opened.unwrap_or(Err(LayerError::Silent { patience }))
     }
 
     /// What was refused is not shown again, and its right counts no more.
@@ -286,6 +280,24 @@ impl Layers {
                 }
             }
         }
+    }
+}
+
+/// What the registry told of the blob must be what the network has.
+fn check(
+    image: &ImageName,
+    right: Right,
+    (blob, length): (Blob, u64),
+) -> Result<(Blob, u64), LayerError> {
+    match right.length {
+        Some(told) if told == length => Ok((blob, length)),
+        Some(told) => Err(LayerError::Length {
+            told,
+            network: length,
+        }),
+        None => Err(LayerError::NoLength {
+            registry: image.registry.to_string(),
+        }),
     }
 }
 

@@ -10,7 +10,6 @@ mod body;
 pub mod cli;
 mod containerd;
 mod control;
-#[allow(dead_code, reason = "containerd's service is about to use all of it")]
 mod layers;
 pub mod logging;
 mod metrics;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use hawker_model::Digest;
-use hawker_snapshotter::{ChainId, DiffId, chain_ids};
+use hawker_snapshotter::{ChainId, chain_ids};
 use tokio::sync::OnceCell;
 use tracing::{debug, trace};
 
@@ -71,16 +71,10 @@ enum Content {
 struct Image {
     config: Digest,
     layers: Vec<Digest>,
-    /// From the config, once that was read. Empty where the image is not sound.
-    stack: OnceCell<Stack>,
+    /// What the stack up to each layer is called: from the config, once that was read. Empty where
+    /// the image is not sound.
+    chains: OnceCell<Vec<ChainId>>,
     failures: AtomicU32,
-}
-
-/// What each of an image's layers is called, bottom first.
-#[derive(Default)]
-struct Stack {
-    diff_ids: Vec<DiffId>,
-    chains: Vec<ChainId>,
 }
 
 impl ImageIndex {
@@ -145,31 +139,22 @@ impl ImageIndex {
     async fn find_in_time(&self, chain: &ChainId) -> Option<FoundLayer> {
         let mut configs = 0;
         for (image, content) in self.images() {
-            if content.stack.get().is_none() {
+            if content.chains.get().is_none() {
                 configs += 1;
                 if configs > MOST_CONFIGS || content.has_failed() {
                     continue;
                 }
             }
-            let Some(stack) = self.stack(&image, &content).await else {
+            let Some(chains) = self.chains(&image, &content).await else {
                 continue;
             };
-            let position = stack.chains.iter().position(|other| other == chain);
+            let position = chains.iter().position(|other| other == chain);
             if let Some(layers) = position.and_then(|at| content.layers.get(at..)) {
                 let layers = layers.to_vec();
                 return Some(FoundLayer { image, layers });
             }
         }
         None
-    }
-
-    /// The diff id that the newest image with the layer tells of it. A claim: whoever unpacks it
-    /// knows.
-    pub(crate) fn diff_id(&self, layer: &Digest) -> Option<DiffId> {
-        self.images().into_iter().find_map(|(_, image)| {
-            let position = image.layers.iter().position(|other| other == layer)?;
-            image.stack.get()?.diff_ids.get(position).copied()
-        })
     }
 
     fn images(&self) -> Vec<(ImageName, Arc<Image>)> {
@@ -181,21 +166,21 @@ impl ImageIndex {
         images.collect()
     }
 
-    async fn stack<'a>(&self, name: &ImageName, image: &'a Image) -> Option<&'a Stack> {
+    async fn chains<'a>(&self, name: &ImageName, image: &'a Image) -> Option<&'a Vec<ChainId>> {
         let read = || async {
             let config = self
                 .0
                 .layers
                 .read_small(name, image.config, MAX_CONFIG_LEN)
                 .await?;
-            Ok::<_, LayerError>(image.stack_of(name, &config))
+            Ok::<_, LayerError>(image.chains_of(name, &config))
         };
-        let stack = image.stack.get_or_try_init(read).await;
-        let stack = stack.inspect_err(|error| {
+        let chains = image.chains.get_or_try_init(read).await;
+        let chains = chains.inspect_err(|error| {
             image.failures.fetch_add(1, Ordering::Relaxed);
             debug!(image = %name, config = %image.config, %error, "cannot read the image's config");
         });
-        stack.ok()
+        chains.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Known>> {
@@ -217,20 +202,17 @@ impl Image {
         self.failures.load(Ordering::Relaxed) >= MOST_FAILURES
     }
 
-    fn stack_of(&self, name: &ImageName, config: &[u8]) -> Stack {
+    fn chains_of(&self, name: &ImageName, config: &[u8]) -> Vec<ChainId> {
         match manifest::diff_ids(config) {
-            Ok(diff_ids) if diff_ids.len() == self.layers.len() => Stack {
-                chains: chain_ids(&diff_ids),
-                diff_ids,
-            },
+            Ok(diff_ids) if diff_ids.len() == self.layers.len() => chain_ids(&diff_ids),
             Ok(diff_ids) => {
                 let (layers, ids) = (self.layers.len(), diff_ids.len());
                 debug!(image = %name, layers, ids, "the config tells of other layers");
-                Stack::default()
+                Vec::new()
             }
             Err(error) => {
                 debug!(image = %name, %error, "the config is none");
-                Stack::default()
+                Vec::new()
             }
         }
     }
@@ -243,7 +225,7 @@ fn content(image: &ImageName, bytes: &[u8]) -> Option<Content> {
             Some(Content::Image(Arc::new(Image {
                 config,
                 layers,
-                stack: OnceCell::new(),
+                chains: OnceCell::new(),
                 failures: AtomicU32::new(0),
             })))
         }

@@ -54,16 +54,6 @@ impl NodeLayer {
         }
     }
 
-    /// The blob's length in bytes, as the registry and the network tell it.
-    pub(crate) fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether every byte was on this host already.
-    pub(crate) fn is_local(&self) -> bool {
-        self.blob.is_local()
-    }
-
     /// Ends the reading from elsewhere: the one who waits gets [`LayerError::Stopped`].
     pub(crate) fn stopper(&self) -> CancellationToken {
         self.stop.clone()

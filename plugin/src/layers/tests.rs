@@ -245,9 +245,8 @@ async fn layer_comes_with_what_was_accepted_for_its_manifest() {
     assert!(bed.read(&name, Digest::of(&layer)).await.is_err());
 
     assert_eq!(bed.get(&manifest, Some("Bearer a")).await.0, 200);
-    let opened = bed.layers.open(&name, Digest::of(&layer)).await.unwrap();
-    assert_eq!((opened.len(), opened.is_local()), (3 << 20, false));
-    assert_eq!(read(opened).await.unwrap(), layer);
+    let read = bed.read(&name, Digest::of(&layer)).await;
+    assert_eq!(read.unwrap(), layer);
     assert_eq!(
         shown(&origin, &blob).last().unwrap().as_deref(),
         Some("Bearer a")
@@ -540,10 +539,6 @@ async fn stack_is_found_from_the_manifest_that_passed_the_mirror() {
         assert_eq!(found.layers, above);
         assert_eq!(found.image.manifest, Some(digest));
         assert_eq!(found.image.repository.as_str(), "a");
-        assert_eq!(
-            bed.images.diff_id(&above[0]),
-            Some(diff_id(&layers[position]))
-        );
     }
     assert_eq!(origin.seen().len(), asked, "the config is in the store");
     assert_eq!(bed.images.find(&ChainId::from(digest)).await, None);

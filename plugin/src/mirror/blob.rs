@@ -1,11 +1,10 @@
 //! Blobs: the right first, then the bytes through the piece network.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{
     StreamExt,
-    future::{Either, select},
     stream::{self, BoxStream},
 };
 use hawker_model::{Digest, Geometry, Repository, TaskId};
@@ -22,7 +21,7 @@ use super::{
     reply,
 };
 use crate::{
-    access::{Claim, Right},
+    access::{Claim, Right, both},
     body::{self, Body},
     metrics::Served,
 };
@@ -144,17 +143,6 @@ impl Mirror {
             true => partial(digest, range, length, body),
             false => whole(digest, length, body),
         })
-    }
-}
-
-/// Both at once; a refusal ends the other.
-async fn both<R, O>(
-    right: impl Future<Output = Result<R, Failure>>,
-    opening: impl Future<Output = O>,
-) -> Result<(R, O), Failure> {
-    match select(pin!(right), pin!(opening)).await {
-        Either::Left((right, opening)) => Ok((right?, opening.await)),
-        Either::Right((opened, right)) => Ok((right.await?, opened)),
     }
 }
 
