@@ -1,7 +1,8 @@
 //! The command `hawker`.
 
 mod ca;
-mod client;
+pub(crate) mod client;
+mod doctor;
 mod get;
 mod progress;
 mod save;
@@ -39,6 +40,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Make the cluster's certificate authority and the hosts' certificates.
     Ca(ca::CaArgs),
+    /// Look for what is wrong on this host, and say how to mend it.
+    Doctor(doctor::DoctorArgs),
     /// Let containerd or Docker on this host pull through Hawker, and take it back.
     Setup(setup::SetupArgs),
 }
@@ -88,6 +91,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Ca(args) => ca::run(args),
+            Command::Doctor(args) => block_on(doctor::run(args)),
             Command::Get(args) => block_on(get::run(args)),
             Command::Setup(args) => setup::run(args),
             Command::Status(args) => block_on(status::run(args)),

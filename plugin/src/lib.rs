@@ -10,6 +10,7 @@ mod body;
 pub mod cli;
 mod containerd;
 mod control;
+mod doctor;
 mod layers;
 pub mod logging;
 mod metrics;

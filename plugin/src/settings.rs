@@ -161,7 +161,7 @@ pub(crate) fn containerd_settings(config: &NodeConfig) -> ContainerdSettings {
     }
 }
 
-fn security(config: &NodeConfig) -> Result<Security, SettingsError> {
+pub(crate) fn security(config: &NodeConfig) -> Result<Security, SettingsError> {
     let (host, role) = (config.node.name.clone(), config.node.role);
     if config.is_standalone() || config.p2p.transport == Transport::Plain {
         return Ok(Security::Plain { host, role });

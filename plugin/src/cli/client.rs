@@ -13,13 +13,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 /// One connection to `hawkerd`, for one request.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: UnixStream,
 }
 
 /// Why `hawkerd` does not answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     #[error("hawkerd is not reachable at {path} ({source}){}", remedy(source))]
     Connect { path: PathBuf, source: io::Error },
     #[error("the conversation with hawkerd broke off: {0}")]
@@ -44,7 +44,7 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl Client {
-    pub(super) async fn connect(socket: &Path) -> Result<Self, ClientError> {
+    pub(crate) async fn connect(socket: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(socket).await;
         let stream = stream.map_err(|source| ClientError::Connect {
             path: socket.to_owned(),
@@ -54,7 +54,7 @@ impl Client {
     }
 
     /// Asks for a path with its query; answers other than success are errors.
-    pub(super) async fn ask(self, target: &str) -> Result<Response<Incoming>, ClientError> {
+    pub(crate) async fn ask(self, target: &str) -> Result<Response<Incoming>, ClientError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await?;
         // Ends with the response's body, or with this command.
         tokio::spawn(connection);

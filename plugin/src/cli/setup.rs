@@ -19,6 +19,8 @@ use crate::setup::{
     transaction::{Foreign, Transaction},
 };
 
+/// Where containerd looks for its settings.
+pub(super) const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 const STATE_DIR: &str = "/var/lib/hawker/setup";
 
 #[derive(Debug, Args)]
@@ -106,6 +108,11 @@ fn mirror_url(config: &NodeConfig) -> Result<String, CliError> {
         ));
     }
     let mut socket = config.mirror.listen.socket();
+    if socket.port() == 0 {
+        return Err(CliError::Failed(
+            "mirror.listen of hawkerd's settings has no fixed port (0): give it one".to_owned(),
+        ));
+    }
     if socket.ip().is_unspecified() {
         socket.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

@@ -18,7 +18,7 @@ pub(crate) fn set(
     let Some((key, tables)) = path.split_last() else {
         return Ok(());
     };
-    let table = table_at(document, tables)?;
+    let (table, depth) = table_at(document, tables)?;
     let value = value.into();
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(there) if same(there, &value) => {}
@@ -28,7 +28,7 @@ pub(crate) fn set(
             *there.decor_mut() = decor;
         }
         None => {
-            let indent = indentation(table);
+            let indent = indentation(table).or(depth);
             table.insert(key, Item::Value(value));
             if let (Some(indent), Some(mut key)) = (indent, table.key_mut(key)) {
                 key.leaf_decor_mut().set_prefix(indent);
@@ -47,7 +47,7 @@ pub(crate) fn append(
     let Some((key, tables)) = path.split_last() else {
         return Ok(());
     };
-    let table = table_at(document, tables)?;
+    let (table, _) = table_at(document, tables)?;
     if !table.contains_key(key) {
         table.insert(key, Item::ArrayOfTables(ArrayOfTables::new()));
     }
@@ -82,29 +82,46 @@ pub(crate) fn remove(document: &mut DocumentMut, path: &[&str]) -> Result<(), No
     Ok(())
 }
 
-/// The table at a path; missing ones are made.
+/// The table at a path; missing ones are made, as deep as their neighbours. With the blanks in front
+/// of the keys of one that was made, where its head has some.
 fn table_at<'a>(
     document: &'a mut DocumentMut,
     path: &[&str],
-) -> Result<&'a mut dyn TableLike, NoTable> {
+) -> Result<(&'a mut dyn TableLike, Option<String>), NoTable> {
     let mut table: &mut dyn TableLike = document.as_table_mut();
+    let mut inside = None;
     for (depth, name) in path.iter().enumerate() {
         if !table.contains_key(name) {
             let mut new = Table::new();
             // Without values of its own it needs no head.
             new.set_implicit(true);
+            if let Some(blanks) = depth_of_tables(table) {
+                new.decor_mut().set_prefix(format!("\n{blanks}"));
+                inside = Some(format!("{blanks}  "));
+            }
             table.insert(name, Item::Table(new));
         }
         let inner = table.get_mut(name).and_then(Item::as_table_like_mut);
         table = inner.ok_or_else(|| NoTable(path[..=depth].join(".")))?;
     }
-    Ok(table)
+    Ok((table, inside))
+}
+
+/// The blanks in front of the heads of the tables in a table, where there are some.
+fn depth_of_tables(table: &dyn TableLike) -> Option<String> {
+    let mut inner = table.iter().filter_map(|(_, item)| item.as_table());
+    let head = inner.find(|table| !table.is_implicit() && !table.is_dotted())?;
+    blanks(head.decor().prefix())
 }
 
 /// The blanks in front of a table's keys; `None` where it has no keys or they stand in one line.
 fn indentation(table: &dyn TableLike) -> Option<String> {
     let (name, _) = table.iter().find(|(_, item)| item.is_value())?;
-    let prefix = table.key(name)?.leaf_decor().prefix();
+    blanks(table.key(name)?.leaf_decor().prefix())
+}
+
+/// The blanks at the end of what stands before something.
+fn blanks(prefix: Option<&RawString>) -> Option<String> {
     let prefix = prefix.and_then(RawString::as_str).unwrap_or_default();
     let last = prefix.rsplit('\n').next().unwrap_or_default();
     (!last.is_empty() && last.trim().is_empty()).then(|| last.to_owned())
@@ -167,6 +184,14 @@ mod tests {
         assert_eq!(
             edited("a.b = 1\n", &["a", "c"], "x"),
             "a.b = 1\na.c = \"x\"\n"
+        );
+    }
+
+    #[test]
+    fn new_table_stands_as_deep_as_its_neighbours() {
+        assert_eq!(
+            edited("[a]\n  [a.b]\n    c = 1\n[z]\n", &["a", "d", "e"], "x"),
+            "[a]\n  [a.b]\n    c = 1\n\n  [a.d]\n    e = \"x\"\n[z]\n"
         );
     }
 

@@ -42,6 +42,8 @@ pub(crate) enum AskError {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    /// When the other side says that it is.
+    pub(crate) date: Option<String>,
     pub(crate) body: Bytes,
 }
 
@@ -146,8 +148,10 @@ async fn answer(at: &str, mut response: Response<Incoming>) -> Result<Answer, As
         }
         body.extend_from_slice(&data);
     }
+    let date = response.headers().get(header::DATE);
     Ok(Answer {
         status: response.status(),
+        date: date.and_then(|date| Some(date.to_str().ok()?.to_owned())),
         body: body.into(),
     })
 }

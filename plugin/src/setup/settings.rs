@@ -156,6 +156,12 @@ impl Settings {
         self.files.iter().rposition(has).unwrap_or(0)
     }
 
+    /// Whether a proxy plugin is named.
+    pub(crate) fn has_proxy_plugin(&self, name: &str) -> bool {
+        let mut files = self.files.iter();
+        files.any(|file| file.lookup(&["proxy_plugins", name]).is_some())
+    }
+
     /// What CRI's image settings say at a path, all files taken together.
     pub(crate) fn images(&self, key: ImageKey) -> Option<Value> {
         let mut found = None;

@@ -73,6 +73,11 @@ impl ContainerdVersion {
     pub(crate) fn merges_deep(self) -> bool {
         self.major >= 2
     }
+
+    /// Whether a hosts.toml without any [host] table is refused.
+    pub(crate) fn wants_a_host(self) -> bool {
+        self < Self::new(1, 7, 32)
+    }
 }
 
 impl fmt::Display for ContainerdVersion {

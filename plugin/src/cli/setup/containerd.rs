@@ -11,7 +11,8 @@ use hawker_model::Reference;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover, restart_hint, show, undo,
+    CONTAINERD_CONFIG, CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover,
+    restart_hint, show, undo,
 };
 use crate::setup::{
     containerd::{self, CERTS_D, Profile, Target},
@@ -24,14 +25,13 @@ use crate::setup::{
     version::ContainerdVersion,
 };
 
-const CONFIG: &str = "/etc/containerd/config.toml";
 /// How long containerd may take to come up.
 const START_TIME: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct ContainerdArgs {
     /// containerd's settings; made when they are not there
-    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    #[arg(long, value_name = "FILE", default_value = CONTAINERD_CONFIG)]
     config: PathBuf,
     /// containerd's socket [default: what its settings say]
     #[arg(long, value_name = "PATH")]
@@ -182,7 +182,7 @@ impl Setup {
         transaction.apply(&plan.changes).map_err(CliError::failed)?;
         let files: Vec<_> = plan.changes.into_iter().map(|c| c.path).collect();
         println!("changed: {}", list(&files));
-        match self.put_into_use().await {
+        match self.put_into_use(true).await {
             Ok(()) => transaction.finish().map_err(CliError::failed),
             Err(error) => Err(self.give_up(transaction, error)),
         }
@@ -191,19 +191,20 @@ impl Setup {
     /// A run that finds all done still does what it was asked for beside it.
     async fn check_only(&self) -> Result<(), CliError> {
         match self.restart.is_some() || self.args.verify.is_some() {
-            true => self.put_into_use().await,
+            true => self.put_into_use(false).await,
             false => Ok(()),
         }
     }
 
-    async fn put_into_use(&self) -> Result<(), CliError> {
+    async fn put_into_use(&self, changed: bool) -> Result<(), CliError> {
         match &self.restart {
             Some(restart) => {
                 println!("restarting: {}", restart.line());
                 restart.run().map_err(CliError::failed)?;
                 self.look().await?;
             }
-            None => restart_hint("systemctl restart containerd"),
+            None if changed => restart_hint("systemctl restart containerd"),
+            None => {}
         }
         match &self.args.verify {
             Some(image) => self.verify(image).await,

@@ -1,0 +1,289 @@
+//! containerd: is it told of Hawker, and does it listen?
+
+use std::path::{Path, PathBuf};
+
+use hawker_config::NodeConfig;
+use nix::unistd::Uid;
+
+use super::{Findings, Places};
+use crate::setup::{
+    containerd::{self, Profile, SNAPSHOTTER, Target},
+    hosts::{self, same_url},
+    machine::{self, Containerd},
+    settings::{ImageKey, Settings},
+    verify::{self, SNAPSHOTTER_KIND},
+    version::ContainerdVersion,
+};
+
+const SETUP: &str = "hawker setup containerd";
+const SETTINGS: &str = "containerd settings";
+const SERVICE: &str = "containerd";
+
+pub(super) async fn examine(places: &Places, config: &NodeConfig, findings: &mut Findings) {
+    let address = address(places, config);
+    let running = Containerd::connect(&address).await;
+    let version = match &running {
+        Ok(containerd) => running_version(containerd, findings).await,
+        Err(error) => {
+            let installed = machine::installed_version();
+            not_running(installed, &address, error, findings);
+            installed
+        }
+    };
+    let Some(version) = version else { return };
+    let settings = match Settings::load(&places.containerd_config, version) {
+        Ok(settings) => settings,
+        Err(error) => return findings.fail(SETTINGS, error, "mend it; nothing was changed"),
+    };
+    let wanted = config.containerd.enabled && names_snapshotter(&settings);
+    snapshotter_setting(&settings, config, findings);
+    planned(places, config, version, wanted, findings);
+    hosts_files(places, &settings, config, version, findings);
+    if let Ok(containerd) = running {
+        plugins(&containerd, wanted, findings).await;
+    }
+}
+
+/// Where containerd answers, by its own settings, else by hawkerd's.
+fn address(places: &Places, config: &NodeConfig) -> PathBuf {
+    if let Some(address) = &places.containerd {
+        return address.clone();
+    }
+    let settings = Settings::load(&places.containerd_config, ContainerdVersion::new(2, 0, 0));
+    let own = settings.ok().and_then(|settings| settings.address());
+    own.unwrap_or_else(|| config.containerd.address.clone())
+}
+
+async fn running_version(
+    containerd: &Containerd,
+    findings: &mut Findings,
+) -> Option<ContainerdVersion> {
+    match containerd.version().await {
+        Ok(version) => {
+            findings.ok(SERVICE, format!("runs, version {version}"));
+            Some(version)
+        }
+        Err(error) => {
+            findings.fail(SERVICE, error, "see journalctl -u containerd");
+            None
+        }
+    }
+}
+
+fn not_running(
+    installed: Option<ContainerdVersion>,
+    address: &Path,
+    error: &machine::ContainerdError,
+    findings: &mut Findings,
+) {
+    let is_root = Uid::effective().is_root();
+    match installed {
+        None => findings.info(
+            SERVICE,
+            "not on this machine, as far as PATH and socket tell",
+        ),
+        Some(_) if !is_root => findings.warn(SERVICE, error, "run this as root"),
+        Some(version) => findings.fail(
+            SERVICE,
+            format!("{error} (installed: {version})"),
+            &format!(
+                "start it (systemctl start containerd); if its socket is not {}, set \
+                 containerd.address in hawkerd's settings",
+                address.display()
+            ),
+        ),
+    }
+}
+
+fn names_snapshotter(settings: &Settings) -> bool {
+    let of_cri = settings.images(ImageKey::Snapshotter);
+    let of_cri = of_cri.and_then(|name| Some(name.as_str()? == SNAPSHOTTER));
+    settings.has_proxy_plugin(SNAPSHOTTER) || of_cri == Some(true)
+}
+
+fn snapshotter_setting(settings: &Settings, config: &NodeConfig, findings: &mut Findings) {
+    const CHECK: &str = "CRI snapshotter";
+    let name = settings.images(ImageKey::Snapshotter);
+    let name = name.as_ref().and_then(toml::Value::as_str);
+    match name.unwrap_or("overlayfs") {
+        SNAPSHOTTER if !config.containerd.enabled => findings.fail(
+            CHECK,
+            "it is hawker, which hawkerd's settings do not serve",
+            "set containerd.enabled = true, or take it back: hawker setup containerd --undo",
+        ),
+        SNAPSHOTTER => findings.ok(CHECK, SNAPSHOTTER),
+        other => findings.info(
+            CHECK,
+            format!("{other}: images come through the mirror, and containerd unpacks them ({SETUP} makes it hawker)"),
+        ),
+    }
+}
+
+/// Whether setup would change anything.
+fn planned(
+    places: &Places,
+    config: &NodeConfig,
+    version: ContainerdVersion,
+    snapshotter: bool,
+    findings: &mut Findings,
+) {
+    if !config.mirror.enabled {
+        return;
+    }
+    let target = Target {
+        version,
+        profile: match snapshotter {
+            true => Profile::Snapshotter,
+            false => Profile::Mirror,
+        },
+        mirror: mirror(config),
+        socket: config.containerd.socket.clone(),
+        snapshots: config.snapshotter.dir.clone(),
+        platform: machine::platform(),
+        remaps_ids: machine::remaps_ids(),
+        certs_d: places.certs_d.clone(),
+    };
+    let plan = match containerd::plan(&places.containerd_config, &target) {
+        Ok(plan) => plan,
+        Err(error) => return findings.warn(SETTINGS, error, ""),
+    };
+    for note in &plan.notes {
+        findings.warn(SETTINGS, note, "");
+    }
+    if plan.changes.is_empty() {
+        return findings.ok(SETTINGS, places.containerd_config.display());
+    }
+    if !snapshotter && super::docker::uses_mirror(places, config) {
+        let what = "not told of Hawker, and Docker is: hawker setup containerd, if it is used";
+        return findings.info(SETTINGS, what);
+    }
+    let files: Vec<_> = plan
+        .changes
+        .iter()
+        .map(|c| c.path.display().to_string())
+        .collect();
+    findings.fail(
+        SETTINGS,
+        format!("not as Hawker needs them: {}", files.join(", ")),
+        "hawker setup containerd --dry-run shows what is missing, without --dry-run it is done",
+    );
+}
+
+/// Where clients of this machine reach the mirror.
+pub(super) fn mirror(config: &NodeConfig) -> String {
+    let mut socket = config.mirror.listen.socket();
+    if socket.ip().is_unspecified() {
+        socket.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{socket}")
+}
+
+/// Whether each registry's requests come to the mirror.
+fn hosts_files(
+    places: &Places,
+    settings: &Settings,
+    config: &NodeConfig,
+    version: ContainerdVersion,
+    findings: &mut Findings,
+) {
+    const CHECK: &str = "hosts.toml";
+    let named = settings.images(ImageKey::ConfigPath);
+    let named = named
+        .as_ref()
+        .and_then(toml::Value::as_str)
+        .unwrap_or_default();
+    let first = named.split(':').find(|dir| !dir.is_empty());
+    let certs_d = first.map_or_else(|| places.certs_d.clone(), PathBuf::from);
+    let dirs = match hosts::read_all(&certs_d) {
+        Ok(dirs) => dirs,
+        Err(error) => return findings.warn(CHECK, error, "run this as root"),
+    };
+    let mirror = mirror(config);
+    let (mut through, mut default) = (0, false);
+    for dir in &dirs {
+        let place = dir.file.display();
+        let Some(text) = &dir.text else { continue };
+        match hosts::parse(text) {
+            Err(why) => findings.fail(
+                CHECK,
+                format!("{place}: {why}"),
+                "containerd goes past a file that it cannot read: mend it",
+            ),
+            Ok(found) if found.hosts.is_empty() && version.wants_a_host() => findings.warn(
+                CHECK,
+                format!("{place} has no [host], and containerd {version} goes past it"),
+                SETUP,
+            ),
+            Ok(found) => {
+                if found
+                    .tried_as_https
+                    .iter()
+                    .any(|host| same_url(host, &mirror))
+                {
+                    findings.warn(
+                        CHECK,
+                        format!("{place}: {mirror} has ca, client or skip_verify, and is tried as HTTPS first"),
+                        "leave them out for the mirror",
+                    );
+                }
+                if found.hosts.iter().any(|host| same_url(host, &mirror)) {
+                    through += 1;
+                    default |= dir.name == hosts::DEFAULT_DIR;
+                }
+            }
+        }
+    }
+    if default {
+        findings.ok(
+            CHECK,
+            format!(
+                "{through} files below {} name the mirror",
+                certs_d.display()
+            ),
+        );
+    }
+}
+
+async fn plugins(containerd: &Containerd, wanted: bool, findings: &mut Findings) {
+    const CHECK: &str = "snapshotter";
+    let plugins = match containerd.plugins().await {
+        Ok(plugins) => plugins,
+        Err(error) => return findings.warn(CHECK, error, ""),
+    };
+    if !wanted {
+        return;
+    }
+    let ours = plugins
+        .iter()
+        .find(|plugin| plugin.kind == SNAPSHOTTER_KIND && plugin.id == SNAPSHOTTER);
+    match ours.map(|plugin| &plugin.error) {
+        None => findings.fail(
+            CHECK,
+            "containerd's settings name it, and the running containerd does not know it",
+            "restart containerd (systemctl restart containerd)",
+        ),
+        Some(Some(why)) => findings.fail(CHECK, why, "see journalctl -u containerd"),
+        Some(None) => trial(containerd, findings).await,
+    }
+    if let Err(error) = verify::plugins(&plugins, None, true) {
+        findings.fail("containerd plugins", error, "see journalctl -u containerd");
+    }
+}
+
+async fn trial(containerd: &Containerd, findings: &mut Findings) {
+    const CHECK: &str = "snapshotter";
+    if !Uid::effective().is_root() {
+        return findings.warn(
+            CHECK,
+            "containerd has it; root alone may try it",
+            "run this as root",
+        );
+    }
+    match verify::snapshot(containerd).await {
+        Ok(()) => findings.ok(
+            CHECK,
+            "a snapshot was made, mounted, written to and removed",
+        ),
+        Err(error) => findings.fail(CHECK, error, "see journalctl -u hawkerd -u containerd"),
+    }
+}
