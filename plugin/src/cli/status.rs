@@ -164,7 +164,8 @@ fn layers(layers: &[LayerReport]) -> String {
             LayerState::Failed => "failed",
         };
         let digest = layer.digest.to_string().chars().take(19).collect();
-        vec![digest, state.to_owned(), layer.image.clone()]
+        let name = layer.image.split('@').next().unwrap_or_default();
+        vec![digest, state.to_owned(), name.to_owned()]
     };
     let rows: Vec<_> = layers.iter().map(row).collect();
     format!("\n{}", table(&["LAYER", "STATE", "IMAGE"], &rows))

@@ -142,17 +142,24 @@ impl Preparer {
         };
         let wanted = wait.until(self.wanted(wish, &reference)).await??;
         for _ in 0..TRIES {
+            // To find out what is wanted takes time in which others may have had it.
+            if self.has(wish, &reference) {
+                return Ok(());
+            }
             let tickets = self.stager.ask(&wanted, kind).map_err(Arc::new)?;
             let found = wait.until(tickets.first.staged()).await??;
             check(found, below, reference)?;
             // Not given up any more: it is a matter of milliseconds.
             let (parent, labels) = (wish.parent.clone(), wish.labels.clone());
             let committed = tickets.first.commit(reference, parent, labels).await;
-            if committed.map_err(Arc::new)? || self.has(wish, &reference) {
+            if committed.map_err(Arc::new)? {
                 return Ok(());
             }
         }
-        Err(Left::Taken)
+        match self.has(wish, &reference) {
+            true => Ok(()),
+            false => Err(Left::Taken),
+        }
     }
 
     /// The stack that the new layer lies on; `None` for the lowest one.

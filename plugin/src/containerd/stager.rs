@@ -19,7 +19,6 @@ mod tests;
 use std::{
     collections::HashMap,
     fmt,
-    hash::{Hash, Hasher},
     num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -95,7 +94,7 @@ struct Inner {
 }
 
 /// What a job makes: the same blob gives other files on top of others than at the bottom.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LayerKey {
     layer: Digest,
     kind: LayerKind,
@@ -255,12 +254,6 @@ fn in_line(semaphore: &Arc<Semaphore>) -> BoxFuture<'static, Option<OwnedSemapho
     match turn.as_mut().now_or_never() {
         Some(permit) => std::future::ready(permit).boxed(),
         None => turn,
-    }
-}
-
-impl Hash for LayerKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.layer.hash(state);
     }
 }
 

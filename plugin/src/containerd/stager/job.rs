@@ -192,6 +192,12 @@ impl Inner {
         }
     }
 
+    /// The files have gone into a snapshot, or somebody was told why there are none.
+    fn end(&self, job: &Arc<Job>) {
+        self.forget(job);
+        job.over.cancel();
+    }
+
     async fn work(
         &self,
         job: &Job,
@@ -291,7 +297,7 @@ impl Ticket {
                 Ok(diff_id)
             }
             Ok(Phase::Failed(error)) => {
-                self.end_job();
+                self.stager.end(&self.job);
                 Err(error)
             }
             _ => Err(Arc::new(StageError::Stopping)),
@@ -313,12 +319,14 @@ impl Ticket {
         let Some(Files { stage, implied }) = files.take() else {
             return Ok(false);
         };
-        self.end_job();
-        let snapshots = self.stager.snapshots.clone();
+        let (stager, job) = (Arc::clone(&self.stager), Arc::clone(&self.job));
         let committing = tokio::task::spawn_blocking(move || {
             let layer = StagedLayer { stage, implied };
+            let snapshots = &stager.snapshots;
             let committed = snapshots.commit_layer(layer, &reference, &parent, labels);
-            // Whoever comes second sees the snapshot, or that there is none.
+            // Until here whoever asks for the layer gets this job and waits for the files; from
+            // here on there is a snapshot, or else it is made anew.
+            stager.end(&job);
             drop(files);
             committed
         });
@@ -336,11 +344,6 @@ impl Ticket {
         }
         let opened = self.stager.supply.open(&self.image, self.job.key.layer);
         opened.await.map(drop)
-    }
-
-    fn end_job(&self) {
-        self.stager.forget(&self.job);
-        self.job.over.cancel();
     }
 }
 
