@@ -71,6 +71,13 @@ enum Candidate {
     Docker,
 }
 
+/// A blob that may be read.
+struct Opened {
+    blob: Blob,
+    length: u64,
+    granted_to: Candidate,
+}
+
 impl Layers {
     /// Opens layers in the network of `node`.
     pub(crate) fn new(node: Node, settings: LayersSettings) -> Self {
@@ -111,14 +118,20 @@ impl Layers {
         image: &ImageName,
         digest: Digest,
     ) -> Result<NodeLayer, LayerError> {
-        let (blob, length) = self.open_blob(image, digest).await?;
-        Ok(NodeLayer::new(
-            self.clone(),
-            image.clone(),
-            digest,
-            blob,
-            length,
-        ))
+        let opened = self.open_blob(image, digest).await?;
+        Ok(NodeLayer::new(self.clone(), image.clone(), digest, opened))
+    }
+
+    /// Opens again what was refused while it was read: the registry is asked anew, whatever it
+    /// granted then.
+    async fn reopen(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        granted_to: &Candidate,
+    ) -> Result<Opened, LayerError> {
+        self.forget_right(image, digest, granted_to);
+        self.open_blob(image, digest).await
     }
 
     /// The whole of a small blob of an image, checked.
@@ -128,7 +141,7 @@ impl Layers {
         digest: Digest,
         most: u64,
     ) -> Result<Bytes, LayerError> {
-        let (blob, length) = self.open_blob(image, digest).await?;
+        let Opened { blob, length, .. } = self.open_blob(image, digest).await?;
         if length > most {
             return Err(LayerError::TooLong { length, most });
         }
@@ -143,16 +156,18 @@ impl Layers {
         }
     }
 
-    /// The blob and its length, with the first credential that is granted it.
-    async fn open_blob(
-        &self,
-        image: &ImageName,
-        digest: Digest,
-    ) -> Result<(Blob, u64), LayerError> {
+    /// The blob, with the first credential that is granted it.
+    async fn open_blob(&self, image: &ImageName, digest: Digest) -> Result<Opened, LayerError> {
         let mut refused = None;
         for candidate in self.candidates(image) {
             let error = match self.open_as(image, digest, &candidate).await {
-                Ok(Some(opened)) => return Ok(opened),
+                Ok(Some((blob, length))) => {
+                    return Ok(Opened {
+                        blob,
+                        length,
+                        granted_to: candidate,
+                    });
+                }
                 Ok(None) => continue,
                 Err(error) => error,
             };
@@ -267,19 +282,26 @@ impl Layers {
 
     /// What was refused is not shown again, and its right counts no more.
     fn forget(&self, image: &ImageName, digest: Digest, candidate: &Candidate) {
+        self.forget_right(image, digest, candidate);
         match candidate {
-            Candidate::Seen(credential) => {
-                let credential = credential.as_ref();
-                self.0.keychain.forget(image, credential);
-                self.0.access.forget(&image.claim(digest, credential));
-            }
-            Candidate::Ours => self.0.access.forget(&image.claim(digest, None)),
+            Candidate::Seen(credential) => self.0.keychain.forget(image, credential.as_ref()),
+            Candidate::Ours => {}
             Candidate::Docker => {
                 if let Some(docker) = &self.0.docker {
                     docker.forget_answers();
                 }
             }
         }
+    }
+
+    fn forget_right(&self, image: &ImageName, digest: Digest, candidate: &Candidate) {
+        let credential = match candidate {
+            Candidate::Seen(credential) => credential.as_ref(),
+            Candidate::Ours => None,
+            // Asked each time.
+            Candidate::Docker => return,
+        };
+        self.0.access.forget(&image.claim(digest, credential));
     }
 }
 

@@ -57,6 +57,10 @@ pub(super) async fn ask(
     if let Some(path) = path {
         command.env("PATH", path);
     }
+    // A service has none; helpers look for their own settings there.
+    if std::env::var_os("HOME").is_none() {
+        command.env("HOME", "/root");
+    }
     command
         .arg("get")
         .stdin(Stdio::piped())

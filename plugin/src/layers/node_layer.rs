@@ -12,11 +12,11 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{ImageName, LayerError, Layers};
+use super::{Candidate, ImageName, LayerError, Layers, Opened};
 
-/// How often a refusal in the middle is answered with another credential: tokens live for minutes,
-/// layers sometimes take longer.
-const MOST_RENEWALS: u32 = 20;
+/// How often the registry is asked anew, after refusals, without a further byte: tokens live for
+/// minutes, layers sometimes take longer.
+const MOST_RENEWALS: u32 = 3;
 
 /// A layer in the piece network, being read. Dropping it ends the reading.
 pub(crate) struct NodeLayer {
@@ -24,28 +24,30 @@ pub(crate) struct NodeLayer {
     image: ImageName,
     digest: Digest,
     blob: Blob,
+    granted_to: Candidate,
     length: u64,
     position: u64,
     bytes: BoxStream<'static, Result<Bytes, TaskFailure>>,
+    /// Since the last byte.
     renewals: u32,
     stop: CancellationToken,
     runtime: Handle,
 }
 
 impl NodeLayer {
-    pub(super) fn new(
-        layers: Layers,
-        image: ImageName,
-        digest: Digest,
-        blob: Blob,
-        length: u64,
-    ) -> Self {
+    pub(super) fn new(layers: Layers, image: ImageName, digest: Digest, opened: Opened) -> Self {
+        let Opened {
+            blob,
+            length,
+            granted_to,
+        } = opened;
         Self {
             bytes: blob.read(0..length).boxed(),
             layers,
             image,
             digest,
             blob,
+            granted_to,
             length,
             position: 0,
             renewals: 0,
@@ -66,6 +68,7 @@ impl NodeLayer {
             match next.ok_or(LayerError::Stopped)? {
                 Some(Ok(bytes)) => {
                     self.position += bytes.len() as u64;
+                    self.renewals = 0;
                     return Ok(bytes);
                 }
                 None => return Ok(Bytes::new()),
@@ -82,17 +85,20 @@ impl NodeLayer {
         }
         self.renewals += 1;
         info!(image = %self.image, digest = %self.digest, %failure, "asking for the layer anew");
-        let opening = self.layers.open_blob(&self.image, self.digest);
+        let opening = self
+            .layers
+            .reopen(&self.image, self.digest, &self.granted_to);
         let opened = self.stop.run_until_cancelled(opening).await;
-        let (blob, length) = opened.ok_or(LayerError::Stopped)??;
-        if length != self.length {
+        let opened = opened.ok_or(LayerError::Stopped)??;
+        if opened.length != self.length {
             return Err(LayerError::Length {
                 told: self.length,
-                network: length,
+                network: opened.length,
             });
         }
-        self.bytes = blob.read(self.position..length).boxed();
-        self.blob = blob;
+        self.bytes = opened.blob.read(self.position..self.length).boxed();
+        self.blob = opened.blob;
+        self.granted_to = opened.granted_to;
         Ok(())
     }
 
