@@ -7,6 +7,7 @@
 pub(crate) mod containerd;
 pub(crate) mod disk;
 pub(crate) mod docker;
+pub(crate) mod dump;
 pub(crate) mod hosts;
 pub(crate) mod http;
 pub(crate) mod machine;

@@ -12,12 +12,16 @@ use super::{
     hosts::{self, AddMirrorError, ReadHostsError},
     mirrors::{self, MoveMirrorsError},
     plan::Plan,
-    settings::{ImageKey, LONG_CRI, Schema, Settings, SettingsFile, SettingsReadError, TRANSFER},
+    settings::{
+        CRI_IMAGES, ImageKey, LONG_CRI, Schema, Settings, SettingsFile, SettingsReadError, TRANSFER,
+    },
     version::ContainerdVersion,
 };
 
 /// The snapshotter's name in containerd.
 pub(crate) const SNAPSHOTTER: &str = "hawker";
+/// What CRI is called where plugins are switched off.
+pub(crate) const CRI_NAMES: [&str; 3] = ["cri", LONG_CRI, CRI_IMAGES];
 /// Where containerd looks for hosts.toml files when its settings name no other place.
 pub(crate) const CERTS_D: &str = "/etc/containerd/certs.d";
 
@@ -166,8 +170,16 @@ fn images(settings: &mut Settings, target: &Target, plan: &mut Plan) -> Result<(
              {other} did beyond plain images is gone"
         )),
     }
+    let is_ours = before.as_ref().and_then(Value::as_str) == Some(SNAPSHOTTER);
+    let discards = settings.images(ImageKey::DiscardLayers);
+    if !is_ours && discards.and_then(|value| value.as_bool()) == Some(true) {
+        plan.note(
+            "discard_unpacked_layers is set: images that are here already cannot be unpacked for \
+             the new snapshotter; pull them again (crictl pull), or drain the node first",
+        );
+    }
     let annotate = !target.version.cri_transfers() || pulls_itself(settings);
-    let file = settings.file_of_plugin(SettingsFile::images_plugin);
+    let file = settings.file_of_images();
     set_images(settings, file, ImageKey::Snapshotter, SNAPSHOTTER.into())?;
     if annotate {
         set_images(settings, file, ImageKey::DisableAnnotations, false.into())?;
@@ -211,7 +223,7 @@ fn unpack(settings: &mut Settings, target: &Target) -> Result<(), PlanError> {
         .files
         .iter()
         .rposition(|f| unpack_list(f).is_some());
-    let at = found.unwrap_or_else(|| settings.file_of_plugin(|_| TRANSFER));
+    let at = found.unwrap_or_else(|| settings.file_of_plugin(TRANSFER));
     let file = &mut settings.files[at];
     let list = unpack_list(file).cloned();
     let is_ours = |entry: &Value| {
@@ -263,7 +275,7 @@ fn registry(
     let there = settings.images(ImageKey::ConfigPath);
     let there = there.as_ref().and_then(Value::as_str).unwrap_or_default();
     let dirs: Vec<&str> = there.split(':').filter(|dir| !dir.is_empty()).collect();
-    let file = settings.file_of_plugin(SettingsFile::images_plugin);
+    let file = settings.file_of_images();
     let certs_d = match dirs.as_slice() {
         [] => target.certs_d.clone(),
         [first, ..] => PathBuf::from(first),
@@ -295,7 +307,7 @@ fn move_mirrors(
         _ => Table::new(),
     };
     let (mirrors, configs) = (table(ImageKey::Mirrors), table(ImageKey::Configs));
-    let main = settings.file_of_plugin(SettingsFile::images_plugin);
+    let main = settings.file_of_images();
     let moved =
         mirrors::moved(&mirrors, &configs, &target.mirror).map_err(|error| PlanError::Mirrors {
             path: settings.files[main].path.clone(),
@@ -398,8 +410,7 @@ fn no_hosts(dir: &hosts::HostsDir) -> String {
 }
 
 fn notes(settings: &Settings, target: &Target, plan: &mut Plan) {
-    let cri = ["cri", LONG_CRI, "io.containerd.cri.v1.images"];
-    if settings.is_disabled(&cri) {
+    if settings.is_disabled(&CRI_NAMES) {
         plan.note(
             "CRI is switched off in disabled_plugins (Docker's package does so): a kubelet cannot \
              use this containerd until that line goes",
@@ -457,8 +468,7 @@ fn set_images(
     value: toml_edit::Value,
 ) -> Result<(), PlanError> {
     let file = &mut settings.files[file];
-    let plugin = ["plugins", file.images_plugin()];
-    let path = [plugin.as_slice(), key.path(file.schema)].concat();
+    let path = file.place(key);
     set(file, &path, value)
 }
 
@@ -492,7 +502,6 @@ fn check(file: &SettingsFile, before: &Table) -> Result<(), PlanError> {
 }
 
 fn forget_ours(table: &mut Table, file: &SettingsFile) {
-    let images = ["plugins", file.images_plugin()];
     for key in [
         ImageKey::Snapshotter,
         ImageKey::DisableAnnotations,
@@ -500,7 +509,7 @@ fn forget_ours(table: &mut Table, file: &SettingsFile) {
         ImageKey::Mirrors,
         ImageKey::Configs,
     ] {
-        forget(table, &[images.as_slice(), key.path(file.schema)].concat());
+        forget(table, &file.place(key));
     }
     forget(table, &["proxy_plugins", SNAPSHOTTER]);
     forget(table, &["plugins", TRANSFER, "unpack_config"]);

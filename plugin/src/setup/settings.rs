@@ -21,6 +21,8 @@ pub(crate) const TRANSFER: &str = "io.containerd.transfer.v1.local";
 
 /// CRI, in schema 2.
 pub(crate) const LONG_CRI: &str = "io.containerd.grpc.v1.cri";
+/// What CRI has of images, in schemas 3 and 4.
+pub(crate) const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 
 /// How a file names plugins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,21 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Settings from one text, imports aside. `path` is for errors.
+    pub(crate) fn parse(
+        path: &Path,
+        text: &str,
+        version: ContainerdVersion,
+    ) -> Result<Self, SettingsReadError> {
+        let file = SettingsFile::parse(path.to_owned(), Some(text.to_owned()), version)?;
+        let mut settings = Self {
+            files: vec![file],
+            version,
+        };
+        settings.set_schemas()?;
+        Ok(settings)
+    }
+
     fn set_schemas(&mut self) -> Result<(), SettingsReadError> {
         let newest = match self.version.new_schema() {
             2 => 2,
@@ -145,15 +162,28 @@ impl Settings {
     }
 
     /// The file in which the table `[plugins.<name>]` counts: the last that has it, or the main one.
-    pub(crate) fn file_of_plugin(&self, name: impl Fn(&SettingsFile) -> &'static str) -> usize {
-        let has = |file: &SettingsFile| file.plugin(name(file)).is_some();
+    pub(crate) fn file_of_plugin(&self, name: &str) -> usize {
+        let has = |file: &SettingsFile| file.plugin(name).is_some();
         self.files.iter().rposition(has).unwrap_or(0)
+    }
+
+    /// The file in which CRI's image settings count.
+    pub(crate) fn file_of_images(&self) -> usize {
+        let found = self.files.iter().rposition(SettingsFile::has_images);
+        found.unwrap_or(0)
     }
 
     /// The file in which a top-level table's entry counts.
     pub(crate) fn file_of(&self, table: &str, entry: &str) -> usize {
         let has = |file: &SettingsFile| file.lookup(&[table, entry]).is_some();
         self.files.iter().rposition(has).unwrap_or(0)
+    }
+
+    /// Where a proxy plugin is.
+    pub(crate) fn proxy_address(&self, name: &str) -> Option<&str> {
+        let path = ["proxy_plugins", name, "address"];
+        let mut files = self.files.iter().rev();
+        files.find_map(|file| file.lookup(&path))?.as_str()
     }
 
     /// Whether a proxy plugin is named.
@@ -166,10 +196,10 @@ impl Settings {
     pub(crate) fn images(&self, key: ImageKey) -> Option<Value> {
         let mut found = None;
         for file in &self.files {
-            let Some(plugin) = file.plugin(file.images_plugin()) else {
+            if !file.has_images() {
                 continue;
-            };
-            let here = lookup(plugin, key.path(file.schema)).cloned();
+            }
+            let here = file.lookup(&file.place(key)).cloned();
             match (self.version.merges_deep(), here) {
                 (true, Some(Value::Table(table))) => {
                     let mut both = match found {
@@ -224,8 +254,18 @@ pub(crate) enum ImageKey {
 }
 
 impl ImageKey {
+    /// Whether containerd 2 loses the key when it reads a file of an older schema. It takes some
+    /// only along with a table of runtimes.
+    fn is_lost(self, has_runtimes: bool) -> bool {
+        match self {
+            Self::Snapshotter | Self::DisableAnnotations | Self::DiscardLayers => !has_runtimes,
+            Self::LocalPull => true,
+            _ => false,
+        }
+    }
+
     /// The path below the plugin's table.
-    pub(crate) fn path(self, schema: Schema) -> &'static [&'static str] {
+    fn path(self, schema: Schema) -> &'static [&'static str] {
         let split = schema == Schema::Split;
         match self {
             Self::Snapshotter if split => &["snapshotter"],
@@ -250,6 +290,14 @@ impl SettingsFile {
         // What is edited is the file itself, not a link to it.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let original = disk::read_text(&path)?;
+        Self::parse(path, original, version)
+    }
+
+    fn parse(
+        path: PathBuf,
+        original: Option<String>,
+        version: ContainerdVersion,
+    ) -> Result<Self, SettingsReadError> {
         let text = original.as_deref().unwrap_or_default();
         let document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
@@ -296,11 +344,29 @@ impl SettingsFile {
     /// The name of the plugin that has CRI's settings about images.
     pub(crate) fn images_plugin(&self) -> &'static str {
         match self.schema {
-            Schema::Split => "io.containerd.cri.v1.images",
+            Schema::Split => CRI_IMAGES,
             Schema::Grpc => LONG_CRI,
             Schema::Short if self.long_names && self.plugin(LONG_CRI).is_some() => LONG_CRI,
             Schema::Short => "cri",
         }
+    }
+
+    fn has_images(&self) -> bool {
+        self.plugin(self.images_plugin()).is_some() || self.plugin(CRI_IMAGES).is_some()
+    }
+
+    /// The path at which a setting counts. What containerd 2 would lose of an older schema it takes
+    /// from the newer one's table, in the same file.
+    pub(crate) fn place(&self, key: ImageKey) -> Vec<&'static str> {
+        let old = self.images_plugin();
+        let runtimes = ["plugins", old, "containerd", "runtimes"];
+        let is_new = self.schema == Schema::Split
+            || self.long_names && key.is_lost(self.lookup(&runtimes).is_some());
+        let (plugin, schema) = match is_new {
+            true => (CRI_IMAGES, Schema::Split),
+            false => (old, self.schema),
+        };
+        [&["plugins", plugin], key.path(schema)].concat()
     }
 
     /// What stands at a path.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -138,6 +139,41 @@ fn failed_restart_takes_everything_back() {
         "{failed:?}"
     );
     assert!(failed.error.contains(": no"), "{failed:?}");
+    machine.assert_untouched();
+}
+
+/// A containerd that says of every settings file that CRI's snapshotter is another.
+const STUBBORN: &str = r#"#!/bin/sh
+case "$*" in
+--version) echo containerd example 1.6.20 ;;
+*) echo version = 2
+   echo '[plugins."io.containerd.grpc.v1.cri".containerd]'
+   echo 'snapshotter = "overlayfs"'
+   echo '[plugins."io.containerd.grpc.v1.cri".registry]'
+   echo 'config_path = "/x"' ;;
+esac
+"#;
+
+#[test]
+fn containerd_that_reads_its_settings_otherwise_is_not_restarted() {
+    let machine = Machine::new();
+    let program = machine.path("containerd");
+    fs::write(&program, STUBBORN).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let restart = format!("touch {}", machine.path("restarted").display());
+    let words = ["--yes", "--restart-command", &restart];
+    let words = machine.command("containerd", "etc/config.toml", &words);
+    let path = format!(
+        "{}:{}",
+        machine.dir.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let mut command = Command::new(&words[0]);
+    let output = command.args(&words[1..]).env("PATH", path).output();
+    let said = said(&output.unwrap());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.error.contains("\"overlayfs\""), "{said:?}");
+    assert!(!machine.path("restarted").exists());
     machine.assert_untouched();
 }
 

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::setup::{
     containerd::{self, CERTS_D, Profile, Target},
+    dump,
     machine::{self, Containerd, Plugin},
     plan::Plan,
     restart::Restart,
@@ -109,6 +110,12 @@ pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
 fn take_back(args: &ContainerdArgs, restart: Option<Restart>) -> Result<(), CliError> {
     let transaction = args.common.transaction("containerd")?;
     let restored = undo(&transaction, args.common.foreign())?;
+    if !restored.is_empty() {
+        println!(
+            "containers made with the snapshotter go on, and cannot be started again: where there \
+             are some, drain the node (kubectl drain)"
+        );
+    }
     match restart {
         _ if restored.is_empty() => Ok(()),
         Some(restart) => restart.run().map_err(CliError::failed),
@@ -182,9 +189,15 @@ impl Setup {
         transaction.apply(&plan.changes).map_err(CliError::failed)?;
         let files: Vec<_> = plan.changes.into_iter().map(|c| c.path).collect();
         println!("changed: {}", list(&files));
-        match self.put_into_use(true).await {
+        let taken = dump::check(&self.config, &self.target).map_err(CliError::failed);
+        let used = match taken {
+            Ok(_) => self.put_into_use(true).await,
+            // It was not restarted with them, and needs not be restarted without them.
+            Err(error) => return Err(give_up(transaction, &error, None)),
+        };
+        match used {
             Ok(()) => transaction.finish().map_err(CliError::failed),
-            Err(error) => Err(self.give_up(transaction, error)),
+            Err(error) => Err(give_up(transaction, &error, self.restart.as_ref())),
         }
     }
 
@@ -265,20 +278,18 @@ impl Setup {
             },
         }
     }
+}
 
-    /// Takes back what was done, restarts again, and says both.
-    fn give_up(&self, transaction: &Transaction<'_>, error: CliError) -> CliError {
-        let mut text = match transaction.take_back() {
-            Ok(()) => format!("{error}; everything is as it was before"),
-            Err(failure) => return CliError::Failed(format!("{error}; {failure}")),
-        };
-        if let Some(restart) = &self.restart
-            && let Err(failure) = restart.run()
-        {
-            text += &format!(", but containerd did not start again: {failure}");
-        }
-        CliError::Failed(text)
+/// Takes back what was done, restarts again, and says both.
+fn give_up(transaction: &Transaction<'_>, error: &CliError, restart: Option<&Restart>) -> CliError {
+    let mut text = match transaction.take_back() {
+        Ok(()) => format!("{error}; everything is as it was before"),
+        Err(failure) => return CliError::Failed(format!("{error}; {failure}")),
+    };
+    if let Some(Err(failure)) = restart.map(Restart::run) {
+        text += &format!(", but containerd did not start again: {failure}");
     }
+    CliError::Failed(text)
 }
 
 /// Where containerd listens, by its own settings, else by hawkerd's.

@@ -131,7 +131,7 @@ fn at(table: &Table, path: &[&str]) -> String {
 }
 
 const GRPC: [&str; 2] = ["plugins", LONG_CRI];
-const SPLIT: [&str; 2] = ["plugins", "io.containerd.cri.v1.images"];
+const SPLIT: [&str; 2] = ["plugins", CRI_IMAGES];
 
 fn below<'a>(plugin: &[&'a str], path: &[&'a str]) -> Vec<&'a str> {
     [plugin, path].concat()
@@ -167,7 +167,8 @@ fn settings_of_version_2_get_snapshotter_annotations_and_config_path() {
         let machine = Machine::with(containerd, sample);
         let before = machine.text("config.toml");
         let plan = machine.set_up();
-        assert_eq!(plan.notes, Vec::<String>::new());
+        let discards = sample.contains("discard_unpacked_layers = true");
+        assert_eq!(plan.notes.len(), usize::from(discards), "{:?}", plan.notes);
         let config = machine.table("config.toml");
         let cri = |path: &[&str]| at(&config, &below(&GRPC, path));
         assert_eq!(cri(&["containerd", "snapshotter"]), "hawker");
@@ -332,10 +333,30 @@ fn short_names_stay_short_and_ignored_tables_are_told() {
     let machine = Machine::with("2.1.0", sample!("no-version-1.6.toml"));
     assert_eq!(machine.set_up().notes, Vec::<String>::new());
     let config = machine.table("config.toml");
+    let certs_d = machine.target.certs_d.to_str().unwrap();
     assert_eq!(
-        at(&config, &below(&GRPC, &["containerd", "snapshotter"])),
-        "hawker"
+        at(&config, &below(&GRPC, &["registry", "config_path"])),
+        certs_d
     );
+}
+
+#[test]
+fn what_containerd_2_loses_of_old_files_stands_in_the_new_table() {
+    for sample in [
+        sample!("debian-1.6.toml"),
+        sample!("docker-package.toml"),
+        sample!("no-version-1.6.toml"),
+        sample!("old-mirrors-1.6.toml"),
+        sample!("short-names-1.6.toml"),
+    ] {
+        let machine = Machine::with("2.0.3", sample);
+        machine.set_up();
+        let config = machine.table("config.toml");
+        let images = |path: &[&str]| at(&config, &below(&SPLIT, path));
+        assert_eq!(images(&["snapshotter"]), "hawker");
+        assert_eq!(images(&["disable_snapshot_annotations"]), "false");
+        assert_eq!(images(&["registry"]), "-", "it is taken from the old table");
+    }
 }
 
 #[test]
@@ -431,7 +452,10 @@ fn the_imported_file_that_counts_is_the_one_that_is_edited() {
         );
         machine.write("conf.d/notes.txt", "not TOML");
         machine.set_up();
-        let path = below(&GRPC, &["containerd", "snapshotter"]);
+        let path = match containerd {
+            "2.0.0" => below(&SPLIT, &["snapshotter"]),
+            _ => below(&GRPC, &["containerd", "snapshotter"]),
+        };
         assert_eq!(at(&machine.table("conf.d/10-cri.toml"), &path), "hawker");
         assert_eq!(at(&machine.table("config.toml"), &path), "-");
         let proxy = ["proxy_plugins", "hawker", "type"];
