@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
@@ -103,7 +103,8 @@ enum Look {
 }
 
 async fn ask_until_released(client: &ContainerdClient, snapshotter: &str) -> Release {
-    let mut ticks = interval(EVERY);
+    // A layer that is there at once costs no question.
+    let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut blind_since = None;
     loop {

@@ -6,13 +6,15 @@
 //! files for whoever commits them. Who asks holds a [`Ticket`]. What nobody holds a ticket of for a
 //! while ends: so a cancelled pull stops, and one that is tried again goes on where it was.
 //!
-//! Bounds: so many layers are opened at a time (their pieces come in meanwhile), half as many are
-//! unpacked, the others wait with a few hundred bytes each. Files on the disk are bounded by the
-//! lingers.
+//! Bounds: of each image so many layers are open at a time (their pieces come in meanwhile), of all
+//! images half as many are unpacked; the others wait with a few hundred bytes each. Layers that
+//! starve are not counted ([`slot`]), so that one registry's silence is no other's. Files on the
+//! disk are bounded by the lingers.
 //!
 //! A job that failed is kept until somebody was told, so that each layer is tried once per pull.
 
 mod job;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,7 @@ use std::{
     fmt,
     num::NonZero,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -43,6 +45,8 @@ use crate::{
 
 /// Jobs at a time. Layers above that are asked for by their own `Prepare`.
 const MAX_JOBS: usize = 1024;
+/// Layers that are open at a time, whatever images they are of.
+const MAX_OPEN: usize = 64;
 /// More threads than that only fight for the file system's journal.
 const MAX_UNPACKS: usize = 16;
 
@@ -84,13 +88,21 @@ struct Inner {
     metrics: SnapshotMetrics,
     /// How many jobs there have been.
     asked: AtomicU64,
-    jobs: Mutex<HashMap<LayerKey, Arc<Job>>>,
+    jobs: Mutex<Jobs>,
+    /// Layers of one image that are open.
+    open_per_image: usize,
     /// Layers that are open.
     open: Arc<Semaphore>,
     /// Layers that are unpacked.
     unpacks: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    by_layer: HashMap<LayerKey, Arc<Job>>,
+    turns: HashMap<ImageName, Weak<Semaphore>>,
 }
 
 /// What a job makes: the same blob gives other files on top of others than at the bottom.
@@ -134,7 +146,8 @@ impl Stager {
             asked: AtomicU64::new(0),
             jobs: Mutex::default(),
             // So that the network is busy while layers are unpacked.
-            open: Arc::new(Semaphore::new(2 * unpacks)),
+            open_per_image: 2 * unpacks,
+            open: Arc::new(Semaphore::new(MAX_OPEN)),
             unpacks: Arc::new(Semaphore::new(unpacks)),
             tasks: TaskTracker::new(),
             stop,
@@ -171,7 +184,7 @@ impl Stager {
     /// What is under way, for people.
     pub(super) fn report(&self) -> Vec<LayerReport> {
         let jobs = self.0.lock();
-        let mut jobs: Vec<_> = jobs.values().cloned().collect();
+        let mut jobs: Vec<_> = jobs.by_layer.values().cloned().collect();
         jobs.sort_by_key(|job| job.number);
         jobs.iter().map(|job| job.report()).collect()
     }
@@ -182,25 +195,20 @@ impl Stager {
         self.0.tasks.wait().await;
     }
 
-    fn ticket(
-        &self,
-        jobs: &mut HashMap<LayerKey, Arc<Job>>,
-        image: &ImageName,
-        key: LayerKey,
-    ) -> Option<Ticket> {
-        if let Some(job) = jobs.get(&key) {
+    fn ticket(&self, jobs: &mut Jobs, image: &ImageName, key: LayerKey) -> Option<Ticket> {
+        if let Some(job) = jobs.by_layer.get(&key) {
             return Some(Ticket::new(&self.0, job, image));
         }
-        if jobs.len() >= MAX_JOBS {
+        if jobs.by_layer.len() >= MAX_JOBS {
             return None;
         }
         let number = self.0.asked.fetch_add(1, Ordering::Relaxed);
         let job = Arc::new(Job::new(number, key, image.clone()));
         let ticket = Ticket::new(&self.0, &job, image);
-        let turn = in_line(&self.0.open);
+        let turn = in_line(&jobs.turns(image, self.0.open_per_image));
         let living = Arc::clone(&self.0).live(Arc::clone(&job), turn);
         self.0.tasks.spawn(living);
-        jobs.insert(key, job);
+        jobs.by_layer.insert(key, job);
         Some(ticket)
     }
 }
@@ -215,13 +223,13 @@ pub(super) struct Tickets {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<LayerKey, Arc<Job>>> {
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on whoever asks for the layer gets a new job.
     fn forget(&self, job: &Arc<Job>) {
-        forget(&mut self.lock(), job);
+        self.lock().forget(job);
     }
 
     /// The same, unless somebody holds a ticket. Tickets are given out under the same lock.
@@ -229,18 +237,29 @@ impl Inner {
         let mut jobs = self.lock();
         let idle = job.is_idle();
         if idle {
-            forget(&mut jobs, job);
+            jobs.forget(job);
         }
         idle
     }
 }
 
-fn forget(jobs: &mut HashMap<LayerKey, Arc<Job>>, job: &Arc<Job>) {
-    if jobs
-        .get(&job.key)
-        .is_some_and(|known| Arc::ptr_eq(known, job))
-    {
-        jobs.remove(&job.key);
+impl Jobs {
+    fn forget(&mut self, job: &Arc<Job>) {
+        let known = self.by_layer.get(&job.key);
+        if known.is_some_and(|known| Arc::ptr_eq(known, job)) {
+            self.by_layer.remove(&job.key);
+        }
+    }
+
+    /// Where the image's layers wait for their turns.
+    fn turns(&mut self, image: &ImageName, open_per_image: usize) -> Arc<Semaphore> {
+        if let Some(turns) = self.turns.get(image).and_then(Weak::upgrade) {
+            return turns;
+        }
+        self.turns.retain(|_, turns| turns.strong_count() > 0);
+        let turns = Arc::new(Semaphore::new(open_per_image));
+        self.turns.insert(image.clone(), Arc::downgrade(&turns));
+        turns
     }
 }
 

@@ -16,13 +16,16 @@ use hawker_snapshotter::{
     unpack,
 };
 use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit, watch},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::{Inner, LayerKey, StageError};
+use super::{
+    Inner, LayerKey, StageError,
+    slot::{Slot, Timed},
+};
 use crate::{
     containerd::{metrics::Outcome, supply::OpenLayer},
     control::{LayerReport, LayerState},
@@ -203,17 +206,19 @@ impl Inner {
         job: &Job,
         turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
     ) -> Result<DiffId, StageError> {
-        let _open = turn.await.ok_or(StageError::Stopping)?;
+        let _turn = turn.await.ok_or(StageError::Stopping)?;
+        let _open = place(&self.open).await?;
         job.enter(Phase::Opening);
         let layer = self.supply.open(&job.image, job.key.layer).await?;
         job.enter(Phase::Waiting);
-        let unpacks = Arc::clone(&self.unpacks);
-        let permit = unpacks.acquire_owned().await;
-        let permit = permit.map_err(|_| StageError::Stopping)?;
+        let slot = Slot::new(place(&self.unpacks).await?);
         job.enter(Phase::Unpacking);
         let mut options = UnpackOptions::new(job.key.layer, job.key.kind);
         options.limits = self.settings.limits;
-        self.unpack(job, layer, options, permit).await
+        tokio::select! {
+            unpacked = self.unpack(job, layer, options, &slot) => unpacked,
+            never = slot.watch() => match never {},
+        }
     }
 
     async fn unpack(
@@ -221,23 +226,21 @@ impl Inner {
         job: &Job,
         layer: OpenLayer,
         options: UnpackOptions,
-        permit: OwnedSemaphorePermit,
+        slot: &Arc<Slot>,
     ) -> Result<DiffId, StageError> {
         let began = Instant::now();
         let cancelled = Arc::new(AtomicBool::new(false));
-        let OpenLayer {
-            mut source,
-            stopper,
-        } = layer;
+        let OpenLayer { source, stopper } = layer;
         let guard = CancelOnDrop {
             cancelled: Arc::clone(&cancelled),
             stopper,
         };
         let snapshots = self.snapshots.clone();
+        // Holds the place until the thread has ended, whoever waits for it.
+        let slot = Arc::clone(slot);
+        let mut source = Timed { source, slot };
         let worker = tokio::task::spawn_blocking(move || {
-            // Until the thread has ended, whoever waits for it.
-            let _permit = permit;
-            unpack_into_stage(&snapshots, source.as_mut(), &options, &cancelled)
+            unpack_into_stage(&snapshots, &mut source, &options, &cancelled)
         });
         let unpacked = worker.await.map_err(|_| StageError::Stopping)?;
         drop(guard);
@@ -251,6 +254,11 @@ impl Inner {
         *job.files.lock().await = Some(files);
         Ok(diff_id)
     }
+}
+
+async fn place(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StageError> {
+    let permit = Arc::clone(semaphore).acquire_owned().await;
+    permit.map_err(|_| StageError::Stopping)
 }
 
 fn unpack_into_stage(

@@ -211,6 +211,30 @@ async fn all_who_wait_for_a_layer_are_told_that_it_failed() {
 }
 
 #[tokio::test]
+async fn registry_that_hangs_holds_up_its_own_layers_only() {
+    let bench = Bench::new();
+    let hanging = bench.shelf.put("hangs.io/a", &["1", "2", "3", "4"]);
+    let gates: Vec<_> = hanging
+        .layers
+        .iter()
+        .map(|layer| bench.shelf.hold(*layer))
+        .collect();
+    let stuck = bench.ask(&hanging, 0);
+    bench.reaches(&hanging, 1, Some(LayerState::Waiting)).await;
+    let image = bench.shelf.put("r.io/b", &["5", "6"]);
+    let tickets = bench.ask(&image, 0);
+    let patience = Duration::from_secs(10);
+    let staged = tokio::time::timeout(patience, tickets.first.staged());
+    staged.await.unwrap().unwrap();
+    // It is not lost itself.
+    for gate in gates {
+        gate.add_permits(1);
+    }
+    stuck.first.staged().await.unwrap();
+    bench.reaches(&hanging, 3, Some(LayerState::Staged)).await;
+}
+
+#[tokio::test]
 async fn whoever_shares_a_layer_must_be_granted_it() {
     let bench = Bench::new();
     let image = bench.shelf.put("r.io/a", &["1"]);
