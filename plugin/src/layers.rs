@@ -11,6 +11,7 @@
 //! anywhere.
 
 mod docker_config;
+mod error;
 mod helper;
 mod image_index;
 mod image_name;
@@ -25,13 +26,15 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use hawker_model::{Digest, TaskId};
-use hawker_p2p::{Account, Blob, Node, OpenError, OriginError};
-use hawker_swarm::{Secret, Source, TaskFailure};
+use hawker_p2p::{Account, Blob, Node};
+use hawker_swarm::{Secret, Source};
 use tracing::debug;
 
 use self::{docker_config::DockerConfig, keychain::Keychain};
-pub(crate) use self::{image_index::ImageIndex, image_name::ImageName, node_layer::NodeLayer};
-use crate::access::{Access, AccessError, Right, both};
+pub(crate) use self::{
+    error::LayerError, image_index::ImageIndex, image_name::ImageName, node_layer::NodeLayer,
+};
+use crate::access::{Access, Right, both};
 
 /// How layers are had.
 #[derive(Clone, Debug)]
@@ -320,85 +323,5 @@ fn check(
         None => Err(LayerError::NoLength {
             registry: image.registry.to_string(),
         }),
-    }
-}
-
-/// Why a layer cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LayerError {
-    #[error(
-        "{registry} grants it to no credential known here ({reason}): log in with \
-         `docker login {registry}` as root, set registries.\"{registry}\".username and \
-         password_file, or let containerd pull through the mirror"
-    )]
-    Denied { registry: String, reason: String },
-    #[error("the registry does not have it: {0}")]
-    NotFound(String),
-    #[error("{0}")]
-    Forbidden(String),
-    #[error("the registry cannot be asked for it: {0}")]
-    Unavailable(String),
-    #[error(
-        "the registry did not answer in time (mirror.origin_timeout): check that this host reaches it"
-    )]
-    Slow,
-    #[error(
-        "neither peers nor the registry began to send it within {} s (mirror.network_timeout)",
-        patience.as_secs()
-    )]
-    Silent { patience: Duration },
-    #[error("{registry} does not tell its length, so that it cannot be shared")]
-    NoLength { registry: String },
-    #[error("the registry says that it has {told} bytes, the network {network}")]
-    Length { told: u64, network: u64 },
-    #[error("it has {length} bytes, and at most {most} are read")]
-    TooLong { length: u64, most: u64 },
-    #[error("its bytes do not have its digest")]
-    WrongBytes,
-    #[error("the network cannot give it: {0}")]
-    Network(TaskFailure),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Whoever read it wants no more.
-    #[error("its reading was stopped")]
-    Stopped,
-}
-
-impl LayerError {
-    /// Whether another credential may do better.
-    fn is_refusal(&self) -> bool {
-        matches!(self, Self::Denied { .. } | Self::NotFound(_))
-    }
-
-    fn denied(image: &ImageName, reason: impl Into<String>) -> Self {
-        Self::Denied {
-            registry: image.registry.to_string(),
-            reason: reason.into(),
-        }
-    }
-
-    fn of_access(image: &ImageName, error: AccessError) -> Self {
-        let error = match error {
-            AccessError::Slow => return Self::Slow,
-            AccessError::Origin(error) => error,
-        };
-        let text = error.to_string();
-        match error {
-            OriginError::Denied { .. } => Self::denied(image, text),
-            OriginError::NotFound { .. } => Self::NotFound(text),
-            OriginError::PrivateAddress { .. } | OriginError::InvalidUrl { .. } => {
-                Self::Forbidden(text)
-            }
-            OriginError::Timeout { .. } => Self::Slow,
-            _ => Self::Unavailable(text),
-        }
-    }
-
-    fn of_task(image: &ImageName, failure: TaskFailure) -> Self {
-        match failure {
-            TaskFailure::Denied(text) => Self::denied(image, text),
-            TaskFailure::NotFound(text) => Self::NotFound(text),
-            other => Self::Network(other),
-        }
     }
 }
