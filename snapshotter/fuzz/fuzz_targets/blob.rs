@@ -1,0 +1,7 @@
+//! Any bytes as the blob of a layer: what decompresses comes first.
+#![no_main]
+
+#[path = "../harness.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(harness::blob(bytes)));
