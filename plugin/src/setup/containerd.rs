@@ -416,6 +416,16 @@ fn notes(settings: &Settings, target: &Target, plan: &mut Plan) {
              use this containerd until that line goes",
         );
     }
+    if target.profile == Profile::Snapshotter {
+        for (runtime, snapshotter) in settings.runtime_snapshotters() {
+            if snapshotter != SNAPSHOTTER {
+                plan.note(format!(
+                    "the runtime {runtime:?} has a snapshotter of its own, {snapshotter:?}, and \
+                     keeps it: its images come through the mirror only"
+                ));
+            }
+        }
+    }
     for file in &settings.files {
         let ignored = file.schema == Schema::Short
             && !target.version.merges_deep()

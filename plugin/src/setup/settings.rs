@@ -1,7 +1,7 @@
 //! containerd's settings: one file and what it imports, in the order in which containerd reads them.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs,
     path::{Path, PathBuf},
 };
@@ -214,6 +214,20 @@ impl Settings {
             }
         }
         found
+    }
+
+    /// Runtimes that have a snapshotter of their own, with its name.
+    pub(crate) fn runtime_snapshotters(&self) -> BTreeMap<&str, &str> {
+        let tables = self.files.iter().flat_map(|file| {
+            let plugins = [file.images_plugin(), "io.containerd.cri.v1.runtime"];
+            plugins.map(|plugin| file.lookup(&["plugins", plugin, "containerd", "runtimes"]))
+        });
+        let runtimes = tables.flatten().filter_map(Value::as_table).flatten();
+        let own = runtimes.filter_map(|(name, runtime)| {
+            let snapshotter = runtime.get("snapshotter")?.as_str()?;
+            (!snapshotter.is_empty()).then_some((name.as_str(), snapshotter))
+        });
+        own.collect()
     }
 
     /// Where containerd's own socket is.

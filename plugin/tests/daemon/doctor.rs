@@ -1,6 +1,6 @@
 //! `hawker doctor` as a process: beside a hawkerd, and without one.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -28,6 +28,7 @@ async fn doctor(dir: &Path, config: &str) -> (Value, Option<i32>) {
         .arg("--docker-config")
         .arg(dir.join("daemon.json"))
         .env_remove("HAWKER_SOCKET")
+        .env("PATH", format!("{}:/usr/bin:/bin", dir.display()))
         .kill_on_drop(true)
         .output()
         .await
@@ -107,4 +108,41 @@ async fn certificate_and_scheduler_of_a_cluster_are_looked_at() {
     assert_eq!(of(&findings, "schedulers")["verdict"], "fail");
     assert_eq!(of(&findings, "seeds")["verdict"], "warn");
     assert_eq!(of(&findings, "clock")["verdict"], "info");
+}
+
+#[tokio::test]
+async fn settings_of_containerd_are_looked_at_without_it_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = settings(dir.path(), "127.0.0.1:1".parse().unwrap())
+        .replace("127.0.0.1:0", "127.0.0.1:65001");
+    let containerd = dir.path().join("containerd");
+    fs::write(&containerd, "#!/bin/sh\necho containerd x 1.6.20\n").unwrap();
+    fs::set_permissions(&containerd, fs::Permissions::from_mode(0o755)).unwrap();
+    let verdict = async |check: &str| {
+        let (findings, _) = doctor(dir.path(), &text).await;
+        of(&findings, check)["verdict"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(verdict("containerd").await, "fail");
+    assert_eq!(verdict("containerd settings").await, "fail");
+
+    let place = dir.path().display();
+    let config = format!(
+        "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n\
+         config_path = \"{place}/certs.d\"\n"
+    );
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    let hosts = dir.path().join("certs.d/_default/hosts.toml");
+    fs::create_dir_all(hosts.parent().unwrap()).unwrap();
+    fs::write(&hosts, "[host.\"http://127.0.0.1:65001\"]\n").unwrap();
+    assert_eq!(verdict("containerd settings").await, "ok");
+    assert_eq!(verdict("hosts.toml").await, "ok");
+
+    fs::write(
+        &hosts,
+        "[host.\"http://127.0.0.1:65001\"]\nskip_verify = true\n",
+    )
+    .unwrap();
+    assert_eq!(verdict("hosts.toml").await, "warn");
+    fs::write(&hosts, "[host.\"http://127").unwrap();
+    assert_eq!(verdict("hosts.toml").await, "fail");
 }

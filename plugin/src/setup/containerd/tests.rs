@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::setup::{
     disk::Disk,
@@ -573,4 +575,69 @@ fn other_address_of_hawkerd_is_written_over_the_old_one() {
             .diff()
             .contains("+address = \"/run/other.sock\"")
     );
+}
+
+#[test]
+fn runtime_with_a_snapshotter_of_its_own_is_told() {
+    for (containerd, text) in [
+        (
+            "1.7.24",
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.kata]\n\
+             snapshotter = \"blockfile\"\n",
+        ),
+        (
+            "2.1.0",
+            "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.kata]\n\
+             snapshotter = \"blockfile\"\n",
+        ),
+    ] {
+        let notes = Machine::with(containerd, text).set_up().notes;
+        assert!(notes[0].contains("\"kata\""), "{notes:?}");
+    }
+}
+
+const SAMPLES: [&str; 8] = [
+    sample!("debian-1.6.toml"),
+    sample!("docker-package.toml"),
+    sample!("kubeadm-1.7.toml"),
+    sample!("nvidia-1.7.toml"),
+    sample!("old-mirrors-1.6.toml"),
+    sample!("list-2.3.toml"),
+    sample!("inline-2.1.toml"),
+    sample!("no-version-1.6.toml"),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Lines of all the samples, some left out: what is edited at all is edited soundly, once, and
+    /// gives the same bytes back.
+    #[test]
+    fn any_mixture_of_settings_is_set_up_or_refused(
+        one in 0..SAMPLES.len(),
+        other in 0..SAMPLES.len(),
+        kept in proptest::collection::vec(proptest::bool::weighted(0.8), 64),
+        containerd in prop_oneof![Just("1.6.20"), Just("1.7.24"), Just("2.0.3"), Just("2.3.7")],
+    ) {
+        // Two versions in one file are refused; that is tried, and not only that.
+        let more = SAMPLES[other].lines().filter(|line| !line.starts_with("version"));
+        let more = more.take(if one == other { 0 } else { 12 });
+        let lines = SAMPLES[one].lines().chain(more);
+        let lines = lines.zip(kept.iter().cycle()).filter(|(_, kept)| **kept);
+        let text: Vec<&str> = lines.map(|(line, _)| line).collect();
+        let machine = Machine::with(containerd, &text.join("\n"));
+        if machine.plan().is_ok() {
+            machine.set_up();
+        }
+    }
+
+    #[test]
+    fn any_text_is_set_up_or_refused(text in "\\PC{0,80}", deep in "(\\[|\\]|plugins|=|\"|\\.|cri|1|\n){0,24}") {
+        for text in [text, deep] {
+            let machine = Machine::with("1.6.20", &text);
+            if machine.plan().is_ok() {
+                machine.set_up();
+            }
+        }
+    }
 }
