@@ -1,9 +1,13 @@
 //! `hawker setup docker`.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::{
     CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover, restart_hint, show, undo,
@@ -17,6 +21,8 @@ use crate::setup::{
 };
 
 const SOCKET: &str = "/var/run/docker.sock";
+/// How long Docker may take to read its settings again.
+const RELOAD_TIME: Duration = Duration::from_secs(15);
 /// Docker takes new mirrors without a restart.
 const RELOAD: &str = "systemctl reload docker";
 
@@ -106,17 +112,30 @@ async fn change(
 async fn put_into_use(args: &DockerArgs, restart: &Restart, mirror: &str) -> Result<(), CliError> {
     println!("reloading: {}", restart.line());
     restart.run().map_err(CliError::failed)?;
-    let answer = http::get_unix(&args.address, "/info")
-        .await
-        .map_err(CliError::failed)?;
-    let info: Value = serde_json::from_slice(&answer.body).map_err(CliError::failed)?;
+    // It reads them after the command has ended.
+    let deadline = Instant::now() + RELOAD_TIME;
+    loop {
+        let failure = match lists(&args.address, mirror).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => CliError::Failed(format!(
+                "Docker does not list the mirror {mirror}: does it read {}?",
+                args.config.display()
+            )),
+            Err(error) => error,
+        };
+        if Instant::now() >= deadline {
+            return Err(failure);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Whether Docker says that it uses the mirror.
+async fn lists(socket: &Path, mirror: &str) -> Result<bool, CliError> {
+    let answer = http::get_unix(socket, "/info").await;
+    let body = answer.map_err(CliError::failed)?.body;
+    let info: Value = serde_json::from_slice(&body).map_err(CliError::failed)?;
     let mirrors = info["RegistryConfig"]["Mirrors"].as_array();
     let mut mirrors = mirrors.into_iter().flatten().filter_map(Value::as_str);
-    match mirrors.any(|there| same_url(there, mirror)) {
-        true => Ok(()),
-        false => Err(CliError::Failed(format!(
-            "Docker does not list the mirror {mirror}: does it read {}?",
-            args.config.display()
-        ))),
-    }
+    Ok(mirrors.any(|there| same_url(there, mirror)))
 }
