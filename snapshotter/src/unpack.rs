@@ -1,8 +1,8 @@
 //! One layer from its blob to files, in one pass and with bounded memory.
 //!
-//! Two threads share the work. The caller's decodes: blob → tar, and the diff id on the way; it is
-//! also the one that waits for the network. The other reads the tar and makes the files. Between
-//! them goes a ring of a few buffers (`pipe`).
+//! Two threads share the work. The caller's decodes: blob → tar; it is also the one that waits for
+//! the network. The other makes the diff id, reads the tar and makes the files. Between them goes a
+//! ring of a few buffers (`pipe`).
 //!
 //! What comes out is the same as from containerd's differ, so that it can serve as an overlay's
 //! upper or lower directory. What a layer may not do, and why, is in `docs/unpack.md`. A layer that
@@ -170,10 +170,10 @@ fn make_files(
     while tar.next(entry)? {
         files.place(entry, &mut tar)?;
     }
-    let decoded = tar.into_input().into_end()?;
+    let whole = tar.into_input().into_whole()?;
     Ok(Unpacked {
-        diff_id: decoded.diff_id,
-        size: decoded.size,
+        diff_id: whole.diff_id,
+        size: whole.size,
         entries: files.entries(),
         implied: files.finish()?,
     })

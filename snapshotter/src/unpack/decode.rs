@@ -1,25 +1,19 @@
 //! From the blob's bytes to the tar's: chosen by the first bytes, as containerd does, and not by
 //! the media type, which lies too often.
 //!
-//! The diff id is the SHA-256 of everything that comes out, what follows the end of the archive
-//! included. What follows the end of the *compressed* stream is refused: gzip members and zstd
-//! frames may be many, skippable frames anywhere, but nothing else.
+//! What follows the end of the compressed stream is refused: gzip members and zstd frames may be
+//! many, skippable frames anywhere, but nothing else.
 
 use std::io::{self, BufRead, Read};
 
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
-use hawker_model::Digest;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     error::Fault,
     pipe::{BUFFER, Writer},
 };
-use crate::{
-    chain::DiffId,
-    source::{LayerSource, SourceError},
-};
+use crate::source::{LayerSource, SourceError};
 
 /// The largest window that a zstd frame may ask for, as a power of two: 128 MiB, which is what
 /// `zstd --ultra -22` needs, and `zstd -d` gives without being asked.
@@ -31,12 +25,6 @@ const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// A skippable frame is taken for one when its length is there as well.
 const LONGEST_MAGIC: usize = 8;
-
-/// What the decoder knows at the end.
-pub(super) struct Decoded {
-    pub(super) diff_id: DiffId,
-    pub(super) size: u64,
-}
 
 /// The blob as a reader. Its own errors travel through the decoders as [`io::Error`]s and are told
 /// apart again by what is inside.
@@ -55,14 +43,11 @@ pub(super) fn decode(source: &mut dyn LayerSource, ring: Writer) {
         read: 0,
         ended: false,
     };
-    let end = run(&mut blob, &ring).and_then(|decoded| {
-        blob.source.prove()?;
-        Ok(decoded)
-    });
-    ring.end(end);
+    let end = run(&mut blob, &ring);
+    ring.end(end.and_then(|()| Ok(blob.source.prove()?)));
 }
 
-fn run(blob: &mut Blob<'_>, ring: &Writer) -> Result<Decoded, Fault> {
+fn run(blob: &mut Blob<'_>, ring: &Writer) -> Result<(), Fault> {
     blob.prefetch(LONGEST_MAGIC).map_err(fault)?;
     let start: &[u8] = &blob.step;
     if start.starts_with(&GZIP) {
@@ -90,14 +75,10 @@ fn pump<D: Read>(
     decoder: &mut D,
     blob_read: impl Fn(&D) -> u64,
     ring: &Writer,
-) -> Result<Decoded, Fault> {
-    let mut hash = Sha256::new();
-    let mut size = 0;
+) -> Result<(), Fault> {
     while let Some(mut buffer) = ring.buffer() {
         let (len, end) = read_full(decoder, &mut buffer);
         buffer.truncate(len);
-        hash.update(&buffer);
-        size += len as u64;
         // What came before an error counts: the entry where it happened is known by it.
         ring.send(buffer, blob_read(decoder));
         end.map_err(fault)?;
@@ -105,8 +86,7 @@ fn pump<D: Read>(
             break;
         }
     }
-    let diff_id = DiffId::from(Digest::from_bytes(hash.finalize().into()));
-    Ok(Decoded { diff_id, size })
+    Ok(())
 }
 
 /// Fills the buffer as far as there is something.

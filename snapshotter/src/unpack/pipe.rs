@@ -1,6 +1,9 @@
 //! The ring between the two threads of an unpack: a few buffers go round, full ones to the files'
 //! thread, empty ones back, so that memory is bounded and either side waits for the other.
 //!
+//! The diff id is the SHA-256 of all that goes through, what follows the end of the archive
+//! included. It is made where bytes are taken: inflating is what takes longest.
+//!
 //! The decoder's end (or its error) travels behind the last bytes, in order: the files' thread is
 //! the one that reports, and knows at which entry it was.
 
@@ -9,11 +12,14 @@ use std::sync::{
     mpsc::{Receiver, SyncSender, sync_channel},
 };
 
+use hawker_model::Digest;
+use sha2::{Digest as _, Sha256};
+
 use super::{
-    decode::Decoded,
     error::{Fault, Refusal, TarFault},
     limits::Limits,
 };
+use crate::chain::DiffId;
 
 /// Bytes of one buffer: small enough to stay in a core's cache on its way through both threads.
 pub(super) const BUFFER: usize = 128 * 1024;
@@ -29,7 +35,13 @@ struct Chunk {
 
 enum Message {
     Chunk(Chunk),
-    End(Result<Decoded, Fault>),
+    End(Result<(), Fault>),
+}
+
+/// What is known of a tar at its end.
+pub(super) struct Whole {
+    pub(super) diff_id: DiffId,
+    pub(super) size: u64,
 }
 
 /// The decoder's side.
@@ -45,7 +57,8 @@ pub(super) struct Reader<'a> {
     chunk: Vec<u8>,
     at: usize,
     read: u64,
-    end: Option<Decoded>,
+    hash: Sha256,
+    ended: bool,
     limits: Limits,
     cancelled: &'a AtomicBool,
 }
@@ -73,7 +86,8 @@ pub(super) fn ring(limits: Limits, cancelled: &AtomicBool) -> (Writer, Reader<'_
         chunk: Vec::new(),
         at: 0,
         read: 0,
-        end: None,
+        hash: Sha256::new(),
+        ended: false,
         limits,
         cancelled,
     };
@@ -94,21 +108,21 @@ impl Writer {
     }
 
     /// Says how it ended.
-    pub(super) fn end(self, end: Result<Decoded, Fault>) {
+    pub(super) fn end(self, end: Result<(), Fault>) {
         let _ = self.full.send(Message::End(end));
     }
 }
 
 impl Reader<'_> {
-    /// What the decoder found, after all bytes were taken; takes those that were not.
-    pub(super) fn into_end(mut self) -> Result<Decoded, Fault> {
-        loop {
-            let len = self.fill()?.len();
-            if let Some(end) = self.end.take_if(|_| len == 0) {
-                return Ok(end);
-            }
+    /// What all bytes were; takes those that were not taken.
+    pub(super) fn into_whole(mut self) -> Result<Whole, Fault> {
+        while let len @ 1.. = self.fill()?.len() {
             self.consume(len);
         }
+        Ok(Whole {
+            diff_id: DiffId::from(Digest::from_bytes(self.hash.finalize().into())),
+            size: self.read,
+        })
     }
 
     fn advance(&mut self) -> Result<(), Fault> {
@@ -118,7 +132,8 @@ impl Reader<'_> {
         match self.full.recv() {
             Ok(Message::Chunk(chunk)) => self.take(chunk),
             Ok(Message::End(end)) => {
-                self.end = Some(end?);
+                end?;
+                self.ended = true;
                 Ok(())
             }
             // Only a decoder that panicked ends without a word.
@@ -133,6 +148,7 @@ impl Reader<'_> {
         }
         self.at = 0;
         self.read += self.chunk.len() as u64;
+        self.hash.update(&self.chunk);
         let limits = &self.limits;
         if self.read > limits.size {
             return Err(Refusal::TooLarge(limits.size).into());
@@ -146,7 +162,7 @@ impl Reader<'_> {
 
 impl Input for Reader<'_> {
     fn fill(&mut self) -> Result<&[u8], Fault> {
-        while self.at == self.chunk.len() && self.end.is_none() {
+        while self.at == self.chunk.len() && !self.ended {
             self.advance()?;
         }
         Ok(&self.chunk[self.at..])
