@@ -1,0 +1,320 @@
+//! Layers as containerd's own differ unpacks them, and as we do: the trees are the same.
+//!
+//! Starts a containerd of its own, with its directories in a temporary one, when there is one to
+//! start. Images of the real world are compared in `test-vm`.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod layer;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use hawker_model::Digest;
+use hawker_snapshotter::{DiffId, LayerKind};
+use layer::{Item, Place, describe, gzip, options, record, tar, zstd};
+use serde_json::{Value, json};
+
+const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+
+/// Everything that a base layer may have.
+fn base() -> Vec<Item> {
+    vec![
+        Item::dir("./").mode(0o700).owner(7, 7),
+        Item::dir("etc/"),
+        Item::file("etc/passwd", "root").mode(0o640).owner(0, 42),
+        Item::symlink("bin", "usr/bin"),
+        Item::dir("usr/bin").mode(0o1777).owner(3, 4).time(55),
+        Item::file("bin/prog", vec![b'x'; 300_000])
+            .mode(0o6755)
+            .owner(3, 4),
+        Item::hard_link("usr/bin/hard", "usr/bin/prog")
+            .mode(0o6755)
+            .owner(3, 4),
+        Item::hard_link("usr/bin/absolute", "/bin/prog")
+            .mode(0o4700)
+            .owner(9, 4)
+            .time(66),
+        Item::symlink("link", "/etc/passwd").owner(5, 6),
+        Item::hard_link("hard-to-link", "link").owner(8, 8).time(77),
+        Item::new(b'3', "dev/null").device(1, 3).mode(0o666),
+        Item::new(b'4', "dev/loop")
+            .device(7, 200)
+            .mode(0o660)
+            .owner(0, 6),
+        Item::new(b'6', "fifo").mode(0o622),
+        Item::new(b'6', "fifo-with-attributes")
+            .xattr("user.k", "left out")
+            .xattr("security.k", "v"),
+        Item::file("ping", "elf")
+            .owner(1, 1)
+            .mode(0o755)
+            .xattr("security.capability", CAPABILITY)
+            .xattr("user.newline", "b\nc=\0"),
+        Item::hard_link("ping-again", "ping")
+            .owner(1, 1)
+            .mode(0o755),
+        Item::file("before-1970", "").pax("mtime", "-5.5"),
+        Item::file("far", "").pax("mtime", "99999999999"),
+        Item::file("fraction", "")
+            .pax("mtime", "1350244992.0239601089")
+            .pax("atime", "1500000000.5"),
+        Item::file("short", "long").pax("path", format!("{}/{}", "a".repeat(100), "b".repeat(200))),
+        Item::new(b'L', "l")
+            .gnu()
+            .data(format!("{}/gnu\0", "c".repeat(120))),
+        Item::file("cut", "").gnu(),
+        Item::new(b'g', "pax_global_header").data(record("comment", b"nothing")),
+        Item::dir("group").mode(0o2770).owner(0, 77),
+        Item::file("group/f", "").mode(0o640),
+        Item::dir("group/d"),
+        Item::file("group/g", "").owner(0, 77),
+        Item::file("gone/f", "1"),
+        Item::file(".wh.gone", ""),
+        Item::file("etc/.wh.nothing", ""),
+        Item::dir("opaque"),
+        Item::file("opaque/.wh..wh..opq", ""),
+        Item::file("opaque/f", "2"),
+        Item::dir("closed").mode(0),
+        Item::file("closed/f", "").mode(0),
+        Item::dir("to/there"),
+        Item::symlink("absolute", "/to/there"),
+        Item::file("absolute/f", ""),
+        Item::symlink("dangling", "not/there"),
+        Item::file("dangling/f", ""),
+        Item::dir("etc").mode(0o711).time(99),
+        Item::file("x/../y", "y"),
+        Item::file("/rooted", ""),
+        Item::dir("trusted")
+            .xattr("trusted.overlay.opaque", "y")
+            .xattr("user.empty", ""),
+        Item::symlink("link-with-attributes", "q").xattr("user.k", "left out"),
+        Item::file("sparse", "abc")
+            .pax("GNU.sparse.major", "0")
+            .pax("GNU.sparse.minor", "1")
+            .pax("GNU.sparse.numblocks", "2")
+            .pax("GNU.sparse.map", "100000,1,200000,2")
+            .pax("GNU.sparse.size", "300000"),
+    ]
+}
+
+/// Everything that only a layer upon others may have.
+fn upper() -> Vec<Item> {
+    vec![
+        Item::file("etc/.wh.passwd", "").owner(3, 4),
+        Item::file("usr/bin/.wh..wh..opq", ""),
+        Item::file("usr/bin/new", "n"),
+        Item::file(".wh.fifo", ""),
+        Item::file(".wh.ping", ""),
+        Item::file("ping", "new"),
+        Item::file(".wh.opaque", ""),
+        Item::dir("opaque"),
+        Item::file("opaque/z", ""),
+        Item::dir(".wh..wh.plnk/"),
+        Item::file(".wh..wh.aufs", ""),
+        Item::file("group/.wh.f", ""),
+        Item::file("new/deep/dir/f", "f"),
+        Item::new(b'3', "whiteout-by-number").mode(0o600),
+        Item::dir("d").mode(0o750).time(123),
+        Item::file("d/.wh.x", ""),
+        Item::file("d/y", ""),
+    ]
+}
+
+/// A containerd that ends with this.
+struct Containerd {
+    dir: tempfile::TempDir,
+    process: Child,
+}
+
+impl Containerd {
+    fn start() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            at("root"),
+            at("state"),
+            at("sock"),
+            at("ttrpc"),
+        );
+        fs::write(at("config.toml"), config).unwrap();
+        let process = Command::new("containerd")
+            .args(["--config", &at("config.toml")])
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(at("log")).unwrap())
+            .spawn()
+            .ok()?;
+        let containerd = Self { dir, process };
+        let answers = |_: &u32| {
+            thread::sleep(Duration::from_millis(100));
+            containerd.ctr(&["version"]).is_ok()
+        };
+        assert!(
+            (0..200).any(|round| answers(&round)),
+            "containerd does not answer"
+        );
+        Some(containerd)
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Result<(), String> {
+        let output = Command::new("ctr")
+            .arg("--address")
+            .arg(self.dir.path().join("sock"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// What became of the layers, the lowest first.
+    fn unpack(&self, layers: &[Vec<u8>]) -> Vec<PathBuf> {
+        let layout = self.dir.path().join("layout");
+        write_layout(&layout, layers);
+        let image = self.dir.path().join("image.tar");
+        let packed = Command::new("tar")
+            .arg("-C")
+            .arg(&layout)
+            .arg("-cf")
+            .arg(&image)
+            .arg(".")
+            .status();
+        assert!(packed.unwrap().success());
+        let import = "image import --snapshotter overlayfs --base-name x/y --digests";
+        let import: Vec<_> = import.split(' ').collect();
+        let image = image.display().to_string();
+        self.ctr(&[&import[..], &[&image]].concat()).unwrap();
+        let snapshots = self
+            .dir
+            .path()
+            .join("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
+        let names = fs::read_dir(&snapshots).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let numbers: BTreeSet<u32> = names.filter_map(|name| name.parse().ok()).collect();
+        assert_eq!(numbers.len(), layers.len());
+        numbers
+            .iter()
+            .map(|number| snapshots.join(number.to_string()).join("fs"))
+            .collect()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// An image in the form of an OCI layout.
+fn write_layout(dir: &Path, layers: &[Vec<u8>]) {
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |kind: &str, bytes: &[u8]| {
+        let digest = Digest::of(bytes);
+        fs::write(blobs.join(digest.to_hex()), bytes).unwrap();
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
+    };
+    let put_json = |kind: &str, value: &Value| put(kind, value.to_string().as_bytes());
+    let diff_ids: Vec<_> = layers
+        .iter()
+        .map(|tar| Digest::of(tar).to_string())
+        .collect();
+    let pack = |(at, tar): (usize, &Vec<u8>)| match at % 2 {
+        0 => put("layer.v1.tar+gzip", &gzip(tar)),
+        _ => put("layer.v1.tar+zstd", &zstd(tar)),
+    };
+    let layers: Vec<_> = layers.iter().enumerate().map(pack).collect();
+    let platform = json!({"architecture": arch(), "os": "linux"});
+    let mut config = platform.clone();
+    config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
+    let config = put_json("config.v1+json", &config);
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config,
+        "layers": layers,
+    });
+    let mut manifest = put_json("manifest.v1+json", &manifest);
+    manifest["platform"] = platform;
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
+
+/// As Go calls it.
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The lines of a tree, without what is the moment's: all of directories without an entry, which
+/// are made to look like those below later, and the times of whiteouts.
+fn comparable(root: &Path, implied: &[PathBuf]) -> Vec<String> {
+    let mut lines = describe(root);
+    for line in &mut lines {
+        let name = line.split(' ').next().unwrap().to_owned();
+        if implied.contains(&PathBuf::from(&name)) {
+            *line = format!("{name} without an entry");
+        } else if line.ends_with(" device 0") {
+            let mut words: Vec<_> = line.split(' ').collect();
+            words.remove(3);
+            *line = words.join(" ");
+        }
+    }
+    lines
+}
+
+/// When files were accessed, which is lost once they are read (and links, once they are followed).
+fn accessed(root: &Path, names: &[Item]) -> Vec<Option<(i64, i64)>> {
+    let path = |item: &Item| root.join(String::from_utf8_lossy(&item.name).trim_start_matches('/'));
+    let stat = |item| fs::symlink_metadata(path(item)).ok();
+    let files = names
+        .iter()
+        .map(|item| stat(item).filter(fs::Metadata::is_file));
+    files
+        .map(|stat| stat.map(|stat| (stat.atime(), stat.atime_nsec())))
+        .collect()
+}
+
+#[test]
+fn trees_are_those_of_containerds_differ() {
+    let Some(containerd) = Containerd::start() else {
+        eprintln!("there is no containerd here: nothing is compared");
+        return;
+    };
+    let layers = [base(), upper()];
+    let tars = layers.each_ref().map(|items| tar(items));
+    let expected = containerd.unpack(&tars);
+    for (at, (items, tar)) in layers.iter().zip(&tars).enumerate() {
+        let kind = [LayerKind::Base, LayerKind::Upper][at];
+        let place = Place::new();
+        let unpacked = place.unpack(tar, &options(kind)).unwrap();
+        assert_eq!(unpacked.diff_id, DiffId::from(Digest::of(tar)));
+        assert_eq!(
+            accessed(&place.root(), items),
+            accessed(&expected[at], items)
+        );
+        assert_eq!(
+            comparable(&place.root(), &unpacked.implied),
+            comparable(&expected[at], &unpacked.implied),
+            "{kind:?}"
+        );
+    }
+}
