@@ -1,11 +1,27 @@
 //! What an edit changes, as a unified diff.
 
-use std::{fmt::Write as _, path::Path};
+use std::{borrow::Cow, fmt::Write as _, path::Path, sync::LazyLock};
+
+use regex::Regex;
 
 /// Lines shown around a change.
 const CONTEXT: usize = 3;
 /// Above this many cells the middle is shown as removed and added whole.
 const MOST_CELLS: usize = 16_000_000;
+
+/// Keys of credentials in settings of containerd, hosts.toml files and daemon.json, with what is
+/// said of them.
+#[allow(clippy::expect_used, reason = "a constant that a test parses")]
+static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+    let key = r#"["']?(?:password|auth|identitytoken|token|secret|authorization)["']?\s*[=:]\s*"#;
+    let value = r#"(?:"(?:[^"\\]|\\.)*"?|'[^']*'?|\[[^\]]*\]?)"#;
+    Regex::new(&format!("(?i)({key}){value}")).expect("a sound expression")
+});
+
+/// A line as it may be shown on any screen.
+fn without_secrets(line: &str) -> Cow<'_, str> {
+    SECRET.replace_all(line, "${1}…")
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Edit {
@@ -125,7 +141,7 @@ fn hunk(out: &mut String, edits: &[(Edit, &str)], start: usize, end: usize) {
             Edit::Remove => '-',
             Edit::Add => '+',
         };
-        let _ = writeln!(out, "{sign}{line}");
+        let _ = writeln!(out, "{sign}{}", without_secrets(line));
     }
 }
 
@@ -148,6 +164,27 @@ mod tests {
             unified(Path::new("/x"), None, "a\n"),
             "--- /dev/null\n+++ /x\n@@ -0,0 +1,1 @@\n+a\n"
         );
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        for (line, shown) in [
+            ("  password = \"pa\\\"ss\" # x", "  password = … # x"),
+            (
+                "auth = { username = \"u\", password = 'p' }",
+                "auth = { username = \"u\", password = … }",
+            ),
+            ("Authorization = [\"Basic eA==\"]", "Authorization = …"),
+            ("{ \"auth\": \"eA==\" }", "{ \"auth\": … }"),
+            ("identitytoken = \"abc", "identitytoken = …"),
+            ("config_path = \"/etc\"", "config_path = \"/etc\""),
+            (
+                "[registry.configs.\"r\".auth]",
+                "[registry.configs.\"r\".auth]",
+            ),
+        ] {
+            assert_eq!(without_secrets(line), shown);
+        }
     }
 
     proptest! {

@@ -81,6 +81,8 @@ fn dump(config: &Path, command: &str) -> Result<String, DumpError> {
         .arg("--config")
         .arg(config)
         .args(["config", "dump"])
+        // As a service runs.
+        .current_dir("/")
         .output()
         .map_err(|source| DumpError::Run {
             command: command.to_owned(),

@@ -46,8 +46,7 @@ pub(crate) struct SettingsFile {
     /// Comments of a file that has nothing else; they stay in front.
     comments: String,
     values: Table,
-    /// Whether plugins may have their long names also where the schema has short ones.
-    long_names: bool,
+    version_of_containerd: ContainerdVersion,
 }
 
 /// All of containerd's files.
@@ -336,7 +335,7 @@ impl SettingsFile {
             schema: Schema::Short,
             comments,
             values,
-            long_names: version.merges_deep(),
+            version_of_containerd: version,
         })
     }
 
@@ -360,9 +359,14 @@ impl SettingsFile {
         match self.schema {
             Schema::Split => CRI_IMAGES,
             Schema::Grpc => LONG_CRI,
-            Schema::Short if self.long_names && self.plugin(LONG_CRI).is_some() => LONG_CRI,
+            Schema::Short if self.takes_new_names() && self.plugin(LONG_CRI).is_some() => LONG_CRI,
             Schema::Short => "cri",
         }
+    }
+
+    /// Whether plugins may have the names of newer schemas too.
+    fn takes_new_names(&self) -> bool {
+        self.version_of_containerd.merges_deep()
     }
 
     fn has_images(&self) -> bool {
@@ -375,7 +379,7 @@ impl SettingsFile {
         let old = self.images_plugin();
         let runtimes = ["plugins", old, "containerd", "runtimes"];
         let is_new = self.schema == Schema::Split
-            || self.long_names && key.is_lost(self.lookup(&runtimes).is_some());
+            || self.takes_new_names() && key.is_lost(self.lookup(&runtimes).is_some());
         let (plugin, schema) = match is_new {
             true => (CRI_IMAGES, Schema::Split),
             false => (old, self.schema),
@@ -395,11 +399,20 @@ impl SettingsFile {
 
     fn imports(&self) -> Vec<PathBuf> {
         let list = self.values.get("imports").and_then(Value::as_array);
-        let dir = self.path.parent().unwrap_or_else(|| Path::new("/"));
+        let root = Path::new("/");
+        let dir = self.path.parent().unwrap_or(root);
+        // A service's working directory is the root.
+        let of_patterns = match self.version_of_containerd.globs_beside_file() {
+            true => dir,
+            false => root,
+        };
         list.into_iter()
             .flatten()
             .filter_map(Value::as_str)
-            .flat_map(|pattern| glob(&dir.join(pattern)))
+            .flat_map(|import| match import.contains('*') {
+                true => glob(&of_patterns.join(import)),
+                false => vec![dir.join(import)],
+            })
             .collect()
     }
 }
@@ -421,11 +434,8 @@ fn ended(text: &str) -> String {
     }
 }
 
-/// The paths that a pattern with `*` and `?` names, sorted; without them the path itself.
+/// The paths that a pattern with `*` and `?` names, sorted.
 fn glob(pattern: &Path) -> Vec<PathBuf> {
-    if !pattern.to_string_lossy().contains(['*', '?']) {
-        return vec![pattern.to_owned()];
-    }
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
         let part = part.as_os_str();

@@ -74,6 +74,16 @@ impl ContainerdVersion {
         self.major >= 2
     }
 
+    /// Whether patterns of imports are looked for beside the file that has them; before, in the
+    /// working directory.
+    pub(crate) fn globs_beside_file(self) -> bool {
+        match (self.major, self.minor) {
+            (1, 6) => self.patch >= 29,
+            (1, 7) => self.patch >= 16,
+            (major, _) => major >= 2,
+        }
+    }
+
     /// Whether a hosts.toml without any [host] table is refused.
     pub(crate) fn wants_a_host(self) -> bool {
         self < Self::new(1, 7, 32)
