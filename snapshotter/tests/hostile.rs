@@ -6,7 +6,7 @@
 
 mod layer;
 
-use std::{fs, path::Path, sync::atomic::AtomicBool};
+use std::{fs, path::Path};
 
 use hawker_model::Digest;
 use hawker_snapshotter::{Fault, LayerKind, Limits, SourceError};
@@ -502,18 +502,48 @@ fn links_to_anywhere_are_only_links() {
 
 #[test]
 fn a_source_that_fails_is_not_the_layers_fault() {
-    let place = Place::new();
-    let mut source = Memory::new(tar(&[Item::file("f", "x")]), 100);
-    source.proof = Err(());
-    let cancelled = AtomicBool::new(false);
-    let options = options(LayerKind::Base);
-    let error =
-        hawker_snapshotter::unpack(&place.root(), &mut source, &options, &cancelled).unwrap_err();
-    assert!(!error.is_hostile());
-    let Fault::Source(source) = error.fault else {
-        panic!("{error}")
+    let tar = tar(&[Item::file("f", noise(100_000))]);
+    let cut = |mut bytes: Vec<u8>| {
+        bytes.truncate(bytes.len() - 50);
+        bytes
     };
-    assert!(matches!(*source, SourceError::Failed(_)));
+    for (blob, breaks) in [
+        (tar.clone(), false),
+        (cut(tar.clone()), true),
+        (cut(gzip(&tar)), true),
+        (cut(zstd(&tar)), true),
+        (Vec::new(), true),
+    ] {
+        let place = Place::new();
+        let mut source = Memory::new(blob, 100);
+        source.breaks = breaks;
+        source.proof = Err(());
+        let options = options(LayerKind::Base);
+        let error = hawker_snapshotter::unpack(&place.root(), &mut source, &options, &false.into())
+            .unwrap_err();
+        assert!(!error.is_hostile(), "{error}");
+        let Fault::Source(failed) = error.fault else {
+            panic!("{error}")
+        };
+        assert!(matches!(*failed, SourceError::Failed(_)));
+        assert_eq!(source.proofs, usize::from(!breaks));
+    }
+}
+
+#[test]
+fn a_refused_layer_is_neither_read_on_nor_proven() {
+    let place = Place::new();
+    let tar = tar(&[Item::file("../f", ""), Item::file("g", vec![0; 50 << 20])]);
+    let mut source = Memory::new(tar, 1 << 16);
+    let options = options(LayerKind::Base);
+    let unpacked = hawker_snapshotter::unpack(&place.root(), &mut source, &options, &false.into());
+    assert!(unpacked.unwrap_err().is_hostile());
+    assert!(
+        source.rest.len() > 40 << 20,
+        "{} bytes left",
+        source.rest.len()
+    );
+    assert_eq!(source.proofs, 0);
 }
 
 #[test]

@@ -26,6 +26,14 @@ const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// A skippable frame is taken for one when its length is there as well.
 const LONGEST_MAGIC: usize = 8;
 
+/// How decoding ended without an error.
+enum End {
+    /// All was read.
+    Reached,
+    /// The other side is gone, and has said why.
+    Unwanted,
+}
+
 /// The blob as a reader. Its own errors travel through the decoders as [`io::Error`]s and are told
 /// apart again by what is inside.
 struct Blob<'a> {
@@ -43,11 +51,14 @@ pub(super) fn decode(source: &mut dyn LayerSource, ring: Writer) {
         read: 0,
         ended: false,
     };
-    let end = run(&mut blob, &ring);
-    ring.end(end.and_then(|()| Ok(blob.source.prove()?)));
+    match run(&mut blob, &ring) {
+        Ok(End::Unwanted) => {}
+        Ok(End::Reached) => ring.end(blob.source.prove().map_err(Fault::from)),
+        Err(fault) => ring.end(Err(fault)),
+    }
 }
 
-fn run(blob: &mut Blob<'_>, ring: &Writer) -> Result<(), Fault> {
+fn run(blob: &mut Blob<'_>, ring: &Writer) -> Result<End, Fault> {
     blob.prefetch(LONGEST_MAGIC).map_err(fault)?;
     let start: &[u8] = &blob.step;
     if start.starts_with(&GZIP) {
@@ -69,13 +80,12 @@ fn is_zstd(start: &[u8]) -> bool {
             && start[1..].starts_with(&SKIPPABLE))
 }
 
-/// Reads `decoder` to its end. Stops early, and without an error, when the other side is gone:
-/// nobody hears what is said then.
+/// Reads `decoder` to its end, or until the other side is gone.
 fn pump<D: Read>(
     decoder: &mut D,
     blob_read: impl Fn(&D) -> u64,
     ring: &Writer,
-) -> Result<(), Fault> {
+) -> Result<End, Fault> {
     while let Some(mut buffer) = ring.buffer() {
         let (len, end) = read_full(decoder, &mut buffer);
         buffer.truncate(len);
@@ -83,10 +93,10 @@ fn pump<D: Read>(
         ring.send(buffer, blob_read(decoder));
         end.map_err(fault)?;
         if len < BUFFER {
-            break;
+            return Ok(End::Reached);
         }
     }
-    Ok(())
+    Ok(End::Unwanted)
 }
 
 /// Fills the buffer as far as there is something.

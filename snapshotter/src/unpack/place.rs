@@ -8,40 +8,41 @@
 //! Nothing is ever replaced: what an entry finds in its place makes it a duplicate, but for a
 //! directory that meets a directory, and for a whiteout, which stands for what lies below.
 
+mod content;
+mod inode;
+mod link;
+mod whiteout;
+
 use std::{
     fs::File,
-    io::Write,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
-    path::Path,
-    rc::Rc,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat},
-    libc::dev_t,
     sched::{CloneFlags, unshare},
-    sys::{
-        stat::{
-            FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens,
-            makedev, mkdirat, mknodat, umask, utimensat,
-        },
-        time::TimeSpec,
+    sys::stat::{
+        FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat,
+        umask, utimensat,
     },
-    unistd::{
-        Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, linkat, symlinkat, unlinkat,
-    },
+    unistd::{fchown, fchownat, getegid, geteuid, symlinkat},
 };
 
+use self::{
+    content::{copy, copy_extents},
+    inode::{device, file_type, is_set_id, mode, owner, times},
+};
 use super::{
     LayerKind, Rights, UnpackOptions,
     attributes::{self, Node},
-    dirs::{self, Dir, Dirs, Missing, Times, io, stat_in},
+    dirs::{self, Dir, Dirs, Missing, io, stat_in},
     error::{Fault, Refusal},
     limits::Limits,
     name::{self, Meaning},
     pipe::Input,
-    tar::{Entry, Extent, Kind, Tar},
+    tar::{Entry, Kind, Tar},
 };
 
 /// The files of one layer while they are made. Lives on a thread of its own, whose umask it sets.
@@ -100,7 +101,7 @@ impl Files {
     }
 
     /// Puts all times right.
-    pub(super) fn finish(self) -> Result<Vec<std::path::PathBuf>, Fault> {
+    pub(super) fn finish(self) -> Result<Vec<PathBuf>, Fault> {
         self.dirs.finish()
     }
 
@@ -253,94 +254,6 @@ impl Files {
         self.describe(dir, name, entry, !self.has_owner(dir, entry), set_mode)
     }
 
-    /// A hard link, and what its entry says about the file: containerd sets all of that again.
-    fn link(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), Fault> {
-        let (target, target_name) = self.link_target(&entry.link)?;
-        let dir = self.dirs.get(parent, Missing::Made)?;
-        dir.touch();
-        self.make(&dir, name, "make a hard link", || {
-            let none = AtFlags::empty();
-            linkat(&target.file, target_name, &dir.file, name, none)
-        })
-        .map_err(|fault| link_fault(fault, &target, target_name))?;
-        let stat = stat_in(&dir, name).map_err(io("look at a file"))?;
-        let is_symlink = file_type(&stat) == SFlag::S_IFLNK;
-        let set_owner = (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) || self.capabilities;
-        let other_mode = stat.st_mode & 0o7777 != entry.mode;
-        let set_mode = other_mode || set_owner || entry.has_attributes();
-        if set_owner || (set_mode && !is_symlink) || stat_times(&stat) != times(entry) {
-            self.describe(&dir, name, entry, set_owner, set_mode && !is_symlink)?;
-        }
-        Ok(())
-    }
-
-    /// The directory and the name of a hard link's target, which must be there.
-    fn link_target<'e>(&mut self, link: &'e [u8]) -> Result<(Rc<Dir>, &'e [u8]), Fault> {
-        if link.is_empty() {
-            return Err(Refusal::LinkWithoutTarget.into());
-        }
-        if link.len() > self.limits.path {
-            return Err(Refusal::PathTooLong(self.limits.path).into());
-        }
-        let (parent, name) = name::split(link);
-        match name {
-            b".." if parent.is_empty() => Err(Refusal::Climbs.into()),
-            b"" | b"." | b".." => Err(Refusal::LinkToDirectory.into()),
-            name => {
-                let parent = parent.strip_prefix(b"./").unwrap_or(parent);
-                Ok((self.dirs.get(parent, Missing::Refused)?, name))
-            }
-        }
-    }
-
-    /// What `.wh..wh..opq` in a directory means. In a base layer there is nothing to hide.
-    fn make_opaque(&mut self, parent: &[u8]) -> Result<(), Fault> {
-        let dir = self.dirs.get(parent, Missing::Made)?;
-        match self.kind {
-            LayerKind::Base => Ok(()),
-            LayerKind::Upper => attributes::make_opaque(&dir.file, self.rights),
-        }
-    }
-
-    /// What `.wh.<name>` in a directory means.
-    fn hide(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), Fault> {
-        let dir = self.dirs.get(parent, Missing::Made)?;
-        match self.kind {
-            LayerKind::Base => self.remove(&dir, name),
-            LayerKind::Upper => {
-                dir.touch();
-                let made = mknodat(&dir.file, name, SFlag::S_IFCHR, Mode::empty(), 0);
-                made.map_err(|errno| match errno {
-                    Errno::EEXIST => Refusal::HidesOwn.into(),
-                    errno => io("make a whiteout")(errno),
-                })?;
-                if self.has_owner(&dir, entry) {
-                    return Ok(());
-                }
-                self.set_owner(&dir, name, entry)
-            }
-        }
-    }
-
-    /// Takes away what the layer itself brought before.
-    fn remove(&mut self, dir: &Rc<Dir>, name: &[u8]) -> Result<(), Fault> {
-        let stat = match stat_in(dir, name) {
-            Err(Errno::ENOENT) => return Ok(()),
-            stat => stat.map_err(io("look at a file"))?,
-        };
-        self.dirs.forget_below(dir, name)?;
-        dir.touch();
-        if file_type(&stat) != SFlag::S_IFDIR {
-            let removed = unlinkat(&dir.file, name, UnlinkatFlags::NoRemoveDir);
-            return removed.map_err(io("remove a file"));
-        }
-        // Through the descriptor, and without following what `name` is.
-        std::fs::remove_dir_all(attributes::path_in(dir, name)).map_err(|error| Fault::Io {
-            what: "remove a directory",
-            error,
-        })
-    }
-
     /// Makes something new. A whiteout in its place gives way.
     fn make<T>(
         &self,
@@ -356,17 +269,6 @@ impl Files {
             }
             made => made.map_err(io(what)),
         }
-    }
-
-    /// Whatever is in the way must be a whiteout, and goes.
-    fn clear_whiteout(&self, dir: &Dir, name: &[u8]) -> Result<(), Fault> {
-        let stat = stat_in(dir, name).map_err(io("look at a file"))?;
-        let is_whiteout = file_type(&stat) == SFlag::S_IFCHR && stat.st_rdev == 0;
-        if self.kind != LayerKind::Upper || !is_whiteout {
-            return Err(Refusal::Duplicate.into());
-        }
-        let removed = unlinkat(&dir.file, name, UnlinkatFlags::NoRemoveDir);
-        removed.map_err(io("remove a whiteout"))
     }
 
     /// Gives something that is not open what its entry says.
@@ -413,102 +315,4 @@ impl Files {
     fn has_owner(&self, dir: &Dir, entry: &Entry) -> bool {
         (entry.uid, entry.gid) == (self.uid, self.gid) && dir.gid == self.gid
     }
-}
-
-/// Writes all data of the entry.
-fn copy<I: Input>(tar: &mut Tar<I>, file: &mut File) -> Result<(), Fault> {
-    loop {
-        let data = tar.data()?;
-        let len = data.len();
-        if len == 0 {
-            return Ok(());
-        }
-        file.write_all(data).map_err(write_fault)?;
-        tar.consume(len);
-    }
-}
-
-/// Writes the data of a sparse file to their places; what lies between stays a hole.
-fn copy_extents<I: Input>(
-    tar: &mut Tar<I>,
-    file: &File,
-    extents: &[Extent],
-    size: u64,
-) -> Result<(), Fault> {
-    for extent in extents {
-        let mut at = extent.offset;
-        let end = extent.offset + extent.len;
-        while at < end {
-            let data = tar.data()?;
-            let len = usize::try_from(end - at).map_or(data.len(), |left| left.min(data.len()));
-            file.write_all_at(&data[..len], at).map_err(write_fault)?;
-            tar.consume(len);
-            at += len as u64;
-        }
-    }
-    file.set_len(size).map_err(write_fault)
-}
-
-fn write_fault(error: std::io::Error) -> Fault {
-    Fault::Io {
-        what: "write",
-        error,
-    }
-}
-
-/// Why a link could not be made, from what its target is.
-fn link_fault(fault: Fault, target: &Dir, name: &[u8]) -> Fault {
-    match stat_in(target, name) {
-        Err(Errno::ENOENT) => Refusal::LinkToNothing.into(),
-        Err(Errno::ENAMETOOLONG) => Refusal::LinkToNothing.into(),
-        Ok(stat) if file_type(&stat) == SFlag::S_IFDIR => Refusal::LinkToDirectory.into(),
-        _ => fault,
-    }
-}
-
-fn file_type(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-fn mode(entry: &Entry) -> Mode {
-    Mode::from_bits_truncate(entry.mode)
-}
-
-fn is_set_id(entry: &Entry) -> bool {
-    entry.mode & 0o6000 != 0
-}
-
-fn owner(entry: &Entry) -> (Uid, Gid) {
-    (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid))
-}
-
-/// The numbers of a device as the kernel counts them: 12 bits and 20 bits.
-fn device(entry: &Entry) -> Result<dev_t, Refusal> {
-    match (u64::try_from(entry.device.0), u64::try_from(entry.device.1)) {
-        (Ok(major @ 0..0x1000), Ok(minor @ 0..0x10_0000)) => Ok(makedev(major, minor)),
-        _ => Err(Refusal::Device),
-    }
-}
-
-/// When it was accessed and modified, as containerd has it: never accessed before it was modified,
-/// and 1970 for what 64 bits of nanoseconds since then cannot say.
-fn times(entry: &Entry) -> Times {
-    let accessed = entry.accessed.unwrap_or(entry.modified);
-    (
-        bounded(accessed.max(entry.modified)),
-        bounded(entry.modified),
-    )
-}
-
-fn bounded(time: i128) -> TimeSpec {
-    const NANOS: i64 = 1_000_000_000;
-    let nanos = i64::try_from(time).unwrap_or_default().max(0);
-    TimeSpec::new(nanos / NANOS, nanos % NANOS)
-}
-
-fn stat_times(stat: &FileStat) -> Times {
-    (
-        TimeSpec::new(stat.st_atime, stat.st_atime_nsec),
-        TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec),
-    )
 }

@@ -9,15 +9,18 @@
 //! Where Go's reader takes the last of several contradicting headers, this one refuses the tar:
 //! whatever two readers may understand differently is no layer.
 
+mod entry;
 mod header;
 mod number;
 mod pax;
 mod sparse;
 
-use std::ops::Range;
-
-pub(super) use self::sparse::Extent;
+pub(super) use self::{
+    entry::{Entry, Kind},
+    sparse::Extent,
+};
 use self::{
+    entry::{kind, owner, replace},
     header::{BLOCK, Block, Dialect, Header},
     pax::Records,
     sparse::{DataMap, Form},
@@ -27,71 +30,6 @@ use super::{
     limits::Limits,
     pipe::Input,
 };
-
-/// What an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Kind {
-    #[default]
-    File,
-    Directory,
-    Symlink,
-    HardLink,
-    Char,
-    Block,
-    Fifo,
-}
-
-/// One entry. Reused for the next, so that an ordinary entry allocates nothing.
-#[derive(Debug, Default)]
-pub(super) struct Entry {
-    /// The path as the tar has it.
-    pub(super) path: Vec<u8>,
-    /// The target of a link, as the tar has it.
-    pub(super) link: Vec<u8>,
-    pub(super) kind: Kind,
-    /// Permissions with set-id and sticky bits, and nothing else.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    /// Since 1970, in nanoseconds; not bounded.
-    pub(super) modified: i128,
-    pub(super) accessed: Option<i128>,
-    /// Bytes of the file as it reads, holes included.
-    pub(super) size: u64,
-    /// Major and minor.
-    pub(super) device: (i64, i64),
-    /// Where a sparse file has data; everywhere when there is no such map.
-    extents: Option<Vec<Extent>>,
-    /// The PAX records, which attributes lie in.
-    records: Vec<u8>,
-    attributes: Vec<(Range<usize>, Range<usize>)>,
-}
-
-impl Entry {
-    /// Extended attributes: name and value.
-    pub(super) fn attributes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let spans = self.attributes.iter();
-        spans.map(|(name, value)| (&self.records[name.clone()], &self.records[value.clone()]))
-    }
-
-    pub(super) fn has_attributes(&self) -> bool {
-        !self.attributes.is_empty()
-    }
-
-    /// The map of a sparse file: offset and length of what is not a hole, in order.
-    pub(super) fn extents(&self) -> Option<&[Extent]> {
-        self.extents.as_deref()
-    }
-
-    /// As at the start, with the memory kept.
-    fn clear(&mut self) {
-        self.path.clear();
-        self.link.clear();
-        self.attributes.clear();
-        self.accessed = None;
-        self.extents = None;
-    }
-}
 
 /// Headers that describe the next entry, of which each may be there once.
 #[derive(Default)]
@@ -415,35 +353,5 @@ fn once(seen: bool, what: &'static str) -> Result<(), TarFault> {
     match seen {
         true => Err(TarFault::Twice(what)),
         false => Ok(()),
-    }
-}
-
-fn replace(text: &mut Vec<u8>, records: &[u8], span: Option<&Range<usize>>) {
-    if let Some(span) = span {
-        text.clear();
-        text.extend_from_slice(&records[span.clone()]);
-    }
-}
-
-fn kind(kind: u8, path: &[u8]) -> Result<Kind, Refusal> {
-    Ok(match kind {
-        // Before there was a type for directories, they were files with a slash.
-        0 if path.ends_with(b"/") => Kind::Directory,
-        0 | b'0' | b'S' => Kind::File,
-        b'1' => Kind::HardLink,
-        b'2' => Kind::Symlink,
-        b'3' => Kind::Char,
-        b'4' => Kind::Block,
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
-        _ => return Err(Refusal::Kind(char::from(kind))),
-    })
-}
-
-/// The greatest number means "leave it" to the kernel.
-fn owner(number: i64) -> Result<u32, Refusal> {
-    match u32::try_from(number) {
-        Ok(u32::MAX) | Err(_) => Err(Refusal::Owner),
-        Ok(number) => Ok(number),
     }
 }

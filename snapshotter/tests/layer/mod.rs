@@ -230,6 +230,9 @@ pub(crate) struct Memory {
     pub(crate) rest: Bytes,
     pub(crate) step: usize,
     pub(crate) proof: Result<(), ()>,
+    /// Whether it fails where it should end.
+    pub(crate) breaks: bool,
+    pub(crate) proofs: usize,
 }
 
 impl Memory {
@@ -238,17 +241,23 @@ impl Memory {
             rest: bytes.into(),
             step,
             proof: Ok(()),
+            breaks: false,
+            proofs: 0,
         }
     }
 }
 
 impl LayerSource for Memory {
     fn next(&mut self) -> Result<Bytes, SourceError> {
+        if self.rest.is_empty() && self.breaks {
+            return Err(SourceError::failed("no more of it"));
+        }
         let len = self.step.min(self.rest.len());
         Ok(self.rest.split_to(len))
     }
 
     fn prove(&mut self) -> Result<(), SourceError> {
+        self.proofs += 1;
         let proof = self.proof;
         proof.map_err(|()| SourceError::failed("these are other bytes"))
     }
