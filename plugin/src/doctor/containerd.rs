@@ -187,13 +187,7 @@ fn hosts_files(
     findings: &mut Findings,
 ) {
     const CHECK: &str = "hosts.toml";
-    let named = settings.images(ImageKey::ConfigPath);
-    let named = named
-        .as_ref()
-        .and_then(toml::Value::as_str)
-        .unwrap_or_default();
-    let first = named.split(':').find(|dir| !dir.is_empty());
-    let certs_d = first.map_or_else(|| places.certs_d.clone(), PathBuf::from);
+    let certs_d = settings.certs_d().unwrap_or_else(|| places.certs_d.clone());
     let dirs = match hosts::read_all(&certs_d) {
         Ok(dirs) => dirs,
         Err(error) => return findings.warn(CHECK, error, "run this as root"),

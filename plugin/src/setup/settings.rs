@@ -215,6 +215,13 @@ impl Settings {
         found
     }
 
+    /// The first directory in which containerd looks for hosts.toml files, where one is named.
+    pub(crate) fn certs_d(&self) -> Option<PathBuf> {
+        let named = self.images(ImageKey::ConfigPath)?;
+        let mut dirs = named.as_str()?.split(':');
+        dirs.find(|dir| !dir.is_empty()).map(PathBuf::from)
+    }
+
     /// Runtimes that have a snapshotter of their own, with its name.
     pub(crate) fn runtime_snapshotters(&self) -> BTreeMap<&str, &str> {
         let tables = self.files.iter().flat_map(|file| {

@@ -261,6 +261,13 @@ impl Setup {
         Ok(())
     }
 
+    /// Where hosts.toml files are by now.
+    fn certs_d(&self) -> PathBuf {
+        let settings = Settings::load(&self.config, self.target.version).ok();
+        let named = settings.and_then(|settings| settings.certs_d());
+        named.unwrap_or_else(|| self.target.certs_d.clone())
+    }
+
     fn route(&self) -> Route {
         let snapshotter = self.target.profile == Profile::Snapshotter;
         if let Some(program) = program("crictl") {
@@ -271,7 +278,7 @@ impl Setup {
         }
         match self.target.version.has_transfer() && snapshotter {
             true => Route::Transfer {
-                certs_d: self.target.certs_d.clone(),
+                certs_d: self.certs_d(),
             },
             false => Route::Mirror {
                 url: self.target.mirror.clone(),
