@@ -134,6 +134,22 @@ fn modes_come_out_whatever_they_are() {
 }
 
 #[test]
+fn directories_without_an_entry_do_not_inherit_a_bit() {
+    let place = Place::new();
+    place
+        .unpack_base(&[
+            Item::dir("group").mode(0o2775).owner(0, 50),
+            Item::file("group/made/f", ""),
+            Item::dir("group/d").mode(0o755),
+        ])
+        .unwrap();
+    assert_eq!(mode(&place, "group"), 0o2775);
+    assert_eq!(mode(&place, "group/made"), 0o755);
+    assert_eq!(mode(&place, "group/d"), 0o755);
+    assert_eq!(place.stat("group/made/f").gid(), 0);
+}
+
+#[test]
 fn nodes_keep_their_numbers() {
     let place = Place::new();
     place

@@ -275,9 +275,8 @@ impl Dirs {
         }
         mkdirat(&dir.file, name, IMPLIED).map_err(io("make a directory"))?;
         dir.touch();
-        if !self.exact_modes {
-            let file = openat(&dir.file, name, DIRECTORY, Mode::empty());
-            let file = file.map_err(io("open a directory"))?;
+        if !self.exact_modes || dir.set_gid {
+            let file = open_in(dir, name).map_err(io("open a directory"))?;
             fchmod(&file, IMPLIED).map_err(io("set a mode"))?;
         }
         self.implied.insert(path);
