@@ -153,14 +153,17 @@ impl Snapshots {
         Ok(self.inner.core.graph().row(key)?.info(key))
     }
 
-    /// All snapshots that one of the filters matches, in the order of their names. No filter: all.
+    /// All snapshots that one of the filters matches, in the order of their names, but those whose
+    /// files cannot be used last: containerd takes the first that holds a layer. No filter: all.
     pub fn list(&self, filters: &[Filter]) -> Result<Vec<Info>, SnapshotError> {
         let graph = self.inner.core.graph();
         let is_wanted = |name: &str, row: &Row| {
             filters.is_empty() || filters.iter().any(|filter| filter.matches_row(name, row))
         };
         let wanted = graph.iter().filter(|(name, row)| is_wanted(name, row));
-        Ok(wanted.map(|(name, row)| row.info(name)).collect())
+        let (lost, whole): (Vec<_>, Vec<_>) = wanted.partition(|(_, row)| graph.is_lost(row.id));
+        let in_order = whole.into_iter().chain(lost);
+        Ok(in_order.map(|(name, row)| row.info(name)).collect())
     }
 
     /// Replaces labels. `mask` names what of `labels` counts: `labels` (or an empty mask) all,

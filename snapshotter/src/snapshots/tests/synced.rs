@@ -101,6 +101,8 @@ fn layers_that_were_not_on_the_disk_when_the_machine_went_down_are_refused() {
     eventually("the new one is synced", || {
         unsynced(&snapshots) == [layer.as_str()]
     });
+    // containerd takes the first one for the layer.
+    assert_eq!(names(&snapshots), ["container", &again, &layer]);
     drop(snapshots);
     // It stays refused.
     let snapshots = open(&dir);
