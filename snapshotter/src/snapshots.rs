@@ -259,12 +259,15 @@ impl Snapshots {
             graph.check_free(key)?;
             lowers
         };
-        let row = Row::new(writer.next_id(), kind, parent, labels);
-        let owner = match (IdMapping::of(&row.labels), lowers.first()) {
-            (Some(mapping), _) => Some(mapping.root()?),
-            (None, Some(parent)) => Some(core.dirs.owner(*parent)?),
-            (None, None) => None,
+        let mut row = Row::new(writer.next_id(), kind, parent, labels);
+        let below = match lowers.first() {
+            Some(parent) => Some(core.dirs.owner(*parent)?),
+            None => None,
         };
+        let root = IdMapping::of(&row.labels).map(|mapping| mapping.root());
+        let root = root.transpose()?;
+        row.is_shifted = root.is_some_and(|root| !root.is_hosts() && below == Some(root));
+        let owner = root.or(below);
         let id = row.id;
         let mounts = core.options.mounts(&core.dirs, &row, &lowers);
         if let Err(error) = core.dirs.create(id, kind, owner) {

@@ -24,6 +24,13 @@ pub(super) struct Owner {
     pub(super) gid: u32,
 }
 
+impl Owner {
+    /// Whether it is the host's own root.
+    pub(super) fn is_hosts(self) -> bool {
+        (self.uid, self.gid) == (0, 0)
+    }
+}
+
 impl<'a> IdMapping<'a> {
     pub(super) fn of(labels: &'a BTreeMap<String, String>) -> Option<Self> {
         let label = |name| labels.get(name).map(String::as_str);

@@ -83,6 +83,10 @@ pub(super) struct Row {
     /// machine they were written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unsynced: Option<String>,
+    /// Its labels map ids, but the files below have the mapped ids already: a containerd that was
+    /// not told that we map ids has changed their owners itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_shifted: bool,
 }
 
 impl Row {
@@ -98,6 +102,7 @@ impl Row {
             updated: now,
             usage: None,
             unsynced: None,
+            is_shifted: false,
         }
     }
 

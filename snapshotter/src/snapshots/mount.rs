@@ -34,7 +34,8 @@ pub(super) struct MountOptions {
 impl MountOptions {
     /// The mounts of an active snapshot or a view on `lowers` (nearest first).
     pub(super) fn mounts(&self, dirs: &Directories, row: &Row, lowers: &[u64]) -> Vec<Mount> {
-        let mapping = IdMapping::of(&row.labels).filter(|_| self.maps_ids);
+        let maps_ids = self.maps_ids && !row.is_shifted;
+        let mapping = IdMapping::of(&row.labels).filter(|_| maps_ids);
         let mut options: Vec<_> = mapping.iter().flat_map(IdMapping::options).collect();
         let mount = match (row.kind, lowers) {
             (Kind::View, []) => bind(&dirs.fs(row.id), "ro", options),

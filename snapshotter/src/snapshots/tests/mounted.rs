@@ -232,3 +232,26 @@ fn a_container_with_users_of_its_own_owns_its_root() {
     );
     assert_tidy(&snapshots);
 }
+
+#[test]
+fn files_whose_owners_containerd_changed_itself_are_not_mapped_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = open(&dir);
+    committed(&snapshots, "base", "");
+    // As containerd does for a snapshotter that is not said to map ids.
+    let key = "copy-remap";
+    snapshots.prepare(key, "base", plain()).unwrap();
+    std::os::unix::fs::chown(files(&snapshots, key), Some(1000), Some(2000)).unwrap();
+    snapshots.commit("copy", key, plain()).unwrap();
+    let mapping = labels(&[
+        ("containerd.io/snapshot/uidmapping", "0:1000:65536"),
+        ("containerd.io/snapshot/gidmapping", "0:2000:65536"),
+    ]);
+    let mounts = snapshots.prepare("on copy", "copy", mapping).unwrap();
+    let found = fs::metadata(files(&snapshots, "on copy")).unwrap();
+    assert_eq!((found.uid(), found.gid()), (1000, 2000));
+    let is_map = |option: &String| option.contains("idmap=");
+    assert!(!mounts[0].options.iter().any(is_map), "{mounts:?}");
+    drop(snapshots);
+    assert_eq!(open(&dir).mounts("on copy").unwrap(), mounts);
+}
