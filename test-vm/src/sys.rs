@@ -1,19 +1,23 @@
 //! System calls that nix has no safe form of. The only file of this crate with `unsafe`.
 #![allow(
     unsafe_code,
-    reason = "an ioctl of the tun device, and extended attributes"
+    reason = "an ioctl of the tun device, extended attributes, a child's signals"
 )]
 
 use std::{
     ffi::CString,
     fs::{File, OpenOptions},
     io,
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
     path::Path,
+    process::Command,
 };
 
 use anyhow::{Context, ensure};
-use nix::libc;
+use nix::{libc, sys::signal::SigSet};
 
 /// `struct ifreq` as TUNSETIFF reads it: a name and flags in a union of 24 bytes.
 #[repr(C)]
@@ -50,6 +54,13 @@ pub(crate) fn open_tap(name: &str) -> io::Result<File> {
     // that of `request`, as large as that and alive during the call; the descriptor is open.
     unsafe { tun_set_iff(file.as_raw_fd(), &raw mut request) }.map_err(io::Error::from)?;
     Ok(file)
+}
+
+/// Lets a program get every signal, whatever the testbed itself has blocked.
+pub(crate) fn unblock_signals(command: &mut Command) -> &mut Command {
+    let unblock = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(unblock) }
 }
 
 /// # Errors

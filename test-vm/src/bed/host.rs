@@ -25,6 +25,7 @@ use super::{
     init::{Init, await_ready},
     namespace::Namespaces,
 };
+use crate::sys;
 
 /// Programs come from the distribution, whatever the caller's own PATH prefers.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
@@ -255,6 +256,7 @@ impl Host {
             .stdin(Stdio::null())
             .process_group(0);
         drop(path);
+        sys::unblock_signals(command);
         for proxy in [
             "http_proxy",
             "https_proxy",
