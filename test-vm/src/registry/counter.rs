@@ -174,10 +174,11 @@ impl Counter {
     ) -> Result<Response<Body>> {
         let path = request.uri().path().to_owned();
         let is_head = request.method() == http::Method::HEAD;
+        let agent = text(request.headers(), header::USER_AGENT);
         let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
         let action = {
             let mut state = self.state();
-            state.tally.count_request(&path, is_head);
+            state.tally.count_request(&path, &agent, is_head);
             if door == Door::Storage && has_credentials {
                 state.tally.leaked_credentials += 1;
             }
@@ -202,7 +203,10 @@ impl Counter {
             .forward(request, action == Some(Action::IgnoreRange))
             .await?;
         let (head, body) = response.into_parts();
-        Ok(Response::from_parts(head, self.count(path, body, action)))
+        Ok(Response::from_parts(
+            head,
+            self.count(path, agent, body, action),
+        ))
     }
 
     async fn forward(&self, request: Request<Incoming>, whole: bool) -> Result<Response<Incoming>> {
@@ -223,11 +227,19 @@ impl Counter {
     }
 
     /// The body with its bytes counted as they leave, and with what the fault does to it.
-    fn count(self: Arc<Self>, path: String, body: Incoming, action: Option<Action>) -> Body {
+    fn count(
+        self: Arc<Self>,
+        path: String,
+        agent: String,
+        body: Incoming,
+        action: Option<Action>,
+    ) -> Body {
         let mut spoil = Spoil::new(action);
         let frames = body.into_data_stream().map(move |data| {
             let data = spoil.apply(data.map_err(std::io::Error::other)?)?;
-            self.state().tally.count_bytes(&path, data.len() as u64);
+            self.state()
+                .tally
+                .count_bytes(&path, &agent, data.len() as u64);
             Ok(data)
         });
         let frames = frames.then(async |data: std::io::Result<Bytes>| {

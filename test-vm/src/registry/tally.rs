@@ -20,6 +20,8 @@ pub struct Tally {
     pub by_path: BTreeMap<String, Traffic>,
     /// By the digest that ends the path, over all repositories.
     pub by_digest: BTreeMap<String, Traffic>,
+    /// Blobs by the program that asked for them, as it calls itself before the first "/".
+    pub by_agent: BTreeMap<String, Traffic>,
     /// Requests at the storage port that carried credentials meant for the registry.
     pub leaked_credentials: u64,
 }
@@ -40,8 +42,18 @@ impl Tally {
         self.by_digest.get(digest).copied().unwrap_or_default()
     }
 
-    pub(super) fn count_request(&mut self, path: &str, is_head: bool) {
-        self.each(path, |traffic| {
+    /// Bytes of blobs that were sent to anybody but Hawker.
+    #[must_use]
+    pub fn bytes_past_hawker(&self) -> u64 {
+        let others = self
+            .by_agent
+            .iter()
+            .filter(|(agent, _)| !agent.starts_with("hawker"));
+        others.map(|(_, traffic)| traffic.body_bytes).sum()
+    }
+
+    pub(super) fn count_request(&mut self, path: &str, agent: &str, is_head: bool) {
+        self.each(path, agent, |traffic| {
             if is_head {
                 traffic.heads += 1;
             } else {
@@ -50,12 +62,16 @@ impl Tally {
         });
     }
 
-    pub(super) fn count_bytes(&mut self, path: &str, len: u64) {
-        self.each(path, |traffic| traffic.body_bytes += len);
+    pub(super) fn count_bytes(&mut self, path: &str, agent: &str, len: u64) {
+        self.each(path, agent, |traffic| traffic.body_bytes += len);
     }
 
-    fn each(&mut self, path: &str, mut add: impl FnMut(&mut Traffic)) {
+    fn each(&mut self, path: &str, agent: &str, mut add: impl FnMut(&mut Traffic)) {
         add(&mut self.total);
+        if path.contains("/blobs/") {
+            let agent = agent.split('/').next().unwrap_or(agent);
+            add(self.by_agent.entry(agent.to_owned()).or_default());
+        }
         add(self.by_path.entry(path.to_owned()).or_default());
         if let Some((_, digest)) = path
             .rsplit_once('/')
@@ -73,12 +89,13 @@ mod tests {
     #[test]
     fn blobs_are_told_from_manifests_and_summed_over_repositories() {
         let mut tally = Tally::default();
-        tally.count_request("/v2/a/blobs/sha256:11", false);
-        tally.count_bytes("/v2/a/blobs/sha256:11", 10);
-        tally.count_bytes("/v2/b/blobs/sha256:11", 5);
-        tally.count_bytes("/v2/a/manifests/sha256:22", 3);
-        tally.count_request("/v2/a/manifests/latest", true);
+        tally.count_request("/v2/a/blobs/sha256:11", "hawkerd/1", false);
+        tally.count_bytes("/v2/a/blobs/sha256:11", "hawkerd/1", 10);
+        tally.count_bytes("/v2/b/blobs/sha256:11", "containerd/1.6", 5);
+        tally.count_bytes("/v2/a/manifests/sha256:22", "containerd/1.6", 3);
+        tally.count_request("/v2/a/manifests/latest", "containerd/1.6", true);
         assert_eq!(tally.blob_bytes(), 15);
+        assert_eq!(tally.bytes_past_hawker(), 5);
         assert_eq!(tally.of_digest("sha256:11").body_bytes, 15);
         assert_eq!(
             tally.total,
