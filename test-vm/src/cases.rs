@@ -5,6 +5,7 @@
 
 mod beds;
 mod certificates;
+mod clients;
 mod deaths;
 mod faults;
 mod links;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Case> {
         deaths::CASES,
         links::CASES,
         snapshotter::CASES,
+        clients::CASES,
     ]
     .concat()
 }

@@ -6,6 +6,7 @@
 mod builder;
 mod debian;
 mod layer;
+mod noise;
 mod pause;
 mod synthetic;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use builder::ImageBuilder;
 pub use debian::{PYTHON_COMMAND, big_layer, python};
 pub use layer::{Form, LayerBuilder, digest_of};
+pub use noise::noise;
 pub use pause::pause;
 pub use synthetic::{Oddity, synthetic};
 

@@ -10,7 +10,7 @@
 //!   misbehave.
 //! * [`image`]: images of real content and of synthetic oddities, cached, pushed by digest.
 //! * [`cluster`]: Hawker's daemons, containerd and dockerd on the hosts.
-//! * [`demo`], [`bench`], [`cases`]: what people run.
+//! * [`demo`], [`bench`], [`cases`], [`matrix`]: what people run.
 
 pub mod bed;
 pub mod bench;
@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod demo;
 pub mod http;
 pub mod image;
+pub mod matrix;
 pub mod progress;
 pub mod registry;
 mod sys;

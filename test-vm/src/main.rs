@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use hawker_test_vm::{bed, bench, cases, demo, image, progress, registry, tools};
+use hawker_test_vm::{
+    bed, bench, cases,
+    cluster::{Client, ContainerdVersion},
+    demo, image, matrix, progress, registry, tools,
+};
 
 /// A cluster of namespaces on this machine, with real registries, containerds and Hawkers.
 #[derive(Debug, Parser)]
@@ -31,6 +35,18 @@ enum Action {
         /// Also those that take minutes.
         #[arg(long)]
         long: bool,
+    },
+    /// Try what every client can do on every containerd, and print the page that says so.
+    Matrix {
+        /// Only on these.
+        #[arg(long, value_enum)]
+        containerd: Vec<ContainerdVersion>,
+        /// Write the page into the testbed's docs.
+        #[arg(long)]
+        write: bool,
+        /// Print what came of it as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Build the images of the demo and of the cases into the cache.
     Images,
@@ -110,7 +126,11 @@ fn main() -> ExitCode {
 fn run(command: Action) -> Result<()> {
     if matches!(
         command,
-        Action::Demo(_) | Action::Bench(_) | Action::Case { .. } | Action::Hold { .. }
+        Action::Demo(_)
+            | Action::Bench(_)
+            | Action::Case { .. }
+            | Action::Hold { .. }
+            | Action::Matrix { .. }
     ) {
         bed::clean_up_on_signals()?;
     }
@@ -128,6 +148,11 @@ fn run(command: Action) -> Result<()> {
             Ok(())
         }
         Action::Cases { filters, long, .. } => cases::run(&filters, long),
+        Action::Matrix {
+            containerd,
+            write,
+            json,
+        } => matrix(&containerd, write, json),
         Action::Images => images(),
         Action::Tools => tools(),
         Action::Case { name } => cases::run_here(&name),
@@ -172,6 +197,29 @@ fn images() -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn matrix(chosen: &[ContainerdVersion], write: bool, json: bool) -> Result<()> {
+    let versions = match chosen {
+        [] => &ContainerdVersion::ALL[..],
+        chosen => chosen,
+    };
+    let mut matrix = matrix::Matrix::default();
+    for version in versions {
+        let text = format!("try all clients on containerd {}", version.name());
+        let outcomes = progress::step(&text, || matrix::run(*version, &Client::ALL))?;
+        matrix.outcomes.extend(outcomes);
+    }
+    let page = matrix::document(&matrix);
+    if write {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/clients.md");
+        std::fs::write(path, &page)?;
+    }
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&matrix)?),
+        false => println!("{page}"),
+    }
+    matrix::check(&matrix.outcomes)
 }
 
 fn tools() -> Result<()> {

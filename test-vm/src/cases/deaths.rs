@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     bed::{Link, Rate},
-    cluster::{Cluster, Member, Topology},
+    cluster::{Cluster, Member, Profile, Topology},
     image,
 };
 
@@ -42,6 +42,15 @@ fn slow(seeds: usize, nodes: usize) -> Topology {
         link,
         registry_link: link,
         ..Topology::default()
+    }
+}
+
+/// The same without the snapshotter, for nodes that must pull on without their hawkerd: whose
+/// containerd has its snapshots there cannot. The matrix of clients kills it there.
+fn slow_mirror(seeds: usize, nodes: usize) -> Topology {
+    Topology {
+        profile: Profile::Mirror,
+        ..slow(seeds, nodes)
     }
 }
 
@@ -121,7 +130,7 @@ fn seed_killed() -> Result<()> {
 }
 
 fn peer_killed() -> Result<()> {
-    let cluster = Cluster::start(&slow(1, 4))?;
+    let cluster = Cluster::start(&slow_mirror(1, 4))?;
     // Its own pull goes on at the next host of hosts.toml: the registry.
     pull_harmed(&cluster, &cluster.nodes()[1], 1, || {
         cluster.nodes()[0].kill_hawkerd()
@@ -129,7 +138,7 @@ fn peer_killed() -> Result<()> {
 }
 
 fn hawkerd_restarted() -> Result<()> {
-    let cluster = Cluster::start(&slow(1, 3))?;
+    let cluster = Cluster::start(&slow_mirror(1, 3))?;
     let node = &cluster.nodes()[0];
     pull_harmed(&cluster, node, 1, || {
         node.kill_hawkerd()?;
@@ -147,7 +156,7 @@ fn hawkerd_restarted() -> Result<()> {
 }
 
 fn three_deaths() -> Result<()> {
-    let cluster = Cluster::start(&slow(2, 10))?;
+    let cluster = Cluster::start(&slow_mirror(2, 10))?;
     let (peer, seed) = (&cluster.nodes()[9], &cluster.seeds()[0]);
     pull_harmed(&cluster, &cluster.nodes()[0], 1, || {
         cluster.scheduler()?.kill();
@@ -157,7 +166,7 @@ fn three_deaths() -> Result<()> {
 }
 
 fn soak() -> Result<()> {
-    let mut cluster = Cluster::start(&slow(2, 6))?;
+    let mut cluster = Cluster::start(&slow_mirror(2, 6))?;
     let image = image::python()?;
     let began = std::time::Instant::now();
     for round in 0.. {

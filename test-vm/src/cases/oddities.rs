@@ -69,7 +69,7 @@ fn unpack_alike(
         version,
         ..ContainerdSetup::default()
     };
-    let straight = Containerd::start(&host, &Run::cgroup(bed.id()), setup)?;
+    let straight = Containerd::launch(&host, &Run::cgroup(bed.id()), setup)?;
     let node = &cluster.nodes()[0];
     let (hawker, mut unlike) = (node.containerd()?, Vec::new());
     for image in images {

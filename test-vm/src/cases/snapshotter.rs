@@ -50,7 +50,7 @@ fn suite_passes_with_overlayfs() -> Result<()> {
         version: ContainerdVersion::V2,
         ..ContainerdSetup::default()
     };
-    Containerd::start(&host, &Run::cgroup(bed.id()), setup)?;
+    Containerd::launch(&host, &Run::cgroup(bed.id()), setup)?;
     run_suite(&host, "/run/containerd/containerd.sock", "overlayfs")
 }
 

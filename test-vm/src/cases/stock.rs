@@ -32,7 +32,7 @@ fn pulls_and_runs() -> Result<()> {
     let reference = registry.push(&image)?;
     let host = bed.add_host("node1", &Link::default())?;
     let setup = ContainerdSetup::default();
-    let containerd = Containerd::start(&Arc::clone(&host), &Run::cgroup(bed.id()), setup)?;
+    let containerd = Containerd::launch(&Arc::clone(&host), &Run::cgroup(bed.id()), setup)?;
 
     containerd.pull(&reference)?;
     let output = containerd.run(&reference, image::PYTHON_COMMAND)?;
@@ -58,7 +58,7 @@ fn do_what_clients_ask() -> Result<()> {
             version,
             ..ContainerdSetup::default()
         };
-        let containerd = Containerd::start(&host, &Run::cgroup(bed.id()), setup)?;
+        let containerd = Containerd::launch(&host, &Run::cgroup(bed.id()), setup)?;
         for client in Client::ALL {
             ask_all(&containerd, client, &reference)
                 .with_context(|| format!("{} of containerd {}", client.name(), version.name()))?;

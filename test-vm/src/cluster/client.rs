@@ -59,6 +59,7 @@ pub struct Session {
     containerd: Containerd,
     client: Client,
     namespace: String,
+    snapshotter: &'static str,
 }
 
 impl Containerd {
@@ -69,6 +70,7 @@ impl Containerd {
             containerd: self.clone(),
             client,
             namespace: client.namespace().to_owned(),
+            snapshotter: self.snapshotter(),
         }
     }
 }
@@ -79,6 +81,18 @@ impl Session {
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
+    }
+
+    /// With another snapshotter than containerd's own; crictl has no say in it.
+    #[must_use]
+    pub fn with_snapshotter(mut self, snapshotter: &'static str) -> Self {
+        self.snapshotter = snapshotter;
+        self
+    }
+
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     #[must_use]
@@ -98,7 +112,6 @@ impl Session {
     /// # Errors
     /// When the client cannot be built.
     pub fn pull_command(&self, reference: &str) -> Result<Command> {
-        let snapshotter = self.containerd.snapshotter();
         let mut command = self.command()?;
         match self.client {
             Client::Crictl => command.arg("pull"),
@@ -106,7 +119,7 @@ impl Session {
             Client::Ctr => command.args(["images", "pull", "--hosts-dir", HOSTS]),
         };
         if self.client == Client::Ctr {
-            command.args(["--snapshotter", snapshotter]);
+            command.args(["--snapshotter", self.snapshotter]);
         }
         command.arg(reference);
         Ok(command)
@@ -128,7 +141,7 @@ impl Session {
             }
             Client::Ctr => {
                 command.args(["run", "--rm", "--net-host"]);
-                command.args(["--snapshotter", self.containerd.snapshotter()]);
+                command.args(["--snapshotter", self.snapshotter]);
                 command.args(["--cgroup", &self.containerd.cgroup()]);
                 command.args([reference, &name]);
             }
@@ -216,7 +229,7 @@ impl Session {
                 let mut command = Command::new(NERDCTL.path()?);
                 command.args(namespace).args(["--hosts-dir", HOSTS]);
                 command.args(["--cgroup-manager", "cgroupfs"]);
-                command.args(["--snapshotter", self.containerd.snapshotter()]);
+                command.args(["--snapshotter", self.snapshotter]);
                 command
             }
             Client::Ctr => {

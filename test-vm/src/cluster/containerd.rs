@@ -42,7 +42,7 @@ pub struct ContainerdSetup {
 impl Containerd {
     /// # Errors
     /// When it cannot be built, or does not answer in time.
-    pub fn start(host: &Arc<Host>, cgroup: &str, setup: ContainerdSetup) -> Result<Self> {
+    pub fn launch(host: &Arc<Host>, cgroup: &str, setup: ContainerdSetup) -> Result<Self> {
         let certs = "/etc/containerd/certs.d";
         if setup.profile.is_some() {
             host.write(&format!("{certs}/_default/hosts.toml"), settings::ALL_HOSTS)?;
@@ -146,6 +146,37 @@ impl Containerd {
         command.args([&self.cgroup(), "--snapshotter", self.snapshotter()]);
         command.arg(reference).arg("testbed").args(words);
         Ok(self.host.run(&mut command, LIMIT)?.success()?.stdout)
+    }
+
+    /// Starts a container of a pulled image, which goes on. Returns its name.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(&self, reference: &str, words: &[&str]) -> Result<String> {
+        let name = format!("c{:08x}", rand::random::<u32>());
+        let by = ["--snapshotter", self.snapshotter()];
+        let group = ["--net-host", "--cgroup", &self.cgroup()];
+        let run = [&["run", "-d"], &by[..], &group, &[reference, &name], words];
+        self.ctr(&run.concat())?;
+        Ok(name)
+    }
+
+    /// Runs another program in a container and returns what it printed.
+    ///
+    /// # Errors
+    /// When it does not exit with 0.
+    pub fn execute(&self, container: &str, words: &[&str]) -> Result<String> {
+        let by = ["tasks", "exec", "--exec-id", "testbed", container];
+        self.ctr(&[&by[..], words].concat())
+    }
+
+    /// Kills and removes a container.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn end(&self, container: &str) -> Result<()> {
+        self.ctr(&["tasks", "rm", "--force", container])?;
+        self.ctr(&["containers", "rm", container]).map(drop)
     }
 
     /// Runs `work` in the host with the image's tree mounted as that of a container, for looking at

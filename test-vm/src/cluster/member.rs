@@ -172,6 +172,16 @@ impl Member {
         })
     }
 
+    /// How many layers hawkerd has left to containerd because its garbage collection waited.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub fn releases(&self) -> Result<u64> {
+        let url = format!("{METRICS}/metrics");
+        let answer = self.host.enter(|| http::get(&url, LIMIT))??.success()?;
+        Ok(value(&answer.text(), "hawker_prepare_released_total", "gc"))
+    }
+
     /// Gives the host other certificate files: `ca.pem`, `cert.pem`, `key.pem` of a directory.
     ///
     /// # Errors
@@ -185,7 +195,7 @@ impl Member {
     /// # Errors
     /// When it does not come up.
     pub fn start_containerd(&self) -> Result<Containerd> {
-        let containerd = Containerd::start(&self.host, &self.cgroup, self.setup)?;
+        let containerd = Containerd::launch(&self.host, &self.cgroup, self.setup)?;
         let mut slot = self
             .containerd
             .lock()

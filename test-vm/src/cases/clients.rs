@@ -1,0 +1,72 @@
+//! Every client does everything on every containerd.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Case;
+use crate::{
+    cluster::{Client, Cluster, ContainerdVersion, Topology},
+    image, matrix,
+};
+
+pub(super) const CASES: &[Case] = &[
+    Case::new("clients_work_on_containerd_1_6", 600, || {
+        clients_work(ContainerdVersion::Debian)
+    }),
+    Case::new("clients_work_on_containerd_1_7", 600, || {
+        clients_work(ContainerdVersion::V1_7)
+    }),
+    Case::new("clients_work_on_containerd_2", 600, || {
+        clients_work(ContainerdVersion::V2)
+    }),
+    Case::new(
+        "containers_go_on_while_hawkerd_is_away",
+        180,
+        containers_go_on,
+    ),
+];
+
+fn clients_work(version: ContainerdVersion) -> Result<()> {
+    matrix::check(&matrix::run(version, &Client::ALL)?)
+}
+
+fn containers_go_on() -> Result<()> {
+    let cluster = Cluster::start(&Topology {
+        nodes: 1,
+        ..Topology::default()
+    })?;
+    let node = &cluster.nodes()[0];
+    let containerd = node.containerd()?;
+    let reference = cluster.registry.push(&image::python()?)?;
+    containerd.pull(&reference)?;
+    let running = containerd.start(&reference, &["/bin/sleep", "1000"])?;
+    let python = ["python3", "-c", "import json; print(json.__name__)"];
+
+    node.kill_hawkerd()?;
+    let away = containerd.execute(&running, &python)?;
+    node.start_hawkerd()?;
+    node.wait_until_healthy(Duration::from_secs(20))?;
+    let back = containerd.execute(&running, &python)?;
+    // containerd itself tries again only three seconds later when a connection was refused.
+    let began = Instant::now();
+    let another = loop {
+        let run = containerd.run(&reference, image::PYTHON_COMMAND);
+        if run.is_ok() || began.elapsed() > Duration::from_secs(10) {
+            break run;
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    println!(
+        "new containers after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+
+    ensure!(away == "json\n" && back == "json\n", "{away:?} {back:?}");
+    let another = another.context("a container after hawkerd came back")?;
+    ensure!(another.contains("numpy"), "{another}");
+    containerd.end(&running)
+}
