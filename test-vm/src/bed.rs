@@ -29,7 +29,7 @@ pub use init::{clean_up_on_signals, stop_all};
 pub use leftover::{Leftover, clean};
 pub use link::{Link, Rate};
 pub use process::{Process, Usage};
-pub use run::{Run, base_dir};
+pub use run::{Place, Run, base_dir};
 
 use init::Init;
 
@@ -48,8 +48,16 @@ impl Bed {
     /// # Errors
     /// When not root, or when the kernel refuses namespaces.
     pub fn start() -> Result<Self> {
+        Self::start_in(Place::Anywhere)
+    }
+
+    /// An empty bed whose files are where they are wanted.
+    ///
+    /// # Errors
+    /// When not root, or when the kernel refuses namespaces.
+    pub fn start_in(place: Place) -> Result<Self> {
         crate::require_root()?;
-        let run = Run::create()?;
+        let run = Run::create(place)?;
         let init = Init::start(&run)?;
         let switch = Arc::new(Host::start(&run, &init, "switch", 0)?);
         let bed = Self {

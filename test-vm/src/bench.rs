@@ -2,11 +2,14 @@
 
 mod idle;
 mod machine;
+mod pull;
+mod start;
 mod swarm;
 
 use anyhow::{Context, Result, bail};
 
 pub use idle::Idle;
+pub use pull::Pull;
 pub use swarm::Swarm;
 
 /// `64MiB`, `1GiB`, `500kB`: bytes.

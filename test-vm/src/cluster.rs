@@ -26,7 +26,7 @@ pub use settings::Transport;
 pub use version::{ContainerdVersion, Profile};
 
 use crate::{
-    bed::{Bed, Host, Link, Process},
+    bed::{Bed, Host, Link, Place, Process},
     http,
     registry::Registry,
 };
@@ -49,6 +49,7 @@ pub struct Topology {
     pub has_containerd: bool,
     pub containerd: ContainerdVersion,
     pub profile: Profile,
+    pub place: Place,
     /// `hawkerd`'s and the scheduler's.
     pub log_level: String,
 }
@@ -66,6 +67,7 @@ impl Default for Topology {
             has_containerd: true,
             containerd: ContainerdVersion::default(),
             profile: Profile::default(),
+            place: Place::default(),
             log_level: "info".to_owned(),
         }
     }
@@ -107,7 +109,7 @@ impl Cluster {
     /// When the bed or the certificates cannot be made.
     pub fn prepare(topology: &Topology) -> Result<Self> {
         let binaries = Binaries::find()?;
-        let bed = Bed::start()?;
+        let bed = Bed::start_in(topology.place)?;
         let registry = Registry::start(&bed, &topology.registry_link)?;
         let names = |kind: &str, count| {
             (1..=count)

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub use builder::ImageBuilder;
-pub use debian::{PYTHON_COMMAND, big_layer, python};
+pub use debian::{PYTHON_COMMAND, big_layer, many_layers, python};
 pub use layer::{Form, LayerBuilder, digest_of};
 pub use noise::noise;
 pub use pause::pause;

@@ -109,6 +109,8 @@ enum Action {
 enum Bench {
     /// N hosts pull one blob at once, through Hawker and straight from the registry.
     Swarm(bench::Swarm),
+    /// One node pulls and unpacks, through the snapshotter and with stock containerd.
+    Pull(bench::Pull),
     /// Memory of a hawkerd that does nothing.
     Idle(bench::Idle),
 }
@@ -140,6 +142,7 @@ fn run(command: Action) -> Result<()> {
             demo.run()
         }
         Action::Bench(Bench::Swarm(bench)) => bench.run(),
+        Action::Bench(Bench::Pull(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Cases { list: true, .. } => {
             cases::all()
@@ -185,7 +188,7 @@ fn images() -> Result<()> {
     let synthetic = image::Oddity::ALL
         .into_iter()
         .map(|oddity| image::synthetic(oddity, 1));
-    for image in [image::python(), image::big_layer()]
+    for image in [image::python(), image::big_layer(), image::many_layers()]
         .into_iter()
         .chain(synthetic)
     {

@@ -28,7 +28,7 @@ pub struct Process {
 /// What a process has used since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// User and system time in seconds.
+    /// User and system time in seconds, with that of the programs it has waited for.
     pub cpu_seconds: f64,
     /// Highest resident memory in bytes.
     pub peak_memory_len: u64,
@@ -191,11 +191,10 @@ impl Process {
 
 fn parse_cpu_seconds(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ').skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
+    let fields = fields.split(' ').skip(11).take(4);
+    let times: Vec<f64> = fields.map(str::parse).collect::<Result<_, _>>().ok()?;
     let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
-    Some((user + system) / ticks as f64)
+    (times.len() == 4).then(|| times.iter().sum::<f64>() / ticks as f64)
 }
 
 fn parse_kib(status: &str, key: &str) -> Option<u64> {
@@ -209,8 +208,9 @@ mod tests {
 
     #[test]
     fn cpu_time_is_read_behind_a_name_with_blanks() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 1 0 0 0 250 50 0 0 20 0 1 0 99 0 0";
-        assert!(parse_cpu_seconds(stat).is_some_and(|seconds| seconds > 0.0));
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 1 0 0 0 200 50 30 20 20 0 1 0 99 0 0";
+        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+        assert_eq!(parse_cpu_seconds(stat), Some(300.0 / ticks as f64));
     }
 
     #[test]

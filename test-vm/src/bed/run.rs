@@ -26,6 +26,19 @@ pub fn base_dir() -> PathBuf {
     })
 }
 
+/// What a bed wants of where its files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Place {
+    #[default]
+    Anywhere,
+    /// A file system as nodes have it, for measuring.
+    Disk,
+}
+
+fn disk_dir() -> PathBuf {
+    std::env::var_os("HAWKER_TEST_VM_DIR").map_or_else(|| PathBuf::from(ON_DISK), PathBuf::from)
+}
+
 /// Everywhere that beds may have been made.
 pub(super) fn base_dirs() -> Vec<PathBuf> {
     let mut dirs = vec![base_dir(), IN_MEMORY.into(), ON_DISK.into()];
@@ -55,8 +68,11 @@ pub struct Run {
 }
 
 impl Run {
-    pub(crate) fn create() -> Result<Self> {
-        let base = base_dir();
+    pub(crate) fn create(place: Place) -> Result<Self> {
+        let base = match place {
+            Place::Anywhere => base_dir(),
+            Place::Disk => disk_dir(),
+        };
         fs::create_dir_all(&base).with_context(|| format!("failed to make {}", base.display()))?;
         loop {
             let id = format!("{:06x}", rand::random::<u32>() & 0x00ff_ffff);

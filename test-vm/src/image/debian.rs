@@ -27,6 +27,10 @@ const PYTHON: &[&str] = &["libstdc++6", "python3", "python3-minimal"];
 /// Compilers: one layer of some hundred MB.
 const BIG: &[&str] = &["clang", "rustc"];
 
+/// A C compiler and Python, of some hundred packages, for many layers.
+const MANY: &[&str] = &["gcc", "python3", "libstdc++6"];
+const MANY_LAYERS: usize = 14;
+
 /// What a container of [`python`] runs to show that every layer is there.
 pub const PYTHON_COMMAND: &[&str] = &[
     "/bin/sh",
@@ -70,6 +74,44 @@ pub fn big_layer() -> Result<Image> {
         image.finish("demo/compilers", "1").map(drop)
     })?;
     Image::open(&dir, "demo/compilers", "1")
+}
+
+/// A C compiler and Python, their packages spread over fourteen layers of about one size.
+///
+/// # Errors
+/// When apt cannot fetch something.
+pub fn many_layers() -> Result<Image> {
+    let names: Vec<_> = BASE.iter().chain(MANY).copied().collect();
+    let packages = closure(&names)?;
+    let words = [VERSION, "many"].into_iter();
+    let key = cache::key(words.chain(packages.iter().map(String::as_str)));
+    let dir = cache::entry("images", &key, |dir| {
+        let mut image = ImageBuilder::create(dir)?;
+        for part in spread(&packages, MANY_LAYERS)? {
+            image.layer(|layer| with_tree(&part, |tree| layer.tree(tree).map(drop)))?;
+        }
+        image.finish("demo/many", "1").map(drop)
+    })?;
+    Image::open(&dir, "demo/many", "1")
+}
+
+/// Parts of about the same size; the largest package first into the smallest part.
+fn spread(packages: &BTreeSet<String>, parts: usize) -> Result<Vec<BTreeSet<String>>> {
+    let mut sized = Vec::new();
+    for package in packages {
+        let files = download(&BTreeSet::from([package.clone()]))?;
+        let lens = files.iter().map(|file| Ok(fs::metadata(file)?.len()));
+        sized.push((lens.sum::<Result<u64>>()?, package.clone()));
+    }
+    sized.sort_by(|a, b| b.cmp(a));
+    let mut spread = vec![(0, BTreeSet::new()); parts];
+    for (len, package) in sized {
+        let smallest = spread.iter_mut().min_by_key(|part: &&mut (u64, _)| part.0);
+        let (sum, part) = smallest.context("no parts")?;
+        *sum += len;
+        part.insert(package);
+    }
+    Ok(spread.into_iter().map(|(_, part)| part).collect())
 }
 
 /// Packages and all that they depend on, with the version that apt would install.
