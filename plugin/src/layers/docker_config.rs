@@ -29,6 +29,8 @@ const HUB_KEY: &str = "https://index.docker.io/v1/";
 const MAX_FILE_LEN: u64 = 4 << 20;
 /// How long a helper's answer is used: an image's layers ask all at once.
 const KEEP_ANSWERS: Duration = Duration::from_secs(60);
+/// Answers remembered at most. Whoever names an image names a server to ask for.
+const MOST_ANSWERS: usize = 128;
 
 /// Docker's configuration file, whether it is there or not.
 pub(super) struct DockerConfig {
@@ -134,7 +136,7 @@ impl DockerConfig {
 
     async fn ask(&self, name: String, server: String) -> Option<Account> {
         let question = (name.clone(), server.clone());
-        let slot = Arc::clone(lock(&self.answers).entry(question).or_default());
+        let slot = self.slot(question);
         let mut slot = slot.lock().await;
         if let Some((at, account)) = &*slot
             && at.elapsed() < KEEP_ANSWERS
@@ -148,6 +150,17 @@ impl DockerConfig {
         });
         *slot = Some((Instant::now(), account.clone()));
         account
+    }
+}
+
+impl DockerConfig {
+    fn slot(&self, question: Question) -> Arc<Slot> {
+        let mut answers = lock(&self.answers);
+        if answers.len() >= MOST_ANSWERS {
+            // What nobody is asking for now.
+            answers.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        Arc::clone(answers.entry(question).or_default())
     }
 }
 
@@ -413,6 +426,16 @@ mod tests {
         config.forget_answers();
         config.account(&registry, &repository).await;
         assert_eq!(asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn memory_for_answers_is_bounded() {
+        let config = DockerConfig::new(PathBuf::from("nowhere"));
+        for number in 0..3 * MOST_ANSWERS {
+            let asked = config.ask("../none".to_owned(), number.to_string()).await;
+            assert_eq!(asked, None);
+        }
+        assert!(lock(&config.answers).len() <= MOST_ANSWERS);
     }
 
     proptest! {
