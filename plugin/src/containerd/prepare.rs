@@ -141,13 +141,17 @@ impl Preparer {
             Some(_) => LayerKind::Upper,
         };
         let wanted = wait.until(self.wanted(wish, &reference)).await??;
-        for _ in 0..TRIES {
+        for left in (0..TRIES).rev() {
             // To find out what is wanted takes time in which others may have had it.
             if self.has(wish, &reference) {
                 return Ok(());
             }
             let tickets = self.stager.ask(&wanted, kind).map_err(Arc::new)?;
-            let found = wait.until(tickets.first.staged()).await??;
+            let found = match wait.until(tickets.first.staged()).await? {
+                // A refusal is somebody's, and not the layer's.
+                Err(error) if left > 0 && matches!(*error, StageError::OfAnother(_)) => continue,
+                found => found?,
+            };
             check(found, below, reference)?;
             // Not given up any more: it is a matter of milliseconds.
             let (parent, labels) = (wish.parent.clone(), wish.labels.clone());

@@ -8,7 +8,8 @@
 //!
 //! Bounds: of each image so many layers are open at a time (their pieces come in meanwhile), of all
 //! images half as many are unpacked; the others wait with a few hundred bytes each. Layers that
-//! starve are not counted ([`slot`]), so that one registry's silence is no other's. Files on the
+//! starve are not counted ([`slot`]), so that one registry's silence is no other's; and where half
+//! of what may be open starves, what finds no place is left to containerd at once. Files on the
 //! disk are bounded by the lingers.
 //!
 //! A job that failed is kept until somebody was told, so that each layer is tried once per pull.
@@ -24,7 +25,7 @@ use std::{
     num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +58,8 @@ pub(crate) struct StagerSettings {
     pub(crate) limits: Limits,
     /// Layers that are unpacked at a time; `None`: one for each core.
     pub(crate) unpacks: Option<NonZero<usize>>,
+    /// Layers that are open at a time. Where half of them starve, no further one waits.
+    pub(crate) open: usize,
     /// How long a job goes on that nobody holds a ticket of.
     pub(crate) linger_under_way: Duration,
     /// How long files are kept that nobody holds a ticket of.
@@ -68,6 +71,7 @@ impl Default for StagerSettings {
         Self {
             limits: Limits::default(),
             unpacks: None,
+            open: MAX_OPEN,
             // Longer than a client waits before it tries a pull again.
             linger_under_way: Duration::from_secs(30),
             // Longer than containerd takes to unpack a layer that it was left.
@@ -95,6 +99,8 @@ struct Inner {
     open: Arc<Semaphore>,
     /// Layers that are unpacked.
     unpacks: Arc<Semaphore>,
+    /// How many of those that are open starve.
+    starving: Arc<AtomicUsize>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -123,6 +129,9 @@ pub(super) enum StageError {
     Unpack(#[from] UnpackError),
     #[error("so many layers are waited for that no more are taken")]
     Full,
+    /// Asked for in our own name, it may be had.
+    #[error("as another image asked for it: {0}")]
+    OfAnother(Arc<Self>),
     #[error("hawkerd is stopping")]
     Stopping,
 }
@@ -147,8 +156,9 @@ impl Stager {
             jobs: Mutex::default(),
             // So that the network is busy while layers are unpacked.
             open_per_image: 2 * unpacks,
-            open: Arc::new(Semaphore::new(MAX_OPEN)),
+            open: Arc::new(Semaphore::new(settings.open)),
             unpacks: Arc::new(Semaphore::new(unpacks)),
+            starving: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
         }))

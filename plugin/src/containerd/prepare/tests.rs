@@ -160,6 +160,20 @@ async fn two_pulls_at_once_share_one_layer() {
 }
 
 #[tokio::test]
+async fn refusal_to_one_image_fails_no_other_that_has_the_layer() {
+    let bench = Bench::new().await;
+    let theirs = bench.shelf.put("evil.io/a", &["1"]);
+    let mine = bench.shelf.put("r.io/a", &["1"]);
+    bench.shelf.deny(&theirs.name);
+    // Theirs comes first, and mine waits for the same layer.
+    let both = async { tokio::join!(bench.pull(&theirs, 0, ""), bench.pull(&mine, 0, "")) };
+    let (theirs, mine) = both.await;
+    assert!(is_ordinary(theirs));
+    mine.unwrap();
+    assert_eq!(bench.shelf.opened().len(), 2);
+}
+
+#[tokio::test]
 async fn layer_that_lies_twice_in_an_image_is_made_twice() {
     let bench = Bench::new().await;
     let image = bench.shelf.put("r.io/a", &["1", "e", "2", "e"]);

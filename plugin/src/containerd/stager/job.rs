@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 use super::{
     Inner, LayerKey, StageError,
-    slot::{Slot, Timed},
+    slot::{LOOK_EVERY, Slot, Timed},
 };
 use crate::{
     containerd::{metrics::Outcome, supply::OpenLayer},
@@ -207,17 +207,33 @@ impl Inner {
         turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
     ) -> Result<DiffId, StageError> {
         let _turn = turn.await.ok_or(StageError::Stopping)?;
-        let _open = place(&self.open).await?;
+        let _open = self.open_place().await?;
         job.enter(Phase::Opening);
         let layer = self.supply.open(&job.image, job.key.layer).await?;
         job.enter(Phase::Waiting);
-        let slot = Slot::new(place(&self.unpacks).await?);
+        let slot = Slot::new(place(&self.unpacks).await?, &self.starving);
         job.enter(Phase::Unpacking);
         let mut options = UnpackOptions::new(job.key.layer, job.key.kind);
         options.limits = self.settings.limits;
         tokio::select! {
             unpacked = self.unpack(job, layer, options, &slot) => unpacked,
             never = slot.watch() => match never {},
+        }
+    }
+
+    /// A place among the layers that are open. Those that starve may do so for minutes, and a pull
+    /// that containerd could do by itself would wait for them.
+    async fn open_place(&self) -> Result<OwnedSemaphorePermit, StageError> {
+        let mut free = std::pin::pin!(place(&self.open));
+        loop {
+            let starving = || self.starving.load(Ordering::Relaxed);
+            match timeout(LOOK_EVERY, free.as_mut()).await {
+                Ok(permit) => return permit,
+                Err(_) if 2 * starving() >= self.settings.open => {
+                    return Err(StageError::Full);
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -306,7 +322,12 @@ impl Ticket {
             }
             Ok(Phase::Failed(error)) => {
                 self.stager.end(&self.job);
-                Err(error)
+                match *error {
+                    StageError::Open(_) if self.image != self.job.image => {
+                        Err(Arc::new(StageError::OfAnother(error)))
+                    }
+                    _ => Err(error),
+                }
             }
             _ => Err(Arc::new(StageError::Stopping)),
         }

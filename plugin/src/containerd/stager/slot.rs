@@ -5,7 +5,10 @@
 
 use std::{
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,13 +17,17 @@ use hawker_snapshotter::{LayerSource, SourceError};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// How often it is looked at how long a layer has waited.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A layer that waited for so much of that time gives its place away.
 const STARVED: Duration = Duration::from_millis(900);
 
 /// A place. Given back when the last one who holds it has gone, or when the layer starves.
 #[derive(Debug)]
-pub(super) struct Slot(Mutex<State>);
+pub(super) struct Slot {
+    state: Mutex<State>,
+    /// How many layers starve.
+    starving: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -31,12 +38,17 @@ struct State {
 }
 
 impl Slot {
-    pub(super) fn new(permit: OwnedSemaphorePermit) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+    /// `starving` counts the layers that gave their places away and are not at their end.
+    pub(super) fn new(permit: OwnedSemaphorePermit, starving: &Arc<AtomicUsize>) -> Arc<Self> {
+        let state = Mutex::new(State {
             permit: Some(permit),
             waited: Duration::ZERO,
             waiting_since: None,
-        })))
+        });
+        Arc::new(Self {
+            state,
+            starving: Arc::clone(starving),
+        })
     }
 
     /// Gives the place away once the layer has waited for nearly a whole second; then never
@@ -47,7 +59,9 @@ impl Slot {
             tokio::time::sleep(LOOK_EVERY).await;
             let waited = self.waited();
             if waited.saturating_sub(before) >= STARVED {
-                drop(self.lock().permit.take());
+                if self.lock().permit.take().is_some() {
+                    self.starving.fetch_add(1, Ordering::Relaxed);
+                }
                 return std::future::pending().await;
             }
             before = waited;
@@ -61,7 +75,15 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.lock().permit.is_none() {
+            self.starving.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -1,4 +1,8 @@
-use std::{num::NonZero, sync::Arc, time::Duration};
+use std::{
+    num::NonZero,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hawker_snapshotter::{LayerKind, Limits, Snapshots};
 use tempfile::TempDir;
@@ -26,14 +30,20 @@ struct Bench {
 }
 
 impl Bench {
-    /// Unpacks one layer at a time, and opens two.
+    /// Unpacks one layer at a time, and opens two of an image.
     fn new() -> Self {
+        Self::with_open(64)
+    }
+
+    /// The same, with so many places for layers that are open.
+    fn with_open(open: usize) -> Self {
         let (dir, snapshots) = snapshots();
         let shelf = Arc::new(Shelf::default());
         let stop = CancellationToken::new();
         let settings = StagerSettings {
             limits: Limits::default(),
             unpacks: NonZero::new(1),
+            open,
             linger_under_way: LINGER_UNDER_WAY,
             linger_done: LINGER_DONE,
         };
@@ -232,6 +242,32 @@ async fn registry_that_hangs_holds_up_its_own_layers_only() {
     }
     stuck.first.staged().await.unwrap();
     bench.reaches(&hanging, 3, Some(LayerState::Staged)).await;
+}
+
+#[tokio::test]
+async fn where_places_starve_further_layers_are_left_to_containerd() {
+    let bench = Bench::with_open(2);
+    let hanging = bench.shelf.put("hangs.io/a", &["1", "2"]);
+    for layer in &hanging.layers {
+        bench.shelf.hold(*layer);
+    }
+    let stuck = bench.ask(&hanging, 0);
+    bench.reaches(&hanging, 1, Some(LayerState::Waiting)).await;
+    let image = bench.shelf.put("r.io/b", &["3"]);
+    let tickets = bench.ask(&image, 0);
+    let patience = Duration::from_secs(10);
+    let staged = tokio::time::timeout(patience, tickets.first.staged());
+    let error = staged.await.unwrap().unwrap_err();
+    assert!(matches!(*error, StageError::Full), "{error}");
+    // As soon as they end there is place again.
+    drop((stuck, tickets));
+    bench.reaches(&hanging, 0, None).await;
+    bench.reaches(&hanging, 1, None).await;
+    bench.ask(&image, 0).first.staged().await.unwrap();
+    let (open, starving) = (&bench.stager.0.open, &bench.stager.0.starving);
+    while (open.available_permits(), starving.load(Ordering::Relaxed)) != (2, 0) {
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
