@@ -6,6 +6,7 @@
 //! containerd does too, but before it writes the files.
 
 use std::{
+    ffi::OsStr,
     fs::{File, FileTimes, Permissions},
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, fchown},
@@ -14,11 +15,16 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2},
+    sys::stat::{Mode, SFlag, fstatat},
 };
 use xattr::FileExt;
 
 use super::{SnapshotError, directories::io_error};
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
 
 /// Gives `implied` directories below `root` what they have in `lowers`, nearest first. The root
 /// itself (an empty path) gets the owner only.
@@ -72,14 +78,45 @@ fn open_directory(
     path: &Path,
     resolve: ResolveFlag,
 ) -> io::Result<Option<Option<File>>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let how = OpenHow::new().flags(flags).resolve(resolve);
-    match openat2(root, path, how) {
-        Ok(directory) => Ok(Some(Some(File::from(directory)))),
+    let how = OpenHow::new().flags(DIRECTORY).resolve(resolve);
+    let opened = match openat2(root, path, how) {
+        // Before Linux 5.6, or where a sandbox does not know it.
+        Err(Errno::ENOSYS | Errno::EPERM) => open_by_parts(root, path, resolve),
+        opened => opened.map(File::from),
+    };
+    match opened {
+        Ok(directory) => Ok(Some(Some(directory))),
         Err(Errno::ENOENT) => Ok(None),
         Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(Some(None)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The same, one part after the other. Links are not followed: where they should be, it is an error
+/// (`ENOSYS`), and the layer is containerd's.
+fn open_by_parts(root: &File, path: &Path, resolve: ResolveFlag) -> nix::Result<File> {
+    let follows = !resolve.contains(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let mut dir = root.try_clone().map_err(|error| {
+        let number = error.raw_os_error().unwrap_or(nix::libc::EMFILE);
+        Errno::from_raw(number)
+    })?;
+    for part in path.components() {
+        let part = part.as_os_str();
+        let opened = openat(&dir, part, DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty());
+        dir = match opened {
+            Err(Errno::ENOTDIR | Errno::ELOOP) if follows && is_link(&dir, part)? => {
+                return Err(Errno::ENOSYS);
+            }
+            opened => File::from(opened?),
+        };
+    }
+    Ok(dir)
+}
+
+fn is_link(dir: &File, name: &OsStr) -> nix::Result<bool> {
+    let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+    Ok(kind == SFlag::S_IFLNK)
 }
 
 fn copy(from: &File, to: &File) -> io::Result<()> {
@@ -125,4 +162,37 @@ fn copy_attributes(from: &File, to: &File) -> io::Result<()> {
 
 fn is_unsupported(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOTSUP as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn kernels_without_openat2_find_the_same_but_follow_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(path("a/b")).unwrap();
+        std::fs::write(path("a/file"), "").unwrap();
+        symlink("a", path("link")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let inside = ResolveFlag::RESOLVE_IN_ROOT;
+        let plain = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let open = |name: &str, resolve| open_by_parts(&root, Path::new(name), resolve);
+        for resolve in [inside, plain] {
+            let found = open("a/b", resolve).unwrap().metadata().unwrap();
+            let wanted = std::fs::metadata(path("a/b")).unwrap();
+            assert_eq!(found.ino(), wanted.ino());
+            assert_eq!(open("a/none/b", resolve).unwrap_err(), Errno::ENOENT);
+            assert_eq!(open("a/file/b", resolve).unwrap_err(), Errno::ENOTDIR);
+        }
+        assert_eq!(open("link/b", inside).unwrap_err(), Errno::ENOSYS);
+        let refused = open("link/b", plain).unwrap_err();
+        assert!(
+            matches!(refused, Errno::ENOTDIR | Errno::ELOOP),
+            "{refused}"
+        );
+    }
 }
