@@ -38,24 +38,32 @@ pub(super) const CASES: &[Case] = &[
 
 fn odd_images(version: ContainerdVersion, profile: Profile) -> Result<()> {
     let images = (1..).zip(Oddity::ALL);
-    let images = images.map(|(seed, oddity)| synthetic(oddity, seed));
+    let by = |oddity: Oddity| match profile == Profile::Mirror || oddity.is_left_to_containerd() {
+        true => By::Containerd,
+        false => By::Hawker,
+    };
+    let images = images.map(|(seed, oddity)| Ok((synthetic(oddity, seed)?, by(oddity))));
     unpack_alike(version, profile, images)
 }
 
 fn real_images() -> Result<()> {
-    let images = [image::python(), image::big_layer()];
-    unpack_alike(
-        ContainerdVersion::V2,
-        Profile::Snapshotter,
-        images.into_iter(),
-    )
+    let images = [image::python(), image::many_layers(), image::big_layer()];
+    let images = images.into_iter().map(|image| Ok((image?, By::Hawker)));
+    unpack_alike(ContainerdVersion::V2, Profile::Snapshotter, images)
+}
+
+/// Who has unpacked an image's layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Hawker,
+    Containerd,
 }
 
 /// Pulls each image through Hawker and straight from the registry, and compares what came of it.
 fn unpack_alike(
     version: ContainerdVersion,
     profile: Profile,
-    images: impl Iterator<Item = Result<Image>>,
+    images: impl Iterator<Item = Result<(Image, By)>>,
 ) -> Result<()> {
     let cluster = Cluster::start(&Topology {
         nodes: 1,
@@ -73,26 +81,37 @@ fn unpack_alike(
     let node = &cluster.nodes()[0];
     let (hawker, mut unlike) = (node.containerd()?, Vec::new());
     for image in images {
-        let image = image?;
+        let (image, expected) = image?;
         let reference = cluster.registry.push(&image)?;
         cluster.registry.reset()?;
         let served = node.bytes()?.served;
         let alike = both_alike(&hawker, &straight, &image, &reference);
         let by = match node.bytes()?.served - served > image.head_len() {
-            true => "containerd",
-            false => "hawker",
+            true => By::Containerd,
+            false => By::Hawker,
         };
+        let name = &image.repository;
         match alike {
-            Ok(found) => println!("{}: unpacked by {by}; {found}", image.repository),
+            Ok(found) => println!("{name}: unpacked by {by:?}; {found}"),
             Err(error) => {
-                println!("{}: unpacked by {by}; UNLIKE: {error:#}", image.repository);
-                unlike.push(image.repository.clone());
+                println!("{name}: unpacked by {by:?}; UNLIKE: {error:#}");
+                unlike.push(name.clone());
             }
         }
-        let sent = cluster.registry.tally()?.blob_bytes();
+        if by != expected && image.layers_len() > 0 {
+            unlike.push(format!("{name} is not unpacked by {expected:?}"));
+        }
+        let log = node.hawkerd()?.log_text();
+        let left =
+            |line: &&str| line.contains(name.as_str()) && line.contains("left to containerd");
+        if let Some(line) = log.lines().find(left) {
+            println!("  {line}");
+        }
+        let tally = cluster.registry.tally()?;
         ensure!(
-            sent <= 2 * image.blobs_len(),
-            "{reference}: more than once for each way"
+            tally.blob_bytes() <= 2 * image.blobs_len(),
+            "{reference}: more than once for each way: {:#?}",
+            tally.by_digest
         );
     }
     ensure!(unlike.is_empty(), "not alike: {unlike:?}");

@@ -9,7 +9,7 @@ use super::{Form, Image, ImageBuilder, LayerBuilder, layer::Mode};
 use crate::cache;
 
 /// Raised when the way of building changes.
-const VERSION: &str = "3";
+const VERSION: &str = "4";
 const FILE: Mode = Mode {
     mode: 0o644,
     uid: 0,
@@ -42,7 +42,9 @@ pub enum Oddity {
     Times,
     /// Entries whose directories stand in a lower layer alone, or nowhere.
     ImpliedDirs,
-    /// Entries twice, files in place of directories, names with dots and slashes.
+    /// Names with dots and slashes, and files that the same lowest layer removes again.
+    OddNames,
+    /// Entries twice, and files in place of directories, which Hawker leaves to containerd.
     Repeats,
     /// Names and sizes in records of PAX, by GNU tar.
     Pax,
@@ -57,7 +59,7 @@ pub enum Oddity {
 }
 
 impl Oddity {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Whiteouts,
         Self::Links,
         Self::Attributes,
@@ -66,6 +68,7 @@ impl Oddity {
         Self::Forms,
         Self::Times,
         Self::ImpliedDirs,
+        Self::OddNames,
         Self::Repeats,
         Self::Pax,
         Self::FarLinks,
@@ -74,6 +77,12 @@ impl Oddity {
         Self::ZeroLayers,
         Self::ManyLayers,
     ];
+
+    /// Whether Hawker refuses such layers: containerd has to see for itself.
+    #[must_use]
+    pub fn is_left_to_containerd(self) -> bool {
+        matches!(self, Self::Repeats | Self::FarLinks | Self::OwnWhiteout)
+    }
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -86,6 +95,7 @@ impl Oddity {
             Self::Forms => "forms",
             Self::Times => "times",
             Self::ImpliedDirs => "implied-dirs",
+            Self::OddNames => "odd-names",
             Self::Repeats => "repeats",
             Self::Pax => "pax",
             Self::FarLinks => "far-links",
@@ -119,6 +129,7 @@ pub fn synthetic(oddity: Oddity, seed: u64) -> Result<Image> {
             Oddity::Forms => forms(&mut image, &mut rng)?,
             Oddity::Times => times(&mut image)?,
             Oddity::ImpliedDirs => implied_dirs(&mut image)?,
+            Oddity::OddNames => odd_names(&mut image)?,
             Oddity::Repeats => repeats(&mut image)?,
             Oddity::Pax => pax(&mut image)?,
             Oddity::FarLinks => far_links(&mut image)?,
@@ -221,12 +232,37 @@ fn implied_dirs(image: &mut ImageBuilder) -> Result<()> {
     Ok(())
 }
 
-fn repeats(image: &mut ImageBuilder) -> Result<()> {
+fn odd_names(image: &mut ImageBuilder) -> Result<()> {
     image.layer(|layer| {
         layer.odd_name(b"./", Mode::root(0o700), b"")?;
         layer.odd_name(b"./dotted", FILE, b"x")?;
         layer.odd_name(b"/absolute", FILE, b"x")?;
         layer.odd_name(b"dir//double///slashes", FILE, b"x")?;
+        layer
+            .file("removed-at-once", FILE, b"x")?
+            .file(".wh.removed-at-once", FILE, b"")?;
+        layer
+            .dir("emptied", DIR)?
+            .file("emptied/before", FILE, b"x")?
+            .file("emptied/.wh..wh..opq", FILE, b"")?
+            .file("emptied/after", FILE, b"x")?;
+        layer.file(".wh..wh.plnk/1.2", FILE, b"x").map(drop)
+    })?;
+    image.layer(|layer| {
+        layer
+            .dir("emptied", DIR)?
+            .file("emptied/before", FILE, b"x")?
+            .file("emptied/.wh..wh..opq", FILE, b"")?;
+        layer
+            .file("emptied/later", FILE, b"x")?
+            .file("dir/.wh.none", FILE, b"")
+            .map(drop)
+    })?;
+    Ok(())
+}
+
+fn repeats(image: &mut ImageBuilder) -> Result<()> {
+    image.layer(|layer| {
         layer.odd_name(b"dir/./dots/../up", FILE, b"x")?;
         layer
             .file("twice", FILE, b"first")?
@@ -241,28 +277,13 @@ fn repeats(image: &mut ImageBuilder) -> Result<()> {
             .file("was-a-file/inside", FILE, b"x")?;
         layer
             .dir("modes", Mode::root(0o700))?
-            .dir("modes", Mode::root(0o755))?;
-        layer
-            .file("removed-at-once", FILE, b"x")?
-            .file(".wh.removed-at-once", FILE, b"")?;
-        layer
-            .dir("emptied", DIR)?
-            .file("emptied/before", FILE, b"x")?
-            .file("emptied/.wh..wh..opq", FILE, b"")?
-            .file("emptied/after", FILE, b"x")?;
-        layer.file(".wh..wh.plnk/1.2", FILE, b"x").map(drop)
+            .dir("modes", Mode::root(0o755))
+            .map(drop)
     })?;
     image.layer(|layer| {
         layer
             .file(".wh.twice", FILE, b"")?
-            .file("twice", FILE, b"third")?;
-        layer
-            .dir("emptied", DIR)?
-            .file("emptied/before", FILE, b"x")?
-            .file("emptied/.wh..wh..opq", FILE, b"")?;
-        layer
-            .file("emptied/later", FILE, b"x")?
-            .file("dir/.wh.none", FILE, b"")
+            .file("twice", FILE, b"third")
             .map(drop)
     })?;
     Ok(())
@@ -471,7 +492,9 @@ fn write_holes(dir: &Path, seed: u64) -> Result<()> {
     let file = std::fs::File::create(dir.join("holes"))?;
     file.set_len(64 << 20)?;
     for number in 0..6 {
-        file.write_all_at(&seed.to_le_bytes(), number * (9 << 20) + 4096)?;
+        // To their last byte: what ends a tar is told from zeros.
+        let block = (seed | 1).to_le_bytes().map(|byte| byte | 1).repeat(512);
+        file.write_all_at(&block, number * (9 << 20) + 4096)?;
     }
     Ok(())
 }
