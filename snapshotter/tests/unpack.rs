@@ -397,6 +397,36 @@ fn whiteouts_of_a_base_layer_take_away_what_it_brought() {
 }
 
 #[test]
+fn a_link_that_a_whiteout_took_away_leads_nowhere() {
+    let place = Place::new();
+    let unpacked = place.unpack_base(&[
+        Item::dir("d"),
+        Item::symlink("d/link", "."),
+        Item::file("d/link/f", ""),
+        // Removes the very link that led here.
+        Item::file("d/link/.wh.link", ""),
+        Item::file("d/link/g", ""),
+    ]);
+    let implied = unpacked.unwrap().implied;
+    assert_eq!(implied, ["", "d/link"].map(std::path::PathBuf::from));
+    assert!(place.has("d/f") && place.has("d/link/g") && !place.has("d/g"));
+}
+
+#[test]
+fn directories_that_a_whiteout_took_away_count_no_more() {
+    let place = Place::new();
+    let mut items = vec![Item::file("a-b/f", ""), Item::file("a0/f", "")];
+    for _ in 0..10 {
+        items.extend([Item::file("a/b/f", ""), Item::file(".wh.a", "")]);
+    }
+    let mut options = options(LayerKind::Base);
+    options.limits.implied = 9;
+    let unpacked = place.unpack(&tar(&items), &options).unwrap();
+    let implied = ["", "a-b", "a0"].map(std::path::PathBuf::from);
+    assert_eq!(unpacked.implied, implied);
+}
+
+#[test]
 fn whiteouts_and_devices_in_a_user_namespace() {
     let place = Place::new();
     let mut options = options(LayerKind::Upper);

@@ -147,11 +147,21 @@ impl Dirs {
         for dir in self.open.extract_if(.., |open| !Rc::ptr_eq(open, dir)) {
             dir.settle().map_err(io("set the times of a directory"))?;
         }
-        self.implied.retain(|path| {
-            path.strip_prefix(&gone[..])
-                .is_none_or(|rest| !matches!(rest, [] | [b'/', ..]))
-        });
+        // What led here may have been a link that goes.
+        dir.alias.take();
+        self.forget_implied(&gone);
         Ok(())
+    }
+
+    /// Costs as much as is forgotten, and not as much as there is.
+    fn forget_implied(&mut self, gone: &[u8]) {
+        self.is_explicit(gone);
+        // `0` is what follows the slash.
+        let below = [gone, b"/"].concat()..[gone, b"0"].concat();
+        let below: Vec<_> = self.implied.range(below).cloned().collect();
+        for path in below {
+            self.is_explicit(&path);
+        }
     }
 
     /// How many directories were made without an entry.
