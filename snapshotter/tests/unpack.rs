@@ -304,10 +304,12 @@ fn lists_of_rights_do_not_change_the_modes_of_what_comes_later() {
         Item::dir("d").xattr("system.posix_acl_default", list),
         Item::file("d/f", "").mode(0o666),
         Item::dir("d/e").mode(0o777),
+        Item::file("d/implied/f", ""),
     ]);
     unpacked.unwrap();
     assert_eq!(mode(&place, "d/f"), 0o666);
     assert_eq!(mode(&place, "d/e"), 0o777);
+    assert_eq!(mode(&place, "d/implied"), 0o755);
 }
 
 #[test]

@@ -164,6 +164,11 @@ impl Dirs {
         }
     }
 
+    /// From now on, new directories may inherit a list of rights.
+    pub(super) fn rights_are_inherited(&mut self) {
+        self.exact_modes = false;
+    }
+
     /// How many directories were made without an entry.
     pub(super) fn implied_len(&self) -> u64 {
         self.implied.len() as u64

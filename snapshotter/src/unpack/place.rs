@@ -305,6 +305,7 @@ impl Files {
             self.capabilities |= name == attributes::CAPABILITY;
             if name == attributes::INHERITED_LIST {
                 self.exact_modes = false;
+                self.dirs.rights_are_inherited();
             }
         }
         Ok(())
