@@ -143,6 +143,11 @@ cases! {
         upper(&[Item::symlink("out", "../outside"), Item::file("out/.wh..wh..opq", "")]);
     links_lead_in_a_circle => "refused: too many symbolic links on the way",
         upper(&[Item::symlink("a", "b"), Item::symlink("b", "a"), Item::file("a/f", "x")]);
+    links_that_multiply => "refused: too many symbolic links on the way",
+        upper(&[Item::dir("d"),
+                Item::symlink("a", "").pax("linkpath", "d/../".repeat(600) + "d"),
+                Item::symlink("b", "a/../a"),
+                Item::file("b/f", "x")]);
     a_file_is_written_through_a_link => "refused: the entry is there twice",
         upper(&[Item::symlink("f", "../outside/file"), Item::file("f", "x")]);
     a_hard_link_climbs => "refused: the path climbs above the root",

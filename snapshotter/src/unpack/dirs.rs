@@ -41,6 +41,10 @@ const OPEN: usize = 16;
 /// How many links may lie on the way to one directory, as in containerd.
 const LINKS: usize = 255;
 
+/// How many names may lie there, those in the links' targets included: else a few links could make
+/// each entry cost hundreds of thousands of them.
+const NAMES: usize = 1024;
+
 /// Mode of directories that have no entry of their own.
 const IMPLIED: Mode = Mode::from_bits_truncate(0o755);
 
@@ -224,7 +228,7 @@ impl Dirs {
     fn walk(&mut self, path: &[u8], missing: Missing) -> Result<Vec<u8>, Fault> {
         let mut resolved = Vec::new();
         let mut depth = 0;
-        let mut links = 0;
+        let (mut links, mut names) = (0, 0);
         let mut to_go: Vec<Vec<u8>> = Vec::new();
         put_parts(&mut to_go, path);
         while let Some(part) = to_go.pop() {
@@ -238,6 +242,10 @@ impl Dirs {
                     continue;
                 }
                 _ => {}
+            }
+            names += 1;
+            if names > NAMES {
+                return Err(Refusal::Loop.into());
             }
             let dir = self.load_resolved(&resolved)?;
             if let Some(target) = self.step(&dir, &part, missing)? {

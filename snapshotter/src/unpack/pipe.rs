@@ -126,9 +126,6 @@ impl Reader<'_> {
     }
 
     fn advance(&mut self) -> Result<(), Fault> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Fault::Cancelled);
-        }
         match self.full.recv() {
             Ok(Message::Chunk(chunk)) => self.take(chunk),
             Ok(Message::End(end)) => {
@@ -162,6 +159,10 @@ impl Reader<'_> {
 
 impl Input for Reader<'_> {
     fn fill(&mut self) -> Result<&[u8], Fault> {
+        // At every block, since one buffer may hold hundreds of entries that cost much each.
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Fault::Cancelled);
+        }
         while self.at == self.chunk.len() && !self.ended {
             self.advance()?;
         }
