@@ -1,7 +1,8 @@
 //! The few things that setup does to files, each all or nothing.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, Metadata},
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
@@ -68,32 +69,19 @@ impl<'a> Disk<'a> {
     /// Puts `bytes` in the place of `path`, which keeps its mode and owner. What is read there is
     /// always the old or the new, also after a power loss.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
+        match fs::metadata(path) {
+            Ok(old) => self.put(path, bytes, Some(&old)),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.put(path, bytes, None),
+            Err(error) => Err(failed("look at", path)(error)),
+        }
+    }
+
+    /// Puts `bytes` at `path` with the mode and owner of another file, before anybody can read it.
+    fn put(&self, path: &Path, bytes: &[u8], like: Option<&Metadata>) -> Result<(), DiskError> {
         let beside = beside(path);
         (self.step)("write", &beside);
         remove_if_there(&beside)?;
-        let old = match fs::metadata(path) {
-            Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failed("look at", path)(error)),
-        };
-        let write = || {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&beside)?;
-            file.write_all(bytes)?;
-            let mode = old.as_ref().map_or(FILE_MODE, |old| old.mode() & 0o7777);
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            if let Some(old) = &old {
-                let made = file.metadata()?;
-                if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
-                    fchown(&file, Some(old.uid()), Some(old.gid()))?;
-                }
-            }
-            file.sync_all()
-        };
-        if let Err(error) = write() {
+        if let Err(error) = write_new(&beside, bytes, like) {
             // What is left of it says nothing; the next run removes it too.
             let _ = fs::remove_file(&beside);
             return Err(failed("write", path)(error));
@@ -109,9 +97,8 @@ impl<'a> Disk<'a> {
             return sync_parent(copy);
         }
         let bytes = fs::read(path).map_err(failed("read", path))?;
-        self.replace(copy, &bytes)?;
         let metadata = fs::metadata(path).map_err(failed("look at", path))?;
-        fs::set_permissions(copy, metadata.permissions()).map_err(failed("write", copy))
+        self.put(copy, &bytes, Some(&metadata))
     }
 
     /// Moves a file, in the place of another if there is one.
@@ -155,6 +142,25 @@ impl<'a> Disk<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Writes a file that is not there yet; root's alone until it is like the other.
+fn write_new(path: &Path, bytes: &[u8], like: Option<&Metadata>) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    if let Some(like) = like {
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
+            fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        }
+    }
+    let mode = like.map_or(FILE_MODE, |like| like.mode() & 0o7777);
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()
 }
 
 /// Reads a whole file; `None` where there is none.
@@ -204,4 +210,31 @@ fn sync_parent(path: &Path) -> Result<(), DiskError> {
     let parent = path.parent().unwrap_or_else(|| Path::new("/"));
     let dir = fs::File::open(parent).map_err(failed("open", parent))?;
     dir.sync_all().map_err(failed("write", parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backup_on_another_file_system_is_no_more_readable_than_the_file() {
+        let (here, there) = (
+            tempfile::tempdir_in("/var/tmp").unwrap(),
+            tempfile::tempdir_in("/dev/shm").unwrap(),
+        );
+        let (file, copy) = (here.path().join("file"), there.path().join("copy"));
+        fs::write(&file, "password").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let modes = std::cell::RefCell::new(Vec::new());
+        let look = |_: &str, path: &Path| {
+            let written = fs::metadata(beside(path));
+            modes
+                .borrow_mut()
+                .extend(written.map(|found| found.mode() & 0o777));
+        };
+        Disk::watched(&look).back_up(&file, &copy).unwrap();
+        assert_eq!(fs::read(&copy).unwrap(), b"password");
+        assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o600);
+        assert!(modes.borrow().iter().all(|mode| *mode == 0o600));
+    }
 }
