@@ -2,7 +2,10 @@
 //!
 //! [`plan`] reads and decides, and changes nothing. What it leaves, a second [`plan`] finds done.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use toml::{Table, Value};
 use toml_edit::{Array, value};
@@ -385,7 +388,13 @@ fn hosts_files(certs_d: &Path, target: &Target, plan: &mut Plan) -> Result<(), P
             continue;
         };
         match hosts::add_mirror(old, &target.mirror) {
-            Ok(Some(new)) => plan.change(&dir.file, Some(old.clone()), new),
+            Ok(Some(new)) => {
+                // The file itself, once, whatever links lead to it.
+                let file = fs::canonicalize(&dir.file).unwrap_or_else(|_| dir.file.clone());
+                if plan.changes.iter().all(|change| change.path != file) {
+                    plan.change(&file, Some(old.clone()), new);
+                }
+            }
             Ok(None) => {}
             Err(error @ (AddMirrorError::Syntax(_) | AddMirrorError::Form)) => {
                 plan.note(format!("{} is left as it is: {error}", dir.file.display()))

@@ -518,6 +518,23 @@ fn hosts_of_registries_keep_theirs_behind_the_mirror() {
 }
 
 #[test]
+fn registries_that_are_links_to_one_are_edited_once() {
+    let machine = Machine::with("1.7.27", "version = 2\n");
+    let text = "[host.\"https://m\"]\n";
+    machine.write("certs.d/quay.io/hosts.toml", text);
+    std::os::unix::fs::symlink("quay.io", machine.path("certs.d/ghcr.io")).unwrap();
+    machine.write("shared.toml", text);
+    fs::create_dir(machine.path("certs.d/gcr.io")).unwrap();
+    let link = machine.path("certs.d/gcr.io/hosts.toml");
+    std::os::unix::fs::symlink("../../shared.toml", &link).unwrap();
+    machine.set_up();
+    for registry in ["quay.io", "ghcr.io", "gcr.io"] {
+        assert_eq!(machine.hosts(registry), [MIRROR, "https://m"], "{registry}");
+    }
+    assert!(link.is_symlink());
+}
+
+#[test]
 fn mirror_profile_leaves_the_snapshotter_alone() {
     let mut machine = Machine::with("2.3.4", sample!("list-2.3.toml"));
     machine.target.profile = Profile::Mirror;
