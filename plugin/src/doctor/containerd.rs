@@ -1,6 +1,9 @@
 //! containerd: is it told of Hawker, and does it listen?
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use hawker_config::NodeConfig;
 use nix::unistd::Uid;
@@ -37,6 +40,8 @@ pub(super) async fn examine(places: &Places, config: &NodeConfig, findings: &mut
     };
     let wanted = config.containerd.enabled && names_snapshotter(&settings);
     snapshotter_setting(&settings, config, findings);
+    let own = settings.address();
+    hawkerds_way(own.as_deref(), config, findings);
     planned(places, config, version, wanted, findings);
     hosts_files(places, &settings, config, version, findings);
     if let Ok(containerd) = running {
@@ -116,6 +121,28 @@ fn snapshotter_setting(settings: &Settings, config: &NodeConfig, findings: &mut 
             CHECK,
             format!("{other}: images come through the mirror, and containerd unpacks them ({SETUP} makes it hawker)"),
         ),
+    }
+}
+
+/// Whether hawkerd asks containerd where that listens by its own settings.
+fn hawkerds_way(own: Option<&Path>, config: &NodeConfig, findings: &mut Findings) {
+    let Some(own) = own.filter(|_| config.containerd.enabled) else {
+        return;
+    };
+    let asked = &config.containerd.address;
+    // /var/run is /run.
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if real(own) != real(asked) {
+        findings.warn(
+            SERVICE,
+            format!(
+                "listens on {} by its settings, and hawkerd asks {}: layers that are slow are left \
+                 to containerd after 2 s",
+                own.display(),
+                asked.display()
+            ),
+            "set containerd.address in hawkerd's settings, and restart hawkerd",
+        );
     }
 }
 
@@ -279,5 +306,25 @@ async fn trial(containerd: &Containerd, findings: &mut Findings) {
             "a snapshot was made, mounted, written to and removed",
         ),
         Err(error) => findings.fail(CHECK, error, "see journalctl -u hawkerd -u containerd"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containerd_that_listens_elsewhere_than_hawkerd_asks_is_told() {
+        let config = NodeConfig::default();
+        let told = |own: Option<&Path>| {
+            let mut findings = Findings::default();
+            hawkerds_way(own, &config, &mut findings);
+            findings.all
+        };
+        assert_eq!(told(None), []);
+        assert_eq!(told(Some(&config.containerd.address)), []);
+        let other = told(Some(Path::new("/run/k3s/containerd/containerd.sock")));
+        assert!(other[0].what.contains("/run/k3s/"), "{other:?}");
+        assert!(other[0].remedy.contains("containerd.address"));
     }
 }

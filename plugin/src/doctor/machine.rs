@@ -126,7 +126,7 @@ fn mounts(dir: &Path, findings: &mut Findings) {
         .count();
     findings.info(
         "mounts",
-        format!("{count} of {} are mounted", dir.display()),
+        format!("{count} with snapshots of {}", dir.display()),
     );
 }
 
