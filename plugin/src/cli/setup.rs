@@ -166,7 +166,10 @@ fn list(paths: &[PathBuf]) -> String {
 
 fn recover(transaction: &Transaction<'_>) -> Result<(), CliError> {
     if transaction.recover().map_err(CliError::failed)? {
-        println!("an earlier setup was cut short: its changes are taken back");
+        println!(
+            "an earlier setup was cut short: its changes are taken back (what was restarted with \
+             them keeps them until it is restarted again)"
+        );
     }
     Ok(())
 }

@@ -97,10 +97,12 @@ pub(crate) enum PlanError {
 /// The changes that make containerd use Hawker, from the settings at `config`.
 pub(crate) fn plan(config: &Path, target: &Target) -> Result<Plan, PlanError> {
     let mut settings = Settings::load(config, target.version)?;
-    refuse_generated(&settings, target)?;
     let mut plan = Plan::default();
     let before: Vec<Table> = settings.files.iter().map(values).collect();
     let certs_d = edit_all(&mut settings, target, &mut plan)?;
+    if is_generated(&settings) {
+        return by_template(&settings, &certs_d, target).map(|()| Plan::default());
+    }
     hosts_files(&certs_d, target, &mut plan)?;
     for (file, before) in settings.files.iter().zip(&before) {
         if file.original.is_none() && file.is_empty() && file.document.is_empty() {
@@ -451,15 +453,22 @@ fn notes(settings: &Settings, target: &Target, plan: &mut Plan) {
 }
 
 /// k3s and RKE2 write containerd's settings from a template.
-fn refuse_generated(settings: &Settings, target: &Target) -> Result<(), PlanError> {
-    let Some(main) = settings.files.first() else {
+fn is_generated(settings: &Settings) -> bool {
+    let main = settings.files.first();
+    let text = main.and_then(|main| main.original.as_deref());
+    let head = text.unwrap_or_default().lines().take(5);
+    head.collect::<String>()
+        .to_lowercase()
+        .contains("do not edit")
+}
+
+/// What was generated is never edited: nothing may be left to do, or the template is named.
+fn by_template(settings: &Settings, certs_d: &Path, target: &Target) -> Result<(), PlanError> {
+    let as_it_was = |file: &SettingsFile| file.original.as_ref() == Some(&file.text());
+    let is_done = settings.files.iter().all(as_it_was) && names_mirror(certs_d, target)?;
+    let Some(main) = settings.files.first().filter(|_| !is_done) else {
         return Ok(());
     };
-    let text = main.original.as_deref().unwrap_or_default();
-    let head = text.lines().take(5).collect::<String>().to_lowercase();
-    if !head.contains("do not edit") {
-        return Ok(());
-    }
     // Registries are in k3s's registries.yaml, and its template has CRI's table already.
     let mut fragment = Settings::load(Path::new("/nonexistent/config.toml"), target.version)?;
     proxy_plugin(&mut fragment, target)?;
@@ -478,6 +487,16 @@ fn refuse_generated(settings: &Settings, target: &Target) -> Result<(), PlanErro
         mirror: target.mirror.clone(),
         lines: lines.unwrap_or_default(),
     })
+}
+
+/// Whether some hosts.toml names the mirror, be it with the API's root behind it, as k3s writes it.
+fn names_mirror(certs_d: &Path, target: &Target) -> Result<bool, ReadHostsError> {
+    let texts = hosts::read_all(certs_d)?.into_iter().filter_map(|d| d.text);
+    let mut hosts = texts.flat_map(|text| hosts::parse(&text).map_or(Vec::new(), |it| it.hosts));
+    Ok(hosts.any(|host| {
+        let host = host.trim_end_matches('/');
+        hosts::same_url(host.strip_suffix("/v2").unwrap_or(host), &target.mirror)
+    }))
 }
 
 fn set_images(

@@ -556,6 +556,26 @@ fn file_that_k3s_writes_is_left_and_its_template_named() {
 }
 
 #[test]
+fn file_that_k3s_writes_from_a_good_template_is_done() {
+    let certs_d = "config_path = \"/etc/containerd/certs.d\"\n";
+    let text = sample!("k3s-generated.toml")
+        .replace("\"overlayfs\"", "\"hawker\"")
+        .replace("annotations = true", "annotations = false")
+        .replace(
+            "config_path = \"/var/lib/rancher/k3s/agent/etc/containerd/certs.d\"\n",
+            certs_d,
+        );
+    let proxy = "[proxy_plugins.hawker]\ntype = \"snapshot\"\n\
+                 address = \"/run/hawker/containerd.sock\"\n\
+                 exports = { root = \"/var/lib/hawker/snapshotter\" }\n";
+    let machine = Machine::with("1.7.21", &(text + proxy));
+    assert!(machine.error().contains("registries.yaml"), "no mirror yet");
+    let hosts = format!("[host.\"{MIRROR}/v2\"]\n");
+    machine.write("certs.d/_default/hosts.toml", &hosts);
+    assert_eq!(machine.plan().unwrap().changes, []);
+}
+
+#[test]
 fn what_containerd_refuses_is_refused_with_its_line() {
     let machine = Machine::with("1.6.20", "version = 2\n[plugins\nx = 1\n");
     assert!(
