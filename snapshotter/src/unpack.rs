@@ -138,7 +138,7 @@ pub fn unpack(
             .name("unpack".to_owned())
             .spawn_scoped(scope, || files(dir, reader, options))
             .map_err(failed)?;
-        decode::decode(source, writer);
+        decode::decode(source, writer, cancelled);
         let panicked = |_| Err(failed(io::Error::other("it panicked")));
         files.join().unwrap_or_else(panicked)
     })

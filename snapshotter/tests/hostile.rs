@@ -6,10 +6,18 @@
 
 mod layer;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use bytes::Bytes;
 use hawker_model::Digest;
-use hawker_snapshotter::{Fault, LayerKind, Limits, SourceError};
+use hawker_snapshotter::{Fault, LayerKind, LayerSource, Limits, SourceError};
 use layer::{
     BLOCK, Item, Memory, Place, checksum, gzip, octal, open_tar, options, record, tar, zstd,
 };
@@ -560,6 +568,43 @@ fn a_cancelled_layer_says_so() {
         hawker_snapshotter::unpack(&place.root(), &mut source, &options, &true.into()).unwrap_err();
     assert!(matches!(error.fault, Fault::Cancelled), "{error}");
     assert!(!error.is_hostile());
+}
+
+/// Frames without data, and a caller who gives up after the tenth.
+struct Nothing {
+    given: usize,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl LayerSource for Nothing {
+    fn next(&mut self) -> Result<Bytes, SourceError> {
+        self.given += 1;
+        let is_late = self.given >= 10;
+        self.cancelled.store(is_late, Ordering::Relaxed);
+        match self.given {
+            ..1000 => Ok(Bytes::from_static(b"\x50\x2a\x4d\x18\0\0\0\0")),
+            _ => Ok(Bytes::new()),
+        }
+    }
+
+    fn prove(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_cancelled_layer_ends_although_it_decodes_to_nothing() {
+    let place = Place::new();
+    let cancelled = Arc::default();
+    let mut source = Nothing {
+        given: 0,
+        cancelled: Arc::clone(&cancelled),
+    };
+    let options = options(LayerKind::Base);
+    let error =
+        hawker_snapshotter::unpack(&place.root(), &mut source, &options, &cancelled).unwrap_err();
+    assert!(matches!(error.fault, Fault::Cancelled), "{error}");
+    assert_eq!(source.given, 10);
 }
 
 #[test]

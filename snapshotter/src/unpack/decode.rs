@@ -4,7 +4,10 @@
 //! What follows the end of the compressed stream is refused: gzip members and zstd frames may be
 //! many, skippable frames anywhere, but nothing else.
 
-use std::io::{self, BufRead, Read};
+use std::{
+    io::{self, BufRead, Read},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 use flate2::bufread::MultiGzDecoder;
@@ -38,15 +41,18 @@ enum End {
 /// apart again by what is inside.
 struct Blob<'a> {
     source: &'a mut dyn LayerSource,
+    /// Looked at here too: frames and members without data never reach the other side.
+    cancelled: &'a AtomicBool,
     step: Bytes,
     read: u64,
     ended: bool,
 }
 
 /// Decodes all of `source` into the ring. Returns when the other side is gone, too.
-pub(super) fn decode(source: &mut dyn LayerSource, ring: Writer) {
+pub(super) fn decode(source: &mut dyn LayerSource, ring: Writer, cancelled: &AtomicBool) {
     let mut blob = Blob {
         source,
+        cancelled,
         step: Bytes::new(),
         read: 0,
         ended: false,
@@ -54,6 +60,8 @@ pub(super) fn decode(source: &mut dyn LayerSource, ring: Writer) {
     match run(&mut blob, &ring) {
         Ok(End::Unwanted) => {}
         Ok(End::Reached) => ring.end(blob.source.prove().map_err(Fault::from)),
+        // It broke off at the next bytes, and the decoder has made an error of its own of that.
+        Err(_) if cancelled.load(Ordering::Relaxed) => ring.end(Err(Fault::Cancelled)),
         Err(fault) => ring.end(Err(fault)),
     }
 }
@@ -146,6 +154,9 @@ impl Read for Blob<'_> {
 impl BufRead for Blob<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.step.is_empty() && !self.ended {
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err(io::Error::other("cancelled"));
+            }
             self.step = self.source.next().map_err(io::Error::other)?;
             self.read += self.step.len() as u64;
             self.ended = self.step.is_empty();
