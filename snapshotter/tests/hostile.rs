@@ -20,6 +20,7 @@ use hawker_model::Digest;
 use hawker_snapshotter::{Fault, LayerKind, LayerSource, Limits, SourceError};
 use layer::{
     BLOCK, Item, Memory, Place, checksum, gzip, octal, open_tar, options, record, tar, zstd,
+    zstd_with_window,
 };
 
 /// A layer that is refused.
@@ -374,7 +375,7 @@ cases! {
         blob([zstd(&tar(&[])), b"something".to_vec()].concat());
     a_zstd_that_wants_much_memory =>
         "cannot decompress: Frame requires too much memory for decoding",
-        blob(wide_zstd());
+        blob(zstd_with_window(&tar(&[]), 26));
 
     "Bombs":
     a_bomb_by_ratio => "refused: more than 100 times as large as its blob",
@@ -459,14 +460,6 @@ fn noise(len: usize) -> Vec<u8> {
         (state >> 24) as u8
     };
     (0..len).map(|_| next()).collect()
-}
-
-/// A frame with a window of 256 MiB.
-fn wide_zstd() -> Vec<u8> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    encoder.window_log(28).unwrap();
-    std::io::copy(&mut &tar(&[])[..], &mut encoder).unwrap();
-    encoder.finish().unwrap()
 }
 
 #[test]

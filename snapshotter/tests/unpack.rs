@@ -10,7 +10,7 @@ use std::{
 };
 
 use hawker_snapshotter::{DiffId, LayerKind, Limits, Rights};
-use layer::{BLOCK, Item, Place, gzip, octal, options, record, tar, zstd};
+use layer::{BLOCK, Item, Place, gzip, octal, options, record, tar, zstd, zstd_with_window};
 
 fn mode(place: &Place, name: &str) -> u32 {
     place.stat(name).mode() & 0o7777
@@ -76,6 +76,7 @@ fn the_diff_id_is_that_of_the_whole_tar_however_it_is_packed() {
         bytes.clone(),
         gzip(&bytes),
         zstd(&bytes),
+        zstd_with_window(&bytes, 25),
         skippable,
         [gzip(halves.0), gzip(halves.1)].concat(),
         [zstd(halves.0), zstd(halves.1)].concat(),
