@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::Case;
 use crate::{
     bed::{Link, Rate},
-    cluster::{Cluster, Member, Topology},
+    cluster::{Cluster, Member, Profile, Topology},
     image::{self, Image},
 };
 
@@ -15,7 +15,12 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "four_nodes_pull_at_once_and_the_registry_sends_each_byte_once",
         240,
-        at_once,
+        || at_once(Profile::Snapshotter),
+    ),
+    Case::new(
+        "four_nodes_pull_by_the_mirror_alone_and_the_registry_sends_each_byte_once",
+        240,
+        || at_once(Profile::Mirror),
     ),
     Case::new("late_node_pulls_from_its_peers_alone", 240, late),
     Case::new("docker_pulls_through_registry_mirrors", 240, docker),
@@ -63,13 +68,14 @@ pub(super) fn ratio(cluster: &Cluster, image: &Image) -> Result<f64> {
     Ok(cluster.registry.tally()?.total.body_bytes as f64 / image.blobs_len() as f64)
 }
 
-fn at_once() -> Result<()> {
+fn at_once(profile: Profile) -> Result<()> {
     let link = Link::of_rate(Rate::mbit(200));
     let topology = Topology {
         seeds: 2,
         nodes: 4,
         link,
         registry_link: link,
+        profile,
         ..Topology::default()
     };
     let cluster = Cluster::start(&topology)?;
