@@ -14,7 +14,7 @@ pub(super) mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -42,15 +42,22 @@ const CONTROLS: usize = 2;
 const CONTROL_PAUSE: Duration = Duration::from_millis(20);
 /// How long that one may take.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a `Prepare` may wait while containerd cannot be asked.
+/// How long `Prepare` calls may wait while containerd cannot be asked: once, until it answers
+/// again. Not each of them, or a stack of fifty layers takes minutes.
 const BLIND: Duration = Duration::from_secs(2);
+/// Names that this is remembered for: containerd has one for us, its callers may send any.
+const MOST_NAMES: usize = 64;
 
 /// Asks for all waiting `Prepare` calls at once. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct GcProbe {
     client: ContainerdClient,
     rounds: Arc<Mutex<HashMap<String, Weak<Round>>>>,
+    blind: Arc<Mutex<Blind>>,
 }
+
+/// Since when each snapshotter's lock cannot be asked for. Outlives the rounds.
+type Blind = HashMap<String, Instant>;
 
 /// Asking goes on while somebody holds this.
 #[derive(Debug)]
@@ -64,6 +71,7 @@ impl GcProbe {
         Self {
             client,
             rounds: Arc::default(),
+            blind: Arc::default(),
         }
     }
 
@@ -89,10 +97,13 @@ impl GcProbe {
         }
         rounds.retain(|_, round| round.strong_count() > 0);
         let (tell, verdict) = watch::channel(None);
-        let (client, name) = (self.client.clone(), snapshotter.to_owned());
+        let asking = Asking {
+            client: self.client.clone(),
+            snapshotter: snapshotter.to_owned(),
+            blind: Arc::clone(&self.blind),
+        };
         let asking = tokio::spawn(async move {
-            let release = ask_until_released(&client, &name).await;
-            tell.send_replace(Some(release));
+            tell.send_replace(Some(asking.until_released().await));
         });
         let round = Arc::new(Round {
             verdict,
@@ -111,31 +122,59 @@ enum Look {
     Unreachable(String),
 }
 
-async fn ask_until_released(client: &ContainerdClient, snapshotter: &str) -> Release {
-    // A layer that is there at once costs no question.
-    let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut blind_since = None;
-    loop {
-        ticks.tick().await;
-        match look(client, snapshotter).await {
-            Look::Free => blind_since = None,
-            Look::Blocked => {
-                debug!(snapshotter, "containerd's garbage collection waits");
-                return Release::Gc;
-            }
-            Look::Unreachable(error) => {
-                let since = *blind_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= BLIND {
-                    warn!(
-                        error,
-                        "cannot ask containerd whether its garbage collection waits \
-                         (containerd.address): layers that are not there yet are left to it"
-                    );
-                    return Release::Unreachable;
+/// What one round needs.
+struct Asking {
+    client: ContainerdClient,
+    snapshotter: String,
+    blind: Arc<Mutex<Blind>>,
+}
+
+impl Asking {
+    async fn until_released(self) -> Release {
+        // A layer that is there at once costs no question.
+        let mut ticks = interval_at(Instant::now() + EVERY, EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let snapshotter = self.snapshotter.as_str();
+            match look(&self.client, snapshotter).await {
+                Look::Free => self.sees(),
+                Look::Blocked => {
+                    self.sees();
+                    debug!(snapshotter, "containerd's garbage collection waits");
+                    return Release::Gc;
+                }
+                Look::Unreachable(error) => {
+                    if self.blind_for() >= BLIND {
+                        warn!(
+                            error,
+                            "cannot ask containerd whether its garbage collection waits \
+                             (containerd.address): layers that are not there yet are left to it"
+                        );
+                        return Release::Unreachable;
+                    }
                 }
             }
         }
+    }
+
+    fn sees(&self) {
+        self.blind().remove(&self.snapshotter);
+    }
+
+    fn blind_for(&self) -> Duration {
+        let mut blind = self.blind();
+        if blind.len() >= MOST_NAMES && !blind.contains_key(&self.snapshotter) {
+            blind.clear();
+        }
+        let since = blind
+            .entry(self.snapshotter.clone())
+            .or_insert_with(Instant::now);
+        since.elapsed()
+    }
+
+    fn blind(&self) -> MutexGuard<'_, Blind> {
+        self.blind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::containerd::{
 pub(in crate::containerd) struct FakeContainerd {
     path: PathBuf,
     collecting: watch::Sender<bool>,
+    unknown: watch::Sender<String>,
     questions: Arc<AtomicUsize>,
     _serving: AbortOnDropHandle<()>,
     _dir: TempDir,
@@ -37,9 +38,11 @@ impl FakeContainerd {
         let path = dir.path().join("c.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let collecting = watch::Sender::new(false);
+        let unknown = watch::Sender::new("unknown".to_owned());
         let questions = Arc::new(AtomicUsize::new(0));
         let locks = Locks {
             collecting: collecting.subscribe(),
+            unknown: unknown.subscribe(),
             questions: Arc::clone(&questions),
         };
         let incoming = stream::unfold(listener, |listener| async {
@@ -56,6 +59,7 @@ impl FakeContainerd {
         Self {
             path,
             collecting,
+            unknown,
             questions,
             _serving: AbortOnDropHandle::new(serving),
             _dir: dir,
@@ -71,6 +75,11 @@ impl FakeContainerd {
         self.collecting.send_replace(collecting);
     }
 
+    /// Which snapshotter it does not know; at first, `unknown`.
+    fn forget(&self, snapshotter: &str) {
+        self.unknown.send_replace(snapshotter.to_owned());
+    }
+
     pub(in crate::containerd) fn questions(&self) -> usize {
         self.questions.load(Ordering::Relaxed)
     }
@@ -78,6 +87,7 @@ impl FakeContainerd {
 
 struct Locks {
     collecting: watch::Receiver<bool>,
+    unknown: watch::Receiver<String>,
     questions: Arc<AtomicUsize>,
 }
 
@@ -96,8 +106,8 @@ impl SnapshotsApi for Locks {
         request: Request<messages::UpdateSnapshotRequest>,
     ) -> Answer<messages::UpdateSnapshotResponse> {
         self.questions.fetch_add(1, Ordering::Relaxed);
-        if request.into_inner().snapshotter == "unknown" {
-            return Err(Status::invalid_argument("snapshotter not loaded: unknown"));
+        if request.into_inner().snapshotter == *self.unknown.borrow() {
+            return Err(Status::invalid_argument("snapshotter not loaded"));
         }
         let mut collecting = self.collecting.clone();
         collecting.wait_for(|collecting| !collecting).await.unwrap();
@@ -194,4 +204,26 @@ async fn containerd_that_does_not_know_us_tells_nothing() {
     let containerd = FakeContainerd::start().await;
     let probe = GcProbe::new(ContainerdClient::new(containerd.path()));
     assert_eq!(probe.released("unknown").await, Release::Unreachable);
+}
+
+#[tokio::test]
+async fn only_the_first_waits_for_a_containerd_that_cannot_be_asked() {
+    let containerd = FakeContainerd::start().await;
+    let probe = GcProbe::new(ContainerdClient::new(containerd.path()));
+    containerd.forget("late");
+    assert_eq!(probe.released("late").await, Release::Unreachable);
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(probe.released("late").await, Release::Unreachable);
+        assert!(began.elapsed() < BLIND / 2);
+    }
+    let waits = |snapshotter| tokio::time::timeout(BLIND / 2, probe.released(snapshotter));
+    assert!(waits("hawker").await.is_err(), "another one is asked for");
+
+    containerd.forget("another");
+    assert!(waits("late").await.is_err());
+    containerd.forget("late");
+    let began = Instant::now();
+    assert_eq!(probe.released("late").await, Release::Unreachable);
+    assert!(began.elapsed() >= BLIND);
 }
