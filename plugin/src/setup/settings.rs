@@ -95,6 +95,9 @@ impl Settings {
                 continue;
             }
             let file = SettingsFile::read(&path, version)?;
+            if settings.read_again(&file.path) {
+                continue;
+            }
             if let (None, Some(by)) = (&file.original, by) {
                 return Err(SettingsReadError::MissingImport { path, by });
             }
@@ -105,6 +108,17 @@ impl Settings {
         }
         settings.set_schemas()?;
         Ok(settings)
+    }
+
+    /// Whether the file was read before, by another name: then it counts where containerd reads it
+    /// last, and is edited once.
+    fn read_again(&mut self, path: &Path) -> bool {
+        let found = self.files.iter().position(|file| file.path == path);
+        // The main one stays in front.
+        if let Some(at) = found.filter(|at| *at > 0) {
+            self.files[at..].rotate_left(1);
+        }
+        found.is_some()
     }
 
     /// Settings from one text, imports aside. `path` is for errors.

@@ -495,6 +495,33 @@ fn imports_that_import_each_other_end() {
 }
 
 #[test]
+fn imports_that_are_links_to_one_file_are_planned_once() {
+    let main = "version = 3\nimports = [\"conf.d/*.toml\"]\n";
+    let images = "version = 3\n[plugins.\"io.containerd.cri.v1.images\"]\n";
+    let machine = Machine::with("2.1.0", main);
+    machine.write("conf.d/10-a.toml", images);
+    machine.write("conf.d/20-b.toml", images);
+    for (link, file) in [
+        ("30-c.toml", "10-a.toml"),
+        ("40-main.toml", "../config.toml"),
+    ] {
+        let link = machine.path("conf.d").join(link);
+        std::os::unix::fs::symlink(file, link).unwrap();
+    }
+    let plan = machine.set_up();
+    let paths: Vec<_> = plan.changes.iter().map(|change| &change.path).collect();
+    let is_a = |path: &&&PathBuf| path.ends_with("conf.d/10-a.toml");
+    assert_eq!(paths.iter().filter(is_a).count(), 1, "{paths:?}");
+    let snapshotter = below(&SPLIT, &["snapshotter"]);
+    // containerd reads it again after the other one.
+    assert_eq!(
+        at(&machine.table("conf.d/10-a.toml"), &snapshotter),
+        "hawker"
+    );
+    assert_eq!(at(&machine.table("conf.d/20-b.toml"), &snapshotter), "-");
+}
+
+#[test]
 fn hosts_of_registries_keep_theirs_behind_the_mirror() {
     let machine = Machine::with("1.6.20", sample!("debian-1.6.toml"));
     machine.write(
