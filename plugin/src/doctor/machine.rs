@@ -18,6 +18,12 @@ use nix::{
 use super::Findings;
 use crate::setup::machine;
 
+/// What makes room where snapshots are.
+const ROOM_FOR_SNAPSHOTS: &str = "remove images that are not used (crictl rmi --prune), or have snapshotter.dir on a larger \
+     file system; a lower store.quota helps only where blobs are on the same one";
+/// What makes room where blobs are.
+const ROOM_FOR_BLOBS: &str = "make room, or set store.quota lower";
+
 /// Shares of a file system below which its room is worth a word.
 const LITTLE_PERCENT: u64 = 10;
 const TOO_LITTLE_PERCENT: u64 = 3;
@@ -31,9 +37,15 @@ pub(super) async fn examine(config: &NodeConfig, findings: &mut Findings) {
             Err(error) => findings.warn("overlay", error, ""),
         }
         mounts(&config.snapshotter.dir, findings);
-        room("room for snapshots", &config.snapshotter.dir, findings);
+        let dir = &config.snapshotter.dir;
+        room("room for snapshots", dir, ROOM_FOR_SNAPSHOTS, findings);
     }
-    room("room for blobs", &config.store.dir, findings);
+    room(
+        "room for blobs",
+        &config.store.dir,
+        ROOM_FOR_BLOBS,
+        findings,
+    );
     kernel(findings);
     unpigz(findings);
 }
@@ -130,7 +142,7 @@ fn mounts(dir: &Path, findings: &mut Findings) {
     );
 }
 
-fn room(check: &'static str, dir: &Path, findings: &mut Findings) {
+fn room(check: &'static str, dir: &Path, remedy: &str, findings: &mut Findings) {
     let place = existing(dir);
     let found = match statvfs(&place) {
         Ok(found) => found,
@@ -152,12 +164,8 @@ fn room(check: &'static str, dir: &Path, findings: &mut Findings) {
         percent(found.files_available(), found.files())
     );
     match least {
-        least if least < u128::from(TOO_LITTLE_PERCENT) => {
-            findings.fail(check, what, "make room, or set store.quota lower");
-        }
-        least if least < u128::from(LITTLE_PERCENT) => {
-            findings.warn(check, what, "make room, or set store.quota lower");
-        }
+        least if least < u128::from(TOO_LITTLE_PERCENT) => findings.fail(check, what, remedy),
+        least if least < u128::from(LITTLE_PERCENT) => findings.warn(check, what, remedy),
         _ => findings.ok(check, what),
     }
 }
@@ -236,7 +244,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(existing(&dir.path().join("a/b")), dir.path());
         let mut findings = Findings::default();
-        room("room", &dir.path().join("a/b"), &mut findings);
+        room(
+            "room",
+            &dir.path().join("a/b"),
+            ROOM_FOR_BLOBS,
+            &mut findings,
+        );
         assert!(findings.all[0].what.contains("free"), "{findings:?}");
     }
 }
