@@ -22,12 +22,16 @@ use crate::setup::{
     restart::Restart,
     settings::Settings,
     transaction::Transaction,
-    verify::{self, Route},
+    verify::{self, Route, VerifyError},
     version::ContainerdVersion,
 };
 
 /// How long containerd may take to come up.
 const START_TIME: Duration = Duration::from_secs(60);
+/// How long the old containerd may still answer after a restart that did not wait for its end.
+const STOP_TIME: Duration = Duration::from_secs(10);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct ContainerdArgs {
@@ -227,25 +231,17 @@ impl Setup {
 
     /// Waits until containerd is up, and looks whether its plugins are.
     async fn look(&self) -> Result<Containerd, CliError> {
-        let deadline = Instant::now() + START_TIME;
+        let stop_time = self.restart.as_ref().map_or(Duration::ZERO, |_| STOP_TIME);
+        let found = until_up(stop_time, || self.found()).await;
+        found.map_err(CliError::failed)
+    }
+
+    async fn found(&self) -> Result<Containerd, VerifyError> {
+        let containerd = Containerd::connect(&self.address).await?;
+        let plugins = containerd.plugins().await?;
         let snapshotter = self.target.profile == Profile::Snapshotter;
-        loop {
-            let error = match Containerd::connect(&self.address).await {
-                Ok(containerd) => match containerd.plugins().await {
-                    Ok(plugins) => {
-                        return verify::plugins(&plugins, self.before.as_deref(), snapshotter)
-                            .map(|()| containerd)
-                            .map_err(CliError::failed);
-                    }
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            if Instant::now() >= deadline {
-                return Err(CliError::failed(error));
-            }
-            sleep(Duration::from_millis(200)).await;
-        }
+        verify::plugins(&plugins, self.before.as_deref(), snapshotter)?;
+        Ok(containerd)
     }
 
     async fn verify(&self, image: &Reference) -> Result<(), CliError> {
@@ -284,6 +280,30 @@ impl Setup {
                 url: self.target.mirror.clone(),
             },
         }
+    }
+}
+
+/// Asks until containerd is as it should be, or has had its time. An answer of one without the
+/// snapshotter may be the old one's for `stop_time`.
+async fn until_up<T>(
+    stop_time: Duration,
+    mut ask: impl AsyncFnMut() -> Result<T, VerifyError>,
+) -> Result<T, VerifyError> {
+    let begin = Instant::now();
+    loop {
+        let error = match ask().await {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        let patience = match error {
+            VerifyError::Containerd(_) => START_TIME,
+            VerifyError::NoSnapshotter => stop_time,
+            _ => Duration::ZERO,
+        };
+        if begin.elapsed() >= patience {
+            return Err(error);
+        }
+        sleep(PAUSE).await;
     }
 }
 
@@ -334,4 +354,50 @@ fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
         .find(|program| program.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::machine::ContainerdError;
+
+    /// Asks one that gives these answers and then works; says how that ends, and how many are left.
+    async fn ask(stop_time: Duration, answers: Vec<VerifyError>) -> (Result<(), String>, usize) {
+        let mut answers = answers.into_iter();
+        let next = async || answers.next().map_or(Ok(()), Err);
+        let found = until_up(stop_time, next).await;
+        (found.map_err(|error| error.to_string()), answers.len())
+    }
+
+    fn unreachable() -> VerifyError {
+        VerifyError::Containerd(ContainerdError::Unreachable {
+            address: "/run/x.sock".to_owned(),
+            why: "refused".to_owned(),
+        })
+    }
+
+    #[tokio::test]
+    async fn old_containerd_that_still_answers_is_asked_again() {
+        let answers = vec![VerifyError::NoSnapshotter, unreachable()];
+        assert_eq!(ask(STOP_TIME, answers).await, (Ok(()), 0));
+    }
+
+    #[tokio::test]
+    async fn containerd_that_was_not_restarted_is_asked_for_the_snapshotter_once() {
+        let answers = vec![VerifyError::NoSnapshotter, VerifyError::NoSnapshotter];
+        let (found, left) = ask(Duration::ZERO, answers).await;
+        assert!(found.unwrap_err().contains("no snapshotter"));
+        assert_eq!(left, 1);
+    }
+
+    #[tokio::test]
+    async fn plugin_that_broke_is_told_at_once() {
+        let broken = VerifyError::Plugin {
+            plugin: "cri".to_owned(),
+            why: "mirrors".to_owned(),
+        };
+        let (found, left) = ask(STOP_TIME, vec![broken, unreachable()]).await;
+        assert!(found.unwrap_err().contains("mirrors"));
+        assert_eq!(left, 1);
+    }
 }
