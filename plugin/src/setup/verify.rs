@@ -64,10 +64,12 @@ pub(crate) enum VerifyError {
     Mirror(#[from] AskError),
 }
 
+/// CRI's service, by kind and id, in every version.
+const CRI: (&str, &str) = ("io.containerd.grpc.v1", "cri");
 /// Plugins that a setup can break, as they are called in every version.
 const CONCERNED: [(&str, &str); 5] = [
     (SNAPSHOTTER_KIND, SNAPSHOTTER),
-    ("io.containerd.grpc.v1", "cri"),
+    CRI,
     ("io.containerd.cri.v1", "images"),
     ("io.containerd.cri.v1", "runtime"),
     ("io.containerd.transfer.v1", "local"),
@@ -97,6 +99,13 @@ pub(crate) fn plugins(
         true => Ok(()),
         false => Err(VerifyError::NoSnapshotter),
     }
+}
+
+/// Whether containerd serves CRI: it does not where CRI is switched off (Docker's package does so).
+pub(crate) fn has_cri(plugins: &[Plugin]) -> bool {
+    let is_cri = |plugin: &Plugin| plugin.kind == CRI.0 && plugin.id == CRI.1;
+    let mut plugins = plugins.iter();
+    plugins.any(|plugin| is_cri(plugin) && plugin.error.is_none())
 }
 
 /// Prepares a snapshot through containerd, mounts it, writes to it, and removes it.
@@ -201,7 +210,7 @@ pub(crate) async fn pull(
             let bytes = through_mirror(url, image).await?;
             Ok(format!(
                 "fetched the manifest and a layer ({bytes} bytes) of {image} from the mirror; \
-                 install crictl for a pull through CRI"
+                 a pull through CRI takes crictl, and CRI switched on"
             ))
         }
     }
@@ -372,6 +381,16 @@ mod tests {
             Err(VerifyError::NoSnapshotter)
         ));
         assert!(plugins(&[zfs], None, false).is_ok());
+    }
+
+    #[test]
+    fn cri_that_is_switched_off_or_broken_is_not_pulled_through() {
+        let ours = plugin(SNAPSHOTTER_KIND, "hawker", None);
+        let cri = |error| plugin(CRI.0, CRI.1, error);
+        assert!(has_cri(&[ours.clone(), cri(None)]));
+        assert!(!has_cri(&[ours.clone(), cri(Some("mirrors"))]));
+        // What is switched off is not listed.
+        assert!(!has_cri(&[ours]));
     }
 
     #[test]

@@ -77,6 +77,12 @@ impl From<ProfileArg> for Profile {
     }
 }
 
+/// containerd, and what plugins it has.
+struct Found {
+    containerd: Containerd,
+    plugins: Vec<Plugin>,
+}
+
 /// One run.
 struct Setup {
     args: ContainerdArgs,
@@ -230,29 +236,35 @@ impl Setup {
     }
 
     /// Waits until containerd is up, and looks whether its plugins are.
-    async fn look(&self) -> Result<Containerd, CliError> {
+    async fn look(&self) -> Result<Found, CliError> {
         let stop_time = self.restart.as_ref().map_or(Duration::ZERO, |_| STOP_TIME);
         let found = until_up(stop_time, || self.found()).await;
         found.map_err(CliError::failed)
     }
 
-    async fn found(&self) -> Result<Containerd, VerifyError> {
+    async fn found(&self) -> Result<Found, VerifyError> {
         let containerd = Containerd::connect(&self.address).await?;
         let plugins = containerd.plugins().await?;
         let snapshotter = self.target.profile == Profile::Snapshotter;
         verify::plugins(&plugins, self.before.as_deref(), snapshotter)?;
-        Ok(containerd)
+        Ok(Found {
+            containerd,
+            plugins,
+        })
     }
 
     async fn verify(&self, image: &Reference) -> Result<(), CliError> {
-        let containerd = self.look().await?;
+        let Found {
+            containerd,
+            plugins,
+        } = self.look().await?;
         if self.target.profile == Profile::Snapshotter {
             verify::snapshot(&containerd)
                 .await
                 .map_err(CliError::failed)?;
             println!("verified: a snapshot was made, mounted, written to and removed");
         }
-        let done = verify::pull(&containerd, image, &self.route()).await;
+        let done = verify::pull(&containerd, image, &self.route(&plugins)).await;
         println!("verified: {}", done.map_err(CliError::failed)?);
         Ok(())
     }
@@ -264,9 +276,10 @@ impl Setup {
         named.unwrap_or_else(|| self.target.certs_d.clone())
     }
 
-    fn route(&self) -> Route {
+    fn route(&self, plugins: &[Plugin]) -> Route {
         let snapshotter = self.target.profile == Profile::Snapshotter;
-        if let Some(program) = program("crictl") {
+        let crictl = program("crictl").filter(|_| verify::has_cri(plugins));
+        if let Some(program) = crictl {
             return Route::Crictl {
                 program,
                 address: self.address.clone(),
