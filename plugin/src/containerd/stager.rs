@@ -72,7 +72,8 @@ impl Default for StagerSettings {
             limits: Limits::default(),
             unpacks: None,
             open: MAX_OPEN,
-            // Longer than a client waits before it tries a pull again.
+            // Longer than the kubelet waits before it tries a pull again at first (10 s, 20 s). Later
+            // it waits up to 5 min; what was fetched is in the store then, and is unpacked anew.
             linger_under_way: Duration::from_secs(30),
             // Longer than containerd takes to unpack a layer that it was left.
             linger_done: Duration::from_secs(120),
