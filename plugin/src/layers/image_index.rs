@@ -28,8 +28,11 @@ use super::{
     manifest::{self, MAX_CONFIG_LEN, Manifest},
 };
 
-/// Manifests remembered at most: a few MiB.
+/// Manifests remembered at most.
 const MOST_MANIFESTS: usize = 1000;
+/// Layers, and manifests of indexes, that all of them name at most: less than 10 MiB with their
+/// chain ids.
+const MOST_NAMED: usize = 64 << 10;
 /// How often a config is asked for in vain.
 const MOST_FAILURES: u32 = 3;
 /// Configs that one question may cost.
@@ -123,7 +126,8 @@ impl ImageIndex {
             image: image.clone(),
             content,
         }));
-        known.truncate(MOST_MANIFESTS);
+        let most = most(&known);
+        known.truncate(most);
     }
 
     /// The layer on top of the stack `chain`, by the newest manifest that has it.
@@ -195,6 +199,26 @@ impl fmt::Debug for ImageIndex {
             .field("known", &known)
             .finish_non_exhaustive()
     }
+}
+
+impl Content {
+    /// How many layers or manifests it names.
+    fn len(&self) -> usize {
+        match self {
+            Self::Index(manifests) => manifests.len(),
+            Self::Image(image) => image.layers.len(),
+        }
+    }
+}
+
+/// How many of them there is room for.
+fn most(known: &VecDeque<Known>) -> usize {
+    let mut children = 0;
+    let fits = |known: &&Known| {
+        children += known.content.len();
+        children <= MOST_NAMED
+    };
+    known.iter().take(MOST_MANIFESTS).take_while(fits).count()
 }
 
 impl Image {

@@ -567,6 +567,27 @@ async fn newest_manifest_answers_and_an_unread_config_is_fetched() {
 }
 
 #[tokio::test]
+async fn large_manifests_push_out_older_ones() {
+    let origin = registry(Vec::new()).await;
+    let bed = Bed::start(&origin, "").await;
+    let name = |i: u32| {
+        let name = ImageName::parse("r.io/a").unwrap();
+        name.with_manifest(Digest::of(&i.to_le_bytes()))
+    };
+    let layer = json!({"digest": Digest::of(b"layer").to_string()});
+    let media_type = "application/vnd.oci.image.config.v1+json";
+    let config = json!({"mediaType": media_type, "digest": Digest::of(b"config").to_string()});
+    let manifest = json!({"config": config, "layers": vec![layer; 1000]}).to_string();
+    for i in 0..70 {
+        bed.images.note(&name(i), Some(manifest.as_bytes()));
+    }
+    // What is not known stands for manifests that are not known either.
+    let is_known = |i: &u32| !bed.images.note(&name(*i), None).contains(&None);
+    let known: Vec<_> = (0..70).filter(is_known).collect();
+    assert_eq!(known, Vec::from_iter(5..70), "65,536 layers");
+}
+
+#[tokio::test]
 async fn images_that_are_not_sound_are_not_found() {
     let layer = noise(1000, 40);
     let mut more = Pushed::new("more", &[layer.clone(), noise(10, 41)]);
