@@ -15,8 +15,8 @@ const MAX_REFERENCE_LEN: usize = 4096;
 pub(crate) struct ImageName {
     pub(crate) registry: RegistryHost,
     pub(crate) repository: Repository,
-    /// The manifest that names the layers, where it is known. With it only those credentials are
-    /// used that the registry accepted for that manifest.
+    /// The manifest that names the layers, where it is known. Of the credentials that clients of the
+    /// mirror showed, only those are used that the registry accepted for it; without it, none.
     pub(crate) manifest: Option<Digest>,
 }
 

@@ -2,11 +2,14 @@
 //!
 //! The layers of a manifest are part of the same pull; so what was accepted for the manifest may be
 //! shown for them, and for nothing else: not in another repository, not for another manifest. Only
-//! where a manifest's children are not known (a HEAD of an index) or the snapshotter does not know
-//! the manifest is the repository what counts, as it does at registries.
+//! where a manifest's children are not known (a HEAD of an index) is the repository what counts, as
+//! it does at registries.
 //!
-//! "No credential" is such an answer too. Everything is in memory only, bounded, and ends after a
-//! few minutes.
+//! "No credential" is such an answer too, and the only one where the snapshotter does not know the
+//! manifest: nobody's pull can be told from another's then. Containerd's clients name it wherever
+//! they name a layer, and so do the manifests that passed the mirror.
+//!
+//! Everything is in memory only, bounded, and ends after a few minutes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -110,7 +113,11 @@ impl Keychain {
             newest_first.map(|seen| seen.credential.clone()).collect()
         };
         match image.manifest {
-            None => of(&|_| true),
+            None => {
+                let mut seen = of(&|_| true);
+                seen.retain(Option::is_none);
+                seen
+            }
             Some(manifest) => match of(&|other| *other == Some(manifest)) {
                 exact if exact.is_empty() => of(&Option::is_none),
                 exact => exact,
@@ -202,10 +209,17 @@ mod tests {
             assert!(shown(&keychain, &image(other, Some("a")), now).is_empty());
         }
         assert!(shown(&keychain, &image("r.io/x", Some("c")), now).is_empty());
-        assert_eq!(
-            shown(&keychain, &image("r.io/x", None), now),
-            ["of b", "of a"]
-        );
+    }
+
+    #[test]
+    fn image_whose_manifest_is_not_known_gets_no_credential_of_others() {
+        let (keychain, now) = (Keychain::default(), Instant::now());
+        let (a, any) = (image("r.io/x", Some("a")), image("r.io/x", None));
+        note(&keychain, &a, Some("of a"), now);
+        note(&keychain, &any, Some("of head"), now);
+        assert!(shown(&keychain, &any, now).is_empty());
+        note(&keychain, &a, None, now);
+        assert_eq!(shown(&keychain, &any, now), ["-"]);
     }
 
     #[test]
