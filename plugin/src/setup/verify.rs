@@ -2,7 +2,8 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::Stdio,
+    time::Duration,
 };
 
 use containerd_client::{
@@ -23,6 +24,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use serde_json::Value;
+use tokio::{process::Command, time::timeout};
 use tonic::Request;
 use url::Url;
 
@@ -34,6 +36,8 @@ use super::{
 
 /// The namespace in which trials are made; they leave nothing in it.
 const NAMESPACE: &str = "hawker";
+/// How long a pull may take.
+const PULL_TIME: Duration = Duration::from_secs(600);
 /// The kind of a snapshotter plugin.
 pub(crate) const SNAPSHOTTER_KIND: &str = "io.containerd.snapshotter.v1";
 
@@ -193,10 +197,7 @@ pub(crate) async fn pull(
 ) -> Result<String, VerifyError> {
     match route {
         Route::Crictl { program, address } => {
-            let (program, address) = (program.clone(), address.clone());
-            let name = image.to_string();
-            let pulled = tokio::task::spawn_blocking(move || crictl(&program, &address, &name));
-            let pulled = pulled.await.unwrap_or_else(|error| Err(error.to_string()));
+            let pulled = crictl(program, address, &image.to_string()).await;
             pulled.map_err(|why| pull_error(image, "through CRI (crictl)", why))?;
             Ok(format!("pulled {image} through CRI"))
         }
@@ -235,15 +236,29 @@ fn pull_error(image: &Reference, how: &'static str, why: impl Into<String>) -> V
     }
 }
 
-fn crictl(program: &Path, address: &Path, image: &str) -> Result<(), String> {
-    let output = Command::new(program)
-        .arg("--runtime-endpoint")
-        .arg(format!("unix://{}", address.display()))
-        .arg("--image-endpoint")
-        .arg(format!("unix://{}", address.display()))
-        .args(["--timeout", "600s", "pull", image])
-        .output()
-        .map_err(|error| error.to_string())?;
+/// Why a pull that had its time was given up.
+fn too_long(limit: Duration) -> String {
+    format!(
+        "it was not done after {} s; try a smaller image, or look at what hawkerd and containerd log",
+        limit.as_secs()
+    )
+}
+
+async fn crictl(program: &Path, address: &Path, image: &str) -> Result<(), String> {
+    let endpoint = format!("unix://{}", address.display());
+    let mut command = Command::new(program);
+    command
+        .args(["--runtime-endpoint", &endpoint])
+        .args(["--image-endpoint", &endpoint])
+        .args(["--timeout", "600s", "pull", image]);
+    run(command, PULL_TIME).await
+}
+
+/// Runs a program, and kills it when its time is over.
+async fn run(mut command: Command, limit: Duration) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(limit, output).await.map_err(|_| too_long(limit))?;
+    let output = output.map_err(|error| error.to_string())?;
     match output.status.success() {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -256,20 +271,7 @@ async fn transfer(
     certs_d: &Path,
 ) -> Result<(), VerifyError> {
     let name = image.to_string();
-    let source = transfer::OciRegistry {
-        reference: name.clone(),
-        resolver: Some(transfer::RegistryResolver {
-            host_dir: certs_d.to_string_lossy().into_owned(),
-            ..Default::default()
-        }),
-    };
-    let wanted = TransferRequest {
-        source: Some(to_any(&source)),
-        destination: Some(to_any(&machine::unpacked_image(&name, SNAPSHOTTER))),
-        options: None,
-    };
-    let mut client = TransferClient::new(containerd.channel());
-    let pulled = client.transfer(request(wanted)).await;
+    let pulled = transferred(containerd, &name, certs_d, PULL_TIME).await;
     let delete = DeleteImageRequest {
         name,
         sync: true,
@@ -278,10 +280,33 @@ async fn transfer(
     let mut images = ImagesClient::new(containerd.channel());
     // Where the pull failed there may be none.
     let _ = within(images.delete(request(delete))).await;
-    let how = "through containerd's transfer service";
-    match pulled {
-        Ok(_) => Ok(()),
-        Err(status) => Err(pull_error(image, how, status.message())),
+    pulled.map_err(|why| pull_error(image, "through containerd's transfer service", why))
+}
+
+async fn transferred(
+    containerd: &Containerd,
+    name: &str,
+    certs_d: &Path,
+    limit: Duration,
+) -> Result<(), String> {
+    let source = transfer::OciRegistry {
+        reference: name.to_owned(),
+        resolver: Some(transfer::RegistryResolver {
+            host_dir: certs_d.to_string_lossy().into_owned(),
+            ..Default::default()
+        }),
+    };
+    let wanted = TransferRequest {
+        source: Some(to_any(&source)),
+        destination: Some(to_any(&machine::unpacked_image(name, SNAPSHOTTER))),
+        options: None,
+    };
+    let mut client = TransferClient::new(containerd.channel());
+    // containerd stops when nobody waits for its answer any more.
+    match timeout(limit, client.transfer(request(wanted))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err(too_long(limit)),
     }
 }
 
@@ -391,6 +416,40 @@ mod tests {
         assert!(!has_cri(&[ours.clone(), cri(Some("mirrors"))]));
         // What is switched off is not listed.
         assert!(!has_cri(&[ours]));
+    }
+
+    #[tokio::test]
+    async fn pull_that_makes_no_end_is_given_up_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = dir.path().join("silent.sock");
+        // Connections to it are made, and nothing is ever answered.
+        let _silent = std::os::unix::net::UnixListener::bind(&address).unwrap();
+        let containerd = Containerd::connect(&address).await.unwrap();
+        let limit = Duration::from_secs(1);
+        let pulled = transferred(&containerd, "registry.test/image:1", dir.path(), limit).await;
+        assert!(pulled.unwrap_err().contains("not done after 1 s"));
+    }
+
+    #[tokio::test]
+    async fn program_that_makes_no_end_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = dir.path().join("id");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > $0; exec sleep 1000"])
+            .arg(&id);
+        let ended = run(command, Duration::from_secs(2)).await;
+        assert!(ended.unwrap_err().contains("not done after 2 s"));
+        let process = Path::new("/proc").join(std::fs::read_to_string(id).unwrap().trim());
+        // What was killed has no command line any more, and is soon gone.
+        let lives = || std::fs::read(process.join("cmdline")).is_ok_and(|line| !line.is_empty());
+        for _ in 0..100 {
+            if !lives() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it goes on");
     }
 
     #[test]
