@@ -12,6 +12,7 @@ mod links;
 mod oddities;
 mod pulls;
 mod registries;
+mod setup;
 mod snapshotter;
 mod stock;
 
@@ -71,6 +72,7 @@ pub fn all() -> Vec<Case> {
         deaths::CASES,
         links::CASES,
         snapshotter::CASES,
+        setup::CASES,
         clients::CASES,
     ]
     .concat()
