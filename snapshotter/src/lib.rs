@@ -5,11 +5,9 @@
 //! * the **snapshots** ([`Snapshots`], `docs/snapshots.md`): keys, kinds, parents, labels, usage,
 //!   each change durable; the mounts of each (overlay, and single directories as binds); whole
 //!   layers staged beside them and committed by one rename;
-//! * **unpack**: pieces → decompress → diff id → files in one pass, all layers of an image at once,
-//!   confined to the snapshot's directory whatever the tar says;
-//! * the **layer index**: what makes a layer randomly readable, built once per cluster in one
-//!   streaming pass and shared as a task like any other;
-//! * **lazy mounts** over that index: EROFS where the kernel has it, otherwise FUSE.
+//! * **unpack** ([`unpack()`], `docs/unpack.md`): compressed bytes → tar → diff id → files in one
+//!   pass, confined to the snapshot's directory whatever the tar says. Layers are independent of
+//!   each other: the plugin unpacks all of an image at once.
 //!
 //! The crate knows nothing of p2p: a layer's bytes come through its own trait `LayerSource`, which
 //! the plugin implements over the piece network. `config/tests/house.rs` holds it to that.
