@@ -140,6 +140,16 @@ impl OriginClient {
         head::head(self, source).await
     }
 
+    /// As [`OriginClient::head`], with the source's own credential alone: one that is refused is
+    /// not replaced by who is configured, or by nobody. Tells too what was shown at last: the token
+    /// that a name and password bought where the registry issues some.
+    pub async fn head_own(
+        &self,
+        source: &Source,
+    ) -> Result<(OriginHead, Option<Secret>), OriginError> {
+        head::head_own(self, source).await
+    }
+
     /// As [`OriginClient::head`], for an account: what it says of the blob or file at `url`, and
     /// what was shown there at last, if anything had to be. That is a token wherever the registry
     /// issues some, and so good for one repository and a few minutes; use it as
@@ -224,6 +234,16 @@ struct Wanted {
     authorization: Option<http::HeaderValue>,
     /// Answers what the server at `url` asks for. `None`: who is configured, or nobody.
     account: Option<Account>,
+    refused: Refused,
+}
+
+/// What the refusal of a credential that came along means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// That it is tried without: what is asked may be public.
+    MayBePublic,
+    /// Just that.
+    IsRefused,
 }
 
 impl Wanted {
@@ -246,6 +266,7 @@ impl Wanted {
             url,
             authorization,
             account: source.authorization.as_ref().and_then(Account::of_basic),
+            refused: Refused::MayBePublic,
         })
     }
 }

@@ -52,9 +52,20 @@ pub(super) struct Demand<'a> {
     pub(super) url: &'a Url,
     /// What was wanted at first, which may have sent us to `url`.
     pub(super) on_behalf: &'a Url,
-    /// Who asks. `None`: whoever is configured for the server, else nobody.
-    pub(super) account: Option<&'a Account>,
+    pub(super) who: Who<'a>,
     pub(super) challenges: &'a [Challenge],
+}
+
+/// In whose name a challenge is answered.
+#[derive(Clone, Copy)]
+pub(super) enum Who<'a> {
+    /// This one's.
+    Account(&'a Account),
+    /// That of whoever is configured for the server, else nobody's.
+    Configured,
+    /// Nobody's: a server that we were merely sent to gets none of our logins. Else any registry
+    /// could show us another's content as its own.
+    Nobody,
 }
 
 /// How to satisfy a challenge.
@@ -91,10 +102,14 @@ impl Authorizer {
         let Demand {
             url,
             on_behalf,
-            account,
+            who,
             challenges,
         } = demand;
-        let who = account.or_else(|| client.0.accounts.get(&url.origin()));
+        let (asker, who) = match who {
+            Who::Account(account) => (Some(account), Some(account)),
+            Who::Configured => (None, client.0.accounts.get(&url.origin())),
+            Who::Nobody => (None, None),
+        };
         let mut failure = None;
         for challenge in in_order_of_worth(challenges) {
             let means = match (challenge.scheme.as_str(), who) {
@@ -112,7 +127,9 @@ impl Authorizer {
             };
             match found {
                 Ok((means, Some(authorization))) => {
-                    bounded(&mut lock(&self.remembered)).insert(place(url, account), means);
+                    if !matches!(demand.who, Who::Nobody) {
+                        bounded(&mut lock(&self.remembered)).insert(place(url, asker), means);
+                    }
                     return Ok(Some(authorization));
                 }
                 Ok((_, None)) => {}

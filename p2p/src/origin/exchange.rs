@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use url::Url;
 
 use super::{
-    Http, OriginClient, OriginError, Wanted,
-    auth::Demand,
+    Http, OriginClient, OriginError, Refused, Wanted,
+    auth::{Demand, Who},
     challenge,
     error::{shown, shown_text},
     retry,
@@ -155,8 +155,8 @@ impl OriginClient {
     }
 
     /// Asks for `wanted`, with the credential that came along or one we have, and answers
-    /// challenges: a credential that is refused is replaced by ours once, since what is asked may
-    /// be public.
+    /// challenges: a credential that is refused is replaced by ours once where `wanted` says so,
+    /// since what is asked may be public.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -167,7 +167,8 @@ impl OriginClient {
         let mut url = wanted.url.clone();
         let mut credential = wanted.authorization.clone();
         let account = wanted.account.as_ref();
-        if credential.is_none() || account.is_some() {
+        let is_first = url.origin() == wanted.on_behalf.origin();
+        if is_first && (credential.is_none() || account.is_some()) {
             let remembered = self.0.authorizer.remembered(self, &url, account).await;
             credential = remembered.or(credential);
         }
@@ -187,15 +188,24 @@ impl OriginClient {
             if answer.status() != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
-            // Where a redirect led to another host, our credential for that host is due.
+            // A host that a redirect led to gets a token of nobody's at most.
+            let is_elsewhere = answer.url.origin() != wanted.on_behalf.origin();
             let challenges = challenge::of_headers(answer.headers());
             let refused = credential
                 .as_ref()
                 .filter(|_| answer.url.origin() == url.origin());
+            let who = match account {
+                _ if is_elsewhere => Who::Nobody,
+                Some(account) => Who::Account(account),
+                None if refused.is_some() && wanted.refused == Refused::IsRefused => {
+                    return Ok(answer);
+                }
+                None => Who::Configured,
+            };
             let demand = Demand {
                 url: &answer.url,
                 on_behalf: &wanted.on_behalf,
-                account: account.filter(|_| answer.url.origin() == wanted.url.origin()),
+                who,
                 challenges: &challenges,
             };
             match self.satisfy(demand, refused, wanted).await {
@@ -228,13 +238,14 @@ impl OriginClient {
     ) -> Result<Option<HeaderValue>, OriginError> {
         let authorizer = &self.0.authorizer;
         let ours = Demand {
-            account: None,
+            who: Who::Configured,
             ..demand
         };
+        let is_replaceable = matches!(demand.who, Who::Account(_))
+            && wanted.authorization.is_some()
+            && wanted.refused == Refused::MayBePublic;
         match authorizer.answer(self, demand, refused).await {
-            Ok(None) | Err(_) if demand.account.is_some() && wanted.authorization.is_some() => {
-                authorizer.answer(self, ours, refused).await
-            }
+            Ok(None) | Err(_) if is_replaceable => authorizer.answer(self, ours, refused).await,
             answer => answer,
         }
     }

@@ -10,8 +10,8 @@ use http::{
 use url::Url;
 
 use super::{
-    Account, OriginClient, OriginError, Redirects, Wanted, exchange::Answer, range::ContentRange,
-    retry::Backoff, token::own_headers,
+    Account, OriginClient, OriginError, Redirects, Refused, Wanted, exchange::Answer,
+    range::ContentRange, retry::Backoff, token::own_headers,
 };
 
 /// What an origin says of a blob or file.
@@ -105,6 +105,19 @@ pub(super) async fn head(
     Ok(head)
 }
 
+/// Asks about `source` with its own credential alone.
+pub(super) async fn head_own(
+    client: &OriginClient,
+    source: &Source,
+) -> Result<(OriginHead, Option<Secret>), OriginError> {
+    let wanted = Wanted {
+        refused: Refused::IsRefused,
+        ..Wanted::parse(source)?
+    };
+    let (head, shown) = head_of(client, wanted).await?;
+    Ok((head, secret(shown)))
+}
+
 /// Asks about `url` for an account.
 pub(super) async fn head_as(
     client: &OriginClient,
@@ -120,8 +133,11 @@ pub(super) async fn head_as(
         ..Wanted::parse(&source)?
     };
     let (head, shown) = head_of(client, wanted).await?;
-    let shown = shown.and_then(|value| Some(Secret::new(value.to_str().ok()?)));
-    Ok((head, shown))
+    Ok((head, secret(shown)))
+}
+
+fn secret(shown: Option<HeaderValue>) -> Option<Secret> {
+    Some(Secret::new(shown?.to_str().ok()?))
 }
 
 /// What is said, and what was shown to whoever was asked first.
@@ -169,6 +185,7 @@ async fn ask_elsewhere(
         on_behalf: wanted.on_behalf.clone(),
         authorization: wanted.authorization.clone().filter(|_| is_same),
         account: wanted.account.clone().filter(|_| is_same),
+        refused: wanted.refused,
     };
     let headers = headers(client);
     let asked = match client

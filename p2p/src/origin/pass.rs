@@ -22,7 +22,7 @@ use url::Url;
 
 use super::{
     OriginClient, OriginError,
-    auth::Demand,
+    auth::{Demand, Who},
     challenge, config,
     error::{innermost, shown, shown_text},
     exchange::{self, Answer, Ask},
@@ -93,7 +93,7 @@ pub(super) async fn pass(
         let demand = Demand {
             url: &url,
             on_behalf: &url,
-            account: None,
+            who: Who::Configured,
             challenges: &challenges,
         };
         let refused = authorization.as_ref();

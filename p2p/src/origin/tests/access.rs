@@ -373,6 +373,54 @@ async fn the_host_behind_a_redirect_may_ask_for_a_token_of_its_own() {
 }
 
 #[tokio::test]
+async fn the_host_behind_a_redirect_never_gets_the_login_that_is_configured_for_it() {
+    let private = Server::start(|asked| match asked.header("authorization") {
+        Some("Basic YW5uOnB3") => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with("WWW-Authenticate", "Basic realm=\"r\""),
+    })
+    .await;
+    let client = client_with_login(&private, "pw");
+    let to = private.url(BLOB);
+    let foreign = Server::start(move |_| Reply::redirect(307, &to)).await;
+    let own = source(private.url(BLOB));
+    // Also where it is known already what the host wants.
+    for _ in 0..2 {
+        let mere = source(foreign.url(BLOB));
+        assert!(matches!(
+            client.head(&mere).await,
+            Err(OriginError::Denied { .. })
+        ));
+        assert!(read_all(&client, &mere).await.is_err());
+        assert_eq!(read_all(&client, &own).await.unwrap(), b"layer");
+    }
+}
+
+#[tokio::test]
+async fn own_credential_that_is_refused_is_not_replaced() {
+    let server = Server::start(|asked| match asked.header("authorization") {
+        Some("Basic YW5uOnB3" | "Bearer good") => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with("WWW-Authenticate", "Basic realm=\"r\""),
+    })
+    .await;
+    let client = client_with_login(&server, "pw");
+    for bad in ["Bearer bad", "Basic YW5uOmJhZA=="] {
+        let bad = source_as(server.url(BLOB), bad);
+        assert!(client.head(&bad).await.is_ok());
+        assert!(matches!(
+            client.head_own(&bad).await,
+            Err(OriginError::Denied { .. })
+        ));
+    }
+    for good in ["Bearer good", "Basic YW5uOnB3"] {
+        let (_, shown) = client
+            .head_own(&source_as(server.url(BLOB), good))
+            .await
+            .unwrap();
+        assert_eq!(shown.unwrap().expose(), good);
+    }
+}
+
+#[tokio::test]
 async fn redirects_end_and_stay_with_http() {
     for to in [
         "/again",
