@@ -25,6 +25,7 @@ pub(crate) fn node(config: &NodeConfig) -> Checked {
         ("tls.ca", &config.tls.ca),
         ("tls.cert", &config.tls.cert),
         ("tls.key", &config.tls.key),
+        ("tls.crl", &config.tls.crl),
         ("store.dir", &config.store.dir),
         ("control.socket", &config.control.socket),
         ("containerd.socket", &config.containerd.socket),
@@ -77,11 +78,17 @@ pub(crate) fn scheduler(config: &SchedulerConfig) -> Checked {
     own_name("scheduler.name", &config.scheduler.name)?;
     let mut listening = vec![("scheduler.listen", config.scheduler.listen)];
     listening.extend(config.http.listen.map(|listen| ("http.listen", listen)));
+    if issuer(config)? {
+        listening.push(("issuer.listen", config.issuer.listen));
+    }
     listeners(&listening)?;
     paths(&[
         ("tls.ca", &config.tls.ca),
         ("tls.cert", &config.tls.cert),
         ("tls.key", &config.tls.key),
+        ("tls.crl", &config.tls.crl),
+        ("issuer.dir", &config.issuer.dir),
+        ("control.socket", &config.control.socket),
     ])?;
     numbers(&[
         ("swarm.parents", config.swarm.parents.into(), 256),
@@ -98,6 +105,35 @@ pub(crate) fn scheduler(config: &SchedulerConfig) -> Checked {
             config.swarm.isolation_time.is_zero(),
         ),
     ])
+}
+
+/// Whether there is an issuer.
+fn issuer(config: &SchedulerConfig) -> Result<bool, Problem> {
+    let issuer = &config.issuer;
+    let files = match (&issuer.ca_cert, &issuer.ca_key) {
+        (None, None) => return Ok(false),
+        (Some(cert), Some(key)) => [
+            ("issuer.ca_cert", cert.as_path()),
+            ("issuer.ca_key", key.as_path()),
+        ],
+        (None, Some(_)) | (Some(_), None) => {
+            return Err(Problem::new(
+                &["issuer.ca_cert", "issuer.ca_key"],
+                "one of the authority's two files is named without the other",
+                "name both, or neither for a scheduler that issues no certificates",
+            ));
+        }
+    };
+    paths(&files)?;
+    if config.scheduler.transport == Transport::Plain {
+        return Err(Problem::new(
+            &["scheduler.transport", "issuer.ca_key"],
+            "without TLS there are no certificates to be issued",
+            "write transport = \"tls\", or leave [issuer] out",
+        ));
+    }
+    numbers(&[("issuer.days", config.issuer.days.into(), 3650)])?;
+    Ok(true)
 }
 
 /// Whether the files are there that a scheduler's settings need.

@@ -42,6 +42,9 @@ pub use quota::{Quota, QuotaError};
 pub use registry::{
     EndpointUrlError, Network, PrivateOrigin, PrivateOriginError, RegistryEndpoint,
 };
-pub use scheduler::{HttpSettings, SchedulerConfig, SchedulerSettings, SwarmSettings};
+pub use scheduler::{
+    HttpSettings, IssuerSettings, SchedulerConfig, SchedulerControlSettings, SchedulerSettings,
+    SwarmSettings,
+};
 pub use shared::{LogFormat, LogLevel, LogSettings, TlsSettings, Transport};
 pub use units::{ByteSize, ByteSizeError, Interval, IntervalError, Percent, PercentError};

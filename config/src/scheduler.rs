@@ -1,6 +1,9 @@
 //! The settings of `hawker-scheduler`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use hawker_model::HostId;
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,8 @@ use crate::{
 pub struct SchedulerConfig {
     pub scheduler: SchedulerSettings,
     pub tls: TlsSettings,
+    pub issuer: IssuerSettings,
+    pub control: SchedulerControlSettings,
     pub swarm: SwarmSettings,
     pub http: HttpSettings,
     pub log: LogSettings,
@@ -34,6 +39,35 @@ section! {
         /// "tls": TLS 1.3 with certificates on both sides, see [tls]. "plain": neither encrypted
         /// nor authenticated, for trusted networks only. The same on every host.
         pub transport: Transport = Transport::Tls,
+    }
+}
+
+section! {
+    /// Certificates for hosts that join with a token (hawker token create, hawker join), and for
+    /// those that renew theirs. Only where the authority's two files are named: whoever reads its
+    /// key is master of the cluster.
+    pub struct IssuerSettings {
+        /// The authority's certificate (PEM), as `hawker ca create` made it. "" is no issuer.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub ca_cert: Option<PathBuf> = None,
+        /// The authority's secret key (PEM).
+        #[serde(with = "crate::text::empty_is_none")]
+        pub ca_key: Option<PathBuf> = None,
+        /// Where hosts ask for certificates.
+        pub listen: ListenAddress =
+            ListenAddress::new(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8003)),
+        /// For how many days a certificate is good. Hosts renew it after two thirds of them.
+        pub days: u16 = 90,
+        /// Where tokens and the numbers of issued certificates are kept; made when it is not there.
+        pub dir: PathBuf = "/var/lib/hawker-scheduler".into(),
+    }
+}
+
+section! {
+    /// The socket of `hawker token` and `hawker ca revoke` on this machine.
+    pub struct SchedulerControlSettings {
+        /// Its path; only root and the daemon's own user may use it.
+        pub socket: PathBuf = "/run/hawker-scheduler/control.sock".into(),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::{
     ContainerdSettings, ControlSettings, CredentialSettings, HostSettings, HttpSettings,
-    LogSettings, MetricsSettings, MirrorSettings, NodeConfig, OriginSettings, P2pSettings,
-    RegistrySettings, SchedulerConfig, SchedulerSettings, SeedSettings, SnapshotterSettings,
-    StoreSettings, SwarmSettings, TlsSettings,
+    IssuerSettings, LogSettings, MetricsSettings, MirrorSettings, NodeConfig, OriginSettings,
+    P2pSettings, RegistrySettings, SchedulerConfig, SchedulerControlSettings, SchedulerSettings,
+    SeedSettings, SnapshotterSettings, StoreSettings, SwarmSettings, TlsSettings,
     section::{Form, SectionSchema},
 };
 
@@ -49,6 +49,8 @@ impl File for SchedulerConfig {
     const SECTIONS: &'static [SectionSchema] = &[
         SectionSchema::table::<SchedulerSettings>("scheduler"),
         SectionSchema::table::<TlsSettings>("tls"),
+        SectionSchema::table::<IssuerSettings>("issuer"),
+        SectionSchema::table::<SchedulerControlSettings>("control"),
         SectionSchema::table::<SwarmSettings>("swarm"),
         SectionSchema::table::<HttpSettings>("http"),
         SectionSchema::table::<LogSettings>("log"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::section::section;
+use crate::{Endpoint, section::section};
 
 /// How daemons speak to each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,8 @@ pub enum Transport {
 }
 
 section! {
-    /// Certificates of this host, as `hawker ca` makes them. Needed for transport = "tls".
+    /// Certificates of this host, as `hawker join` and `hawker ca` make them. Needed for
+    /// transport = "tls". The files may be exchanged while the daemon runs.
     pub struct TlsSettings {
         /// The certificate of the cluster's CA (PEM).
         pub ca: PathBuf = "/etc/hawker/tls/ca.pem".into(),
@@ -26,6 +27,13 @@ section! {
         pub cert: PathBuf = "/etc/hawker/tls/cert.pem".into(),
         /// The private key of the certificate (PEM), readable by the daemon only.
         pub key: PathBuf = "/etc/hawker/tls/key.pem".into(),
+        /// The list of revoked certificates (PEM), where there is one. Hosts get it from their
+        /// schedulers and keep it here; on a scheduler it is the list that is handed on.
+        pub crl: PathBuf = "/etc/hawker/tls/crl.pem".into(),
+        /// Where this host renews its certificate before it ends: a scheduler with [issuer], as
+        /// "host:8003". `hawker join` writes it. "" is nowhere.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub issuer: Option<Endpoint> = None,
     }
 }
 

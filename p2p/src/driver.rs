@@ -46,7 +46,7 @@ use crate::{
     origin::OriginClient,
     session::{SessionEvent, SessionHandle},
     store::Store,
-    transport::{Dialer, Listener},
+    transport::{Dialer, Listener, Security, TrustChanges},
 };
 
 /// Events that may wait for the loop.
@@ -77,6 +77,8 @@ pub(crate) struct Driver {
     contacts: Contacts,
     signer: ListSigner,
     dialer: Arc<Dialer>,
+    security: Security,
+    trust: TrustChanges,
     advertised: Vec<std::net::SocketAddr>,
     warnings: Vec<String>,
     /// Every task the loop started but those of the links.
@@ -119,6 +121,8 @@ impl Driver {
             contacts: Contacts::new(settings.seeds.clone()),
             signer: ListSigner::new(&settings.security),
             dialer: Arc::new(dialer),
+            security: settings.security.clone(),
+            trust: settings.security.changes(),
             advertised: settings.advertise.clone(),
             warnings: Vec::new(),
             jobs: JoinSet::new(),
@@ -149,6 +153,7 @@ impl Driver {
                 },
                 () = sleep_until(self.swarm.poll_timeout()) => Input::Timeout,
                 _ = checkpoint.tick() => Input::Checkpoint,
+                () = self.trust.changed() => Input::Trust,
                 Some(event) = self.session_events.recv() => Input::Session(event),
                 Some(event) = self.inbox.recv() => Input::Event(event),
             };
@@ -174,6 +179,7 @@ impl Driver {
             Input::Event(event) => self.handle_event(event, now),
             Input::Session(event) => self.handle_session(event, now),
             Input::Timeout => self.swarm.handle_timeout(now),
+            Input::Trust => self.handle_trust(now),
         }
         self.perform_actions(now);
     }
@@ -214,6 +220,8 @@ enum Input {
     Event(Event),
     Session(SessionEvent),
     Timeout,
+    /// Certificates may have been revoked.
+    Trust,
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -30,4 +30,5 @@ pub use frame::{ErrorCode, FrameError, UnsendableError};
 pub use listener::Listener;
 pub use reader::FrameReader;
 pub use security::Security;
+pub(crate) use security::TrustChanges;
 pub use writer::FrameWriter;

@@ -170,6 +170,7 @@ pub(crate) fn security(config: &NodeConfig) -> Result<Security, SettingsError> {
         ca: config.tls.ca.clone(),
         cert: config.tls.cert.clone(),
         key: config.tls.key.clone(),
+        crl: config.tls.crl.clone(),
     })?;
     if *identity.host() != host {
         return Err(SettingsError::Name {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hawker_identity::{Crl, Distrust};
 use hawker_model::{HostId, Role};
 use hawker_scheduler_api::{
     Duty as ApiDuty, Hello, Holding as ApiHolding, HostMessage, Level, PROTOCOL, Parents,
@@ -16,7 +17,7 @@ use hawker_tracker::{
     Tracker,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::sleep_until,
 };
@@ -24,6 +25,7 @@ use tonic::Status;
 
 use crate::{
     Settings,
+    connection::PeerInfo,
     metrics::Sample,
     probe::{Outcome, Probe},
     sessions::{NewSession, Session, SessionId, Sessions},
@@ -41,6 +43,8 @@ pub(crate) enum Input {
     Gone(SessionId),
     Probed(SessionId, u32, Outcome),
     Timeout,
+    /// Certificates may have been revoked.
+    Trust,
     Snapshot(oneshot::Sender<Snapshot>),
     Status(oneshot::Sender<StatusReport>),
     /// End all sessions; answered when that is done.
@@ -61,12 +65,15 @@ pub(crate) struct Driver {
     probes: JoinSet<(SessionId, u32, Outcome)>,
     slow: u64,
     stopping: bool,
+    trust: Option<watch::Receiver<u64>>,
 }
 
 impl Driver {
     pub(crate) fn new(settings: Settings) -> Self {
         let tracker = Tracker::new(settings.tracker.clone(), rand::random(), Instant::now());
+        let trust = settings.security.identity().map(|own| own.changes());
         Self {
+            trust,
             settings,
             tracker,
             sessions: Sessions::default(),
@@ -94,6 +101,7 @@ impl Driver {
             Some(Ok((id, attempt, outcome))) = self.probes.join_next() => {
                 Some(Input::Probed(id, attempt, outcome))
             }
+            () = changed(&mut self.trust) => Some(Input::Trust),
             input = inputs.recv() => input,
         }
     }
@@ -110,6 +118,7 @@ impl Driver {
             Input::Gone(id) => self.gone(id),
             Input::Probed(id, attempt, outcome) => self.probed(id, attempt, &outcome),
             Input::Timeout => self.tracker.handle_timeout(now),
+            Input::Trust => self.trust_changed(),
             Input::Snapshot(reply) => {
                 let _ = reply.send(self.snapshot());
             }
@@ -131,6 +140,10 @@ impl Driver {
             return Err(Status::unavailable("the scheduler stops"));
         }
         let protocol = agree(&new.hello)?;
+        // It may have been revoked since the handshake.
+        if let Some(reason) = self.distrust(&new.peer) {
+            return Err(distrusted(reason));
+        }
         let (host, role) = (new.hello.host.clone(), new.hello.role);
         let remote = new.peer.remote;
         let (id, replaced) = self.sessions.add(new, now).inspect_err(|status| {
@@ -153,6 +166,7 @@ impl Driver {
             protocol,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }));
+        session.send_all(self.revocations());
         let addresses = session.addresses();
         let version = &session.hello.version;
         tracing::info!(%host, %role, %remote, ?addresses, version, "host connected");
@@ -167,6 +181,38 @@ impl Driver {
         );
         self.probe(id, 0);
         Ok(id)
+    }
+
+    fn distrust(&self, peer: &PeerInfo) -> Option<Distrust> {
+        let own = self.settings.security.identity()?;
+        own.check(&peer.certificate.as_ref()?.id).err()
+    }
+
+    /// What hosts are told of revoked certificates.
+    fn revocations(&self) -> Vec<SchedulerMessage> {
+        let own = self.settings.security.identity();
+        let lists = own.map(|own| own.crls()).unwrap_or_default();
+        let message = |list: &Crl| SchedulerMessage::Revocations(vec![list.der().to_vec()]);
+        lists.iter().map(message).collect()
+    }
+
+    /// Parts with hosts that are no longer believed, and tells the others.
+    fn trust_changed(&mut self) {
+        let sessions = self.sessions.iter();
+        let distrust = sessions.filter_map(|session| {
+            let reason = self.distrust(&session.peer)?;
+            Some((session.id, session.hello.host.clone(), reason))
+        });
+        let distrust: Vec<_> = distrust.collect();
+        for (id, host, reason) in distrust {
+            tracing::warn!(%host, %reason, "ended a session");
+            self.end(id, distrusted(reason));
+        }
+        let news = self.revocations();
+        let slow = self.sessions.iter();
+        let slow = slow.filter(|session| !session.send_all(news.clone()));
+        let slow: Vec<_> = slow.map(|session| session.hello.host.clone()).collect();
+        slow.iter().for_each(|host| self.cut(host));
     }
 
     fn message(&mut self, id: SessionId, message: HostMessage, now: Instant) {
@@ -374,6 +420,25 @@ impl Driver {
             tasks: self.tracker.tasks().map(task_report).collect(),
         }
     }
+}
+
+async fn changed(trust: &mut Option<watch::Receiver<u64>>) {
+    if let Some(trust) = trust
+        && trust.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+fn distrusted(reason: Distrust) -> Status {
+    let what = match reason {
+        Distrust::Revoked => "your certificate was revoked",
+        Distrust::Authority => "your certificate's authority is no longer one of this cluster's",
+    };
+    Status::permission_denied(format!(
+        "{what}: get a new one with `hawker join` or `hawker ca`"
+    ))
 }
 
 /// The newest protocol version that both speak.

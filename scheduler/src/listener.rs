@@ -51,10 +51,6 @@ pub(crate) async fn accept(
     security: Security,
     connections: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let acceptor = match security {
-        Security::Plain => None,
-        Security::Tls(identity) => Some(TlsAcceptor::from(identity.server_config(&[b"h2"]))),
-    };
     let room = Arc::new(Semaphore::new(HANDSHAKES));
     let mut handshakes = JoinSet::new();
     loop {
@@ -68,7 +64,12 @@ pub(crate) async fn accept(
         while handshakes.try_join_next().is_some() {}
         match accepted {
             Ok((stream, remote)) => {
-                let handshake = shake(stream, canonical(remote), acceptor.clone());
+                // Each connection with the newest certificate.
+                let acceptor = match &security {
+                    Security::Plain => None,
+                    Security::Tls(identity) => Some(identity.server_config(&[b"h2"]).into()),
+                };
+                let handshake = shake(stream, canonical(remote), acceptor);
                 let connections = connections.clone();
                 handshakes.spawn(async move {
                     if let Some(connection) = handshake.await {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use hawker_model::Role;
 use hawker_scheduler_api::{
     Hello, HostMessage, MessageError, SchedulerMessage,
     proto::{self, scheduler_server},
@@ -107,6 +108,12 @@ fn check(hello: &Hello, peer: &PeerInfo) -> Result<(), Status> {
         (&hello.host, hello.role),
         (&certificate.host, certificate.role),
     );
+    if proven.1 == Role::Scheduler {
+        return Err(Status::permission_denied(format!(
+            "your certificate is that of scheduler {}: only nodes and seeds have business here",
+            proven.0
+        )));
+    }
     if said == proven {
         return Ok(());
     }

@@ -74,6 +74,11 @@ impl Session {
         self.outgoing.try_send(message).is_ok()
     }
 
+    /// Queues messages; false if the host reads too slowly.
+    pub(crate) fn send_all(&self, messages: Vec<SchedulerMessage>) -> bool {
+        messages.into_iter().all(|message| self.send(message))
+    }
+
     /// Ends the session with a reason, and the connection of a host that does not even read that.
     pub(crate) fn end(self, status: Status) {
         self.ending.end(status);
@@ -128,6 +133,10 @@ impl Sessions {
         self.hosts.insert(id, host.clone());
         self.by_host.insert(host, session);
         Ok((id, replaced))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.by_host.values()
     }
 
     pub(crate) fn find(&self, host: &HostId) -> Option<&Session> {

@@ -36,6 +36,16 @@ pub enum Security {
     Plain,
 }
 
+impl Security {
+    /// Who we are under TLS.
+    pub(crate) fn identity(&self) -> Option<&Arc<Identity>> {
+        match self {
+            Self::Tls(identity) => Some(identity),
+            Self::Plain => None,
+        }
+    }
+}
+
 impl Settings {
     /// The defaults for a scheduler that listens on `listen`.
     pub fn new(name: HostId, listen: SocketAddr, security: Security) -> Self {
@@ -60,6 +70,7 @@ impl Settings {
                     ca: config.tls.ca.clone(),
                     cert: config.tls.cert.clone(),
                     key: config.tls.key.clone(),
+                    crl: config.tls.crl.clone(),
                 };
                 Security::Tls(Arc::new(Identity::load(&files)?))
             }

@@ -1,4 +1,4 @@
-//! The cluster's certificate authority and the certificates it issues.
+//! The cluster's certificate authority: the certificates it issues and the ones it revokes.
 //!
 //! Ed25519 throughout. The authority may sign certificates of hosts only (path length 0). A host's
 //! certificate serves as TLS server and client and signs piece lists; it never outlives the
@@ -11,19 +11,25 @@ use std::{
 
 use hawker_model::{HostId, Role};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    PublicKeyData, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
-    certificate::{PeerCertificate, is_cluster_name, parse_x509, spiffe_ids},
+    certificate::{is_cluster_name, parse_x509, spiffe_id, spiffe_ids},
     moment::Moment,
+    request::CertificateRequest,
+    revocation::{Crl, CrlError, read_pem},
+    serial::Serial,
 };
 
 /// Certificates start a little in the past, for hosts whose clocks are behind.
 const BACKDATED: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
+/// When a list of revoked certificates says that the next one comes. Nobody waits for it.
+const NEXT_LIST: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The authority of one cluster: its certificate and its secret key.
 pub struct ClusterCa {
@@ -58,6 +64,21 @@ pub struct Issued {
     pub cert_pem: String,
     /// The key, PKCS#8 PEM.
     pub key_pem: String,
+    /// Its number.
+    pub serial: Serial,
+    /// When it ends.
+    pub not_after: SystemTime,
+}
+
+/// A new certificate for a key that only its owner has.
+#[derive(Clone, Debug)]
+pub struct Certified {
+    /// The certificate, PEM.
+    pub cert_pem: String,
+    /// Its number.
+    pub serial: Serial,
+    /// When it ends.
+    pub not_after: SystemTime,
 }
 
 /// Why an authority cannot be made or used.
@@ -87,6 +108,10 @@ pub enum CaError {
     KeyMismatch,
     #[error("the authority's certificate expired on {0}: every host needs a new authority")]
     Expired(String),
+    #[error("the list of revoked certificates at hand is not this authority's: {0}")]
+    List(#[from] CrlError),
+    #[error("no random numbers are to be had")]
+    Random,
     #[error("the certificate cannot be made: {0}")]
     Making(#[from] rcgen::Error),
 }
@@ -178,27 +203,58 @@ impl ClusterCa {
 
     /// Issues a host's certificate for so many days from now, or until the authority itself ends.
     pub fn issue(&self, subject: &Subject, validity_days: u32) -> Result<Issued, CaError> {
+        self.issue_for(subject, self.from_now(validity_days)?)
+    }
+
+    /// Issues a host's certificate for a stated time, cut at the authority's own end.
+    pub fn issue_for(&self, subject: &Subject, validity: Validity) -> Result<Issued, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let certified = self.certify(&key, subject, validity)?;
+        Ok(Issued {
+            cert_pem: certified.cert_pem,
+            key_pem: key.serialize_pem(),
+            serial: certified.serial,
+            not_after: certified.not_after,
+        })
+    }
+
+    /// Issues a certificate for the key of a request, for so many days from now. Nothing else of
+    /// the request counts: who it is for says `subject`.
+    pub fn issue_to(
+        &self,
+        request: &CertificateRequest,
+        subject: &Subject,
+        validity_days: u32,
+    ) -> Result<Certified, CaError> {
+        self.certify(request.key(), subject, self.from_now(validity_days)?)
+    }
+
+    fn from_now(&self, days: u32) -> Result<Validity, CaError> {
         let now = SystemTime::now();
         if self.not_after <= now {
             let ended = Moment::from(self.not_after);
             return Err(CaError::Expired(ended.to_string()));
         }
-        self.issue_for(subject, Validity::days(validity_days, now)?)
+        Validity::days(days, now)
     }
 
-    /// Issues a host's certificate for a stated time, cut at the authority's own end.
-    pub fn issue_for(&self, subject: &Subject, validity: Validity) -> Result<Issued, CaError> {
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        subject: &Subject,
+        validity: Validity,
+    ) -> Result<Certified, CaError> {
         let not_after = validity.not_after.min(self.not_after);
         if validity.not_before >= not_after {
             return Err(CaError::Backwards);
         }
-        let mut params = params(
-            subject.host.as_str(),
-            Validity {
-                not_after,
-                ..validity
-            },
-        );
+        let validity = Validity {
+            not_after,
+            ..validity
+        };
+        let serial = Serial::random().map_err(|_| CaError::Random)?;
+        let mut params = params(subject.host.as_str(), validity);
+        params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
         params.subject_alt_names = names(&self.cluster, subject)?;
         params.use_authority_key_identifier_extension = true;
         params.is_ca = IsCa::ExplicitNoCa;
@@ -207,11 +263,68 @@ impl ClusterCa {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        Ok(Issued {
-            cert_pem: params.signed_by(&key, &self.issuer)?.pem(),
-            key_pem: key.serialize_pem(),
+        Ok(Certified {
+            cert_pem: params.signed_by(key, &self.issuer)?.pem(),
+            serial,
+            not_after,
         })
+    }
+
+    /// Revokes certificates: a new list (PEM) with them and all of `before`, this authority's last
+    /// list in PEM, if there is one. Lists of other authorities in `before` are left out.
+    pub fn revoke(&self, serials: &[Serial], before: Option<&[u8]>) -> Result<String, CaError> {
+        let before = before.map(|pem| self.own_list(pem)).transpose()?.flatten();
+        let now = SystemTime::now();
+        let mut revoked: Vec<(Serial, SystemTime)> = Vec::new();
+        if let Some(before) = &before {
+            revoked.extend(before.revoked().map(|(serial, at)| (serial.clone(), at)));
+        }
+        for serial in serials {
+            if !revoked.iter().any(|(known, _)| known == serial) {
+                revoked.push((serial.clone(), now));
+            }
+        }
+        // The time, so that two who hold the authority's key do not give one number twice.
+        let now_seconds = u64::try_from(Moment::from(now).to_unix()).unwrap_or(0);
+        let number = before.map_or(0, |before| before.number()).saturating_add(1);
+        self.sign_list(number.max(now_seconds), now, &revoked)
+    }
+
+    fn sign_list(
+        &self,
+        number: u64,
+        now: SystemTime,
+        revoked: &[(Serial, SystemTime)],
+    ) -> Result<String, CaError> {
+        let entries = revoked.iter().map(|(serial, at)| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial.as_bytes()),
+            revocation_time: (*at).into(),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + NEXT_LIST).into(),
+            crl_number: SerialNumber::from_slice(&number.to_be_bytes()),
+            issuing_distribution_point: None,
+            revoked_certs: entries.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?.pem()?)
+    }
+
+    /// This authority's list among those of a file in PEM.
+    pub fn own_list(&self, pem: &[u8]) -> Result<Option<Crl>, CaError> {
+        let authority = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())
+            .map_err(|error| CaError::Certificate(error.to_string()))?;
+        for list in read_pem(pem)? {
+            match Crl::check(&list, std::slice::from_ref(&authority)) {
+                Ok(list) => return Ok(Some(list)),
+                Err(CrlError::Foreign(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -229,7 +342,8 @@ impl fmt::Debug for Issued {
         f.debug_struct("Issued")
             .field("cert_pem", &self.cert_pem)
             .field("key_pem", &"***")
-            .finish()
+            .field("serial", &self.serial)
+            .finish_non_exhaustive()
     }
 }
 
@@ -253,12 +367,7 @@ fn params(common_name: &str, validity: Validity) -> CertificateParams {
 }
 
 fn names(cluster: &str, subject: &Subject) -> Result<Vec<SanType>, CaError> {
-    let owner = PeerCertificate {
-        host: subject.host.clone(),
-        role: subject.role,
-        cluster: cluster.to_owned(),
-    };
-    let mut names = vec![uri(owner.spiffe_id())?];
+    let mut names = vec![uri(spiffe_id(cluster, subject.role, &subject.host))?];
     for name in &subject.names {
         names.push(other_name(name).ok_or_else(|| CaError::Name(name.clone()))?);
     }

@@ -4,6 +4,8 @@
 //! `spiffe://<cluster>/hawker/<role>/<host>`. Nothing else in it is read; DNS names and addresses
 //! are there for other software only.
 
+use std::net::IpAddr;
+
 use hawker_model::{HostId, HostIdError, Role, RoleError};
 use rustls::CommonState;
 use x509_parser::{
@@ -11,7 +13,10 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::moment::Moment;
+use crate::{
+    moment::Moment,
+    serial::{CertificateId, IssuerId, Serial},
+};
 
 /// The owner of a certificate. Says nothing about whether the certificate can be believed: TLS
 /// configurations of [`crate::Identity`] and [`crate::Identity::verify_signer`] see to that.
@@ -23,6 +28,8 @@ pub struct PeerCertificate {
     pub role: Role,
     /// The cluster, which is the trust domain of the SPIFFE id.
     pub cluster: String,
+    /// Which certificate says so.
+    pub id: CertificateId,
 }
 
 impl PeerCertificate {
@@ -40,13 +47,10 @@ impl PeerCertificate {
 
     /// The SPIFFE id.
     pub fn spiffe_id(&self) -> String {
-        format!(
-            "spiffe://{}/hawker/{}/{}",
-            self.cluster, self.role, self.host
-        )
+        spiffe_id(&self.cluster, self.role, &self.host)
     }
 
-    fn parse_id(uri: &str) -> Result<Self, PeerCertificateError> {
+    fn parse_id(uri: &str, id: CertificateId) -> Result<Self, PeerCertificateError> {
         let malformed = || PeerCertificateError::Malformed(uri.to_owned());
         let rest = uri.strip_prefix("spiffe://").ok_or_else(malformed)?;
         let parts: Vec<&str> = rest.split('/').collect();
@@ -60,8 +64,14 @@ impl PeerCertificate {
             host: HostId::parse(host)?,
             role: role.parse()?,
             cluster: cluster.to_owned(),
+            id,
         })
     }
+}
+
+/// What names a host of a cluster.
+pub(crate) fn spiffe_id(cluster: &str, role: Role, host: &HostId) -> String {
+    format!("spiffe://{cluster}/hawker/{role}/{host}")
 }
 
 /// Why a certificate names no owner.
@@ -145,10 +155,36 @@ pub(crate) fn parse_x509(der: &[u8]) -> Result<X509Certificate<'_>, PeerCertific
 
 fn owner_of(x509: &X509Certificate<'_>) -> Result<PeerCertificate, PeerCertificateError> {
     let ids = spiffe_ids(x509)?;
+    let id = CertificateId {
+        issuer: IssuerId::of(x509.issuer().as_raw()),
+        serial: Serial::of(x509.raw_serial()),
+    };
     match ids[..] {
         [] => Err(PeerCertificateError::NoRole),
-        [id] => PeerCertificate::parse_id(id),
+        [uri] => PeerCertificate::parse_id(uri, id),
         _ => Err(PeerCertificateError::Ambiguous(ids.join(", "))),
+    }
+}
+
+/// The DNS names and addresses of a certificate in DER: what a renewed one is to keep.
+pub fn other_names(der: &[u8]) -> Result<Vec<String>, PeerCertificateError> {
+    let x509 = parse_x509(der)?;
+    let names = x509
+        .subject_alternative_name()
+        .map_err(|error| PeerCertificateError::NotX509(error.to_string()))?;
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    let texts = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => Some(address(bytes)?.to_string()),
+        _ => None,
+    });
+    Ok(texts.collect())
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
     }
 }
 
@@ -174,10 +210,17 @@ pub(crate) fn spiffe_ids<'a>(
 mod tests {
     use super::*;
 
+    fn certificate() -> CertificateId {
+        CertificateId {
+            issuer: IssuerId::of(b"authority"),
+            serial: Serial::of(&[1]),
+        }
+    }
+
     #[test]
     fn spiffe_ids_survive_text() {
         let id = "spiffe://prod.example/hawker/seed/seed-1";
-        let parsed = PeerCertificate::parse_id(id).unwrap();
+        let parsed = PeerCertificate::parse_id(id, certificate()).unwrap();
         assert_eq!(parsed.host.as_str(), "seed-1");
         assert_eq!(parsed.role, Role::Seed);
         assert_eq!(parsed.cluster, "prod.example");
@@ -186,7 +229,7 @@ mod tests {
 
     #[test]
     fn other_ids_are_refused_with_the_reason() {
-        let refused = |id: &str| PeerCertificate::parse_id(id).unwrap_err();
+        let refused = |id: &str| PeerCertificate::parse_id(id, certificate()).unwrap_err();
         for malformed in [
             "https://prod/hawker/seed/a",
             "spiffe://prod/hawker/seed",

@@ -57,7 +57,7 @@ fn explain_alert(alert: AlertDescription) -> String {
         Alert::AccessDenied => "access denied",
         Alert::BadCertificate => "it cannot be read",
         Alert::UnsupportedCertificate => "it is not meant for this use",
-        Alert::CertificateRevoked => "revoked",
+        Alert::CertificateRevoked => "it was revoked (get a new one: hawker join)",
         Alert::DecryptError => "its signature does not verify (another authority of that name?)",
         Alert::NoApplicationProtocol => {
             return "the peer speaks another protocol at this port: is the address right?"
@@ -91,6 +91,7 @@ fn explain_certificate(reason: &CertificateError) -> String {
         CertificateError::BadSignature => {
             "its signature does not verify (another authority of that name?)".to_owned()
         }
+        CertificateError::Revoked => "it was revoked".to_owned(),
         CertificateError::BadEncoding => "it cannot be read".to_owned(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not meant for this use (TLS server and client)".to_owned()

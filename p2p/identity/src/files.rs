@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{ClusterCa, Issued};
+use crate::{ClusterCa, Issued, credentials::Credentials};
 
 /// Where a host's certificate files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +21,26 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The host's key.
     pub key: PathBuf,
+    /// The authorities' lists of revoked certificates; need not be there.
+    pub crl: PathBuf,
 }
 
 impl TlsFiles {
-    /// `ca.pem`, `cert.pem` and `key.pem` of a directory.
+    /// `ca.pem`, `cert.pem`, `key.pem` and `crl.pem` of a directory.
     pub fn in_dir(dir: &Path) -> Self {
         Self {
             ca: dir.join("ca.pem"),
             cert: dir.join("cert.pem"),
             key: dir.join("key.pem"),
+            crl: dir.join("crl.pem"),
         }
+    }
+
+    /// Where a new key waits until its certificate is there.
+    fn next_key(&self) -> PathBuf {
+        let mut name = self.key.as_os_str().to_owned();
+        name.push(".next");
+        name.into()
     }
 }
 
@@ -39,14 +49,20 @@ impl TlsFiles {
 pub struct AuthorityFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// Its newest list of revoked certificates; not there before the first.
+    pub crl: PathBuf,
+    /// What it has issued, see [`crate::IssuedLog`].
+    pub issued: PathBuf,
 }
 
 impl AuthorityFiles {
-    /// `ca.pem` and `ca-key.pem` of a directory.
+    /// `ca.pem`, `ca-key.pem`, `crl.pem` and `issued.tsv` of a directory.
     pub fn in_dir(dir: &Path) -> Self {
         Self {
             cert: dir.join("ca.pem"),
             key: dir.join("ca-key.pem"),
+            crl: dir.join("crl.pem"),
+            issued: dir.join("issued.tsv"),
         }
     }
 
@@ -137,6 +153,51 @@ pub fn write_host(
     Ok(files)
 }
 
+/// Replaces a host's certificate and key. Whenever that is cut short, the next start or reload
+/// finds either the old pair or the new one.
+pub fn replace_pair(files: &TlsFiles, cert_pem: &str, key_pem: &str) -> Result<(), WriteError> {
+    let next = files.next_key();
+    write_secret(&next, key_pem)?;
+    write_public(&files.cert, cert_pem)?;
+    // From here on the certificate belongs to the next key; see `finish_renewal`.
+    fs::rename(&next, &files.key).map_err(WriteError::io("replace", &files.key))?;
+    sync_dir_of(&files.key)
+}
+
+/// Takes the next key into use; says whether there was one. To be called when the certificate does
+/// not belong to the key.
+pub(crate) fn finish_renewal(files: &TlsFiles) -> bool {
+    let next = files.next_key();
+    let (Ok(cert), Ok(key)) = (fs::read(&files.cert), fs::read(&next)) else {
+        return false;
+    };
+    Credentials::from_pem(&cert, &key, files).is_ok() && fs::rename(&next, &files.key).is_ok()
+}
+
+/// Writes or replaces a file that anybody may read, whole or not at all.
+pub fn write_public(path: &Path, text: &str) -> Result<(), WriteError> {
+    write_one(&NewFile::public(path, text.to_owned()), Existing::Replace)?;
+    sync_dir_of(path)
+}
+
+/// Writes or replaces a file that only its owner may read (0600), whole or not at all.
+pub fn write_secret(path: &Path, text: &str) -> Result<(), WriteError> {
+    write_one(&NewFile::secret(path, text.to_owned()), Existing::Replace)?;
+    sync_dir_of(path)
+}
+
+fn sync_dir_of(path: &Path) -> Result<(), WriteError> {
+    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => sync_dir(dir),
+        None => sync_dir(Path::new(".")),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), WriteError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(WriteError::io("sync", dir))
+}
+
 struct NewFile<'a> {
     path: &'a Path,
     mode: u32,
@@ -168,8 +229,7 @@ fn write_all(dir: &Path, files: &[NewFile<'_>], existing: Existing) -> Result<()
     for file in files {
         write_one(file, existing)?;
     }
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(WriteError::io("sync", dir))
+    sync_dir(dir)
 }
 
 fn write_one(file: &NewFile<'_>, existing: Existing) -> Result<(), WriteError> {

@@ -1,42 +1,65 @@
-//! A host's own certificate, key and authority: what it presents, believes and signs with.
+//! A host's own certificate, key and authority: what it presents, believes and signs with, also
+//! when the files change while it runs.
 
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
 };
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use hawker_model::{HostId, Role};
-use rustls::{
-    CertificateError, ClientConfig, Error, RootCertStore, ServerConfig,
-    client::Resumption,
-    crypto::{self, CryptoProvider},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
-    version::TLS13,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+use tokio::sync::watch;
 
 use crate::{
-    certificate::{Parsed, PeerCertificate, PeerCertificateError, PublicKey},
-    explain_tls,
-    files::TlsFiles,
+    certificate::{PeerCertificate, PeerCertificateError},
+    credentials::Credentials,
+    current::Current,
+    files::{TlsFiles, finish_renewal},
     moment::Moment,
-    signer::{SignerError, Signers},
-    verifier::ClusterVerifier,
+    pem::pem_of,
+    pin::AuthorityPin,
+    revocation::{Crl, CrlError, Learned, MAX_CRL_BYTES, MAX_CRLS, read_pem},
+    serial::{CertificateId, Serial},
+    signer::SignerError,
+    trust::{Distrust, Trust},
 };
 
 /// A host as the others see it. Cheap to share in an `Arc`; every call may come from any thread.
+///
+/// Its name, role and cluster stay what they were; certificate, authorities and revocations may be
+/// exchanged while it is in use ([`Self::reload`], [`Self::learn`]). What is asked for then is of
+/// the newest state; connections that stand go on with what they were made with, until their owner
+/// looks at [`Self::check`] again, which [`Self::changes`] tells it to.
 pub struct Identity {
     owner: PeerCertificate,
-    not_after: SystemTime,
-    certificate: Arc<[u8]>,
-    signing_key: Ed25519KeyPair,
-    verifier: Arc<ClusterVerifier>,
-    server: ServerConfig,
-    client: ClientConfig,
-    signers: Signers,
+    files: TlsFiles,
+    current: RwLock<Arc<Current>>,
+    changes: watch::Sender<u64>,
+}
+
+/// A signature, and the certificate that it belongs to.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The signer's certificate, DER.
+    pub certificate: Arc<[u8]>,
+    /// 64 bytes of Ed25519.
+    pub signature: Vec<u8>,
+}
+
+/// What a reload has changed.
+#[derive(Debug, Default)]
+pub struct Reloaded {
+    /// The certificate is another one.
+    pub certificate: bool,
+    /// The authorities are others.
+    pub authorities: bool,
+    /// More is revoked than before.
+    pub revocations: bool,
+    /// Lists in the file that are not believed. What was known stays.
+    pub refused: Vec<CrlError>,
 }
 
 /// The three files' contents, PEM.
@@ -93,6 +116,22 @@ pub enum IdentityError {
     Authority { file: PathBuf, detail: String },
     #[error("the certificate in {file} cannot be used: {detail}; issue it anew with `hawker ca`")]
     Unusable { file: PathBuf, detail: String },
+    #[error(
+        "the certificate in {file} was revoked; get a new one with `hawker join` or `hawker ca`"
+    )]
+    Revoked { file: PathBuf },
+    #[error(
+        "the list of revoked certificates in {file} cannot be used: {source}; copy it again, or remove it"
+    )]
+    Crl { file: PathBuf, source: CrlError },
+    #[error(
+        "the certificate in {file} is now for {found}, and this host runs as {own}; restart the daemon with the settings for it, or put the right certificate there"
+    )]
+    Changed {
+        file: PathBuf,
+        found: String,
+        own: String,
+    },
 }
 
 /// The name a TLS client dials with. Certificates are checked by host and role, so it stands for
@@ -103,60 +142,153 @@ pub fn server_name() -> ServerName<'static> {
 }
 
 impl Identity {
-    /// Reads a host's files and checks that others of the cluster will believe them now.
+    /// Reads a host's files and checks that others of the cluster will believe them now. A renewal
+    /// that was cut short is finished. A list of revoked certificates need not be there; one of
+    /// another authority counts for nothing.
     pub fn load(files: &TlsFiles) -> Result<Self, IdentityError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|source| IdentityError::Read {
-                file: path.to_owned(),
-                remedy: read_remedy(&source),
-                source,
-            })
+        let now = SystemTime::now();
+        let texts = read_files(files)?;
+        let loaded = Self::from_pem(texts.as_pem(), files, now);
+        let identity = match loaded {
+            Err(IdentityError::KeyMismatch { .. }) if finish_renewal(files) => {
+                Self::from_pem(read_files(files)?.as_pem(), files, now)?
+            }
+            loaded => loaded?,
         };
-        let (ca, cert, key) = (read(&files.ca)?, read(&files.cert)?, read(&files.key)?);
-        let pem = TlsPem {
-            ca: &ca,
-            cert: &cert,
-            key: &key,
-        };
-        Self::from_pem(pem, files, SystemTime::now())
+        let refused = identity.learn_file()?.refused;
+        let foreign = |error: &CrlError| matches!(error, CrlError::Foreign(_));
+        if let Some(source) = refused.into_iter().find(|error| !foreign(error)) {
+            let file = files.crl.clone();
+            return Err(IdentityError::Crl { file, source });
+        }
+        identity.state().check_own(files, now)?;
+        Ok(identity)
     }
 
-    /// As [`Self::load`], from contents in memory and as of another time. `files` only names them
-    /// in errors.
+    /// As [`Self::load`], from contents in memory, as of another time, and without revocations.
+    /// `files` names them in errors, and is what [`Self::reload`] reads.
     pub fn from_pem(
         pem: TlsPem<'_>,
         files: &TlsFiles,
         now: SystemTime,
     ) -> Result<Self, IdentityError> {
-        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-        let roots = Arc::new(read_authorities(pem.ca, &files.ca)?);
-        let chain = read_certificates(pem.cert, &files.cert)?;
-        let key = read_key(pem.key, &files.key)?;
-        let parsed = Parsed::parse(&chain[0]).map_err(|error| wrong_owner(error, &files.cert))?;
-        let signing_key = read_signing_key(&key, &parsed.key, files)?;
-        let clients = believe_clients(&roots, &provider, &files.ca)?;
-        let verifier = ClusterVerifier::new(&parsed.owner.cluster, roots, &provider, clients);
-        verifier
-            .verify(&chain[0], Moment::from(now).to_rustls())
-            .map_err(|error| own_certificate_error(&error, files))?;
-        let verifier = Arc::new(verifier);
-        let certificate = Arc::from(chain[0].as_ref());
-        let parts = TlsParts {
-            provider,
-            verifier: verifier.clone(),
-            chain,
-            key,
-        };
+        let trust = Trust::from_pem(pem.ca, &files.ca)?;
+        let credentials = Arc::new(Credentials::from_pem(pem.cert, pem.key, files)?);
+        let owner = credentials.owner.clone();
+        let current = Current::new(credentials, trust, files)?;
+        current.check_own(files, now)?;
         Ok(Self {
-            server: parts.server().map_err(|error| unusable(&error, files))?,
-            client: parts.client().map_err(|error| unusable(&error, files))?,
-            not_after: parsed.validity.1.to_system(),
-            owner: parsed.owner,
-            certificate,
-            signing_key,
-            verifier,
-            signers: Signers::default(),
+            owner,
+            files: files.clone(),
+            current: RwLock::new(Arc::new(current)),
+            changes: watch::Sender::new(0),
         })
+    }
+
+    /// Reads the files again. What is wrong changes nothing: on an error, and with refused lists,
+    /// all goes on as before.
+    pub fn reload(&self) -> Result<Reloaded, IdentityError> {
+        let texts = match read_files(&self.files)? {
+            texts if texts.matches_key(&self.files) => texts,
+            texts => match finish_renewal(&self.files) {
+                true => read_files(&self.files)?,
+                false => texts,
+            },
+        };
+        let credentials = Credentials::from_pem(&texts.cert, &texts.key, &self.files)?;
+        self.check_owner(&credentials.owner)?;
+        let mut trust = Trust::from_pem(&texts.ca, &self.files.ca)?;
+        let before = self.state();
+        trust.inherit(&before.trust);
+        let mut reloaded = Reloaded {
+            certificate: credentials.certificate != before.credentials.certificate,
+            authorities: trust.authorities() != before.trust.authorities(),
+            ..Reloaded::default()
+        };
+        if reloaded.certificate || reloaded.authorities {
+            let current = Current::new(Arc::new(credentials), trust, &self.files)?;
+            current.check_own(&self.files, SystemTime::now())?;
+            self.replace(current);
+        }
+        let learned = self.learn_file()?;
+        reloaded.revocations = learned.revocations;
+        reloaded.refused = learned.refused;
+        Ok(reloaded)
+    }
+
+    /// Checks a list of revoked certificates in DER and takes it up if it is newer than what is
+    /// known.
+    pub fn learn(&self, crl: &[u8]) -> Result<Learned, CrlError> {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let mut trust = Trust::clone(&current.trust);
+        let learned = trust.learn(crl)?;
+        if learned == Learned::Newer {
+            let newer = Current::new(current.credentials.clone(), trust, &self.files);
+            // The same parts made the state before this one.
+            *current = Arc::new(newer.map_err(|error| CrlError::Unreadable(error.to_string()))?);
+            drop(current);
+            self.tell();
+        }
+        Ok(learned)
+    }
+
+    /// Learns what is in the file of revoked certificates, if there is one.
+    fn learn_file(&self) -> Result<Reloaded, IdentityError> {
+        let mut learned = Reloaded::default();
+        let lists = match read_crl_file(&self.files.crl)? {
+            None => return Ok(learned),
+            Some(Ok(lists)) => lists,
+            Some(Err(error)) => {
+                learned.refused.push(error);
+                return Ok(learned);
+            }
+        };
+        for list in lists {
+            match self.learn(&list) {
+                Ok(Learned::Newer) => learned.revocations = true,
+                Ok(Learned::Known) => {}
+                Err(error) => learned.refused.push(error),
+            }
+        }
+        Ok(learned)
+    }
+
+    fn check_owner(&self, found: &PeerCertificate) -> Result<(), IdentityError> {
+        if found.spiffe_id() == self.owner.spiffe_id() {
+            return Ok(());
+        }
+        Err(IdentityError::Changed {
+            file: self.files.cert.clone(),
+            found: found.spiffe_id(),
+            own: self.owner.spiffe_id(),
+        })
+    }
+
+    fn state(&self) -> Arc<Current> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.clone()
+    }
+
+    fn replace(&self, new: Current) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(new);
+        drop(current);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Says whenever certificate, authorities or revocations have changed: connections that stand
+    /// are to be looked at again with [`Self::check`].
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether a certificate that was believed when its connection was made is so still.
+    pub fn check(&self, certificate: &CertificateId) -> Result<(), Distrust> {
+        self.state().trust.check(certificate)
     }
 
     /// This host's name.
@@ -174,41 +306,107 @@ impl Identity {
         &self.owner.cluster
     }
 
+    /// Its files.
+    pub fn files(&self) -> &TlsFiles {
+        &self.files
+    }
+
+    /// When its certificate began.
+    pub fn not_before(&self) -> SystemTime {
+        self.state().credentials.not_before()
+    }
+
     /// When its certificate expires.
     pub fn not_after(&self) -> SystemTime {
-        self.not_after
+        self.state().credentials.not_after()
     }
 
     /// Its certificate, DER.
     pub fn certificate(&self) -> Arc<[u8]> {
-        self.certificate.clone()
+        self.state().credentials.certificate.clone()
+    }
+
+    /// Its certificate's number.
+    pub fn serial(&self) -> Serial {
+        self.state().credentials.owner.id.serial.clone()
+    }
+
+    /// Whether its own certificate is believed still.
+    pub fn check_own(&self) -> Result<(), Distrust> {
+        let current = self.state();
+        current.trust.check(&current.credentials.owner.id)
+    }
+
+    /// The authorities it believes, as a `ca.pem`.
+    pub fn authorities_pem(&self) -> String {
+        self.state().trust.authorities_pem()
+    }
+
+    /// What names each of its authorities, as in join tokens.
+    pub fn authority_pins(&self) -> Vec<AuthorityPin> {
+        let current = self.state();
+        let authorities = current.trust.authorities().iter();
+        authorities
+            .filter_map(|der| AuthorityPin::of(der))
+            .collect()
+    }
+
+    /// The newest list of revoked certificates of each authority.
+    pub fn crls(&self) -> Vec<Crl> {
+        self.state().trust.crls().cloned().collect()
+    }
+
+    /// Those lists as a file in PEM; `None` where there is none.
+    pub fn crl_pem(&self) -> Option<String> {
+        let current = self.state();
+        let texts = current.trust.crls();
+        let text: String = texts.map(|crl| pem_of("X509 CRL", crl.der())).collect();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// How many certificates are revoked.
+    pub fn revoked_count(&self) -> usize {
+        self.state().trust.revoked_count()
     }
 
     /// For accepting: TLS 1.3, a certificate of our cluster is required of the client, no session
-    /// is resumed (so no certificate outlives its check).
+    /// is resumed (so no certificate outlives its check). To be asked for with every connection:
+    /// the next may have to show another certificate.
     pub fn server_config(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-        let mut config = self.server.clone();
+        let mut config = self.state().server.clone();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
     }
 
     /// For dialing, with [`server_name`]: TLS 1.3, the server must have a certificate of our
     /// cluster. Which host and role it is, the caller checks with [`PeerCertificate::from_tls`].
+    /// To be asked for with every connection.
     pub fn client_config(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-        let mut config = self.client.clone();
+        let mut config = self.state().client.clone();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
     }
 
-    /// Signs with the key of the certificate: 64 bytes of Ed25519.
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.signing_key.sign(message).as_ref().to_vec()
+    /// For the port where hosts join: as [`Self::server_config`], but a client may come without a
+    /// certificate, and is shown our authorities as well.
+    pub fn issuer_config(&self) -> Arc<ServerConfig> {
+        Arc::new(self.state().issuer.clone())
+    }
+
+    /// Signs with the key of the certificate.
+    pub fn sign(&self, message: &[u8]) -> Signed {
+        let current = self.state();
+        let signature = current.credentials.signing_key.sign(message);
+        Signed {
+            certificate: current.credentials.certificate.clone(),
+            signature: signature.as_ref().to_vec(),
+        }
     }
 
     /// Checks that `certificate` (DER) was issued by our authority to a host of our cluster, holds
-    /// now, and that `signature` over `message` is its owner's. Whether that owner may sign this
-    /// is the caller's to judge. Certificates are remembered, so that a batch costs one Ed25519
-    /// verification.
+    /// now and is not revoked, and that `signature` over `message` is its owner's. Whether that
+    /// owner may sign this is the caller's to judge. Certificates are remembered, so that a batch
+    /// costs one Ed25519 verification.
     pub fn verify_signer(
         &self,
         certificate: &[u8],
@@ -226,8 +424,10 @@ impl Identity {
         signature: &[u8],
         now: SystemTime,
     ) -> Result<PeerCertificate, SignerError> {
-        self.signers
-            .verify(&self.verifier, certificate, message, signature, now)
+        let current = self.state();
+        current
+            .signers
+            .verify(&current.verifier, certificate, message, signature, now)
     }
 }
 
@@ -235,7 +435,7 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
             .field("id", &self.owner.spiffe_id())
-            .field("not_after", &Moment::from(self.not_after))
+            .field("not_after", &Moment::from(self.not_after()))
             .finish_non_exhaustive()
     }
 }
@@ -246,35 +446,42 @@ impl fmt::Debug for TlsPem<'_> {
     }
 }
 
-/// What both TLS configurations are made of.
-struct TlsParts {
-    provider: Arc<CryptoProvider>,
-    verifier: Arc<ClusterVerifier>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+/// The contents of the three files.
+struct Texts {
+    ca: Vec<u8>,
+    cert: Vec<u8>,
+    key: Vec<u8>,
 }
 
-impl TlsParts {
-    fn server(&self) -> Result<ServerConfig, Error> {
-        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(self.verifier.clone())
-            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(config)
+impl Texts {
+    fn as_pem(&self) -> TlsPem<'_> {
+        TlsPem {
+            ca: &self.ca,
+            cert: &self.cert,
+            key: &self.key,
+        }
     }
 
-    fn client(&self) -> Result<ClientConfig, Error> {
-        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&[&TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(self.verifier.clone())
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        config.resumption = Resumption::disabled();
-        config.enable_sni = false;
-        Ok(config)
+    fn matches_key(&self, files: &TlsFiles) -> bool {
+        let read = Credentials::from_pem(&self.cert, &self.key, files);
+        !matches!(read, Err(IdentityError::KeyMismatch { .. }))
     }
+}
+
+fn read_files(files: &TlsFiles) -> Result<Texts, IdentityError> {
+    Ok(Texts {
+        ca: read(&files.ca)?,
+        cert: read(&files.cert)?,
+        key: read(&files.key)?,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    fs::read(path).map_err(|source| IdentityError::Read {
+        file: path.to_owned(),
+        remedy: read_remedy(&source),
+        source,
+    })
 }
 
 fn read_remedy(error: &io::Error) -> &'static str {
@@ -286,125 +493,21 @@ fn read_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-fn read_certificates(
-    pem: &[u8],
-    file: &Path,
-) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let none = |detail: String| IdentityError::NoCertificate {
-        file: file.to_owned(),
-        detail,
-    };
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match read {
-        Ok(chain) if chain.is_empty() => Err(none(String::new())),
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(none(format!(" ({error})"))),
-    }
-}
-
-fn read_authorities(pem: &[u8], file: &Path) -> Result<RootCertStore, IdentityError> {
-    let mut roots = RootCertStore::empty();
-    for authority in read_certificates(pem, file)? {
-        roots
-            .add(authority)
-            .map_err(|error| IdentityError::Authority {
-                file: file.to_owned(),
-                detail: error.to_string(),
-            })?;
-    }
-    Ok(roots)
-}
-
-fn read_key(pem: &[u8], file: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| IdentityError::NoKey {
-        file: file.to_owned(),
-        detail: match error {
-            rustls_pki_types::pem::Error::NoItemsFound => String::new(),
-            other => format!(" ({other})"),
-        },
-    })
-}
-
-fn read_signing_key(
-    key: &PrivateKeyDer<'_>,
-    public: &PublicKey,
-    files: &TlsFiles,
-) -> Result<Ed25519KeyPair, IdentityError> {
-    use aws_lc_rs::signature::KeyPair as _;
-    let wrong_kind = |file: &Path, detail: &str| IdentityError::KeyKind {
-        file: file.to_owned(),
-        detail: detail.to_owned(),
-    };
-    let public = match public {
-        PublicKey::Ed25519(public) => public,
-        PublicKey::Other { algorithm } => {
-            return Err(wrong_kind(&files.cert, &format!("algorithm {algorithm}")));
+/// The lists of a file, unchecked. `None` where there is no file.
+#[allow(clippy::type_complexity, reason = "read, absent or wrong")]
+fn read_crl_file(path: &Path) -> Result<Option<Result<Vec<Vec<u8>>, CrlError>>, IdentityError> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // In PEM a list takes a third more.
+        Ok(found) if found.len() > (2 * MAX_CRL_BYTES * MAX_CRLS) as u64 => {
+            return Ok(Some(Err(CrlError::TooLarge)));
         }
-    };
-    let PrivateKeyDer::Pkcs8(der) = key else {
-        return Err(wrong_kind(&files.key, "not in PKCS#8"));
-    };
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.secret_pkcs8_der())
-        .map_err(|error| wrong_kind(&files.key, &error.to_string()))?;
-    match pair.public_key().as_ref() == &public[..] {
-        true => Ok(pair),
-        false => Err(IdentityError::KeyMismatch {
-            cert: files.cert.clone(),
-            key: files.key.clone(),
-        }),
+        _ => {}
     }
-}
-
-fn believe_clients(
-    roots: &Arc<RootCertStore>,
-    provider: &Arc<CryptoProvider>,
-    file: &Path,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, IdentityError> {
-    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .map_err(|error| IdentityError::Authority {
-            file: file.to_owned(),
-            detail: error.to_string(),
-        })
-}
-
-fn wrong_owner(source: PeerCertificateError, file: &Path) -> IdentityError {
-    IdentityError::Role {
-        file: file.to_owned(),
+    let text = fs::read(path).map_err(|source| IdentityError::Read {
+        file: path.to_owned(),
+        remedy: "it lists the revoked certificates: let the daemon read it, or remove it",
         source,
-    }
-}
-
-fn unusable(error: &Error, files: &TlsFiles) -> IdentityError {
-    IdentityError::Unusable {
-        file: files.cert.clone(),
-        detail: explain_tls(error),
-    }
-}
-
-/// Why the host's own certificate would not be believed by others.
-fn own_certificate_error(error: &Error, files: &TlsFiles) -> IdentityError {
-    let file = files.cert.clone();
-    match error {
-        Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
-            IdentityError::Expired {
-                file,
-                not_after: Moment::from(*not_after).to_string(),
-            }
-        }
-        Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
-            IdentityError::NotYetValid {
-                file,
-                not_before: Moment::from(*not_before).to_string(),
-                now: Moment::from(*time).to_string(),
-            }
-        }
-        Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => IdentityError::OtherAuthority {
-            cert: file,
-            ca: files.ca.clone(),
-        },
-        other => unusable(other, files),
-    }
+    })?;
+    Ok(Some(read_pem(&text)))
 }

@@ -18,6 +18,10 @@ impl Moment {
         Self(seconds)
     }
 
+    pub(crate) fn to_unix(self) -> i64 {
+        self.0
+    }
+
     pub(crate) fn to_system(self) -> SystemTime {
         let distance = Duration::from_secs(self.0.unsigned_abs());
         let moved = match self.0 < 0 {
@@ -30,6 +34,11 @@ impl Moment {
     pub(crate) fn to_rustls(self) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs(self.0.max(0).unsigned_abs()))
     }
+}
+
+/// A point in time for people: `2026-11-21 10:35:00 UTC`.
+pub fn date(time: SystemTime) -> String {
+    Moment::from(time).to_string()
 }
 
 impl From<SystemTime> for Moment {

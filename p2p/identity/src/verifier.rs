@@ -1,12 +1,11 @@
 //! What TLS checks of the other side's certificate: issued by our authority, valid now, for this
-//! use, and with a role in our cluster. Not its DNS name: callers compare host and role, which
+//! use, not revoked, and with a role in our cluster. Not its DNS name: callers compare host and role, which
 //! they know from the scheduler, with [`PeerCertificate`].
 
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
@@ -19,31 +18,53 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::certificate::{PeerCertificate, PeerCertificateError};
+use crate::{
+    certificate::{PeerCertificate, PeerCertificateError},
+    trust::{Distrust, Trust},
+};
 
 /// Believes certificates of one cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ClusterVerifier {
     cluster: String,
-    roots: Arc<RootCertStore>,
+    trust: Arc<Trust>,
     algorithms: WebPkiSupportedAlgorithms,
     /// Checks the client's side, where the purpose differs.
     clients: Arc<dyn ClientCertVerifier>,
+    /// What a client without a certificate is.
+    strangers: Strangers,
+}
+
+/// Clients that show no certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strangers {
+    Refused,
+    MayAsk,
 }
 
 impl ClusterVerifier {
-    /// `clients` believes the same `roots`.
+    /// `clients` believes the same authorities.
     pub(crate) fn new(
         cluster: &str,
-        roots: Arc<RootCertStore>,
+        trust: Arc<Trust>,
         provider: &CryptoProvider,
         clients: Arc<dyn ClientCertVerifier>,
     ) -> Self {
         Self {
             cluster: cluster.to_owned(),
-            roots,
+            trust,
             algorithms: provider.signature_verification_algorithms,
             clients,
+            strangers: Strangers::Refused,
+        }
+    }
+
+    /// The same for a port where hosts without a certificate ask for one. A certificate that is
+    /// shown must be good there, too.
+    pub(crate) fn for_strangers(&self) -> Self {
+        Self {
+            strangers: Strangers::MayAsk,
+            ..self.clone()
         }
     }
 
@@ -61,7 +82,7 @@ impl ClusterVerifier {
         let parsed = ParsedCertificate::try_from(end)?;
         verify_server_cert_signed_by_trust_anchor(
             &parsed,
-            &self.roots,
+            &self.trust.roots,
             intermediates,
             now,
             self.algorithms.all,
@@ -74,12 +95,19 @@ impl ClusterVerifier {
             Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(reason))))
         };
         let owner = PeerCertificate::parse(end).map_err(refuse)?;
-        match owner.cluster == self.cluster {
-            true => Ok(owner),
-            false => Err(refuse(PeerCertificateError::OtherCluster {
+        if owner.cluster != self.cluster {
+            return Err(refuse(PeerCertificateError::OtherCluster {
                 found: owner.cluster,
                 ours: self.cluster.clone(),
-            })),
+            }));
+        }
+        let distrust = |reason| match reason {
+            Distrust::Revoked => CertificateError::Revoked,
+            Distrust::Authority => CertificateError::UnknownIssuer,
+        };
+        match self.trust.check(&owner.id) {
+            Ok(()) => Ok(owner),
+            Err(reason) => Err(Error::InvalidCertificate(distrust(reason))),
         }
     }
 
@@ -94,7 +122,7 @@ impl ClusterVerifier {
 }
 
 /// TLS 1.2 is never offered nor accepted.
-fn no_tls12() -> Error {
+pub(crate) fn no_tls12() -> Error {
     Error::General("TLS 1.2 is not used between hosts of a cluster".to_owned())
 }
 
@@ -139,6 +167,10 @@ impl ClientCertVerifier for ClusterVerifier {
         // Hints would let a client of another cluster send no certificate, instead of one whose
         // refusal says what is wrong.
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.strangers == Strangers::Refused
     }
 
     fn verify_client_cert(

@@ -77,7 +77,7 @@ fn an_authority_survives_its_files() {
         authority.identity("seed-1", Role::Seed),
         made.identity("node-1", Role::Node),
     );
-    let signature = seed.sign(b"values");
+    let signature = seed.sign(b"values").signature;
     node.verify_signer(&seed.certificate(), b"values", &signature)
         .unwrap();
 }
@@ -209,7 +209,7 @@ fn both_authorities_are_believed_while_one_is_replaced() {
         cluster.identity("old", Role::Seed),
         next.identity("new", Role::Seed),
     ] {
-        let signature = seed.sign(b"values");
+        let signature = seed.sign(b"values").signature;
         node.verify_signer(&seed.certificate(), b"values", &signature)
             .unwrap();
     }

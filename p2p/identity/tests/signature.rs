@@ -13,7 +13,7 @@ fn a_signature_tells_who_made_it() {
     let cluster = Cluster::new("prod");
     let seed = cluster.identity("seed-1", Role::Seed);
     let node = cluster.identity("node-1", Role::Node);
-    let signature = seed.sign(b"values");
+    let signature = seed.sign(b"values").signature;
     assert_eq!(signature.len(), 64);
     // The second time it comes from memory.
     for _ in 0..2 {
@@ -29,13 +29,16 @@ fn another_message_or_signer_is_not_believed() {
     let cluster = Cluster::new("prod");
     let seed = cluster.identity("seed-1", Role::Seed);
     let node = cluster.identity("node-1", Role::Node);
-    let signature = seed.sign(b"values");
+    let signature = seed.sign(b"values").signature;
     let forged = SignerError::Signature("seed-1".to_owned());
     let check = |message: &[u8], signature: &[u8]| {
         node.verify_signer(&seed.certificate(), message, signature)
     };
     assert_eq!(check(b"valuez", &signature), Err(forged.clone()));
-    assert_eq!(check(b"values", &node.sign(b"values")), Err(forged.clone()));
+    assert_eq!(
+        check(b"values", &node.sign(b"values").signature),
+        Err(forged.clone())
+    );
     assert_eq!(check(b"values", &signature[..63]), Err(forged.clone()));
     assert_eq!(check(b"values", b""), Err(forged));
 }
@@ -45,7 +48,7 @@ fn strangers_and_rubbish_do_not_sign() {
     let node = Cluster::new("prod").identity("node-1", Role::Node);
     // Same names, another authority.
     let stranger = Cluster::new("prod").identity("seed-1", Role::Seed);
-    let signature = stranger.sign(b"values");
+    let signature = stranger.sign(b"values").signature;
     let error = node.verify_signer(&stranger.certificate(), b"values", &signature);
     let text = error.unwrap_err().to_string();
     assert!(text.contains("unknown authority"), "{text}");
@@ -62,7 +65,7 @@ fn a_remembered_signer_expires_all_the_same() {
     let cluster = Cluster::new("prod");
     let seed = cluster.identity("seed-1", Role::Seed);
     let node = cluster.identity("node-1", Role::Node);
-    let signature = seed.sign(b"values");
+    let signature = seed.sign(b"values").signature;
     let at = |now| node.verify_signer_at(&seed.certificate(), b"values", &signature, now);
     let now = SystemTime::now();
     assert!(at(now).is_ok());

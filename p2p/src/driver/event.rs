@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use hawker_identity::CertificateId;
 use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
 use hawker_swarm::{Envelope, Source, TaskFailure};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -122,9 +123,10 @@ pub(crate) struct Arrived {
     pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Where a connection leads, for the status page.
+/// Where a connection leads, and what proves it.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkPeer {
     pub(crate) role: Role,
     pub(crate) address: SocketAddr,
+    pub(crate) certificate: Option<CertificateId>,
 }

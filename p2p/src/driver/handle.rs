@@ -261,9 +261,28 @@ impl Driver {
 
     fn handle_connected(&mut self, connection: Connection, now: Instant) {
         let (host, role) = (connection.peer.host.clone(), connection.peer.role);
+        let checked = self.security.check(connection.peer.certificate.as_ref());
+        if let Err(reason) = checked {
+            // Since its handshake.
+            tracing::warn!(%host, %reason, "refused a peer");
+            return;
+        }
         tracing::debug!(%host, %role, address = %connection.peer.address, "connected to a peer");
         if self.links.add(connection) {
             self.swarm.handle_connected(host, role, now);
+        }
+    }
+
+    /// Parts with peers that are no longer believed.
+    pub(super) fn handle_trust(&mut self, now: Instant) {
+        let security = &self.security;
+        let distrusted = self
+            .links
+            .distrusted(|certificate| security.check(certificate));
+        for (host, reason) in distrusted {
+            tracing::warn!(%host, %reason, "cut the connection to a peer");
+            self.links.cut(&host, &reason.to_string());
+            self.swarm.handle_disconnected(&host, now);
         }
     }
 

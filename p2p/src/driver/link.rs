@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use hawker_identity::{CertificateId, Distrust};
 use hawker_model::{HostId, PieceIndex};
 use hawker_swarm::{Envelope, Message, Refusal};
 use tokio::{
@@ -51,6 +52,7 @@ struct Link {
     outgoing: mpsc::UnboundedSender<Outgoing>,
     queued: Arc<AtomicUsize>,
     reader: AbortHandle,
+    writer: AbortHandle,
 }
 
 /// What a writer is to send.
@@ -106,10 +108,11 @@ impl Links {
             counters: Arc::clone(&self.counters),
         };
         let reader = self.tasks.spawn(reading.run(reader));
-        self.tasks.spawn(writing.run(writer, queue));
+        let writer = self.tasks.spawn(writing.run(writer, queue));
         let link_peer = LinkPeer {
             role: peer.role,
             address: peer.address,
+            certificate: peer.certificate,
         };
         let links = self.by_host.entry(peer.host).or_default();
         links.push(Link {
@@ -118,6 +121,7 @@ impl Links {
             outgoing,
             queued,
             reader,
+            writer,
         });
         links.len() == 1
     }
@@ -153,6 +157,34 @@ impl Links {
             link.reader.abort();
             let _ = link.outgoing.send(Outgoing::Close(reason.to_owned()));
         }
+    }
+
+    /// As [`Self::close`], for a host that is to get nothing more, whatever waits to be sent.
+    pub(crate) fn cut(&mut self, host: &HostId, reason: &str) {
+        let links = self.by_host.get(host).into_iter().flatten();
+        let writers: Vec<_> = links.map(|link| link.writer.clone()).collect();
+        self.close(host, reason);
+        self.tasks.spawn(async move {
+            tokio::time::sleep(CLOSE_GRACE).await;
+            writers.iter().for_each(AbortHandle::abort);
+        });
+    }
+
+    /// The hosts with a connection that `check` no longer believes, and why.
+    pub(crate) fn distrusted(
+        &self,
+        check: impl Fn(Option<&CertificateId>) -> Result<(), Distrust>,
+    ) -> Vec<(HostId, Distrust)> {
+        let why = |links: &[Link]| {
+            let checked = links
+                .iter()
+                .map(|link| check(link.peer.certificate.as_ref()));
+            checked.filter_map(Result::err).next()
+        };
+        let hosts = self.by_host.iter();
+        hosts
+            .filter_map(|(host, links)| Some((host.clone(), why(links)?)))
+            .collect()
     }
 
     pub(crate) async fn close_all(&mut self, reason: &str) {

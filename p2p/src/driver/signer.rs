@@ -30,18 +30,17 @@ impl ListSigner {
         first: PieceIndex,
         states: Vec<ChainState>,
     ) -> SignedStates {
-        let signer = self
-            .identity
-            .as_ref()
-            .map_or_else(|| Arc::from([]), |own| own.certificate());
         let mut batch = SignedStates {
             first,
             states,
-            signer,
+            signer: Arc::from([]),
             signature: Vec::new(),
         };
         if let Some(identity) = &self.identity {
-            batch.signature = identity.sign(&batch.message(task, geometry));
+            // In one go: the certificate may be exchanged at any moment.
+            let signed = identity.sign(&batch.message(task, geometry));
+            batch.signer = signed.certificate;
+            batch.signature = signed.signature;
         }
         batch
     }

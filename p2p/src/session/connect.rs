@@ -2,7 +2,9 @@
 
 use std::{error::Error as _, fmt::Write as _, io, net::SocketAddr, sync::Mutex, time::Duration};
 
-use hawker_identity::{PeerCertificate, PeerCertificateError, explain_io, server_name};
+use hawker_identity::{
+    CertificateId, PeerCertificate, PeerCertificateError, explain_io, server_name,
+};
 use hawker_model::Role;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -29,6 +31,8 @@ pub(super) struct Connected {
     pub(super) channel: Channel,
     /// Our address on the way to it.
     pub(super) local: SocketAddr,
+    /// What proves that it is a scheduler; `None` on a plain transport.
+    pub(super) certificate: Option<CertificateId>,
 }
 
 /// Why there is no connection.
@@ -62,8 +66,8 @@ pub(super) async fn connect(address: &str, security: &Security) -> Result<Connec
         address: remote,
         source,
     })?;
-    let channel = match security {
-        Security::Plain { .. } => upgrade(stream).await?,
+    let (channel, certificate) = match security {
+        Security::Plain { .. } => (upgrade(stream).await?, None),
         Security::Tls(identity) => {
             let connector = TlsConnector::from(identity.client_config(&[b"h2"]));
             let stream = timeout(CONNECT, connector.connect(server_name(), stream)).await?;
@@ -71,11 +75,16 @@ pub(super) async fn connect(address: &str, security: &Security) -> Result<Connec
                 address: remote,
                 reason: explain_io(&error),
             })?;
-            check_role(&PeerCertificate::from_tls(stream.get_ref().1)?)?;
-            upgrade(stream).await?
+            let certificate = PeerCertificate::from_tls(stream.get_ref().1)?;
+            check_role(&certificate)?;
+            (upgrade(stream).await?, Some(certificate.id))
         }
     };
-    Ok(Connected { channel, local })
+    Ok(Connected {
+        channel,
+        local,
+        certificate,
+    })
 }
 
 fn check_role(certificate: &PeerCertificate) -> Result<(), ConnectError> {

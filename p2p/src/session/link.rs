@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, ops::ControlFlow, time::Duration};
 
+use hawker_identity::{CertificateId, Distrust, Learned};
 use hawker_scheduler_api::{
     Hello, HostMessage, MAX_ADDRESSES, MessageError, PROTOCOL, PeerListener, SchedulerMessage,
     Welcome,
@@ -19,6 +20,7 @@ use super::{
     SessionConfig,
     connect::{ConnectError, Connected, connect, explain_status},
 };
+use crate::transport::Security;
 
 /// Messages that a scheduler may be behind.
 pub(super) const OUTGOING: usize = 2048;
@@ -72,12 +74,15 @@ enum LinkError {
     Ended,
     #[error("one of us fell behind: beginning afresh")]
     Behind,
+    #[error("{0}")]
+    Distrust(Distrust),
 }
 
 impl LinkError {
     fn is_refusal(&self) -> bool {
         match self {
-            Self::Connect(ConnectError::Role { .. } | ConnectError::Certificate(_)) => true,
+            Self::Connect(ConnectError::Role { .. } | ConnectError::Certificate(_))
+            | Self::Distrust(_) => true,
             Self::Status(status) => matches!(
                 status.code(),
                 Code::PermissionDenied
@@ -119,7 +124,12 @@ impl Link {
     /// One stream, from connecting to its end. `Ok` when nobody listens to us any more.
     async fn stream(&self, was_up: &mut bool) -> Result<(), LinkError> {
         let address = &self.config.schedulers[self.number];
-        let Connected { channel, local } = connect(address, &self.config.security).await?;
+        let mut changes = self.config.security.changes();
+        let Connected {
+            channel,
+            local,
+            certificate,
+        } = connect(address, &self.config.security).await?;
         let hello = self.hello(local);
         let advertised = hello
             .listener
@@ -146,9 +156,47 @@ impl Link {
             let message = tokio::select! {
                 message = next(&mut incoming) => message?,
                 () = dropped.cancelled() => return Err(LinkError::Behind),
+                () = changes.changed() => {
+                    self.check(certificate.as_ref())?;
+                    continue;
+                }
             };
+            if let SchedulerMessage::Revocations(lists) = message {
+                self.learn(&lists);
+                continue;
+            }
             if self.tell(LinkEvent::Message(message)).await.is_break() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Whether the scheduler is believed still.
+    fn check(&self, certificate: Option<&CertificateId>) -> Result<(), LinkError> {
+        let checked = self.config.security.check(certificate);
+        checked.map_err(LinkError::Distrust)
+    }
+
+    /// Takes up what was revoked. The lists are the authority's word, whoever brings them.
+    fn learn(&self, lists: &[Vec<u8>]) {
+        let Security::Tls(identity) = &self.config.security else {
+            return;
+        };
+        let scheduler = &self.config.schedulers[self.number];
+        for list in lists {
+            match identity.learn(list) {
+                Ok(Learned::Newer) => {
+                    let revoked = identity.revoked_count();
+                    tracing::info!(
+                        scheduler,
+                        revoked,
+                        "got a newer list of revoked certificates"
+                    );
+                }
+                Ok(Learned::Known) => {}
+                Err(error) => {
+                    tracing::warn!(scheduler, %error, "refused a list of revoked certificates");
+                }
             }
         }
     }
@@ -197,7 +245,7 @@ async fn begin(
     let mut incoming = client.session(messages).await?.into_inner();
     match next(&mut incoming).await? {
         SchedulerMessage::Welcome(welcome) => Ok((incoming, welcome)),
-        SchedulerMessage::Parents(_) | SchedulerMessage::Notice { .. } => Err(LinkError::NoWelcome),
+        _ => Err(LinkError::NoWelcome),
     }
 }
 

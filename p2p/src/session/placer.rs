@@ -277,8 +277,8 @@ impl Placer {
 
     fn message(&mut self, number: usize, message: SchedulerMessage) -> Option<SessionEvent> {
         match message {
-            // Only the first message counts, and the link took that.
-            SchedulerMessage::Welcome(_) => None,
+            // Of welcomes only the first counts, and the link took that, as it takes revocations.
+            SchedulerMessage::Welcome(_) | SchedulerMessage::Revocations(_) => None,
             SchedulerMessage::Notice { level, text } => Some(SessionEvent::Notice {
                 scheduler: self.config.schedulers[number].clone(),
                 level,

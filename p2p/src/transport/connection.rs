@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use hawker_identity::CertificateId;
 use hawker_model::{HostId, Role};
 use tokio::sync::Notify;
 
@@ -26,6 +27,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The version spoken.
     pub version: u16,
+    /// The certificate that proves it; `None` on a plain transport.
+    pub certificate: Option<CertificateId>,
 }
 
 /// A connection to a peer. Its halves may be used in tasks of their own; the connection ends when

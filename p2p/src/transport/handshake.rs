@@ -191,6 +191,7 @@ impl<'a> Link<'a> {
             role: theirs.role,
             address: self.address,
             version,
+            certificate: self.certified.as_ref().map(|owner| owner.id.clone()),
         })
     }
 

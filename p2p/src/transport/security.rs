@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use hawker_identity::Identity;
+use hawker_identity::{CertificateId, Distrust, Identity};
 use hawker_model::{HostId, Role};
+use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::frame::Credentials;
@@ -38,6 +39,22 @@ impl Security {
         }
     }
 
+    /// Whether a certificate that was believed when its connection was made is so still.
+    pub(crate) fn check(&self, certificate: Option<&CertificateId>) -> Result<(), Distrust> {
+        match (self, certificate) {
+            (Self::Tls(identity), Some(certificate)) => identity.check(certificate),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until standing connections are to be checked again.
+    pub(crate) fn changes(&self) -> TrustChanges {
+        TrustChanges(match self {
+            Self::Tls(identity) => Some(identity.changes()),
+            Self::Plain { .. } => None,
+        })
+    }
+
     pub(super) fn credentials(&self) -> Credentials {
         match self {
             Self::Tls(_) => Credentials::Send,
@@ -57,5 +74,21 @@ impl Security {
             Self::Tls(identity) => Some(identity.client_config(&[ALPN]).into()),
             Self::Plain { .. } => None,
         }
+    }
+}
+
+/// Tells of changes of whom we believe. On a plain network there are none.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustChanges(Option<watch::Receiver<u64>>);
+
+impl TrustChanges {
+    /// Waits for the next one. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        if let Some(changes) = &mut self.0
+            && changes.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 }

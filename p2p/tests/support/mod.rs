@@ -261,6 +261,7 @@ impl Cluster {
             ca: "ca".into(),
             cert: "cert".into(),
             key: "key".into(),
+            crl: "crl".into(),
         };
         let own = Identity::from_pem(pem, &files, std::time::SystemTime::now());
         Security::Tls(Arc::new(own.unwrap()))

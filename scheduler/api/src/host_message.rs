@@ -371,7 +371,7 @@ pub(crate) fn limit(field: &'static str, count: usize, max: usize) -> Result<(),
     }
 }
 
-fn limit_len(field: &'static str, len: usize, max: usize) -> Result<(), MessageError> {
+pub(crate) fn limit_len(field: &'static str, len: usize, max: usize) -> Result<(), MessageError> {
     match len <= max {
         true => Ok(()),
         false => Err(MessageError::TooLong { field, len, max }),

@@ -9,7 +9,7 @@ use hawker_model::{HostId, Role, TaskId};
 
 use crate::{
     MAX_ADDRESSES, MessageError,
-    host_message::{addresses, host, limit, parse_all, role, task},
+    host_message::{addresses, host, limit, limit_len, parse_all, role, task},
     proto::{self, scheduler_message::Message as Body},
 };
 
@@ -17,6 +17,9 @@ use crate::{
 const MAX_PARENTS: usize = 256;
 /// Longest notice, in bytes; more is cut off.
 const MAX_NOTICE: usize = 2048;
+/// Most lists of revoked certificates of one message, and all of them together, in bytes.
+const MAX_REVOCATION_LISTS: usize = 8;
+const MAX_REVOCATION_BYTES: usize = 3 << 20;
 /// Bounds for the interval between two `Progress` messages.
 const PROGRESS_INTERVAL_MS: std::ops::RangeInclusive<u32> = 50..=60_000;
 
@@ -29,6 +32,8 @@ pub enum SchedulerMessage {
     Parents(Parents),
     /// Something the host's operator should know.
     Notice { level: Level, text: String },
+    /// Lists of revoked certificates, each an X.509 v2 CRL in DER, unchecked.
+    Revocations(Vec<Vec<u8>>),
 }
 
 /// The scheduler's first message.
@@ -93,6 +98,7 @@ impl TryFrom<proto::SchedulerMessage> for SchedulerMessage {
                 level: level(notice.level),
                 text: clean(notice.text),
             },
+            Body::Revocations(revocations) => Self::Revocations(lists(revocations)?),
         })
     }
 }
@@ -109,6 +115,7 @@ impl From<SchedulerMessage> for proto::SchedulerMessage {
                 },
                 text,
             }),
+            SchedulerMessage::Revocations(lists) => Body::Revocations(proto::Revocations { lists }),
         };
         Self {
             message: Some(body),
@@ -210,6 +217,14 @@ impl From<PeerAddress> for proto::PeerAddress {
     }
 }
 
+fn lists(revocations: proto::Revocations) -> Result<Vec<Vec<u8>>, MessageError> {
+    let lists = revocations.lists;
+    limit("revocations.lists", lists.len(), MAX_REVOCATION_LISTS)?;
+    let len = lists.iter().map(Vec::len).sum();
+    limit_len("revocations.lists", len, MAX_REVOCATION_BYTES)?;
+    Ok(lists)
+}
+
 fn duty(value: i32) -> Result<Duty, MessageError> {
     match proto::parents::Duty::try_from(value) {
         Ok(proto::parents::Duty::Wait) => Ok(Duty::Wait),
@@ -273,6 +288,7 @@ mod tests {
                 level: Level::Warning,
                 text: "t".into(),
             },
+            SchedulerMessage::Revocations(vec![vec![1, 2], vec![3]]),
         ];
         for message in messages {
             let wire = proto::SchedulerMessage::from(message.clone());
