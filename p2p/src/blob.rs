@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
-use hawker_model::{Geometry, TaskId};
+use hawker_model::{Geometry, OriginName, TaskId};
 use hawker_swarm::TaskFailure;
 use tokio::sync::{mpsc, watch};
 
@@ -171,6 +171,38 @@ impl Blob {
             let bytes = cursor.next().await?;
             Ok(bytes.map(|bytes| (bytes, cursor)))
         })
+    }
+
+    /// Whether every byte of `range` that is here now is known to be held by an origin that
+    /// `accepts` takes: it gave these bytes, as the signed piece list says, or it has proven to
+    /// hold the blob ([`Self::note_holder`]).
+    ///
+    /// What is not here is not judged: `true` for a range of which nothing has come. So ask after
+    /// the bytes were read and before they are handed on, for each chunk anew; an answer from
+    /// before they came says nothing about them. (A piece may be judged a little before it is
+    /// here, once it is listed.) Bytes of unknown origin are held by nobody; an empty range, and
+    /// so an empty blob, needs no holder. Cheap: no I/O, no waiting.
+    pub fn is_held(&self, range: Range<u64>, accepts: &dyn Fn(&OriginName) -> bool) -> bool {
+        let file = self.state.progress.borrow().blob.clone();
+        file.is_none_or(|file| file.is_held(range, accepts))
+    }
+
+    /// Notes that `origin` has proven to hold all of the blob: its bytes were compared with ours.
+    /// Kept with the blob, on the disk within seconds, and gone with it; the newest 16 are kept.
+    /// Nothing is noted while the geometry is unknown.
+    pub fn note_holder(&self, origin: OriginName) {
+        if let Some(file) = &self.state.progress.borrow().blob {
+            file.note_holder(origin);
+        }
+    }
+
+    /// Those that have proven to hold the blob, in the order of their proofs.
+    pub fn holders(&self) -> Vec<OriginName> {
+        let progress = self.state.progress.borrow();
+        progress
+            .blob
+            .as_ref()
+            .map_or_else(Vec::new, |file| file.holders())
     }
 
     async fn file(&self) -> Result<Arc<BlobFile>, TaskFailure> {

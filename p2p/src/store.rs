@@ -14,6 +14,7 @@ mod error;
 mod inner;
 mod layout;
 mod opening;
+mod provenance;
 mod record;
 mod room;
 mod row;

@@ -261,16 +261,16 @@ async fn plain_link() -> (Listener, TcpStream) {
 #[tokio::test]
 async fn a_newer_dialer_is_told_the_versions() {
     let (listener, stream) = plain_link().await;
-    let words = hello("node-1", (2, 3), "seed-1");
+    let words = hello("node-1", (3, 4), "seed-1");
     let (heard, answer) = say(listener, stream, &words).await;
     assert!(
-        heard.contains("this host speaks 1 to 1, the peer 2 to 3"),
+        heard.contains("this host speaks 2 to 2, the peer 3 to 4"),
         "{heard}"
     );
     let (code, text) = refusal(&answer);
     assert_eq!(code, ErrorCode::Version.to_u16());
     assert!(
-        text.contains("this host speaks 1 to 1, you 2 to 3"),
+        text.contains("this host speaks 2 to 2, you 3 to 4"),
         "{text}"
     );
 }
@@ -281,7 +281,7 @@ async fn a_newer_acceptor_is_told_the_versions() {
     let address = tcp.local_addr().unwrap();
     let answered = async {
         let (mut stream, _) = tcp.accept().await.unwrap();
-        let words = hello("seed-1", (2, 3), "");
+        let words = hello("seed-1", (3, 4), "");
         stream.write_all(&words).await.unwrap();
         let mut heard = Vec::new();
         let _ = stream.read_to_end(&mut heard).await;
@@ -294,10 +294,10 @@ async fn a_newer_acceptor_is_told_the_versions() {
     let dialer = Dialer::new(dialer);
     let (heard, dialed) = tokio::join!(answered, dialer.dial(&wanted, address));
     let error = dialed.unwrap_err();
-    assert!(error.to_string().contains("the peer 2 to 3"), "{error}");
+    assert!(error.to_string().contains("the peer 3 to 4"), "{error}");
     assert!(!error.is_retryable());
     assert!(
-        heard.contains("this host speaks 1 to 1, you 2 to 3"),
+        heard.contains("this host speaks 2 to 2, you 3 to 4"),
         "{heard}"
     );
 }
@@ -310,7 +310,7 @@ async fn a_version_in_between_is_spoken() {
         .await
         .unwrap();
     let peer = listener.accept().await.unwrap().peer;
-    assert_eq!(peer.version, 1);
+    assert_eq!(peer.version, 2);
 }
 
 #[tokio::test]
@@ -361,7 +361,7 @@ async fn a_hello_that_contradicts_the_certificate_is_refused() {
     let said = async {
         let mut stream = connect.await.unwrap();
         stream
-            .write_all(&hello("node-2", (1, 1), ""))
+            .write_all(&hello("node-2", (2, 2), ""))
             .await
             .unwrap();
         let mut answer = Vec::new();

@@ -52,6 +52,7 @@ fn batch(first: u32, count: usize) -> SignedStates {
         states: (0..count)
             .map(|at| value(first.wrapping_add(at as u32)))
             .collect(),
+        origin: None,
         signer: Arc::from([]),
         signature: Vec::new(),
     }

@@ -37,6 +37,7 @@ fn batch(first: u32, end: u32) -> SignedStates {
     SignedStates {
         first: PieceIndex(first),
         states: (first..end).map(state).collect(),
+        origin: None,
         signer: Arc::from([]),
         signature: Vec::new(),
     }

@@ -6,6 +6,7 @@
 //! * [`Geometry`], [`PieceIndex`], [`PieceSet`]: how it is cut.
 //! * [`ChainState`], [`Chain`], [`check_piece`]: how one piece is proven alone (SHA-256 midstates).
 //! * [`SignedStates`], [`PieceList`]: how the chain values travel before they are proven.
+//! * [`OriginName`]: where the bytes behind them were read.
 //! * [`HostId`], [`Role`]: who takes part; [`rendezvous`]: who of them takes a task.
 //! * [`Reference`], [`Repository`], [`RegistryHost`]: how images are named.
 
@@ -13,6 +14,7 @@ mod chain;
 mod digest;
 mod geometry;
 mod host;
+mod origin_name;
 mod piece;
 mod piece_list;
 mod piece_set;
@@ -24,6 +26,7 @@ pub use chain::{Chain, ChainState, PieceMismatch, check_piece};
 pub use digest::{Digest, DigestError};
 pub use geometry::{Geometry, GeometryError, MAX_PIECE_LEN, MIN_PIECE_LEN};
 pub use host::{HostId, HostIdError, Role, RoleError};
+pub use origin_name::{OriginName, OriginNameError};
 pub use piece::PieceIndex;
 pub use piece_list::{ListError, MAX_STATES_PER_BATCH, PieceList, SignedStates};
 pub use piece_set::{PieceSet, PieceSetError};

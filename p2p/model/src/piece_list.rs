@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{ChainState, Geometry, PieceIndex, TaskId};
+use crate::{ChainState, Geometry, OriginName, PieceIndex, TaskId};
 
 /// Most chain values in one batch: 128 KiB of them.
 pub const MAX_STATES_PER_BATCH: usize = 4096;
@@ -16,6 +16,8 @@ pub struct SignedStates {
     pub first: PieceIndex,
     /// One value per piece from `first` on; 1 to [`MAX_STATES_PER_BATCH`].
     pub states: Vec<ChainState>,
+    /// Where the signer read the bytes of all these pieces; `None`: from no origin, or unknown.
+    pub origin: Option<OriginName>,
     /// The signer's certificate, DER; empty on a network without TLS.
     pub signer: Arc<[u8]>,
     /// Ed25519 over [`Self::message`]; empty on a network without TLS.
@@ -30,16 +32,20 @@ impl SignedStates {
         self.first.0.saturating_add(count)
     }
 
-    /// What is signed: a domain separator, task, geometry, first piece, then the values
+    /// What is signed: a domain separator, task, geometry, first piece, origin, then the values
     /// (`docs/wire.md`, "Piece list").
     pub fn message(&self, task: &TaskId, geometry: &Geometry) -> Vec<u8> {
-        let mut message = Vec::with_capacity(128 + self.states.len() * 32);
-        message.extend_from_slice(b"hawker piece list v1\0");
+        let mut message = Vec::with_capacity(512 + self.states.len() * 32);
+        message.extend_from_slice(b"hawker piece list v2\0");
         message.extend_from_slice(&task.to_bytes());
         message.extend_from_slice(&geometry.length().to_le_bytes());
         message.extend_from_slice(&geometry.piece_len().to_le_bytes());
         message.extend_from_slice(&self.first.0.to_le_bytes());
         message.extend_from_slice(&(self.states.len() as u32).to_le_bytes());
+        let origin = self.origin.as_ref().map_or("", OriginName::as_str);
+        // No name is longer than 300 bytes; none is empty.
+        message.extend_from_slice(&(origin.len() as u16).to_le_bytes());
+        message.extend_from_slice(origin.as_bytes());
         for state in &self.states {
             message.extend_from_slice(state.as_bytes());
         }
@@ -173,6 +179,7 @@ mod tests {
         SignedStates {
             first: PieceIndex(first),
             states,
+            origin: None,
             signer,
             signature,
         }
@@ -194,6 +201,32 @@ mod tests {
         assert!(list.is_complete());
         assert_eq!(list.batches_from(2).count(), 2);
         assert_eq!(list.around(PieceIndex(0)).unwrap().0, ChainState::initial());
+    }
+
+    #[test]
+    fn the_message_tells_every_field_apart() {
+        let task = TaskId::Blob(Digest::from_bytes([4; 32]));
+        let geometry = Geometry::for_length(4 << 16).unwrap();
+        let unknown = batch(0, &[1, 2]);
+        let of = |url| SignedStates {
+            origin: OriginName::of_url(url),
+            ..unknown.clone()
+        };
+        let messages = [
+            unknown.clone(),
+            of("https://a.example"),
+            of("https://b.example"),
+            of("http://a.example"),
+            batch(1, &[1, 2]),
+            batch(0, &[1]),
+        ]
+        .map(|batch| batch.message(&task, &geometry));
+        for (at, message) in messages.iter().enumerate() {
+            assert!(!messages[..at].contains(message));
+        }
+        let origin = b"\x11\0https://a.example";
+        assert_eq!(messages[1][74..93], *origin);
+        assert_eq!(messages[1].len(), messages[0].len() + 17);
     }
 
     #[test]

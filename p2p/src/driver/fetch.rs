@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use hawker_model::{Chain, Geometry, PieceIndex, PieceList, TaskId};
+use hawker_model::{Chain, Geometry, OriginName, PieceIndex, PieceList, TaskId};
 use hawker_swarm::{Source, TaskFailure};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
@@ -206,9 +206,10 @@ impl Fetch {
     ) -> Result<Chain, Stop> {
         let (task, signer, blob) = (self.task, self.signer.clone(), Arc::clone(blob));
         let first = chain.next().0;
+        let origin = OriginName::of_url(&self.source.url);
         let job = move || {
             let geometry = blob.geometry();
-            let sign = |first, states| signer.sign(&task, &geometry, first, states);
+            let sign = |first, states| signer.sign(&task, &geometry, first, states, origin);
             let batch = blob.write_chained(&mut chain, &data, sign);
             batch.map(|batch| (chain, batch))
         };

@@ -26,6 +26,15 @@ const MAX_HELD: usize = 1024;
 /// Warnings kept for the status page.
 const MAX_WARNINGS: usize = 20;
 
+/// What a batch of a list may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ListNews {
+    /// Its signature was not looked at: it tells nothing that the swarm does not know.
+    Nothing,
+    /// Whoever signed it may vouch for what it says.
+    Signed,
+}
+
 impl Driver {
     pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
@@ -337,14 +346,19 @@ impl Driver {
     ) {
         match &envelope.message {
             Message::List { batch } => {
-                if let Err(error) = self.check_list(&envelope.task, batch) {
-                    tracing::warn!(%host, task = %envelope.task, error, "refused a piece list");
-                    let what = Misbehaviour::FalseList;
-                    self.swarm
-                        .handle_misbehaviour(&host, envelope.task, what, now);
-                    return;
-                }
-                if let Some(blob) = self.blob(&envelope.task) {
+                let news = match self.check_list(&envelope.task, batch) {
+                    Ok(news) => news,
+                    Err(error) => {
+                        tracing::warn!(%host, task = %envelope.task, error, "refused a piece list");
+                        let what = Misbehaviour::FalseList;
+                        self.swarm
+                            .handle_misbehaviour(&host, envelope.task, what, now);
+                        return;
+                    }
+                };
+                if news == ListNews::Signed
+                    && let Some(blob) = self.blob(&envelope.task)
+                {
                     // The swarm holds the same list and judges a contradiction.
                     let _ = blob.add_batch(batch.clone());
                 }
@@ -362,22 +376,29 @@ impl Driver {
         self.swarm.handle_message(&host, envelope, now);
     }
 
-    /// Checks a batch's signature, unless every value in it is known already.
-    fn check_list(&self, task: &TaskId, batch: &hawker_model::SignedStates) -> Result<(), String> {
+    /// Checks a batch's signature, unless it tells nothing new. The store must not see one whose
+    /// signature was not checked: it would believe the origin that is named in it.
+    fn check_list(
+        &self,
+        task: &TaskId,
+        batch: &hawker_model::SignedStates,
+    ) -> Result<ListNews, String> {
         let Some(list) = self.swarm.list(task) else {
-            return Ok(());
+            return Ok(ListNews::Nothing);
         };
         let known = list
             .states()
             .get(batch.first.as_usize()..batch.end() as usize);
         if known == Some(batch.states.as_slice()) {
-            return Ok(());
+            return Ok(ListNews::Nothing);
         }
         let fetcher = self
             .entries
             .get(task)
             .and_then(|entry| entry.fetcher.as_ref());
-        self.signer.check(task, list.geometry(), batch, fetcher)
+        self.signer
+            .check(task, list.geometry(), batch, fetcher)
+            .map(|()| ListNews::Signed)
     }
 
     fn handle_created(

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hawker_identity::Identity;
-use hawker_model::{ChainState, Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
+use hawker_model::{
+    ChainState, Geometry, HostId, OriginName, PieceIndex, Role, SignedStates, TaskId,
+};
 
 use crate::transport::Security;
 
@@ -22,17 +24,19 @@ impl ListSigner {
         Self { identity }
     }
 
-    /// A batch of our own.
+    /// A batch of our own, of pieces that were all read from `origin`.
     pub(crate) fn sign(
         &self,
         task: &TaskId,
         geometry: &Geometry,
         first: PieceIndex,
         states: Vec<ChainState>,
+        origin: Option<OriginName>,
     ) -> SignedStates {
         let mut batch = SignedStates {
             first,
             states,
+            origin,
             signer: Arc::from([]),
             signature: Vec::new(),
         };

@@ -4,6 +4,7 @@ use std::{
     fmt,
     fs::File,
     io,
+    ops::Range,
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -11,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use hawker_model::{
-    Chain, ChainState, Geometry, ListError, MAX_STATES_PER_BATCH, PieceIndex, PieceList,
-    PieceMismatch, PieceSet, SignedStates, TaskId, check_piece,
+    Chain, ChainState, Geometry, ListError, MAX_STATES_PER_BATCH, OriginName, PieceIndex,
+    PieceList, PieceMismatch, PieceSet, SignedStates, TaskId, check_piece,
 };
 
 use super::{
@@ -23,7 +24,8 @@ use super::{
 /// A blob of the store, in use: it is not evicted while one of these lives.
 ///
 /// All methods but [`Self::task`], [`Self::geometry`], [`Self::pieces`], [`Self::has`],
-/// [`Self::is_complete`] and [`Self::touch`] block on the disk.
+/// [`Self::is_complete`], [`Self::touch`] and those about origins ([`Self::is_held`],
+/// [`Self::note_holder`], [`Self::holders`]) block on the disk.
 pub struct BlobFile {
     store: Arc<Inner>,
     record: Arc<Record>,
@@ -84,6 +86,32 @@ impl BlobFile {
     /// still take some away.
     pub fn is_complete(&self) -> bool {
         self.record.state().pieces.is_full()
+    }
+
+    /// Whether every byte of `range` that is here is known to be held by an origin that `accepts`
+    /// takes: it gave these bytes, as the signed piece list says, or it has proven to hold the
+    /// blob ([`Self::note_holder`]).
+    ///
+    /// Pieces are judged as soon as their chain values are known, which is before they are stored
+    /// and also if they are lost again; of those behind, which cannot be here, nothing is said. So
+    /// the answer is for bytes that have been read already. Pieces of unknown origin are held by
+    /// nobody; an empty range, and so an empty blob, needs no holder.
+    pub fn is_held(&self, range: Range<u64>, accepts: &dyn Fn(&OriginName) -> bool) -> bool {
+        let pieces = self.record.geometry.pieces_of(&range);
+        // The lock is not held while someone else's code runs.
+        let provenance = Arc::clone(self.record.state().provenance());
+        provenance.is_held(pieces, accepts)
+    }
+
+    /// Notes that `origin` has proven to hold all of the blob. Kept with the blob, on the disk from
+    /// the next checkpoint on, and gone with it; the newest 16 are kept.
+    pub fn note_holder(&self, origin: OriginName) {
+        self.record.state().note_holder(origin);
+    }
+
+    /// Those that have proven to hold the blob, in the order of their proofs.
+    pub fn holders(&self) -> Vec<OriginName> {
+        self.record.state().provenance().holders().to_vec()
     }
 
     /// Notes a use; reads and writes do so themselves.
@@ -289,7 +317,7 @@ impl BlobFile {
     }
 
     /// The first piece of a range that is not stored.
-    fn missing_of(&self, pieces: std::ops::Range<u32>) -> Option<PieceIndex> {
+    fn missing_of(&self, pieces: Range<u32>) -> Option<PieceIndex> {
         let state = self.record.state();
         let mut pieces = pieces.map(PieceIndex);
         pieces.find(|piece| !state.pieces.contains(*piece))
@@ -354,6 +382,7 @@ impl BlobFile {
             }
         }
         let mut state = self.record.state();
+        state.fit_provenance(list.len());
         let uncovered: Vec<_> = state
             .pieces
             .iter()

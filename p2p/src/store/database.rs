@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -17,12 +17,13 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageError, Table, Table
 
 use super::{
     StateError,
+    provenance::Provenance,
     record::lock,
     row::{self, BatchKey, Row, TaskKey},
 };
 
 /// Of the tables and the directory (`docs/store.md`).
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Redb's own default is 1 GiB.
 const CACHE_LEN: usize = 16 << 20;
 
@@ -30,6 +31,7 @@ const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
 const BLOBS: TableDefinition<'_, &TaskKey, &[u8]> = TableDefinition::new("blobs");
 const PIECES: TableDefinition<'_, &TaskKey, &[u8]> = TableDefinition::new("pieces");
 const LISTS: TableDefinition<'_, &BatchKey, &[u8]> = TableDefinition::new("lists");
+const ORIGINS: TableDefinition<'_, &TaskKey, &[u8]> = TableDefinition::new("origins");
 const VERSION: &str = "version";
 /// 1 from [`StateDatabase::close`] to the next open: every claimed byte is on the disk.
 const CLEAN: &str = "clean";
@@ -53,6 +55,8 @@ pub(super) struct Saved {
     pub(super) row: Row,
     /// Empty where the row says complete.
     pub(super) pieces: PieceSet,
+    /// Nothing where there is no row.
+    pub(super) provenance: Arc<Provenance>,
 }
 
 /// What the database held when it was opened.
@@ -197,6 +201,7 @@ pub(super) struct Tables<'t> {
     blobs: Table<'t, &'static TaskKey, &'static [u8]>,
     pieces: Table<'t, &'static TaskKey, &'static [u8]>,
     lists: Table<'t, &'static BatchKey, &'static [u8]>,
+    origins: Table<'t, &'static TaskKey, &'static [u8]>,
 }
 
 impl<'t> Tables<'t> {
@@ -205,6 +210,7 @@ impl<'t> Tables<'t> {
             blobs: transaction.open_table(BLOBS)?,
             pieces: transaction.open_table(PIECES)?,
             lists: transaction.open_table(LISTS)?,
+            origins: transaction.open_table(ORIGINS)?,
         })
     }
 
@@ -223,6 +229,13 @@ impl<'t> Tables<'t> {
                 self.pieces.insert(&key, bytes.as_slice())?;
             }
         }
+        match saved.provenance.is_empty() {
+            true => drop(self.origins.remove(&key)?),
+            false => {
+                let bytes = row::encode_provenance(&key, &saved.provenance);
+                self.origins.insert(&key, bytes.as_slice())?;
+            }
+        }
         for batch in batches {
             let key = row::batch_key(&saved.task, batch.first.0);
             let bytes = row::encode_batch(&key, batch);
@@ -236,6 +249,7 @@ impl<'t> Tables<'t> {
         let key = task.to_bytes();
         self.blobs.remove(&key)?;
         self.pieces.remove(&key)?;
+        self.origins.remove(&key)?;
         let (first, last) = (row::batch_key(task, 0), row::batch_key(task, u32::MAX));
         self.lists
             .retain_in::<&BatchKey, _>(&first..=&last, |_, _| false)?;
@@ -257,6 +271,7 @@ fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseErr
     match found {
         Some(FORMAT) | None => {}
         Some(0) => return Err(OpenDatabaseError::Corrupt("format 0".to_owned())),
+        Some(older) if older < FORMAT => discard(&transaction, older)?,
         Some(newer) => return Err(OpenDatabaseError::Newer(newer)),
     }
     let clean = meta.get(CLEAN)?.is_some_and(|clean| clean.value() == 1);
@@ -280,12 +295,25 @@ fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseErr
     Ok((state, loaded))
 }
 
+/// Forgets what an older format holds: its lists are signed in a way that no host takes any more.
+fn discard(transaction: &redb::WriteTransaction, format: u32) -> Result<(), OpenDatabaseError> {
+    tracing::warn!(
+        format,
+        "the blob store is of an older format: it starts empty"
+    );
+    transaction.delete_table(BLOBS)?;
+    transaction.delete_table(PIECES)?;
+    transaction.delete_table(LISTS)?;
+    Ok(())
+}
+
 fn load_blobs(
     transaction: &redb::WriteTransaction,
     loaded: &mut Loaded,
 ) -> Result<(), OpenDatabaseError> {
     let blobs = transaction.open_table(BLOBS)?;
     let claims = transaction.open_table(PIECES)?;
+    let origins = transaction.open_table(ORIGINS)?;
     transaction.open_table(LISTS)?;
     for entry in blobs.iter()? {
         let (key, value) = entry?;
@@ -302,7 +330,17 @@ fn load_blobs(
             .get(key)?
             .and_then(|bytes| row::decode_pieces(key, capacity, bytes.value()))
             .unwrap_or_else(|| PieceSet::empty(capacity));
-        loaded.blobs.push(Saved { task, row, pieces });
+        let provenance = origins
+            .get(key)?
+            .and_then(|bytes| row::decode_provenance(key, bytes.value()))
+            .filter(|provenance| provenance.end() <= capacity)
+            .unwrap_or_default();
+        loaded.blobs.push(Saved {
+            task,
+            row,
+            pieces,
+            provenance: Arc::new(provenance),
+        });
     }
     Ok(())
 }

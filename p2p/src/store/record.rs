@@ -1,16 +1,17 @@
 //! What the store remembers of one blob while its file need not be open.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+    Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
-use hawker_model::{Geometry, PieceIndex, PieceSet, SignedStates, TaskId};
+use hawker_model::{Geometry, OriginName, PieceIndex, PieceSet, SignedStates, TaskId};
 
 use super::{
     BlobFile,
     database::{Saved, Tables},
     error::StateError,
+    provenance::Provenance,
     row::Row,
 };
 
@@ -49,6 +50,8 @@ pub(super) struct Record {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) pieces: PieceSet,
+    /// Speaks of every stored piece; shared with those who just read it.
+    provenance: Arc<Provenance>,
     /// How often pieces were lost: tells whether the set was whole all the time.
     losses: u64,
     /// The mark is on the disk.
@@ -79,17 +82,32 @@ impl Record {
             last_used: now,
         };
         let pieces = PieceSet::empty(geometry.piece_count());
-        let record = Self::restore(Saved { task, row, pieces });
+        let record = Self::restore(Saved {
+            task,
+            row,
+            pieces,
+            provenance: Arc::default(),
+        });
         record.state().changes += 1;
         record
     }
 
     pub(super) fn restore(saved: Saved) -> Self {
-        let Saved { task, row, pieces } = saved;
+        let Saved {
+            task,
+            row,
+            pieces,
+            mut provenance,
+        } = saved;
         let pieces = match row.complete {
             true => PieceSet::full(row.geometry.piece_count()),
             false => pieces,
         };
+        // Where the row was lost, what is stored is of unknown origin.
+        let stored = pieces.iter().last().map_or(0, |piece| piece.0 + 1);
+        if provenance.end() < stored {
+            Arc::make_mut(&mut provenance).fit(stored);
+        }
         Self {
             task,
             geometry: row.geometry,
@@ -97,6 +115,7 @@ impl Record {
             last_used: AtomicU64::new(row.last_used),
             state: Mutex::new(State {
                 pieces,
+                provenance,
                 losses: 0,
                 complete: row.complete,
                 pinned: row.pinned,
@@ -192,6 +211,7 @@ impl Record {
                 task: self.task,
                 row,
                 pieces: state.pieces.clone(),
+                provenance: Arc::clone(&state.provenance),
             },
             batches: state.unsaved.clone(),
             losses: state.losses,
@@ -235,9 +255,31 @@ impl State {
         begin.then_some(self.losses)
     }
 
-    /// Takes a batch that the list has taken.
+    /// Takes a batch that told the list something new.
     pub(super) fn add_unsaved(&mut self, batch: SignedStates) {
+        let provenance = Arc::make_mut(&mut self.provenance);
+        provenance.extend(batch.end(), batch.origin.clone());
         self.unsaved.push(batch);
+    }
+
+    /// Where the stored pieces were read, and who has proven to hold them.
+    pub(super) fn provenance(&self) -> &Arc<Provenance> {
+        &self.provenance
+    }
+
+    /// The list turned out to have `count` values.
+    pub(super) fn fit_provenance(&mut self, count: u32) {
+        if self.provenance.end() != count {
+            Arc::make_mut(&mut self.provenance).fit(count);
+            self.changes += 1;
+        }
+    }
+
+    /// An origin has proven that it holds the blob.
+    pub(super) fn note_holder(&mut self, origin: OriginName) {
+        if Arc::make_mut(&mut self.provenance).note_holder(origin) {
+            self.changes += 1;
+        }
     }
 
     /// The batches that the database does not hold yet.

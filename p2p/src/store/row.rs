@@ -6,8 +6,11 @@
 use std::sync::Arc;
 
 use hawker_model::{
-    ChainState, Digest, Geometry, MAX_STATES_PER_BATCH, PieceIndex, PieceSet, SignedStates, TaskId,
+    ChainState, Digest, Geometry, MAX_STATES_PER_BATCH, OriginName, PieceIndex, PieceSet,
+    SignedStates, TaskId,
 };
+
+use super::provenance::{Provenance, Run};
 
 const SUM_LEN: usize = 8;
 const COMPLETE: u8 = 1;
@@ -86,6 +89,7 @@ pub(super) fn encode_batch(key: &BatchKey, batch: &SignedStates) -> Vec<u8> {
     for state in &batch.states {
         bytes.extend_from_slice(state.as_bytes());
     }
+    put_origin(batch.origin.as_ref(), &mut bytes);
     bytes.extend_from_slice(&(batch.signer.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&batch.signer);
     bytes.extend_from_slice(&(batch.signature.len() as u32).to_le_bytes());
@@ -105,6 +109,7 @@ pub(super) fn decode_batch(key: &BatchKey, bytes: &[u8]) -> Option<SignedStates>
     }
     let states = (0..count).map(|_| Some(ChainState::from_bytes(bytes.array()?)));
     let states = states.collect::<Option<_>>()?;
+    let origin = bytes.origin()?;
     let signer_len = bytes.u32()? as usize;
     let signer = Arc::from(bytes.take(signer_len)?);
     let signature_len = bytes.u32()? as usize;
@@ -112,9 +117,48 @@ pub(super) fn decode_batch(key: &BatchKey, bytes: &[u8]) -> Option<SignedStates>
     bytes.is_done().then_some(SignedStates {
         first: PieceIndex(first),
         states,
+        origin,
         signer,
         signature,
     })
+}
+
+pub(super) fn encode_provenance(key: &TaskKey, provenance: &Provenance) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64 + SUM_LEN);
+    // Both are bounded (`Provenance`).
+    bytes.push(provenance.holders().len() as u8);
+    for holder in provenance.holders() {
+        put_origin(Some(holder), &mut bytes);
+    }
+    bytes.extend_from_slice(&(provenance.runs().len() as u16).to_le_bytes());
+    for run in provenance.runs() {
+        bytes.extend_from_slice(&run.end.to_le_bytes());
+        put_origin(run.origin.as_ref(), &mut bytes);
+    }
+    seal(key, bytes)
+}
+
+pub(super) fn decode_provenance(key: &TaskKey, bytes: &[u8]) -> Option<Provenance> {
+    let mut bytes = Reader(unseal(key, bytes)?);
+    let holders = (0..bytes.u8()?).map(|_| bytes.origin()?);
+    let holders = holders.collect::<Option<_>>()?;
+    let runs = (0..bytes.u16()?).map(|_| {
+        Some(Run {
+            end: bytes.u32()?,
+            origin: bytes.origin()?,
+        })
+    });
+    let runs = runs.collect::<Option<_>>()?;
+    let provenance = Provenance::restore(runs, holders);
+    provenance.filter(|_| bytes.is_done())
+}
+
+/// Its length, then its name; the length 0 for none.
+fn put_origin(origin: Option<&OriginName>, bytes: &mut Vec<u8>) {
+    let name = origin.map_or("", OriginName::as_str);
+    // No name is longer than 300 bytes.
+    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(name.as_bytes());
 }
 
 fn seal(key: &[u8], mut bytes: Vec<u8>) -> Vec<u8> {
@@ -150,8 +194,22 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().ok()
     }
 
+    /// `Some(None)`: that it is unknown.
+    fn origin(&mut self) -> Option<Option<OriginName>> {
+        let len = self.u16()?;
+        let name = std::str::from_utf8(self.take(len.into())?).ok()?;
+        match name {
+            "" => Some(None),
+            name => OriginName::parse(name).ok().map(Some),
+        }
+    }
+
     fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
     }
 
     fn u32(&mut self) -> Option<u32> {
@@ -175,6 +233,11 @@ mod tests {
 
     fn task(byte: u8) -> TaskId {
         TaskId::Url([byte; 32])
+    }
+
+    fn any_origin() -> impl Strategy<Value = OriginName> {
+        "https?://[a-f]{1,3}\\.example(:8[0-9]{3})?"
+            .prop_map(|name| OriginName::parse(&name).unwrap())
     }
 
     proptest! {
@@ -206,15 +269,36 @@ mod tests {
             states in prop::collection::vec(any::<[u8; 32]>(), 0..20),
             signer in prop::collection::vec(any::<u8>(), 0..80),
             signature in prop::collection::vec(any::<u8>(), 0..80),
+            origin in prop::option::of(any_origin()),
         ) {
             let batch = SignedStates {
                 first: PieceIndex(first),
                 states: states.into_iter().map(ChainState::from_bytes).collect(),
+                origin,
                 signer: signer.into(),
                 signature,
             };
             let key = batch_key(&task(1), first);
             prop_assert_eq!(decode_batch(&key, &encode_batch(&key, &batch)), Some(batch));
+        }
+
+        #[test]
+        fn provenance_survives_its_bytes(
+            steps in prop::collection::vec((1u32..9, prop::option::of(any_origin())), 0..20),
+            holders in prop::collection::vec(any_origin(), 0..20),
+        ) {
+            let mut provenance = Provenance::default();
+            for (more, origin) in steps {
+                provenance.extend(provenance.end() + more, origin);
+            }
+            for holder in holders {
+                provenance.note_holder(holder);
+            }
+            let key = task(1).to_bytes();
+            let mut bytes = encode_provenance(&key, &provenance);
+            prop_assert_eq!(decode_provenance(&key, &bytes), Some(provenance));
+            bytes[0] ^= 1;
+            prop_assert_eq!(decode_provenance(&key, &bytes), None);
         }
 
         #[test]
@@ -226,9 +310,11 @@ mod tests {
             prop_assert_eq!(Row::decode(&key, &bytes), None);
             prop_assert_eq!(decode_pieces(&key, 64, &bytes), None);
             prop_assert_eq!(decode_batch(&batch, &bytes), None);
+            prop_assert_eq!(decode_provenance(&key, &bytes), None);
             // With a right check sum the fields themselves are looked at.
             let _ = Row::decode(&key, &seal(&key, bytes.clone()));
             let _ = decode_pieces(&key, 64, &seal(&key, bytes.clone()));
+            let _ = decode_provenance(&key, &seal(&key, bytes.clone()));
             let _ = decode_batch(&batch, &seal(&batch, bytes));
         }
     }

@@ -64,6 +64,7 @@ impl Content {
         SignedStates {
             first: PieceIndex(range.start),
             states: self.states[range.start as usize..range.end as usize].to_vec(),
+            origin: None,
             signer: Arc::from(*b"a certificate"),
             signature: b"a signature".to_vec(),
         }

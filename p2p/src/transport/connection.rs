@@ -134,8 +134,8 @@ mod tests {
 
     fn hello() -> Hello {
         Hello {
-            min_version: 1,
-            max_version: 1,
+            min_version: 2,
+            max_version: 2,
             capabilities: 0,
             role: Role::Node,
             host: HostId::parse("node-1").unwrap(),

@@ -1,4 +1,4 @@
-//! Frames as bytes: version 1 of the wire protocol (`p2p/docs/wire.md`).
+//! Frames as bytes: version 2 of the wire protocol (`p2p/docs/wire.md`).
 //!
 //! A frame is its length (u32, of what follows), its kind (u8) and its body. Numbers are little
 //! endian. Every length is checked against the limit of its kind before anything is allocated, and
@@ -11,7 +11,7 @@ mod message;
 mod tests;
 
 use bytes::{BufMut as _, BytesMut};
-use hawker_model::{MAX_PIECE_LEN, MAX_STATES_PER_BATCH, PieceIndex, TaskId};
+use hawker_model::{MAX_PIECE_LEN, MAX_STATES_PER_BATCH, OriginName, PieceIndex, TaskId};
 use hawker_swarm::Envelope;
 
 pub use body::BodyError;
@@ -24,9 +24,9 @@ use message::{decode_message, decode_piece};
 /// What both sides send before their first frame.
 pub const PREFACE: [u8; 8] = *b"HAWKER\r\n";
 /// The newest version of the protocol that is spoken here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The oldest.
-pub const MIN_VERSION: u16 = 1;
+pub const MIN_VERSION: u16 = 2;
 /// Pieces of a task, at most; no index reaches it.
 pub const MAX_PIECES: u32 = 1 << 20;
 /// Most indexes in one `Gained`.
@@ -206,8 +206,8 @@ impl Kind {
             Self::Have => (TASK + 4, TASK + 4 + MAX_PIECES as usize / 8),
             Self::Gained => (TASK + 6, TASK + 2 + 4 * MAX_GAINED),
             Self::List => (
-                PIECE + 2 + 32 + 2 + 1,
-                PIECE + 2 + 32 * STATES + 2 + MAX_SIGNER_LEN + 1 + 64,
+                PIECE + 2 + 32 + 2 + 2 + 1,
+                PIECE + 2 + 32 * STATES + 2 + OriginName::MAX_LEN + 2 + MAX_SIGNER_LEN + 1 + 64,
             ),
             Self::Request | Self::Cancel => (PIECE, PIECE),
             Self::RequestAny => (TASK + 2, TASK + 2),

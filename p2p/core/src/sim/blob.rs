@@ -46,6 +46,7 @@ impl Blob {
         SignedStates {
             first: PieceIndex(first),
             states: (first..end).map(PieceIndex).map(value).collect(),
+            origin: None,
             signer: Arc::from([]),
             signature: Vec::new(),
         }

@@ -16,6 +16,7 @@ fn write(
     blob.write_chained(chain, data, |first, states| SignedStates {
         first,
         states,
+        origin: None,
         signer: (*b"a certificate").into(),
         signature: b"a signature".to_vec(),
     })

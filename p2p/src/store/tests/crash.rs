@@ -350,24 +350,36 @@ fn pieces_without_a_readable_list_do_not_count() {
 }
 
 #[test]
+fn an_older_store_starts_empty_and_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, content) = (open(dir.path()), Content::new(7, 200_000));
+    content.write(&store, 0..content.count());
+    store.close().unwrap();
+    drop(store);
+    set_version(dir.path(), 1);
+    let store = open(dir.path());
+    assert!(store.blobs().is_empty() && store.find(&content.task).is_none());
+    assert!(!store.inner.layout().blob(&content.task).exists());
+    assert_eq!(content.write(&store, 0..content.count()), 1);
+    store.close().unwrap();
+    drop(store);
+    // It has the new format from then on.
+    let blob = open(dir.path()).find(&content.task).unwrap();
+    assert_eq!(content.verify(&blob), content.count());
+}
+
+#[test]
 fn a_newer_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    edit(dir.path(), |transaction| {
-        let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
-        transaction
-            .open_table(meta)
-            .unwrap()
-            .insert("version", 2)
-            .unwrap();
-    });
+    set_version(dir.path(), 3);
     let error = Store::open(dir.path(), StoreConfig::default()).unwrap_err();
     assert!(
         matches!(
             error,
             OpenStoreError::Newer {
-                found: 2,
-                known: 1,
+                found: 3,
+                known: 2,
                 ..
             }
         ),
@@ -389,6 +401,14 @@ fn a_store_that_cannot_be_made_says_where() {
     assert!(matches!(error, OpenStoreError::Directory { .. }), "{error}");
     assert!(error.to_string().contains("/file"), "{error}");
     assert_eq!(StateError::Closed.to_string(), "the blob store is closed");
+}
+
+fn set_version(dir: &Path, version: u32) {
+    edit(dir, |transaction| {
+        let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
+        let mut meta = transaction.open_table(meta).unwrap();
+        meta.insert("version", version).unwrap();
+    });
 }
 
 fn edit(dir: &Path, change: impl FnOnce(&redb::WriteTransaction)) {

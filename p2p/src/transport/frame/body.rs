@@ -1,6 +1,8 @@
 //! Reading the fields of a frame's body.
 
-use hawker_model::{GeometryError, HostIdError, PieceIndex, PieceSetError, TaskId, TaskIdError};
+use hawker_model::{
+    GeometryError, HostIdError, OriginNameError, PieceIndex, PieceSetError, TaskId, TaskIdError,
+};
 
 use super::{MAX_PIECES, MAX_TEXT_LEN};
 
@@ -29,6 +31,8 @@ pub enum BodyError {
     Host(#[from] HostIdError),
     #[error(transparent)]
     Geometry(#[from] GeometryError),
+    #[error(transparent)]
+    Origin(#[from] OriginNameError),
     #[error(transparent)]
     Pieces(#[from] PieceSetError),
 }

@@ -2,8 +2,8 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hawker_model::{
-    ChainState, Geometry, MAX_PIECE_LEN, MAX_STATES_PER_BATCH, PieceIndex, PieceSet, SignedStates,
-    TaskId,
+    ChainState, Geometry, MAX_PIECE_LEN, MAX_STATES_PER_BATCH, OriginName, PieceIndex, PieceSet,
+    SignedStates, TaskId,
 };
 use hawker_swarm::{Envelope, Message, Refusal, Secret, Source};
 
@@ -144,12 +144,16 @@ fn put_source(source: Option<&Source>, credentials: Credentials, out: &mut Bytes
 }
 
 fn put_batch(batch: &SignedStates, out: &mut BytesMut) {
-    out.reserve(batch.states.len() * 32 + batch.signer.len() + 128);
+    let origin = batch.origin.as_ref().map_or("", OriginName::as_str);
+    out.reserve(batch.states.len() * 32 + origin.len() + batch.signer.len() + 128);
     out.put_u32_le(batch.first.0);
     out.put_u16_le(batch.states.len() as u16);
     for state in &batch.states {
         out.put_slice(state.as_bytes());
     }
+    // No name is longer than `OriginName::MAX_LEN`; none is empty.
+    out.put_u16_le(origin.len() as u16);
+    out.put_slice(origin.as_bytes());
     out.put_u16_le(batch.signer.len() as u16);
     out.put_slice(&batch.signer);
     out.put_u8(batch.signature.len() as u8);
@@ -322,6 +326,10 @@ fn decode_batch(body: &mut Body<'_>) -> Result<SignedStates, BodyError> {
         .map(|_| body.state().map(ChainState::from_bytes))
         .collect();
     let states = states?;
+    let origin = match body.string("origin length", OriginName::MAX_LEN)? {
+        "" => None,
+        name => Some(OriginName::parse(name)?),
+    };
     let signer_len = usize::from(body.u16()?);
     at_most("certificate length", signer_len, MAX_SIGNER_LEN)?;
     let signer = body.bytes(signer_len)?.into();
@@ -335,6 +343,7 @@ fn decode_batch(body: &mut Body<'_>) -> Result<SignedStates, BodyError> {
     Ok(SignedStates {
         first,
         states,
+        origin,
         signer,
         signature: body.bytes(signature_len.into())?.to_vec(),
     })

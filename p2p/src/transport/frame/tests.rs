@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hawker_model::{
-    ChainState, Digest, Geometry, HostId, PieceIndex, PieceSet, Role, SignedStates, TaskId,
+    ChainState, Digest, Geometry, HostId, OriginName, PieceIndex, PieceSet, Role, SignedStates,
+    TaskId,
 };
 use hawker_swarm::{Envelope, Message, Refusal, Secret, Source};
 use proptest::prelude::*;
@@ -30,8 +31,8 @@ fn encode(frame: &Frame, out: &mut BytesMut) {
 
 fn hello() -> Hello {
     Hello {
-        min_version: 1,
-        max_version: 1,
+        min_version: 2,
+        max_version: 2,
         capabilities: 0,
         role: Role::Node,
         host: HostId::parse("node-1").unwrap(),
@@ -98,6 +99,7 @@ fn examples() -> Vec<(&'static str, Frame)> {
     let batch = SignedStates {
         first: PieceIndex(0),
         states: vec![ChainState::from_bytes([0x22; 32])],
+        origin: OriginName::of_url("http://o/b"),
         signer: Arc::from([0x30, 0x00]),
         signature: vec![0x33; 64],
     };
@@ -309,6 +311,7 @@ fn what_the_other_side_would_refuse_is_not_sent() {
         batch: SignedStates {
             first: PieceIndex(first),
             states: vec![ChainState::initial(); states],
+            origin: None,
             signer: vec![0; signer].into(),
             signature: vec![0; signature],
         },
@@ -379,6 +382,7 @@ fn the_largest_of_every_kind_fit() {
             batch: SignedStates {
                 first: PieceIndex(MAX_PIECES - MAX_STATES_PER_BATCH as u32),
                 states: vec![ChainState::initial(); MAX_STATES_PER_BATCH],
+                origin: Some(longest_origin()),
                 signer: vec![1; MAX_SIGNER_LEN].into(),
                 signature: vec![2; 64],
             },
@@ -445,13 +449,34 @@ fn any_pieces() -> impl Strategy<Value = PieceSet> {
     })
 }
 
+/// As long as a name may be.
+fn longest_origin() -> OriginName {
+    let host = [
+        "a".repeat(60),
+        "b".repeat(60),
+        "c".repeat(60),
+        "d".repeat(60),
+    ]
+    .join(".");
+    let rest = OriginName::MAX_LEN - "https://.:65535".len() - host.len();
+    let name = format!("https://{}.{host}:65535", "e".repeat(rest));
+    OriginName::parse(&name).unwrap()
+}
+
+fn any_origin() -> impl Strategy<Value = OriginName> {
+    "https?://[a-z0-9]{1,20}\\.example(:[1-9][0-9]{3})?"
+        .prop_map(|name| OriginName::parse(&name).unwrap())
+}
+
 fn any_batch() -> impl Strategy<Value = SignedStates> {
+    let origin = prop::option::of(any_origin());
     let states = prop::collection::vec(any::<[u8; 32]>(), 1..40);
     let signer = prop::collection::vec(any::<u8>(), 0..700);
-    (0..MAX_PIECES - 40, states, signer, any::<bool>()).prop_map(
-        |(first, states, signer, signed)| SignedStates {
+    (0..MAX_PIECES - 40, states, origin, signer, any::<bool>()).prop_map(
+        |(first, states, origin, signer, signed)| SignedStates {
             first: PieceIndex(first),
             states: states.into_iter().map(ChainState::from_bytes).collect(),
+            origin,
             signer: signer.into(),
             signature: vec![0x5a; if signed { 64 } else { 0 }],
         },
