@@ -1,6 +1,9 @@
 //! A task as its readers see it: bytes that are there, or will be.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -12,6 +15,7 @@ use crate::{
     brief::brief,
     counters::Counters,
     driver::Command,
+    origin::OriginHead,
     store::{BlobFile, Pin},
 };
 
@@ -34,6 +38,9 @@ pub(crate) struct TaskState {
     pub(crate) task: TaskId,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) counters: Counters,
+    /// What the origin said when it was first read: of a file without a digest, all that tells
+    /// whether a later answer is of the same bytes.
+    pub(crate) first_head: OnceLock<OriginHead>,
 }
 
 impl TaskState {
@@ -46,6 +53,7 @@ impl TaskState {
             task,
             progress,
             counters: Counters::default(),
+            first_head: OnceLock::new(),
         })
     }
 }

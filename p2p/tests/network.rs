@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use hawker_model::{Digest, Role, TaskId};
+use hawker_model::{Digest, OriginName, Role, TaskId};
 use hawker_p2p::Node;
 
 use crate::support::{Cluster, Origin, content, fetch};
@@ -48,6 +48,43 @@ async fn nodes_with_a_seed_take_each_byte_from_the_origin_once() {
     assert!(received >= 3 * data.len() as u64);
     for node in nodes.iter().chain([&seed]) {
         node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_gets_the_bytes_knows_at_which_origin_they_were_read() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(20, 3 * MIB + 1);
+    let (task, source) = origin.add(&data);
+    let giver = OriginName::of_url(&source.url).unwrap();
+    let stranger = OriginName::parse("https://stranger.example").unwrap();
+    let seed = cluster.seed("seed").await;
+    let node = cluster.node("relay").await;
+    cluster.know("relay", &node);
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+    // The last gets it from the relay alone, and names no origin.
+    seed.shutdown().await;
+    let last = cluster.node("last").await;
+    let blob = last.open(task, None).await.unwrap();
+    blob.complete().await.unwrap();
+    assert_eq!(origin.gets(), 1);
+    for host in [&node, &last] {
+        let blob = host.open(task, None).await.unwrap();
+        assert!(blob.is_held(0..u64::MAX, &|name| *name == giver));
+        assert!(!blob.is_held(0..u64::MAX, &|name| *name == stranger));
+        assert!(!blob.is_held(5..6, &|name| *name == stranger));
+    }
+    blob.note_holder(stranger.clone());
+    assert!(blob.is_held(0..u64::MAX, &|name| *name == stranger));
+    drop(blob);
+    last.shutdown().await;
+    drop(last);
+    let last = cluster.node("last").await;
+    let blob = last.open(task, None).await.unwrap();
+    assert_eq!(blob.holders(), [stranger]);
+    assert!(blob.is_held(0..u64::MAX, &|name| *name == giver));
+    for host in [&node, &last] {
+        host.shutdown().await;
     }
 }
 

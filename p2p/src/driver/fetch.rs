@@ -3,8 +3,15 @@
 //! Pieces whose chain value is known are checked against it. From the first unknown value on the
 //! chain is computed, signed and reported as the bytes come, so that others can have each piece while
 //! the rest still comes.
+//!
+//! The origin may be anybody's: a client names it. So nothing it says is taken as it is. A length is
+//! a claim until the digest proves it, bytes that do not come fast enough end the fetch, and of a
+//! file without a digest no two versions are mixed, as far as the origin tells them apart.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
@@ -20,14 +27,19 @@ use super::{
 use crate::{
     blob::TaskState,
     counters::Counters,
-    origin::{ByteRange, OriginBody, OriginClient, OriginError},
-    store::{BlobFile, Store},
+    origin::{ByteRange, OriginBody, OriginClient, OriginError, OriginHead},
+    store::{BlobFile, CreateError, Store},
 };
 
 /// Pieces that are signed, stored and reported together, if they are at hand.
 const MOST_TOGETHER: u32 = 16;
 /// The same in bytes; a larger piece comes alone.
 const MOST_BYTES_TOGETHER: usize = 1 << 20;
+
+/// A piece may take so long to come,
+const PIECE_TIME: Duration = Duration::from_secs(60);
+/// and longer for as many bytes of it per second. An origin that is slower only holds up others.
+const SLOWEST: u32 = 4 << 10;
 
 /// What to fetch, and all it takes.
 pub(crate) struct Fetch {
@@ -71,6 +83,7 @@ impl Fetch {
         let known = self.list.as_ref().map(|list| *list.geometry());
         let body = self.unless_cancelled(self.open(known)).await?;
         let geometry = self.check_length(&body, known)?;
+        self.check_version(&body)?;
         let blob = self.create(geometry).await?;
         self.report(FetchEvent::Head {
             geometry,
@@ -90,9 +103,9 @@ impl Fetch {
         let mut chain = Chain::resume(geometry, self.first, before);
         let end = self.end.map_or_else(|| geometry.piece_count(), |end| end.0);
         while chain.next().0 < end {
-            let data = self
-                .unless_cancelled(self.next_pieces(&mut stream, &chain, end))
-                .await?;
+            let limit = slowest(geometry.len_of(chain.next()));
+            let pieces = in_time(limit, self.next_pieces(&mut stream, &chain, end));
+            let data = self.unless_cancelled(pieces).await?;
             chain = self.take(&blob, chain, data).await?;
         }
         Ok(())
@@ -151,9 +164,18 @@ impl Fetch {
         tokio::task::spawn_blocking(create)
             .await
             .map_err(|_| Stop::Silent)?
-            .map_err(|error: crate::store::CreateError| {
-                Stop::Failed(TaskFailure::Store(error.to_string()))
-            })
+            .map_err(|error| Stop::Failed(create_failure(&error)))
+    }
+
+    /// That what comes now is of the same version as what was read before, where only the origin
+    /// can tell. What has a digest may be read at several origins, each with its own tags.
+    fn check_version(&self, body: &OriginBody) -> Result<(), Stop> {
+        match self.task {
+            TaskId::Blob(_) => Ok(()),
+            TaskId::Url(_) => {
+                same_version(&self.state.first_head, body.head()).map_err(Stop::Failed)
+            }
+        }
     }
 
     /// The next piece, and with it those that are at hand already.
@@ -275,11 +297,95 @@ impl PieceStream {
     }
 }
 
+/// The longest that a piece of `len` bytes may take to come.
+fn slowest(len: u32) -> Duration {
+    PIECE_TIME + Duration::from_secs((len / SLOWEST).into())
+}
+
+async fn in_time<T>(
+    limit: Duration,
+    wait: impl Future<Output = Result<T, Stop>>,
+) -> Result<T, Stop> {
+    tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| {
+        let reason = format!("a piece did not come within {} s", limit.as_secs());
+        Err(Stop::Failed(TaskFailure::Origin(reason)))
+    })
+}
+
+fn same_version(first: &OnceLock<OriginHead>, now: OriginHead) -> Result<(), TaskFailure> {
+    let difference = first.get_or_init(|| now.clone()).difference(&now);
+    difference.map_or(Ok(()), |what| {
+        let reason = format!("the file changed while it was read: {what}");
+        Err(TaskFailure::WrongDigest(reason))
+    })
+}
+
+/// An origin that says there are no bytes lies, where the digest says otherwise: that is no trouble
+/// of our store, and no reason to refuse those who name another origin.
+fn create_failure(error: &CreateError) -> TaskFailure {
+    match error {
+        CreateError::NotEmpty { .. } => TaskFailure::WrongDigest(error.to_string()),
+        error => TaskFailure::Store(error.to_string()),
+    }
+}
+
 fn failure(error: OriginError) -> TaskFailure {
     let text = error.to_string();
     match error {
         OriginError::Denied { .. } => TaskFailure::Denied(text),
         OriginError::NotFound { .. } => TaskFailure::NotFound(text),
         _ => TaskFailure::Origin(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawker_model::{Digest, UrlTask};
+
+    use super::*;
+
+    fn head(etag: Option<&str>, length: u64) -> OriginHead {
+        OriginHead {
+            etag: etag.map(str::to_owned),
+            length: Some(length),
+            ..OriginHead::default()
+        }
+    }
+
+    #[test]
+    fn versions_of_a_file_are_not_mixed() {
+        let first = OnceLock::new();
+        assert_eq!(same_version(&first, head(Some("\"1\""), 9)), Ok(()));
+        assert_eq!(same_version(&first, head(Some("\"1\""), 9)), Ok(()));
+        for other in [head(Some("\"2\""), 9), head(Some("\"1\""), 8)] {
+            let error = same_version(&first, other).unwrap_err();
+            assert!(matches!(error, TaskFailure::WrongDigest(_)), "{error}");
+        }
+        // The first is still what counts.
+        assert_eq!(same_version(&first, head(Some("\"1\""), 9)), Ok(()));
+    }
+
+    #[test]
+    fn nothing_in_place_of_something_is_the_origin_s_fault() {
+        let task = TaskId::Blob(Digest::of(b"x"));
+        let error = create_failure(&CreateError::NotEmpty { task });
+        assert!(matches!(error, TaskFailure::WrongDigest(_)), "{error}");
+        let (length, quota) = (9, 8);
+        let task = UrlTask::default().id();
+        let error = create_failure(&CreateError::LargerThanQuota {
+            task,
+            length,
+            quota,
+        });
+        assert!(matches!(error, TaskFailure::Store(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_never_comes_ends_the_fetch() {
+        let never = std::future::pending::<Result<(), Stop>>();
+        let ended = in_time(Duration::from_millis(1), never).await;
+        assert!(matches!(ended, Err(Stop::Failed(TaskFailure::Origin(_)))));
+        assert!(in_time(slowest(1), async { Ok(()) }).await.is_ok());
+        assert!(slowest(4 << 20) > slowest(64 << 10));
     }
 }

@@ -83,3 +83,71 @@ impl ListSigner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use hawker_identity::{ClusterCa, Subject, TlsFiles, TlsPem};
+    use hawker_model::Digest;
+
+    use super::*;
+
+    fn signer(role: Role) -> ListSigner {
+        let authority = ClusterCa::create("test", 1).unwrap();
+        let subject = Subject {
+            host: HostId::parse("host").unwrap(),
+            role,
+            names: Vec::new(),
+        };
+        let issued = authority.issue(&subject, 1).unwrap();
+        let pem = TlsPem {
+            ca: authority.cert_pem().as_bytes(),
+            cert: issued.cert_pem.as_bytes(),
+            key: issued.key_pem.as_bytes(),
+        };
+        let files = TlsFiles::in_dir(std::path::Path::new("/test"));
+        let identity = Identity::from_pem(pem, &files, SystemTime::now()).unwrap();
+        ListSigner::new(&Security::Tls(Arc::new(identity)))
+    }
+
+    fn signed(signer: &ListSigner, task: &TaskId) -> (Geometry, SignedStates) {
+        let geometry = Geometry::for_length(4 << 16).unwrap();
+        let states = vec![ChainState::initial(); 2];
+        let origin = OriginName::of_url("https://private.example/v2/a/blobs/b");
+        let batch = signer.sign(task, &geometry, PieceIndex(0), states, origin);
+        (geometry, batch)
+    }
+
+    #[test]
+    fn a_list_whose_origin_was_altered_is_not_believed() {
+        let task = TaskId::Blob(Digest::of(b"x"));
+        let signer = signer(Role::Node);
+        let (geometry, batch) = signed(&signer, &task);
+        assert_eq!(signer.check(&task, &geometry, &batch, None), Ok(()));
+        let others = [
+            "https://evil.example",
+            "http://private.example",
+            "https://private.example:8443",
+        ];
+        let others = others.into_iter().map(OriginName::of_url);
+        for origin in others.chain([None]) {
+            let altered = SignedStates {
+                origin,
+                ..batch.clone()
+            };
+            assert!(signer.check(&task, &geometry, &altered, None).is_err());
+        }
+    }
+
+    #[test]
+    fn a_plain_network_signs_nothing_but_tells_the_origin() {
+        let task = TaskId::Blob(Digest::of(b"x"));
+        let signer = ListSigner { identity: None };
+        let (geometry, batch) = signed(&signer, &task);
+        assert!(batch.signer.is_empty() && batch.signature.is_empty());
+        let origin = batch.origin.as_ref().map(OriginName::as_str);
+        assert_eq!(origin, Some("https://private.example"));
+        assert_eq!(signer.check(&task, &geometry, &batch, None), Ok(()));
+    }
+}

@@ -56,7 +56,7 @@ impl OriginHead {
     }
 
     /// What shows that `now` describes other bytes than `self`.
-    pub(super) fn difference(&self, now: &Self) -> Option<String> {
+    pub(crate) fn difference(&self, now: &Self) -> Option<String> {
         let differ = |then: &Option<String>, now: &Option<String>, name: &str| match (then, now) {
             (Some(then), Some(now)) if then != now => {
                 Some(format!("its {name} was {then} and is {now}"))

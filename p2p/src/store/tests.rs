@@ -5,6 +5,7 @@ mod chained;
 mod crash;
 mod killed;
 mod model;
+mod origins;
 mod quota;
 
 use std::{ops::Range, path::Path, sync::Arc};
