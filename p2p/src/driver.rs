@@ -5,10 +5,11 @@
 //! the swarm asks for. Nothing else changes the swarm's state, so nothing is locked.
 //!
 //! Work that takes time runs in tasks the loop owns: one reader and one writer per connection
-//! (`link`), one fetch per task (`fetch`), store jobs (`perform`). They answer
+//! (`link`), one fetch per task (`fetch`), store jobs (`perform`), judgements (`claims`). They answer
 //! through one bounded channel; a reader that finds it full stops reading its socket, which is the
 //! back-pressure. The loop itself never waits for any of them.
 
+mod claims;
 mod contact;
 mod entry;
 mod event;
@@ -20,7 +21,7 @@ mod signer;
 mod status;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,8 +33,9 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::event::Command;
+pub(crate) use self::{claims::Ask, event::Command};
 use self::{
+    claims::Desk,
     contact::Contacts,
     entry::Entry,
     event::{Arrived, Event},
@@ -65,6 +67,7 @@ pub(crate) struct Driver {
     host: HostId,
     role: Role,
     swarm: Swarm,
+    desk: Desk,
     store: Store,
     origin: OriginClient,
     session: SessionHandle,
@@ -79,6 +82,8 @@ pub(crate) struct Driver {
     dialer: Arc<Dialer>,
     security: Security,
     trust: TrustChanges,
+    /// Hosts that are being dialled.
+    dialing: BTreeSet<HostId>,
     advertised: Vec<std::net::SocketAddr>,
     warnings: Vec<String>,
     /// Every task the loop started but those of the links.
@@ -110,6 +115,7 @@ impl Driver {
             host: settings.host.clone(),
             role: settings.role,
             swarm: Swarm::new(config, rand::random()),
+            desk: Desk::new(settings.role),
             store,
             origin,
             session,
@@ -123,6 +129,7 @@ impl Driver {
             dialer: Arc::new(dialer),
             security: settings.security.clone(),
             trust: settings.security.changes(),
+            dialing: BTreeSet::new(),
             advertised: settings.advertise.clone(),
             warnings: Vec::new(),
             jobs: JoinSet::new(),
@@ -151,7 +158,7 @@ impl Driver {
                     None | Some(Command::Stop) => break,
                     Some(command) => Input::Command(command),
                 },
-                () = sleep_until(self.swarm.poll_timeout()) => Input::Timeout,
+                () = sleep_until(self.poll_timeout()) => Input::Timeout,
                 _ = checkpoint.tick() => Input::Checkpoint,
                 () = self.trust.changed() => Input::Trust,
                 Some(event) = self.session_events.recv() => Input::Session(event),
@@ -170,6 +177,11 @@ impl Driver {
         self.stop().await;
     }
 
+    fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = [self.swarm.poll_timeout(), self.desk.claims.poll_timeout()];
+        deadlines.into_iter().flatten().min()
+    }
+
     /// Gives one input to the swarm and does what it answers.
     fn apply(&mut self, input: Input) {
         let now = Instant::now();
@@ -178,7 +190,10 @@ impl Driver {
             Input::Command(command) => self.handle_command(command, now),
             Input::Event(event) => self.handle_event(event, now),
             Input::Session(event) => self.handle_session(event, now),
-            Input::Timeout => self.swarm.handle_timeout(now),
+            Input::Timeout => {
+                self.swarm.handle_timeout(now);
+                self.desk.claims.handle_timeout(now);
+            }
             Input::Trust => self.handle_trust(now),
         }
         self.perform_actions(now);

@@ -23,14 +23,14 @@ mod transport;
 
 pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
-pub use hawker_swarm::Verdict;
+pub use hawker_swarm::{NoSeed, Verdict};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
     Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody,
     OriginClient, OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest,
     Redirects, RegistryEndpoint,
 };
-pub use request::{NoSeed, NodeRequest};
+pub use request::NodeRequest;
 pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,
     SessionEvent, SessionHandle,

@@ -1,9 +1,17 @@
 //! A host's place in the piece network: what hawkerd runs, as node or as seed.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use hawker_model::{HostId, Role, TaskId};
-use hawker_swarm::{Source, SwarmConfig, Verdict};
+use hawker_swarm::{NoSeed, Source, SwarmConfig, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -12,13 +20,13 @@ use tokio::{
 use crate::{
     blob::{Blob, Reader},
     counters::{BytesBySource, Counters},
-    driver::{Command, Driver},
+    driver::{Ask, Command, Driver},
     origin::{OriginClient, OriginConfig, OriginConfigError},
-    request::{NoSeed, NodeRequest},
+    request::NodeRequest,
     session::{Session, SessionConfig},
     status::NodeStatus,
     store::{OpenStoreError, Store, StoreConfig},
-    transport::{Dialer, Listener, Security},
+    transport::{Dialer, Listener, Security, frame},
 };
 
 /// Questions that wait for the owner.
@@ -77,7 +85,11 @@ struct Inner {
     commands: mpsc::UnboundedSender<Command>,
     driver: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     peer_address: Option<SocketAddr>,
-    requests: std::sync::Mutex<Option<mpsc::Receiver<NodeRequest>>>,
+    role: Role,
+    plain: bool,
+    /// Numbers of claims.
+    next_claim: AtomicU64,
+    has_owner: AtomicBool,
 }
 
 impl Node {
@@ -106,7 +118,6 @@ impl Node {
         );
         let driver = tokio::spawn(driver.run(listener.map(|(listener, _)| listener), inbox));
         let driver = tokio::sync::Mutex::new(Some(driver));
-        let (_, requests) = mpsc::channel(REQUESTS);
         let inner = Inner {
             store,
             origin,
@@ -114,7 +125,10 @@ impl Node {
             commands,
             driver,
             peer_address,
-            requests: std::sync::Mutex::new(Some(requests)),
+            role: settings.role,
+            plain: matches!(settings.security, Security::Plain { .. }),
+            next_claim: AtomicU64::new(0),
+            has_owner: AtomicBool::new(false),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -158,20 +172,44 @@ impl Node {
             .map_err(|_| OpenError::Stopping)
     }
 
-    /// What the node asks of its owner from now on. `None` when they were taken before.
+    /// What the node asks of its owner from now on. `None` when that was called before.
     pub fn requests(&self) -> Option<mpsc::Receiver<NodeRequest>> {
-        let mut requests = self.inner.requests.lock();
-        let requests = requests
-            .as_mut()
-            .unwrap_or_else(|poisoned| poisoned.get_mut());
-        requests.take()
+        if self.inner.has_owner.swap(true, Relaxed) {
+            return None;
+        }
+        let (owner, requests) = mpsc::channel(REQUESTS);
+        // A driver that is gone asks nothing.
+        let _ = self.inner.commands.send(Command::Requests(owner));
+        Some(requests)
     }
 
-    /// Asks the task's seed whether whoever shows the source's credential may have it: of all hosts
-    /// that ask, the same one. Fails within 250 ms when no seed gives a sign of life; then the
-    /// judgement takes as long as it takes. Dropping the future ends the wait.
-    pub async fn ask_seed(&self, _task: TaskId, _source: &Source) -> Result<Verdict, NoSeed> {
-        Err(NoSeed::Unknown)
+    /// Asks the task's seed whether whoever shows the source's credential may have it; of all hosts
+    /// that ask, all ask the same seed. Fails within 250 ms when no seed gives a sign of life; after
+    /// that the judgement takes as long as it takes, at most a minute. Dropping the future ends the
+    /// wait.
+    pub async fn ask_seed(&self, task: TaskId, source: &Source) -> Result<Verdict, NoSeed> {
+        if self.inner.role == Role::Seed {
+            return Err(NoSeed::Ourselves);
+        }
+        if self.inner.plain && source.authorization.is_some() {
+            return Err(NoSeed::Plain);
+        }
+        if !frame::fits(source) {
+            return Err(NoSeed::TooLong);
+        }
+        let (reply, answer) = oneshot::channel();
+        let number = self.inner.next_claim.fetch_add(1, Relaxed);
+        let ask = Ask {
+            number,
+            task,
+            source: source.clone(),
+            reply,
+        };
+        let commands = &self.inner.commands;
+        let sent = commands.send(Command::Ask(Box::new(ask)));
+        sent.map_err(|_| NoSeed::Stopping)?;
+        let _open = OpenClaim { number, commands };
+        answer.await.unwrap_or(Err(NoSeed::Stopping))
     }
 
     /// The client for origins, for what does not go through the swarm.
@@ -211,6 +249,19 @@ impl Node {
             tracing::warn!("the driver did not stop in time");
             driver.abort();
         }
+    }
+}
+
+/// Tells the driver that nobody waits for the claim any more.
+struct OpenClaim<'a> {
+    number: u64,
+    commands: &'a mpsc::UnboundedSender<Command>,
+}
+
+impl Drop for OpenClaim<'_> {
+    fn drop(&mut self) {
+        let number = self.number;
+        let _ = self.commands.send(Command::Unask { number });
     }
 }
 

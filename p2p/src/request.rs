@@ -25,24 +25,3 @@ pub enum NodeRequest {
         reply: oneshot::Sender<Verdict>,
     },
 }
-
-/// Why no seed judges a claim: the origin has to be asked from here.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoSeed {
-    #[error("seed {0} has too many questions to answer")]
-    Busy(HostId),
-    #[error("this host is a seed itself")]
-    Ourselves,
-    #[error("credentials are not sent over a plain network")]
-    Plain,
-    #[error("seed {0} does not answer")]
-    Silent(HostId),
-    #[error("hawkerd is stopping")]
-    Stopping,
-    #[error("the source is too long to be sent")]
-    TooLong,
-    #[error("no seed is known")]
-    Unknown,
-    #[error("seed {0} cannot be reached")]
-    Unreachable(HostId),
-}

@@ -11,7 +11,9 @@ use std::{
 
 use cluster::Cluster;
 use hawker_model::{Digest, HostId, Role, TaskId};
-use hawker_p2p::{Holding, Level, Security, Session, SessionConfig, SessionEvent, SessionHandle};
+use hawker_p2p::{
+    Holding, Level, PeerAddress, Security, Session, SessionConfig, SessionEvent, SessionHandle,
+};
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
 use hawker_swarm::Duty;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -103,6 +105,14 @@ impl Host {
         loop {
             if let SessionEvent::Down { reason, .. } = self.next().await {
                 return reason;
+            }
+        }
+    }
+
+    async fn seeds(&mut self) -> Vec<PeerAddress> {
+        loop {
+            if let SessionEvent::Seeds { seeds, .. } = self.next().await {
+                return seeds;
             }
         }
     }
@@ -389,7 +399,27 @@ async fn quiet_hosts_stay_alive() {
     let scheduler = Scheduler::start(settings).await.unwrap();
     let mut node = Host::spawn("node", Role::Node, &[scheduler.address()]).await;
     node.up().await;
+    assert!(matches!(node.next().await, SessionEvent::Seeds { .. }));
     let event = timeout(Duration::from_millis(3500), node.events.recv()).await;
     assert!(event.is_err(), "{event:?}");
+    scheduler.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_is_told_which_seeds_live() {
+    let scheduler = plain_scheduler().await;
+    let at = [scheduler.address()];
+    let mut node = Host::spawn("node", Role::Node, &at).await;
+    node.up().await;
+    assert_eq!(node.seeds().await, []);
+    let seed = Host::spawn("seed", Role::Seed, &at).await;
+    let known = PeerAddress {
+        host: host("seed"),
+        role: Role::Seed,
+        addresses: vec![seed.address],
+    };
+    assert_eq!(node.seeds().await, [known]);
+    drop(seed);
+    assert_eq!(node.seeds().await, []);
     scheduler.stop().await;
 }

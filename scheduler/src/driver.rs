@@ -13,8 +13,8 @@ use hawker_scheduler_api::{
     PeerAddress, ReportReason, SchedulerMessage, TaskProgress, Welcome,
 };
 use hawker_tracker::{
-    Action, Duty, Holding, HostStatus, Misbehaviour, NewHost, Progress, Reachability, TaskStatus,
-    Tracker,
+    Action, Duty, Holding, HostStatus, Misbehaviour, NewHost, Peer, Progress, Reachability,
+    TaskStatus, Tracker,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -342,11 +342,7 @@ impl Driver {
                     duty,
                     fetcher,
                 } => {
-                    let parents = parents.into_iter().map(|peer| PeerAddress {
-                        host: peer.host,
-                        role: peer.role,
-                        addresses: peer.addresses,
-                    });
+                    let parents = parents.into_iter().map(address);
                     let message = SchedulerMessage::Parents(Parents {
                         task,
                         parents: parents.collect(),
@@ -356,10 +352,11 @@ impl Driver {
                         },
                         fetcher,
                     });
-                    let session = self.sessions.find(&to);
-                    if session.is_some_and(|session| !session.send(message)) {
-                        self.cut(&to);
-                    }
+                    self.send(&to, message);
+                }
+                Action::Seeds { to, seeds } => {
+                    let seeds = seeds.iter().cloned().map(address).collect();
+                    self.send(&to, SchedulerMessage::Seeds(seeds));
                 }
                 Action::Silent { host } => {
                     tracing::warn!(%host, "host fell silent");
@@ -375,6 +372,13 @@ impl Driver {
                 }
                 Action::Paroled { host } => tracing::info!(%host, "no longer isolated"),
             }
+        }
+    }
+
+    fn send(&mut self, to: &HostId, message: SchedulerMessage) {
+        let session = self.sessions.find(to);
+        if session.is_some_and(|session| !session.send(message)) {
+            self.cut(to);
         }
     }
 
@@ -454,6 +458,14 @@ fn agree(hello: &Hello) -> Result<u32, Status> {
         PROTOCOL.start(),
         PROTOCOL.end()
     )))
+}
+
+fn address(peer: Peer) -> PeerAddress {
+    PeerAddress {
+        host: peer.host,
+        role: peer.role,
+        addresses: peer.addresses,
+    }
 }
 
 fn holding(holding: &ApiHolding) -> Holding {

@@ -53,6 +53,9 @@ pub enum Action {
     },
     /// Tell the scheduler that we no longer serve the task.
     Withdraw { task: TaskId },
+    /// The origin refused this source, which a reader brought: ask our owner for a fresh one, then
+    /// `handle_renewed`. At most one per source at a time.
+    Renew { task: TaskId, source: Source },
     /// Tell the scheduler about a peer that sent what does not check.
     Report {
         task: TaskId,

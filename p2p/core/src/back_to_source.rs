@@ -1,22 +1,19 @@
-//! A task's origin: the sources known, whether we may go there, and the fetch that runs.
+//! A task's origin: whether we may go there, and the fetch that runs.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use hawker_model::PieceIndex;
 
-use crate::{Refusal, Source, TaskFailure};
+use crate::{Refusal, SourceMark, TaskFailure, renewal::Renewal, sources::Sources};
 
-/// Sources kept per task; more only come from many clients with different credentials.
-const MOST_SOURCES: usize = 4;
 /// Pieces that the running fetch brings next are not asked of peers.
 const SOON: u32 = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct BackToSource {
-    /// Where the bytes are; the first is in use.
-    sources: Vec<Source>,
-    /// Sources that failed for good, and how.
-    refused: Vec<(Source, TaskFailure)>,
+    /// Where the bytes are.
+    pub(crate) sources: Sources,
+    pub(crate) renewal: Renewal,
     pub(crate) run: Option<Run>,
     /// The scheduler chose us.
     pub(crate) duty: bool,
@@ -25,7 +22,16 @@ pub(crate) struct BackToSource {
     /// Peers have pieces but do not give them.
     pub(crate) stalled: bool,
     pub(crate) not_before: Option<Instant>,
+    /// What our own part of the chain was read from.
+    chain: Chain,
     failures: u32,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    sources: BTreeSet<SourceMark>,
+    /// Some of it was stored before the task was opened.
+    earlier: bool,
 }
 
 /// A fetch that runs.
@@ -34,16 +40,19 @@ pub(crate) struct Run {
     /// The piece that comes next.
     pub(crate) next: u32,
     pub(crate) end: Option<u32>,
+    /// When it last gave a sign of life, else its start.
+    pub(crate) heard_at: Instant,
     /// Pieces that it brought, and that peers brought meanwhile.
     pub(crate) got: u32,
     pub(crate) peers_got: u32,
 }
 
 impl Run {
-    pub(crate) fn new(first: PieceIndex, end: Option<PieceIndex>) -> Self {
+    pub(crate) fn new(first: PieceIndex, end: Option<PieceIndex>, now: Instant) -> Self {
         Self {
             next: first.0,
             end: end.map(|end| end.0),
+            heard_at: now,
             got: 0,
             peers_got: 0,
         }
@@ -65,32 +74,10 @@ impl Run {
 }
 
 impl BackToSource {
-    /// Adds a source, unless it is known or has failed.
-    pub(crate) fn add(&mut self, source: Source) {
-        let failed = self.refused.iter().any(|(other, _)| *other == source);
-        if !failed && !self.sources.contains(&source) && self.sources.len() < MOST_SOURCES {
-            self.sources.push(source);
-        }
-    }
-
-    pub(crate) fn source(&self) -> Option<&Source> {
-        self.sources.first()
-    }
-
-    /// How the source failed earlier.
-    pub(crate) fn failure_of(&self, source: &Source) -> Option<&TaskFailure> {
-        let refused = self.refused.iter().find(|(other, _)| other == source);
-        refused.map(|(_, failure)| failure)
-    }
-
-    /// The latest failure.
-    pub(crate) fn failure(&self) -> Option<&TaskFailure> {
-        self.refused.last().map(|(_, failure)| failure)
-    }
-
     /// Sources that failed may be tried again.
     pub(crate) fn forgive(&mut self) {
-        self.refused.clear();
+        self.sources.forgive();
+        self.renewal.forget_rounds();
         self.failures = 0;
         self.not_before = None;
     }
@@ -100,13 +87,33 @@ impl BackToSource {
         self.run.is_none() && self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// The source in use failed for good; says whether there is another.
-    pub(crate) fn give_up_source(&mut self, failure: TaskFailure) -> bool {
-        if !self.sources.is_empty() {
-            let source = self.sources.remove(0);
-            self.refused.push((source, failure));
-        }
-        !self.sources.is_empty()
+    /// Nothing is wanted of the origin any more: credentials are forgotten.
+    pub(crate) fn drop_sources(&mut self) {
+        self.sources.drop_all();
+        self.renewal = Renewal::default();
+    }
+
+    /// What is known of the content was stored before.
+    pub(crate) fn note_stored_chain(&mut self) {
+        self.chain.earlier = true;
+    }
+
+    /// The source in use tells the length, or extends the chain.
+    pub(crate) fn note_chain(&mut self) {
+        self.chain.sources.extend(self.sources.in_use());
+    }
+
+    /// Whether the chain is that of the source in use, as far as we made it: if it is false, nobody
+    /// else is to blame.
+    pub(crate) fn is_own_chain(&self) -> bool {
+        let last = self.sources.in_use();
+        let mut sources = self.chain.sources.iter();
+        !self.chain.earlier && sources.all(|mark| Some(*mark) == last)
+    }
+
+    /// All that was known of the content is dropped.
+    pub(crate) fn forget_chain(&mut self) {
+        self.chain = Chain::default();
     }
 
     /// Counts a failure that may pass; says how many there were since the last success.
@@ -115,8 +122,11 @@ impl BackToSource {
         self.failures
     }
 
+    /// The source in use brought a piece.
     pub(crate) fn note_success(&mut self) {
         self.failures = 0;
+        self.sources.note_bytes();
+        self.renewal.forget_rounds();
     }
 }
 
@@ -129,37 +139,23 @@ pub(crate) fn refusal(failure: &TaskFailure) -> Refusal {
     }
 }
 
+/// The same for those whose own source did not fail: a credential is nobody's business but that of
+/// whoever brought it.
+pub(crate) fn refusal_of_others(failure: &TaskFailure) -> Refusal {
+    match failure {
+        TaskFailure::NotFound(_) => Refusal::NotFound,
+        _ => Refusal::OriginFailed,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn source(url: &str) -> Source {
-        Source {
-            url: url.into(),
-            authorization: None,
-        }
-    }
-
-    #[test]
-    fn a_source_that_failed_is_not_taken_again_until_forgiven() {
-        let mut origin = BackToSource::default();
-        origin.add(source("a"));
-        origin.add(source("a"));
-        origin.add(source("b"));
-        let failure = TaskFailure::NotFound("404".into());
-        assert!(origin.give_up_source(failure.clone()));
-        origin.add(source("a"));
-        assert_eq!(origin.failure_of(&source("a")), Some(&failure));
-        assert_eq!(origin.source(), Some(&source("b")));
-        assert!(!origin.give_up_source(failure));
-        origin.forgive();
-        origin.add(source("a"));
-        assert_eq!(origin.source(), Some(&source("a")));
-    }
+    use crate::sample;
 
     #[test]
     fn what_the_fetch_brings_soon_is_bounded_by_its_end() {
-        let run = Run::new(PieceIndex(4), Some(PieceIndex(6)));
+        let run = Run::new(PieceIndex(4), Some(PieceIndex(6)), sample::start());
         let soon = (0..20).filter(|p| run.brings_soon(PieceIndex(*p)));
         assert_eq!(soon.collect::<Vec<_>>(), [4, 5]);
     }

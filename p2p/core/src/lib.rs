@@ -4,12 +4,17 @@
 //!
 //! The shell (`hawker-p2p`, or the simulator) owns the connections, the store and the clients of
 //! origin and scheduler. It feeds a [`Swarm`] and performs its [`Action`]s.
+//!
+//! Beside it stand [`Claims`] and [`Docket`], by which hosts ask seeds whether a credential may have
+//! a task.
 
 mod action;
 mod back_to_source;
+mod claims;
 mod config;
 mod contacts;
 mod content;
+mod docket;
 mod injection;
 mod link;
 mod message;
@@ -17,12 +22,14 @@ mod neighbour;
 mod opening;
 mod picker;
 mod quarantine;
+mod renewal;
 #[cfg(test)]
 mod sample;
 mod shared;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod source;
+mod sources;
 mod status;
 mod swarm;
 mod task;
@@ -30,10 +37,12 @@ mod upload;
 mod verdict;
 
 pub use action::{Action, Misbehaviour, TaskFailure};
+pub use claims::{ClaimAction, Claims, NoSeed};
 pub use config::SwarmConfig;
+pub use docket::{Admission, Docket};
 pub use message::{Envelope, Message, Refusal};
 pub use opening::{Duty, Opening, Parent, Stored, Want};
-pub use source::{Secret, Source};
+pub use source::{Secret, Source, SourceMark};
 pub use status::{Received, TaskStatus};
 pub use swarm::Swarm;
 pub use verdict::Verdict;

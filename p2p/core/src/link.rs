@@ -44,6 +44,13 @@ impl Links {
         self.up.insert(host, Link { role, idle_since });
     }
 
+    /// The link serves something else than tasks.
+    pub(crate) fn note_use(&mut self, host: &HostId) {
+        if let Some(link) = self.up.get_mut(host) {
+            link.idle_since = None;
+        }
+    }
+
     pub(crate) fn disconnect(&mut self, host: &HostId) {
         self.dialing.remove(host);
         self.up.remove(host);

@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use hawker_model::{Geometry, PieceIndex, PieceSet, SignedStates, TaskId};
 
-use crate::Source;
+use crate::{Source, SourceMark, Verdict};
 
 /// One message about one task. Either side of a connection may send any of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// "I take part in this task: tell me what you have." Answered with the other's own `Join`
     /// (once), `Head`, `List` and `Have`, or with `Refuse`. A seed that does not know the task
-    /// starts to fetch it when `source` says where from.
+    /// starts to fetch it when `source` says where from. Said again with each other source, and as
+    /// the answer to `Renew`.
     Join { source: Option<Source> },
     /// How the task is cut. Precedes every message that names a piece.
     Head { geometry: Geometry },
@@ -37,6 +38,20 @@ pub enum Message {
     },
     /// "Forget me in this task": complete, given up or evicted.
     Leave,
+    /// The origin refused this source, which the receiver brought. Answered with a `Join` that has a
+    /// fresh one, or none.
+    Renew { refused: SourceMark },
+    /// Asks a seed whether whoever shows the source's credential may have the task. Answered with
+    /// `Heard` at once and with `Verdict` in the end, which bear the same number. These three are no
+    /// part of the swarm: see [`crate::Claims`].
+    Claim { number: u64, source: Source },
+    /// The claim is being looked into.
+    Heard { number: u64 },
+    /// What came of it; `None`: nothing, since too many claims are open.
+    Verdict {
+        number: u64,
+        verdict: Option<Verdict>,
+    },
 }
 
 /// Why a peer is refused something.

@@ -6,7 +6,7 @@
 //!
 //! What is modelled: links with a rate in each direction, shared fairly by connections, with back
 //! pressure of a full downlink; latency; loss as the delay of a retransmission; connections that
-//! are opened, closed and broken; an origin with a rate and faults; a simple scheduler; hosts that
+//! are opened, closed and broken; an origin with a rate, faults and an opinion of credentials; a simple scheduler; hosts that
 //! arrive late, die, and lie. What is not: CPU, disks, packets.
 
 mod blob;
@@ -19,6 +19,6 @@ mod scenario;
 mod scheduler;
 mod world;
 
-pub use origin::OriginFault;
+pub use origin::{Access, OriginFault};
 pub use outcome::{HostOutcome, Outcome};
 pub use scenario::{HostPlan, Lie, Scenario};

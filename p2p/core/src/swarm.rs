@@ -9,8 +9,8 @@ use std::{
 use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId};
 
 use crate::{
-    Action, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Source, SwarmConfig,
-    TaskFailure, TaskStatus,
+    Action, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Source, SourceMark,
+    SwarmConfig, TaskFailure, TaskStatus,
     shared::Shared,
     task::Task,
     upload::{Open, Turn},
@@ -117,6 +117,18 @@ impl Swarm {
         self.with_all(now, |task, cx| task.disconnected(host, cx, now));
     }
 
+    /// What was last sent to a host may be lost, but there is another connection to it: contact is
+    /// taken up afresh, on both sides.
+    pub fn handle_lost_words(&mut self, host: &HostId, now: Instant) {
+        self.shared.uploads.disconnect(host);
+        self.with_all(now, |task, cx| task.greet_afresh(host, cx, now));
+    }
+
+    /// The connection to a host serves something else beside its tasks: it is not idle.
+    pub fn note_use(&mut self, host: &HostId) {
+        self.shared.links.note_use(host);
+    }
+
     /// A message came. Of a `List` the shell has verified the signature. Of a `Piece` the shell
     /// keeps the bytes until it has polled all actions: unless a `Store` for it is among them, they
     /// are not wanted. (`data` may be empty; the swarm does not look at it.)
@@ -144,7 +156,7 @@ impl Swarm {
     ) {
         let given = source.filter(|_| self.shared.config.role == Role::Seed);
         if let Some(source) = &given {
-            self.open_for_others(task, source, now);
+            self.open_for_others(task, host, source, now);
         }
         if !self.tasks.contains_key(&task) {
             let (piece, reason) = (None, Refusal::UnknownTask);
@@ -158,11 +170,11 @@ impl Swarm {
     }
 
     /// A seed fetches what others ask for.
-    fn open_for_others(&mut self, task: TaskId, source: &Source, now: Instant) {
+    fn open_for_others(&mut self, task: TaskId, host: &HostId, source: &Source, now: Instant) {
         let cx = &mut self.shared;
         let entry = self.tasks.entry(task);
         let entry = entry.or_insert_with(|| Task::new(task, cx, now));
-        entry.open_for_others(source, cx, now);
+        entry.open_for_others(host, source, cx, now);
         self.settle(task, now);
     }
 
@@ -246,6 +258,19 @@ impl Swarm {
         now: Instant,
     ) {
         self.with(task, now, |task, cx| task.on_origin_done(result, cx, now));
+    }
+
+    /// `Renew` brought a fresh source in place of the one that was refused, or none.
+    pub fn handle_renewed(
+        &mut self,
+        task: TaskId,
+        refused: SourceMark,
+        fresh: Option<Source>,
+        now: Instant,
+    ) {
+        self.with(task, now, |task, cx| {
+            task.on_renewed(refused, fresh, cx, now)
+        });
     }
 
     // --- Time ---
@@ -391,5 +416,8 @@ fn pass_on(task: &mut Task, host: &HostId, message: Message, cx: &mut Shared, no
         Message::Piece { piece, .. } => task.on_piece(host, piece, cx, now),
         Message::Refuse { piece, reason } => task.on_refuse(host, piece, reason, cx, now),
         Message::Leave => task.on_leave(host, cx, now),
+        Message::Renew { refused } => task.on_renew(host, refused, cx),
+        // No matter of the swarm.
+        Message::Claim { .. } | Message::Heard { .. } | Message::Verdict { .. } => {}
     }
 }

@@ -5,6 +5,7 @@
 //! * `giving`: what others get from us;
 //! * `gossip`: telling neighbours what we got;
 //! * `fetching`: when to go to the origin, and for what;
+//! * `renewing`: fresh credentials for refused ones;
 //! * `doubt`: pieces that do not match, and lists that prove false.
 //!
 //! Invariant: a piece is in exactly one of these states: stored, being stored, asked of one or more
@@ -18,6 +19,7 @@ mod giving;
 mod gossip;
 mod meeting;
 mod picking;
+mod renewing;
 mod watching;
 
 use std::{
@@ -32,7 +34,7 @@ use self::doubt::Doubts;
 use crate::{
     Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,
     back_to_source::BackToSource, contacts::Contacts, content::Content, injection::Injection,
-    neighbour::Neighbour, shared::Shared,
+    neighbour::Neighbour, shared::Shared, sources::Giver,
 };
 
 /// How often a task that is under way looks after its deadlines.
@@ -107,7 +109,10 @@ impl Task {
             want,
         } = opening;
         match (&self.content, stored) {
-            (None, Some(stored)) => self.adopt(Content::of(stored), cx),
+            (None, Some(stored)) => {
+                self.origin.note_stored_chain();
+                self.adopt(Content::of(stored), cx);
+            }
             (Some(_), Some(stored)) => self.catch_up(&stored, cx, now),
             (_, None) => {}
         }
@@ -116,15 +121,15 @@ impl Task {
             Want::Fetch => {
                 self.origin.forgive();
                 let begins = self.want == Want::Serve;
-                self.take_source(source);
                 self.want = Want::Fetch;
                 if self.is_complete() {
                     cx.act(Action::Complete { task: self.id });
                     self.announce(cx);
                 } else if begins {
+                    self.take_source(source);
                     self.begin(cx, now);
                 } else {
-                    self.greet_seeds_again(cx);
+                    self.take_another_source(source, cx);
                     self.steer(cx, now);
                 }
             }
@@ -133,14 +138,29 @@ impl Task {
     }
 
     /// A seed is asked for the task: it fetches it, unless the origin just failed in the same way.
-    pub(crate) fn open_for_others(&mut self, source: &Source, cx: &mut Shared, now: Instant) {
-        if self.failed_at.is_some() && self.origin.failure_of(source).is_some() {
+    pub(crate) fn open_for_others(
+        &mut self,
+        host: &HostId,
+        source: &Source,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let failed = self.origin.sources.failure_of(source).is_some();
+        if self.completed || (self.failed_at.is_some() && failed) {
             return;
         }
-        self.origin.add(source.clone());
-        if self.want == Want::Serve && !self.completed {
+        let begins = self.want == Want::Serve;
+        if begins {
+            self.origin.forgive();
+        }
+        let giver = Giver::Host(host.clone());
+        let new = self.origin.sources.add(source.clone(), giver);
+        if begins {
             self.want = Want::Fetch;
             self.begin(cx, now);
+        } else if new {
+            self.end_renewal();
+            self.steer(cx, now);
         }
     }
 
@@ -181,6 +201,7 @@ impl Task {
             return;
         }
         self.want = Want::Serve;
+        self.origin.drop_sources();
         self.take_back_all(cx);
         // The reader may have had the last bytes before the store told us of them.
         let left = |pieces: &PieceSet| pieces.capacity() - pieces.len();
@@ -207,6 +228,7 @@ impl Task {
         self.take_back_all(cx);
         self.give_up_storing();
         self.cancel_origin(cx);
+        self.origin.drop_sources();
         self.contacts = Contacts::default();
         if self.pieces().is_none_or(PieceSet::is_empty) {
             self.leave_all(cx);
@@ -219,7 +241,15 @@ impl Task {
 
     fn take_source(&mut self, source: Option<Source>) {
         if let Some(source) = source {
-            self.origin.add(source);
+            self.origin.sources.add(source, Giver::Reader);
+        }
+    }
+
+    /// Another reader comes while the task is fetched: seeds get its source as well.
+    fn take_another_source(&mut self, source: Option<Source>, cx: &mut Shared) {
+        let Some(source) = source else { return };
+        if self.origin.sources.add(source.clone(), Giver::Reader) {
+            self.tell_seeds(&source, cx);
         }
     }
 
@@ -340,6 +370,7 @@ impl Task {
         self.announce(cx);
         self.take_back_all(cx);
         self.cancel_origin(cx);
+        self.origin.drop_sources();
         self.convict_accused(cx, now);
         self.tell_completion(cx);
         for host in self.hosts() {
@@ -410,6 +441,8 @@ impl Task {
         }
         self.look_after_neighbours(cx, now);
         self.seek(cx, now);
+        self.mind_renewal(cx, now);
+        self.mind_slow_source(cx, now);
         self.mind_deadlines(cx, now);
         self.fill_all(cx, now);
     }

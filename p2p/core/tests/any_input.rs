@@ -9,8 +9,8 @@ use hawker_model::{
     ChainState, Digest, Geometry, HostId, PieceIndex, PieceSet, Role, SignedStates, TaskId,
 };
 use hawker_swarm::{
-    Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Source, Swarm, SwarmConfig,
-    TaskFailure, Want,
+    Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Secret, Source, Swarm,
+    SwarmConfig, TaskFailure, Want,
 };
 use proptest::prelude::*;
 
@@ -33,7 +33,9 @@ enum Input {
     OriginHead(u64),
     OriginBatch(u32, usize),
     OriginStored(u32),
-    OriginDone(bool),
+    OriginDone(Option<TaskFailure>),
+    Renewed(u8, Option<u8>),
+    LostWords,
     Pass(u64),
 }
 
@@ -58,6 +60,14 @@ fn batch(first: u32, count: usize) -> SignedStates {
     }
 }
 
+/// The same place with one of a few credentials.
+fn source(token: u8) -> Source {
+    Source {
+        url: "https://o.example/x".into(),
+        authorization: (token > 0).then(|| Secret::new(token.to_string())),
+    }
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let refusals = prop_oneof![
         Just(Refusal::Busy),
@@ -65,12 +75,10 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Refusal::Denied),
         Just(Refusal::UnknownTask),
     ];
-    let source = Source {
-        url: "https://o.example/x".into(),
-        authorization: None,
-    };
     prop_oneof![
-        4 => prop::option::of(Just(source)).prop_map(|source| Message::Join { source }),
+        4 => prop::option::of((0u8..3).prop_map(source)).prop_map(|source| Message::Join { source }),
+        2 => (0u8..3).prop_map(|token| Message::Renew { refused: source(token).mark() }),
+        1 => Just(Message::Heard { number: 1 }),
         4 => length().prop_filter_map("sound", |length| Geometry::for_length(length).ok())
             .prop_map(|geometry| Message::Head { geometry }),
         2 => prop_oneof![8 => Just(8u32), 1 => 0u32..20]
@@ -85,6 +93,15 @@ fn message() -> impl Strategy<Value = Message> {
         2 => (prop::option::of(piece().prop_map(PieceIndex)), refusals)
             .prop_map(|(piece, reason)| Message::Refuse { piece, reason }),
         1 => Just(Message::Leave),
+    ]
+}
+
+fn end() -> impl Strategy<Value = Option<TaskFailure>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(TaskFailure::Origin("cut".into()))),
+        Just(Some(TaskFailure::Denied("401".into()))),
+        Just(Some(TaskFailure::NotFound("404".into()))),
     ]
 }
 
@@ -109,7 +126,9 @@ fn input() -> impl Strategy<Value = Input> {
         2 => length().prop_map(Input::OriginHead),
         2 => (piece(), 0usize..10).prop_map(|(first, n)| Input::OriginBatch(first, n)),
         2 => piece().prop_map(Input::OriginStored),
-        1 => any::<bool>().prop_map(Input::OriginDone),
+        2 => end().prop_map(Input::OriginDone),
+        1 => (0u8..3, prop::option::of(0u8..3)).prop_map(|(old, new)| Input::Renewed(old, new)),
+        1 => Just(Input::LostWords),
         4 => (0u64..4000).prop_map(Input::Pass),
     ]
 }
@@ -119,10 +138,7 @@ fn feed(swarm: &mut Swarm, task: TaskId, host: &HostId, input: Input, now: &mut 
     match input {
         Input::Say(message) => swarm.handle_message(host, Envelope { task, message }, at),
         Input::Open(want) => {
-            let source = Some(Source {
-                url: "https://o.example/x".into(),
-                authorization: None,
-            });
+            let source = Some(source(0));
             swarm.handle_open(
                 task,
                 Opening {
@@ -161,10 +177,13 @@ fn feed(swarm: &mut Swarm, task: TaskId, host: &HostId, input: Input, now: &mut 
         }
         Input::OriginBatch(first, n) => swarm.handle_origin_batch(task, batch(first, n), at),
         Input::OriginStored(piece) => swarm.handle_origin_stored(task, PieceIndex(piece), at),
-        Input::OriginDone(well) => {
-            let failure = TaskFailure::Origin("cut".into());
-            swarm.handle_origin_done(task, if well { Ok(()) } else { Err(failure) }, at);
+        Input::OriginDone(failure) => {
+            swarm.handle_origin_done(task, failure.map_or(Ok(()), Err), at);
         }
+        Input::Renewed(old, fresh) => {
+            swarm.handle_renewed(task, source(old).mark(), fresh.map(source), at);
+        }
+        Input::LostWords => swarm.handle_lost_words(host, at),
         Input::Pass(millis) => {
             *now += Duration::from_millis(millis);
             swarm.handle_timeout(*now);

@@ -2,7 +2,14 @@
 
 use std::process::Command;
 
-const ALLOWED: [&str; 5] = ["bytes", "hawker-model", "rand", "thiserror", "tracing"];
+const ALLOWED: [&str; 6] = [
+    "bytes",
+    "hawker-model",
+    "rand",
+    "thiserror",
+    "tracing",
+    "zeroize",
+];
 /// Crates that would bring sockets, clocks or threads.
 const BANNED: [&str; 8] = [
     "tokio",

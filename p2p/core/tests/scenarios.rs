@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use hawker_model::Role;
 use hawker_swarm::{
     Misbehaviour, TaskFailure,
-    sim::{Lie, OriginFault, Outcome, Scenario},
+    sim::{Access, Lie, OriginFault, Outcome, Scenario},
 };
 
 const MIB: u64 = 1 << 20;
@@ -289,4 +290,101 @@ fn the_same_seed_gives_the_same_run() {
     let (one, two) = (run(), run());
     assert_eq!(one.events, two.events);
     assert_eq!(one.last(), two.last());
+}
+
+// --- Credentials ---
+
+/// A network in which nobody loses patience with the seed.
+fn patient(seed: u64) -> Scenario {
+    Scenario {
+        tune: |config| {
+            config.first_piece_deadline = Duration::from_secs(30);
+            config.progress_deadline = Duration::from_secs(30);
+        },
+        ..network(seed, 1)
+    }
+}
+
+#[test]
+fn token_that_expires_half_way_is_renewed_by_its_host() {
+    let mut scenario = patient(1);
+    scenario.access.insert("old", Access::Expires(100));
+    for number in 0..20 {
+        scenario = scenario.node(number, |node| {
+            node.credential = "old";
+            node.fresh = Some("fresh");
+        });
+    }
+    let outcome = run(scenario);
+    assert_eq!(outcome.origin_bytes, 16 * MIB);
+}
+
+#[test]
+fn two_tenants_cost_one_fetch_though_one_is_refused() {
+    let mut scenario = patient(1);
+    scenario.access.insert("wrong", Access::Denied);
+    for number in 0..10 {
+        scenario = scenario.node(number, |node| node.credential = "wrong");
+    }
+    for number in 10..20 {
+        scenario = scenario.node(number, |node| node.credential = "right");
+    }
+    let outcome = run(scenario);
+    assert_eq!(outcome.origin_bytes, 16 * MIB);
+}
+
+#[test]
+fn a_credential_that_hangs_delays_the_others_by_seconds_only() {
+    let mut scenario = patient(1);
+    scenario.access.insert("hangs", Access::Hangs);
+    scenario = scenario.node(0, |node| node.credential = "hangs");
+    for number in 1..20 {
+        scenario = scenario.node(number, |node| {
+            node.credential = "right";
+            node.arrives = millis(100);
+        });
+    }
+    let bound = scenario.bound();
+    let outcome = run(scenario);
+    let slowest = outcome.hosts.iter().filter_map(|host| host.took).max();
+    assert!(
+        slowest < Some(bound * 2 + Duration::from_secs(4)),
+        "{slowest:?}"
+    );
+    assert_eq!(outcome.origin_bytes, 16 * MIB);
+}
+
+#[test]
+fn wrong_credentials_of_many_do_not_shut_out_the_right_one() {
+    let mut scenario = patient(1);
+    for (number, wrong) in WRONG.iter().enumerate() {
+        scenario.access.insert(wrong, Access::Denied);
+        scenario = scenario.node(number, |node| node.credential = wrong);
+    }
+    let last = WRONG.len();
+    scenario.hosts.truncate(last + 2);
+    scenario = scenario.node(last, |node| {
+        node.credential = "right";
+        node.arrives = millis(50);
+    });
+    assert_eq!(run(scenario).origin_bytes, 16 * MIB);
+}
+
+const WRONG: [&str; 8] = ["w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7"];
+
+#[test]
+fn when_every_credential_is_refused_all_fail_with_that_reason() {
+    let mut scenario = network(1, 1);
+    scenario.access.insert("wrong", Access::Denied);
+    for number in 0..20 {
+        scenario = scenario.node(number, |node| node.credential = "wrong");
+    }
+    let outcome = scenario.run().expect("a sound length");
+    for host in outcome.hosts.iter().filter(|host| host.role == Role::Node) {
+        assert!(
+            matches!(host.failed, Some(TaskFailure::Denied(_))),
+            "{host:?}"
+        );
+    }
+    assert_eq!(outcome.origin_bytes, 0);
 }

@@ -1,11 +1,15 @@
 //! Where hosts can be reached: told by the scheduler, or written in the configuration.
 
-use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use hawker_model::{HostId, Role, TaskId, rendezvous_score};
 use hawker_swarm::Parent;
 
-use crate::node::SeedAddress;
+use crate::{node::SeedAddress, session::PeerAddress};
 
 /// How to reach a host.
 #[derive(Clone, Debug)]
@@ -20,7 +24,16 @@ pub(crate) enum Contact {
 #[derive(Debug)]
 pub(crate) struct Contacts {
     by_host: BTreeMap<HostId, Contact>,
-    seeds: Vec<SeedAddress>,
+    configured: Vec<HostId>,
+    /// What each scheduler last said about the seeds that live.
+    told: BTreeMap<String, Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    seeds: Vec<HostId>,
+    /// Whether the scheduler is still there to correct itself.
+    current: bool,
 }
 
 impl Contacts {
@@ -28,7 +41,8 @@ impl Contacts {
         let contact = |seed: &SeedAddress| (seed.host.clone(), Contact::Name(seed.address.clone()));
         Self {
             by_host: seeds.iter().map(contact).collect(),
-            seeds,
+            configured: seeds.into_iter().map(|seed| seed.host).collect(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -43,12 +57,52 @@ impl Contacts {
         self.by_host.get(host).cloned()
     }
 
-    /// The configured seed for a task at the `attempt`-th lookup: the same for every host, and the
-    /// next by the same rule when one fails. `None` when all were tried.
-    pub(crate) fn seed_for(&self, task: &TaskId, attempt: usize) -> Option<Parent> {
-        let mut hosts: Vec<_> = self.seeds.iter().map(|seed| &seed.host).collect();
+    /// A scheduler says which seeds live.
+    pub(crate) fn learn_seeds(&mut self, scheduler: String, seeds: Vec<PeerAddress>) {
+        let current = true;
+        let hosts = seeds.iter().map(|seed| seed.host.clone()).collect();
+        self.told.insert(
+            scheduler,
+            Told {
+                seeds: hosts,
+                current,
+            },
+        );
+        for seed in seeds {
+            self.learn(seed.host, seed.addresses);
+        }
+    }
+
+    /// A scheduler is gone: its word counts until another one speaks.
+    pub(crate) fn lose_scheduler(&mut self, scheduler: &str) {
+        if let Some(told) = self.told.get_mut(scheduler) {
+            told.current = false;
+        }
+    }
+
+    /// The seeds that schedulers know to live; else those of the configuration.
+    fn seeds(&self) -> BTreeSet<&HostId> {
+        let any_current = self.told.values().any(|told| told.current);
+        let told = self.told.values();
+        let told = told.filter(|told| told.current || !any_current);
+        let seeds: BTreeSet<_> = told.flat_map(|told| &told.seeds).collect();
+        match seeds.is_empty() {
+            true => self.configured.iter().collect(),
+            false => seeds,
+        }
+    }
+
+    /// The seeds for a task, the best first: in the same order on every host.
+    pub(crate) fn seeds_for(&self, task: &TaskId) -> Vec<HostId> {
+        let mut hosts: Vec<_> = self.seeds().into_iter().collect();
         hosts.sort_by_cached_key(|host| Reverse((rendezvous_score(task, host.as_str()), *host)));
-        let host = (*hosts.get(attempt)?).clone();
+        hosts.into_iter().cloned().collect()
+    }
+
+    /// The seed for a task at the `attempt`-th lookup without a scheduler: the next one when one
+    /// fails. `None` when all were tried.
+    pub(crate) fn seed_for(&self, task: &TaskId, attempt: usize) -> Option<Parent> {
+        let host = self.seeds_for(task).into_iter().nth(attempt)?;
         Some(Parent {
             host,
             role: Role::Seed,
@@ -62,6 +116,75 @@ impl Contact {
         match self {
             Self::Addresses(addresses) => Ok(addresses),
             Self::Name(name) => Ok(tokio::net::lookup_host(name).await?.collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawker_model::Digest;
+
+    use super::*;
+
+    fn host(name: &str) -> HostId {
+        HostId::parse(name).unwrap()
+    }
+
+    fn seed(name: &str) -> PeerAddress {
+        PeerAddress {
+            host: host(name),
+            role: Role::Seed,
+            addresses: vec!["10.0.0.1:4005".parse().unwrap()],
+        }
+    }
+
+    fn contacts() -> Contacts {
+        Contacts::new(vec![SeedAddress {
+            host: host("configured"),
+            address: "seed.example:4005".to_owned(),
+        }])
+    }
+
+    fn names(contacts: &Contacts) -> Vec<String> {
+        let task = TaskId::Blob(Digest::of(b"a"));
+        let mut names: Vec<_> = contacts.seeds_for(&task);
+        names.sort();
+        names.into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn seeds_are_those_of_all_schedulers_that_are_there() {
+        let mut contacts = contacts();
+        assert_eq!(names(&contacts), ["configured"]);
+        contacts.learn_seeds("one".to_owned(), vec![seed("a"), seed("b")]);
+        contacts.learn_seeds("two".to_owned(), vec![seed("b"), seed("c")]);
+        assert_eq!(names(&contacts), ["a", "b", "c"]);
+        contacts.lose_scheduler("one");
+        assert_eq!(names(&contacts), ["b", "c"]);
+        contacts.learn_seeds("two".to_owned(), vec![seed("c")]);
+        assert_eq!(names(&contacts), ["c"]);
+    }
+
+    #[test]
+    fn the_last_word_counts_while_no_scheduler_is_there() {
+        let mut contacts = contacts();
+        contacts.learn_seeds("one".to_owned(), vec![seed("a")]);
+        contacts.lose_scheduler("one");
+        assert_eq!(names(&contacts), ["a"]);
+        contacts.learn_seeds("two".to_owned(), vec![]);
+        assert_eq!(names(&contacts), ["configured"]);
+    }
+
+    #[test]
+    fn every_host_asks_the_seeds_in_the_same_order() {
+        let (mut one, mut other) = (contacts(), contacts());
+        one.learn_seeds("s".to_owned(), vec![seed("a"), seed("b"), seed("c")]);
+        other.learn_seeds("t".to_owned(), vec![seed("c"), seed("a"), seed("b")]);
+        for text in ["x", "y", "z"] {
+            let task = TaskId::Blob(Digest::of(text.as_bytes()));
+            assert_eq!(one.seeds_for(&task), other.seeds_for(&task));
+            let first = one.seed_for(&task, 0).unwrap().host;
+            assert_eq!(Some(&first), one.seeds_for(&task).first());
         }
     }
 }

@@ -5,11 +5,13 @@ use std::{net::SocketAddr, ops::Range, sync::Arc};
 use bytes::Bytes;
 use hawker_identity::CertificateId;
 use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
-use hawker_swarm::{Envelope, Source, TaskFailure};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use hawker_swarm::{Envelope, Source, SourceMark, TaskFailure, Verdict};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::claims::Ask;
 use crate::{
     blob::{Reader, TaskState},
+    request::NodeRequest,
     status::NodeStatus,
     store::{BlobFile, WritePieceError, Written},
     transport::Connection,
@@ -18,6 +20,8 @@ use crate::{
 /// What the API asks. Unbounded, but one per call or reader.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// A seed is to judge a claim.
+    Ask(Box<Ask>),
     Close {
         task: TaskId,
     },
@@ -27,10 +31,16 @@ pub(crate) enum Command {
         reader: Reader,
         reply: oneshot::Sender<(Arc<TaskState>, Reader)>,
     },
+    /// The owner listens from now on.
+    Requests(mpsc::Sender<NodeRequest>),
     Status {
         reply: oneshot::Sender<NodeStatus>,
     },
     Stop,
+    /// Nobody waits for the claim any more.
+    Unask {
+        number: u64,
+    },
     Waiting {
         task: TaskId,
         pieces: Range<u32>,
@@ -72,6 +82,19 @@ pub(crate) enum Event {
         role: Role,
         envelope: Envelope,
         permit: Option<OwnedSemaphorePermit>,
+    },
+    /// The owner has judged another host's claim; `None`: it will not.
+    Judged {
+        host: HostId,
+        number: u64,
+        task: TaskId,
+        verdict: Option<Verdict>,
+    },
+    /// The owner has, or has not, a fresh source for a refused one.
+    Renewed {
+        task: TaskId,
+        refused: SourceMark,
+        fresh: Option<Source>,
     },
     /// The file of a task that was discarded is gone.
     Removed {

@@ -38,6 +38,7 @@ enum ListNews {
 impl Driver {
     pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
+            Command::Ask(ask) => self.handle_ask(*ask, now),
             Command::Close { task } => self.handle_close(task, now),
             Command::Open {
                 task,
@@ -53,11 +54,13 @@ impl Driver {
                 };
                 self.handle_or_hold(task, open, now);
             }
+            Command::Requests(owner) => self.desk.set_owner(owner),
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
             // `run` has seen to it.
             Command::Stop => {}
+            Command::Unask { number } => self.handle_unask(number),
             Command::Waiting { task, pieces } => self.swarm.handle_waiting(task, pieces, now),
         }
     }
@@ -72,7 +75,8 @@ impl Driver {
             } => self.handle_created(task, epoch, result, now),
             Event::DialFailed { host, error } => {
                 tracing::warn!(%host, error, "cannot reach a peer");
-                self.swarm.handle_dial_failed(&host, now);
+                self.dialing.remove(&host);
+                self.handle_dial_failed(&host, now);
             }
             Event::Disconnected { host, link, reason } => {
                 self.handle_disconnected(&host, link, &reason, now);
@@ -87,6 +91,17 @@ impl Driver {
             } => {
                 self.handle_frame(host, role, envelope, permit, now);
             }
+            Event::Judged {
+                host,
+                number,
+                task,
+                verdict,
+            } => self.handle_judged(&host, number, task, verdict),
+            Event::Renewed {
+                task,
+                refused,
+                fresh,
+            } => self.swarm.handle_renewed(task, refused, fresh, now),
             Event::Removed { task } => self.handle_removed(task, now),
             Event::Stored { stored, result } => self.handle_stored(stored, result, now),
             Event::Uploaded { host, task, piece } => {
@@ -120,8 +135,7 @@ impl Driver {
             }) => match held {
                 Held::Frame { host, .. } if waiting.len() >= MAX_HELD => {
                     tracing::warn!(%task, %host, "too many messages about a task that is looked up");
-                    self.links.close(&host, "too many messages");
-                    self.swarm.handle_disconnected(&host, now);
+                    self.hang_up(&host, "too many messages", now);
                 }
                 held => waiting.push(held),
             },
@@ -274,10 +288,16 @@ impl Driver {
         if let Err(reason) = checked {
             // Since its handshake.
             tracing::warn!(%host, %reason, "refused a peer");
+            if self.dialing.remove(&host) {
+                self.handle_dial_failed(&host, now);
+            }
             return;
         }
         tracing::debug!(%host, %role, address = %connection.peer.address, "connected to a peer");
-        if self.links.add(connection) {
+        self.dialing.remove(&host);
+        let first = self.links.add(connection);
+        self.desk.claims.handle_connected(&host, role, now);
+        if first {
             self.swarm.handle_connected(host, role, now);
         }
     }
@@ -292,20 +312,33 @@ impl Driver {
             tracing::warn!(%host, %reason, "cut the connection to a peer");
             self.links.cut(&host, &reason.to_string());
             self.swarm.handle_disconnected(&host, now);
+            self.lose_claims(&host, now);
+        }
+    }
+
+    pub(super) fn handle_dial_failed(&mut self, host: &HostId, now: Instant) {
+        self.swarm.handle_dial_failed(host, now);
+        if self.links.peer(host).is_none() {
+            self.desk.claims.handle_unreachable(host, now);
         }
     }
 
     fn handle_disconnected(&mut self, host: &HostId, link: u64, reason: &str, now: Instant) {
-        let role = self.links.peer(host).map(|peer| peer.role);
         let removed = self.links.remove(host, link);
         if removed != Removed::Unknown {
             tracing::debug!(%host, reason, "lost the connection to a peer");
         }
-        if matches!(removed, Removed::Last | Removed::Sending) {
-            self.swarm.handle_disconnected(host, now);
-        }
-        if let (Removed::Sending, Some(role)) = (removed, role) {
-            self.swarm.handle_connected(host.clone(), role, now);
+        match removed {
+            Removed::Last => {
+                self.swarm.handle_disconnected(host, now);
+                self.lose_claims(host, now);
+            }
+            Removed::Sending => {
+                self.swarm.handle_lost_words(host, now);
+                self.desk.claims.handle_lost_words(host, now);
+            }
+            Removed::Spare => self.desk.claims.handle_lost_words(host, now),
+            Removed::Unknown => {}
         }
     }
 
@@ -317,6 +350,9 @@ impl Driver {
         permit: Option<OwnedSemaphorePermit>,
         now: Instant,
     ) {
+        let Some(envelope) = self.take_claim(&host, envelope, now) else {
+            return;
+        };
         let task = envelope.task;
         let finding = self.entries.get(&task).is_some_and(Entry::is_finding);
         let join = matches!(envelope.message, Message::Join { .. });
@@ -519,6 +555,7 @@ impl Driver {
     pub(super) fn handle_session(&mut self, event: SessionEvent, now: Instant) {
         match event {
             SessionEvent::Down { scheduler, reason } => {
+                self.contacts.lose_scheduler(&scheduler);
                 tracing::warn!(scheduler, reason, "no scheduler there; going on without it");
             }
             SessionEvent::Notice {
@@ -538,6 +575,11 @@ impl Driver {
                     entry.fetcher = fetcher;
                 }
                 self.handle_parents(task, parents, duty, now);
+            }
+            SessionEvent::Seeds { scheduler, seeds } => {
+                let names: Vec<_> = seeds.iter().map(|seed| seed.host.to_string()).collect();
+                tracing::debug!(scheduler, seeds = ?names, "the seeds that live");
+                self.contacts.learn_seeds(scheduler, seeds);
             }
             SessionEvent::Up {
                 scheduler,

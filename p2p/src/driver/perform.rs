@@ -16,8 +16,14 @@ use crate::{brief::brief, store::BlobError};
 
 impl Driver {
     pub(super) fn perform_actions(&mut self, now: Instant) {
-        while let Some(action) = self.swarm.poll_action() {
-            self.perform(action, now);
+        loop {
+            if let Some(action) = self.swarm.poll_action() {
+                self.perform(action, now);
+            } else if let Some(action) = self.desk.claims.poll_action() {
+                self.perform_claim(action, now);
+            } else {
+                break;
+            }
         }
         // A piece that the swarm did not want.
         self.arrived = None;
@@ -55,10 +61,10 @@ impl Driver {
                 self.fetch(task, source, first, end);
             }
             Action::HangUp { host, reason } => {
-                self.links.close(&host, reason);
-                self.swarm.handle_disconnected(&host, now);
+                self.hang_up(&host, reason, now);
             }
             Action::Lookup { task } => self.lookup(task, now),
+            Action::Renew { task, source } => self.renew(task, source, now),
             Action::Report { task, host, reason } => {
                 tracing::warn!(%task, %host, ?reason, "peer misbehaved");
                 self.session.report(task, host, reason);
@@ -125,15 +131,26 @@ impl Driver {
         });
     }
 
-    fn dial(&mut self, host: HostId, now: Instant) {
+    /// Ends all connections to a host.
+    pub(super) fn hang_up(&mut self, host: &HostId, reason: &str, now: Instant) {
+        self.links.close(host, reason);
+        self.swarm.handle_disconnected(host, now);
+        self.lose_claims(host, now);
+    }
+
+    /// Connects to a host, unless that is done or under way.
+    pub(super) fn dial(&mut self, host: HostId, now: Instant) {
         if let Some(role) = self.links.peer(&host).map(|peer| peer.role) {
+            self.desk.claims.handle_connected(&host, role, now);
             self.swarm.handle_connected(host, role, now);
             return;
         }
         let Some(contact) = self.contacts.find(&host).filter(|_| host != self.host) else {
-            self.swarm.handle_dial_failed(&host, now);
-            return;
+            return self.handle_dial_failed(&host, now);
         };
+        if !self.dialing.insert(host.clone()) {
+            return;
+        }
         let (dialer, events) = (Arc::clone(&self.dialer), self.events.clone());
         self.jobs.spawn(async move {
             let mut error = "no address is known".to_owned();
@@ -248,8 +265,8 @@ impl Driver {
         self.jobs.spawn(fetch.run());
     }
 
-    /// From the scheduler where one is connected; otherwise the configured seeds, one after the
-    /// other, and after them the origin.
+    /// From the scheduler where one is connected; otherwise the seeds known, one after the other, and
+    /// after them the origin.
     fn lookup(&mut self, task: TaskId, now: Instant) {
         if self.session.is_up() {
             self.session.lookup(task);

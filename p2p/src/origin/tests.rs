@@ -40,10 +40,9 @@ fn source(url: impl Into<String>) -> Source {
 }
 
 fn source_as(url: impl Into<String>, authorization: &str) -> Source {
-    Source {
-        authorization: Some(Secret::new(authorization)),
-        ..source(url)
-    }
+    let mut source = source(url);
+    source.authorization = Some(Secret::new(authorization));
+    source
 }
 
 /// Reads all of `range`.

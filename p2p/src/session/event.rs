@@ -30,6 +30,11 @@ pub enum SessionEvent {
         /// Who reads the origin for all: a seed or an elected node. `None`: complete copies exist.
         fetcher: Option<HostId>,
     },
+    /// The seeds that live, as a scheduler sees them: all of them, at first and on every change.
+    Seeds {
+        scheduler: String,
+        seeds: Vec<PeerAddress>,
+    },
     /// Something the operator should know. [`Level::Info`] takes back what a warning said before.
     Notice {
         scheduler: String,

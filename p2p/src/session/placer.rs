@@ -285,6 +285,10 @@ impl Placer {
                 text,
             }),
             SchedulerMessage::Parents(parents) => Some(parents_event(parents)),
+            SchedulerMessage::Seeds(seeds) => Some(SessionEvent::Seeds {
+                scheduler: self.config.schedulers[number].clone(),
+                seeds,
+            }),
         }
     }
 }

@@ -3,11 +3,12 @@
 //! Small frames are gathered in one buffer that is used again and again. A piece's data gets a
 //! buffer of its own, of exactly its length, which the socket is read into directly: only what came
 //! along with the header is copied once. Memory held is at most one read, one frame other than
-//! `Piece` (about 140 KiB) and one piece (4 MiB).
+//! `Piece` (about 140 KiB) and one piece (4 MiB). Frames that may carry a credential are wiped.
 
 use bytes::{Buf as _, BufMut, BytesMut, buf::Limit};
 use hawker_model::{PieceIndex, TaskId};
 use hawker_swarm::{Envelope, Message};
+use zeroize::Zeroize as _;
 
 use super::frame::{
     Frame, FrameError, Kind, LENGTH_LEN, PIECE_BODY_LEN, PIECE_HEADER_LEN, PREFACE, decode_body,
@@ -103,7 +104,11 @@ impl Decoder {
             self.buffer.reserve(whole - self.buffer.len());
             return Ok(None);
         }
-        let frame = decode_body(byte, kind, &self.buffer[LENGTH_LEN + 1..whole])?;
+        let frame = decode_body(byte, kind, &self.buffer[LENGTH_LEN + 1..whole]);
+        if kind.may_be_secret() {
+            self.buffer[..whole].zeroize();
+        }
+        let frame = frame?;
         self.buffer.advance(whole);
         if kind == Kind::Hello {
             self.stage = Stage::Open;

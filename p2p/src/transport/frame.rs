@@ -5,6 +5,7 @@
 //! every value before it becomes a type of the swarm. Nothing here touches a socket.
 
 mod body;
+mod claim;
 mod hello;
 mod message;
 #[cfg(test)]
@@ -15,8 +16,9 @@ use hawker_model::{MAX_PIECE_LEN, MAX_STATES_PER_BATCH, OriginName, PieceIndex, 
 use hawker_swarm::Envelope;
 
 pub use body::BodyError;
+pub use claim::{MAX_CHALLENGE_LEN, MAX_CHALLENGES};
 pub use hello::Hello;
-pub use message::{Credentials, UnsendableError, encode_message};
+pub use message::{Credentials, UnsendableError, encode_message, fits};
 
 use body::Body;
 use message::{decode_message, decode_piece};
@@ -161,6 +163,10 @@ pub enum Kind {
     Piece = 0x18,
     Refuse = 0x19,
     Leave = 0x1a,
+    Claim = 0x1b,
+    Heard = 0x1c,
+    Verdict = 0x1d,
+    Renew = 0x1e,
     /// Any kind from 0x80 on that this version does not know.
     Optional = 0x80,
 }
@@ -185,9 +191,18 @@ impl Kind {
             0x18 => Self::Piece,
             0x19 => Self::Refuse,
             0x1a => Self::Leave,
+            0x1b => Self::Claim,
+            0x1c => Self::Heard,
+            0x1d => Self::Verdict,
+            0x1e => Self::Renew,
             0x80.. => Self::Optional,
             _ => return None,
         })
+    }
+
+    /// Whether a frame of this kind may carry a credential.
+    pub(crate) fn may_be_secret(self) -> bool {
+        matches!(self, Self::Join | Self::Claim)
     }
 
     /// The least and the greatest length of the body.
@@ -195,6 +210,7 @@ impl Kind {
         const TASK: usize = TaskId::ENCODED_LEN;
         const PIECE: usize = TASK + 4;
         const STATES: usize = MAX_STATES_PER_BATCH;
+        const CLAIM: usize = TASK + 8;
         let max_source = 2 + MAX_URL_LEN + 1 + 2 + MAX_AUTHORIZATION_LEN;
         match self {
             Self::Hello => (15, 1024),
@@ -214,6 +230,13 @@ impl Kind {
             Self::Piece => (PIECE + 1, PIECE + MAX_PIECE_LEN as usize),
             Self::Refuse => (TASK + 2, TASK + 6),
             Self::Leave => (TASK, TASK),
+            Self::Claim => (CLAIM + 2 + 1 + 1, CLAIM + max_source),
+            Self::Heard => (CLAIM, CLAIM),
+            Self::Verdict => (
+                CLAIM + 1,
+                CLAIM + 1 + 2 + 1 + MAX_CHALLENGES * (2 + MAX_CHALLENGE_LEN),
+            ),
+            Self::Renew => (TASK + 32, TASK + 32),
             Self::Optional => (0, 64 << 10),
         }
     }

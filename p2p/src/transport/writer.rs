@@ -12,6 +12,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     time::{Instant, sleep_until, timeout},
 };
+use zeroize::Zeroize as _;
 
 use super::{
     WireError,
@@ -149,6 +150,8 @@ impl FrameWriter {
                 return Err(WireError::Closed);
             }
             let head = written.min(self.gathered.len());
+            // There may have been a credential in it.
+            self.gathered[..head].zeroize();
             self.gathered.advance(head);
             data.advance(written - head);
             self.sent = Instant::now();

@@ -19,7 +19,9 @@ pub use host_message::{
     BytesBySource, Hello, Holding, HostMessage, PeerListener, ReportReason, TaskProgress,
 };
 pub use message_error::MessageError;
-pub use scheduler_message::{Duty, Level, Parents, PeerAddress, SchedulerMessage, Welcome};
+pub use scheduler_message::{
+    Duty, Level, MAX_SEEDS, Parents, PeerAddress, SchedulerMessage, Welcome,
+};
 
 /// The protocol versions this software speaks, oldest and newest.
 pub const PROTOCOL: std::ops::RangeInclusive<u32> = 1..=1;

@@ -15,6 +15,8 @@ use crate::{
 
 /// Most parents of one message.
 const MAX_PARENTS: usize = 256;
+/// Most seeds of one message.
+pub const MAX_SEEDS: usize = 256;
 /// Longest notice, in bytes; more is cut off.
 const MAX_NOTICE: usize = 2048;
 /// Most lists of revoked certificates of one message, and all of them together, in bytes.
@@ -30,6 +32,8 @@ pub enum SchedulerMessage {
     Welcome(Welcome),
     /// Neighbours for a task.
     Parents(Parents),
+    /// All seeds that live and can be reached; at most [`MAX_SEEDS`].
+    Seeds(Vec<PeerAddress>),
     /// Something the host's operator should know.
     Notice { level: Level, text: String },
     /// Lists of revoked certificates, each an X.509 v2 CRL in DER, unchecked.
@@ -94,6 +98,10 @@ impl TryFrom<proto::SchedulerMessage> for SchedulerMessage {
         Ok(match message.message.ok_or(MessageError::Empty)? {
             Body::Welcome(welcome) => Self::Welcome(welcome.try_into()?),
             Body::Parents(parents) => Self::Parents(parents.try_into()?),
+            Body::Seeds(seeds) => {
+                limit("seeds.seeds", seeds.seeds.len(), MAX_SEEDS)?;
+                Self::Seeds(parse_all(seeds.seeds)?)
+            }
             Body::Notice(notice) => Self::Notice {
                 level: level(notice.level),
                 text: clean(notice.text),
@@ -108,6 +116,9 @@ impl From<SchedulerMessage> for proto::SchedulerMessage {
         let body = match message {
             SchedulerMessage::Welcome(welcome) => Body::Welcome(welcome.into()),
             SchedulerMessage::Parents(parents) => Body::Parents(parents.into()),
+            SchedulerMessage::Seeds(seeds) => Body::Seeds(proto::Seeds {
+                seeds: seeds.into_iter().map(Into::into).collect(),
+            }),
             SchedulerMessage::Notice { level, text } => Body::Notice(proto::Notice {
                 level: match level {
                     Level::Info => proto::notice::Level::Info.into(),
@@ -284,6 +295,8 @@ mod tests {
                 duty: Duty::Wait,
                 ..parents()
             }),
+            SchedulerMessage::Seeds(parents().parents),
+            SchedulerMessage::Seeds(Vec::new()),
             SchedulerMessage::Notice {
                 level: Level::Warning,
                 text: "t".into(),

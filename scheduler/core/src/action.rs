@@ -1,6 +1,6 @@
 //! What the tracker asks of its shell.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use hawker_model::{HostId, Role, TaskId};
 
@@ -17,6 +17,8 @@ pub enum Action {
         /// Who reads the origin; `None` while complete copies make that unnecessary.
         fetcher: Option<HostId>,
     },
+    /// Tell `to` which seeds live and can be reached. Replaces what it was told before.
+    Seeds { to: HostId, seeds: Arc<[Peer]> },
     /// The host said nothing for too long and was forgotten: end its session.
     Silent { host: HostId },
     /// For the log: `host` is to bring the task from the origin.

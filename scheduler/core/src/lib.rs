@@ -18,6 +18,7 @@ mod fetcher;
 mod host;
 mod mesh;
 mod repair;
+mod seeds;
 mod status;
 mod swarm;
 mod tracker;

@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use hawker_model::{HostId, TaskId};
+use hawker_model::{HostId, Role, TaskId};
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
-    Action, Counters, Holding, Misbehaviour, NewHost, Progress, Reachability, TrackerConfig,
+    Action, Counters, Holding, Misbehaviour, NewHost, Peer, Progress, Reachability, TrackerConfig,
     conduct::Conduct,
     host::Host,
     mesh::Pushes,
@@ -30,6 +31,8 @@ pub struct Tracker {
     pub(crate) hosts: BTreeMap<HostId, Host>,
     pub(crate) swarms: BTreeMap<TaskId, Swarm>,
     pub(crate) conduct: Conduct,
+    /// The seeds that all hosts were told of.
+    pub(crate) seeds: Arc<[Peer]>,
     pub(crate) counters: Counters,
     pub(crate) actions: VecDeque<Action>,
     /// Lookups that wait until hosts have announced what they have, by when they are answered.
@@ -47,6 +50,7 @@ impl Tracker {
             hosts: BTreeMap::new(),
             swarms: BTreeMap::new(),
             conduct: Conduct::default(),
+            seeds: Arc::from([]),
             counters: Counters::default(),
             actions: VecDeque::new(),
             held: BTreeSet::new(),
@@ -58,22 +62,33 @@ impl Tracker {
 
     /// A host's session begins. A session it had before is over.
     pub fn handle_hello(&mut self, new: NewHost, now: Instant) {
-        self.handle_gone(&new.host);
+        let before = self.remove(&new.host);
         let (name, host) = Host::new(new, now);
-        self.hosts.insert(name, host);
+        let seed = host.role == Role::Seed || before == Some(Role::Seed);
+        self.hosts.insert(name.clone(), host);
+        self.tell_seeds(&name);
+        if seed {
+            self.review_seeds();
+        }
     }
 
     /// A host's session ended.
     pub fn handle_gone(&mut self, host: &HostId) {
-        let Some(gone) = self.hosts.remove(host) else {
-            return;
-        };
+        if self.remove(host) == Some(Role::Seed) {
+            self.review_seeds();
+        }
+    }
+
+    /// Forgets a host; says what it was.
+    fn remove(&mut self, host: &HostId) -> Option<Role> {
+        let gone = self.hosts.remove(host)?;
         for task in gone.tasks {
             if let Some(swarm) = self.swarms.get_mut(&task) {
                 swarm.remove(host);
             }
             self.repair(task);
         }
+        Some(gone.role)
     }
 
     /// The shell tried a host's addresses, or found better ones.
@@ -89,8 +104,12 @@ impl Tracker {
         let was_dialable = host.is_dialable();
         host.reachability = reachability;
         host.addresses = addresses;
+        let seed = host.role == Role::Seed;
         if was_dialable && !host.is_dialable() {
             self.cut_off(name);
+        }
+        if seed {
+            self.review_seeds();
         }
     }
 
@@ -198,7 +217,11 @@ impl Tracker {
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.drop_silent(now);
-            for host in self.conduct.parole(&self.config, now) {
+            let paroled = self.conduct.parole(&self.config, now);
+            if !paroled.is_empty() {
+                self.review_seeds();
+            }
+            for host in paroled {
                 self.actions.push_back(Action::Paroled { host });
             }
         }
@@ -334,6 +357,7 @@ impl Tracker {
     fn isolate(&mut self, host: HostId, reports: usize) {
         self.counters.isolations += 1;
         self.cut_off(&host);
+        self.review_seeds();
         self.actions.push_back(Action::Isolated { host, reports });
     }
 

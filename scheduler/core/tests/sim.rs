@@ -397,3 +397,33 @@ fn strangers_are_ignored() {
     assert_eq!(world.tracker.swarm_count(), 0);
     assert_eq!(world.duty("stranger"), None);
 }
+
+#[test]
+fn every_host_knows_the_seeds_that_live() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.hello("node", Role::Node);
+    assert_eq!(world.seeds_of("node").len(), 0);
+    world.hello("seed-0", Role::Seed);
+    world.hello("seed-1", Role::Seed);
+    assert_eq!(world.seeds_of("node"), ["seed-0", "seed-1"]);
+    world.hello("late", Role::Node);
+    assert_eq!(world.seeds_of("late"), ["seed-0", "seed-1"]);
+    world.leave("seed-0");
+    assert_eq!(world.seeds_of("node"), ["seed-1"]);
+    world.hello_hidden("seed-0", Role::Seed);
+    assert_eq!(world.seeds_of("late"), ["seed-1"]);
+    world.unreachable("seed-1");
+    assert_eq!(world.seeds_of("late").len(), 0);
+}
+
+#[test]
+fn a_seed_that_falls_silent_is_no_longer_named_as_one() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.hello("seed-0", Role::Seed);
+    world.sleep(TrackerConfig::default().silent_after / 2);
+    world.hello("node", Role::Node);
+    assert_eq!(world.seeds_of("node"), ["seed-0"]);
+    world.sleep(TrackerConfig::default().silent_after / 2 + Duration::from_secs(1));
+    assert_eq!(world.silent, [host("seed-0")]);
+    assert_eq!(world.seeds_of("node").len(), 0);
+}

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 use hawker_model::PieceIndex;
 
 use super::blob::Bytes;
-use crate::{Duty, Envelope, Parent};
+use crate::{Duty, Envelope, Parent, SourceMark};
 
 /// Nanoseconds since the start.
 pub(crate) type Time = u64;
@@ -60,6 +60,11 @@ pub(crate) enum Event {
         fetch: u64,
     },
     Lookup(HostNo),
+    /// A host's owner answers.
+    Renewed {
+        host: HostNo,
+        refused: SourceMark,
+    },
     Parents {
         host: HostNo,
         parents: Vec<Parent>,

@@ -11,7 +11,7 @@ use super::{
     origin::Fetch,
     scenario::{HostPlan, Lie},
 };
-use crate::{Opening, Source, Stored, Swarm, SwarmConfig, TaskFailure, Want};
+use crate::{Opening, Secret, Source, Stored, Swarm, SwarmConfig, TaskFailure, Want};
 
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -62,10 +62,7 @@ impl Host {
             (false, false) if self.plan.role == hawker_model::Role::Node => Want::Fetch,
             (false, false) => return,
         };
-        let source = self.plan.source.then(|| Source {
-            url: "https://origin.example/blob".to_owned(),
-            authorization: None,
-        });
+        let source = self.plan.source.then(|| source(self.plan.credential));
         let opening = Opening {
             source,
             stored,
@@ -89,5 +86,13 @@ impl Host {
     /// Whether nothing wrong is stored.
     pub(crate) fn is_right(&self) -> bool {
         self.store.iter().flatten().all(|bytes| *bytes == TRUE)
+    }
+}
+
+pub(crate) fn source(credential: &str) -> Source {
+    let authorization = (!credential.is_empty()).then(|| Secret::new(credential));
+    Source {
+        url: "https://origin.example/blob".to_owned(),
+        authorization,
     }
 }

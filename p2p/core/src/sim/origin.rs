@@ -1,5 +1,7 @@
 //! The origin: gives pieces one after the other, to all who ask, at its rate.
 
+use std::collections::BTreeMap;
+
 use super::event::Time;
 use crate::TaskFailure;
 
@@ -12,13 +14,39 @@ pub enum OriginFault {
     CutsAfter(u32),
 }
 
+/// What the origin thinks of a credential. Of one that it was told nothing about, it thinks well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Granted,
+    /// 401.
+    Denied,
+    /// Good for so many pieces.
+    Expires(u32),
+    /// Nothing is ever answered.
+    Hangs,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
     free_at: Time,
+    /// Pieces given, by credential.
+    given: BTreeMap<String, u32>,
     pub(crate) sent_bytes: u64,
 }
 
 impl Origin {
+    /// Notes that a piece is asked for with a credential; says whether it is given.
+    pub(crate) fn admits(&mut self, credential: &str, access: Access) -> bool {
+        let given = self.given.entry(credential.to_owned()).or_default();
+        let admitted = match access {
+            Access::Granted => true,
+            Access::Denied | Access::Hangs => false,
+            Access::Expires(after) => *given < after,
+        };
+        *given += u32::from(admitted);
+        admitted
+    }
+
     /// When `len` bytes that are asked for now have left.
     pub(crate) fn send(&mut self, len: u32, rate: f64, now: Time) -> Time {
         let duration = (f64::from(len) / rate * 1e9) as Time;
@@ -32,6 +60,7 @@ impl Origin {
 #[derive(Debug)]
 pub(crate) struct Fetch {
     pub(crate) number: u64,
+    pub(crate) credential: String,
     pub(crate) next: u32,
     pub(crate) end: Option<u32>,
     pub(crate) got: u32,

@@ -1,10 +1,10 @@
 //! What is simulated.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hawker_model::{GeometryError, Role};
 
-use super::{OriginFault, outcome::Outcome, world::World};
+use super::{Access, OriginFault, outcome::Outcome, world::World};
 use crate::SwarmConfig;
 
 /// A network and what happens in it. [`Scenario::new`] gives one where all goes well.
@@ -23,6 +23,8 @@ pub struct Scenario {
     pub origin_rate: f64,
     pub origin_latency: Duration,
     pub origin_fault: Option<OriginFault>,
+    /// What the origin thinks of credentials.
+    pub access: BTreeMap<&'static str, Access>,
     /// Whether lookups are answered.
     pub scheduler: bool,
     /// Neighbours that the scheduler names to a host, and children that it sends to a seed.
@@ -51,6 +53,9 @@ pub struct HostPlan {
     pub stored: bool,
     /// It knows the origin.
     pub source: bool,
+    /// With which credential, and what its owner has in place of one that was refused.
+    pub credential: &'static str,
+    pub fresh: Option<&'static str>,
 }
 
 /// How a host deceives others.
@@ -79,6 +84,8 @@ impl HostPlan {
             lie: None,
             stored: false,
             source: true,
+            credential: "",
+            fresh: None,
         }
     }
 
@@ -107,6 +114,7 @@ impl Scenario {
             origin_rate: mbit * 1e6 / 8.0 * 10.0,
             origin_latency: Duration::from_millis(10),
             origin_fault: None,
+            access: BTreeMap::new(),
             scheduler: true,
             degree: 8,
             seed_room: 32,

@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use super::{
     blob::{Blob, Bytes},
     event::{Event, HostNo, Queue, Time},
-    host::Host,
+    host::{Host, source},
     net::Lane,
     origin::Origin,
     outcome::{HostOutcome, Outcome},
@@ -197,6 +197,13 @@ impl World {
             Event::OriginHead { host, fetch } => self.origin_head(host, fetch),
             Event::OriginPiece { host, fetch } => self.origin_piece(host, fetch),
             Event::Lookup(host) => self.look_up(host),
+            Event::Renewed { host, refused } => {
+                let (task, fresh) = (self.blob.task, self.hosts[host].plan.fresh);
+                let fresh = fresh.map(source);
+                let swarm = &mut self.hosts[host].swarm;
+                swarm.handle_renewed(task, refused, fresh, now);
+                self.after(host);
+            }
             Event::Parents {
                 host,
                 parents,

@@ -82,7 +82,7 @@ impl Task {
     }
 
     fn ask_origin_to_settle(&mut self, cx: &mut Shared, now: Instant) {
-        if self.origin.source().is_none() {
+        if self.origin.sources.first().is_none() {
             return self.list_is_false(cx, now);
         }
         self.cancel_origin(cx);
@@ -153,7 +153,7 @@ impl Task {
         }
         self.discard(cx, now);
         self.doubts.own_chain = true;
-        match self.origin.source() {
+        match self.origin.sources.first() {
             Some(_) => self.steer(cx, now),
             None => self.fail(TaskFailure::NoSource, cx, now),
         }
@@ -164,6 +164,7 @@ impl Task {
         self.cancel_origin(cx);
         self.leave_all(cx);
         self.content = None;
+        self.origin.forget_chain();
         self.injection = None;
         self.completed = false;
         self.doubts.suspects.clear();

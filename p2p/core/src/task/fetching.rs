@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use hawker_model::{Geometry, PieceIndex, Role, SignedStates};
 
 use super::Task;
-use crate::{
-    Action, Message, TaskFailure,
-    back_to_source::{Run, refusal},
-    content::Content,
-    shared::Shared,
-};
+use crate::{Action, TaskFailure, back_to_source::Run, content::Content, shared::Shared};
 
 /// So many pieces in a row that need not come from the origin end a range of it.
 const GAP: u32 = 8;
+/// A source that gives nothing for so long is left for another one, if there is one; for twice as
+/// long when it is its turn again.
+const SLOW_SOURCE: Duration = Duration::from_secs(3);
+/// Doublings of it.
+const MOST_DOUBLINGS: u32 = 5;
 /// Failures that may pass are tried again so often.
 const MOST_FAILURES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ impl Task {
     fn may_go(&self, cx: &Shared) -> bool {
         let chosen = cx.config.role == Role::Seed || self.origin.duty || self.origin.alone;
         let doubt = self.doubts.own_chain || self.doubts.to_settle().is_some();
-        self.is_fetching() && self.origin.source().is_some() && (chosen || doubt)
+        self.is_fetching() && self.origin.sources.first().is_some() && (chosen || doubt)
     }
 
     /// Starts a fetch if one is due.
@@ -37,16 +37,16 @@ impl Task {
             return;
         }
         if let Some((first, end)) = self.plan() {
-            self.fetch(first, end, cx);
+            self.fetch(first, end, cx, now);
         }
     }
 
-    fn fetch(&mut self, first: PieceIndex, end: Option<PieceIndex>, cx: &mut Shared) {
-        let Some(source) = self.origin.source().cloned() else {
+    fn fetch(&mut self, first: PieceIndex, end: Option<PieceIndex>, cx: &mut Shared, now: Instant) {
+        let Some(source) = self.origin.sources.take_first() else {
             return;
         };
         tracing::debug!(task = %self.id, %first, ?end, "to the origin");
-        self.origin.run = Some(Run::new(first, end));
+        self.origin.run = Some(Run::new(first, end, now));
         let task = self.id;
         cx.act(Action::FetchOrigin {
             task,
@@ -154,14 +154,30 @@ impl Task {
         self.fail_if_hopeless(cx, now);
     }
 
+    /// The source in use gives nothing, and there is another: nobody waits for a credential or a
+    /// registry that is not his.
+    pub(super) fn mind_slow_source(&mut self, cx: &mut Shared, now: Instant) {
+        let (Some(run), Some(slow)) = (self.origin.run, self.origin.sources.replaceable()) else {
+            return;
+        };
+        let patience = SLOW_SOURCE + self.patience() * 2;
+        if now >= run.heard_at + patience * (1 << slow.min(MOST_DOUBLINGS)) {
+            tracing::info!(task = %self.id, "a source gives nothing; trying another");
+            self.origin.sources.put_back();
+            self.cancel_origin(cx);
+            self.steer(cx, now);
+        }
+    }
+
     /// Nobody has anything for us and there is no origin, or not any more.
     pub(super) fn fail_if_hopeless(&mut self, cx: &mut Shared, now: Instant) {
-        if !self.is_fetching() || self.origin.source().is_some() || self.origin.run.is_some() {
+        let at_origin = self.origin.sources.first().is_some() || self.origin.run.is_some();
+        if !self.is_fetching() || at_origin || self.origin.renewal.is_open() {
             return;
         }
         let idle = now - self.progress_at;
         let company = !self.neighbours.is_empty() || !self.contacts.dialing.is_empty();
-        let failure = self.origin.failure().cloned();
+        let failure = self.origin.sources.failure().cloned();
         let promising = self.neighbours.values().any(|neighbour| {
             let content = self.content.as_ref();
             let lacked = content.is_some_and(|c| neighbour.has.iter().any(|p| c.lacks(p)));
@@ -180,12 +196,14 @@ impl Task {
     // --- What the origin says ---
 
     pub(crate) fn on_origin_head(&mut self, geometry: Geometry, cx: &mut Shared, now: Instant) {
-        if self.origin.run.is_none() {
+        let Some(run) = &mut self.origin.run else {
             return;
-        }
+        };
+        run.heard_at = now;
         match &self.content {
             None => {
                 self.progress_at = now;
+                self.origin.note_chain();
                 self.create(geometry, cx);
                 if self.is_false_nothing() {
                     self.wrong_bytes("an empty answer", cx, now);
@@ -203,7 +221,10 @@ impl Task {
             return;
         };
         match content.add_batch(batch, None) {
-            Ok(_) => self.fill_all(cx, now),
+            Ok(_) => {
+                self.origin.note_chain();
+                self.fill_all(cx, now);
+            }
             Err(error) => {
                 tracing::warn!(task = %self.id, %error, "own chain values do not fit");
                 self.wrong_bytes(&error.to_string(), cx, now);
@@ -218,6 +239,7 @@ impl Task {
         if let Some(run) = &mut self.origin.run {
             run.next = piece.0 + 1;
             run.got += 1;
+            run.heard_at = now;
             self.origin.note_success();
         }
         if self.note_stored(piece, None, cx, now) {
@@ -260,30 +282,27 @@ impl Task {
         if cx.config.role == Role::Seed || failures > MOST_FAILURES {
             return self.source_failed(failure, cx, now);
         }
+        self.origin.sources.put_back();
         self.origin.not_before = Some(now + FIRST_PAUSE * (1 << failures));
     }
 
     /// The source in use is of no use: the next one, or none.
     fn source_failed(&mut self, failure: TaskFailure, cx: &mut Shared, now: Instant) {
         tracing::info!(task = %self.id, %failure, "source failed");
-        let reason = refusal(&failure);
-        if self.origin.give_up_source(failure) {
-            return self.steer(cx, now);
+        let denied = matches!(failure, TaskFailure::Denied(_));
+        let own = self.origin.sources.refuse(failure);
+        if let Some(own) = own.filter(|_| denied) {
+            self.ask_owner(own, None, cx);
         }
-        if cx.config.role == Role::Seed || self.origin.duty {
-            for (host, neighbour) in &self.neighbours {
-                if !neighbour.is_complete() {
-                    let piece = None;
-                    self.send(host, Message::Refuse { piece, reason }, cx);
-                }
-            }
+        if self.origin.sources.first().is_some() {
+            self.steer(cx, now);
+        } else if !denied || !self.call_back(cx, now) {
+            self.give_up_origin(cx, now);
         }
-        self.origin.duty = false;
-        self.fail_if_hopeless(cx, now);
     }
 
     /// The origin's bytes do not fit the chain values: if those were told by others, they are
-    /// false; if they are our own, the origin's bytes are not what was asked for.
+    /// false; if they are our own, and all of this source, the origin's bytes are not what was asked for.
     fn wrong_bytes(&mut self, why: &str, cx: &mut Shared, now: Instant) {
         let foreign = self
             .content
@@ -292,8 +311,13 @@ impl Task {
         if foreign && !self.doubts.own_chain {
             return self.list_is_false(cx, now);
         }
+        // Another source may have lied before this one went on from there: it begins afresh, alone.
+        let mixed = !self.origin.is_own_chain() && self.origin.sources.prefer_last();
         self.discard(cx, now);
         self.doubts = Default::default();
+        if mixed {
+            return self.steer(cx, now);
+        }
         self.source_failed(TaskFailure::WrongDigest(why.to_owned()), cx, now);
     }
 }

@@ -6,7 +6,9 @@ use hawker_model::{Geometry, HostId, ListError, PieceIndex, PieceSet, Role, Sign
 
 use super::Task;
 use crate::{
-    Message, Misbehaviour, Refusal, Source, back_to_source::refusal, neighbour::Neighbour,
+    Message, Misbehaviour, Refusal, Source,
+    back_to_source::{refusal, refusal_of_others},
+    neighbour::Neighbour,
     shared::Shared,
 };
 
@@ -23,25 +25,40 @@ impl Task {
         if std::mem::replace(&mut neighbour.greeted, true) {
             return;
         }
-        let source = self.source_for(role);
-        self.send(host, Message::Join { source }, cx);
+        let told = role == Role::Seed && self.is_fetching();
+        let mut sources = self.origin.sources.iter().filter(|_| told).cloned();
+        let source = sources.next();
+        cx.send(host, self.id, Message::Join { source });
+        for source in sources {
+            let source = Some(source);
+            cx.send(host, self.id, Message::Join { source });
+        }
         self.tell_state(host, cx);
     }
 
-    fn source_for(&self, role: Role) -> Option<Source> {
-        let told = role == Role::Seed && self.is_fetching();
-        self.origin.source().filter(|_| told).cloned()
+    /// Contact is taken up again with a peer that may have missed what we said: it forgets us, too,
+    /// so that both sides tell everything.
+    pub(crate) fn greet_afresh(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let Some(role) = self.neighbours.get(host).map(|neighbour| neighbour.role) else {
+            return;
+        };
+        self.send(host, Message::Leave, cx);
+        self.drop_neighbour(host, cx, now);
+        self.greet(host, role, cx);
     }
 
-    /// We have a source now: seeds that were greeted without one get it.
+    /// We fetch now: seeds that were greeted without a source get ours.
     pub(super) fn greet_seeds_again(&mut self, cx: &mut Shared) {
-        let source = self.source_for(Role::Seed);
-        if source.is_none() {
-            return;
+        for source in self.origin.sources.iter() {
+            self.tell_seeds(source, cx);
         }
+    }
+
+    /// Tells the seeds we are in contact with of a source.
+    pub(super) fn tell_seeds(&self, source: &Source, cx: &mut Shared) {
         for (host, neighbour) in &self.neighbours {
             if neighbour.role == Role::Seed && neighbour.greeted {
-                let source = source.clone();
+                let source = Some(source.clone());
                 self.send(host, Message::Join { source }, cx);
             }
         }
@@ -69,17 +86,17 @@ impl Task {
         if let Some(neighbour) = self.neighbours.get_mut(host) {
             neighbour.joined = true;
         }
+        self.origin.renewal.note_answer(host);
         self.fill(host, cx, now);
     }
 
     /// The origin just failed us, and this peer brings nothing better.
     fn reason_to_refuse(&self, source: Option<&Source>) -> Option<Refusal> {
         self.failed_at?;
-        let failure = match source {
-            Some(source) => self.origin.failure_of(source),
-            None => self.origin.failure(),
-        };
-        failure.map(refusal)
+        match source {
+            Some(source) => self.origin.sources.failure_of(source).map(refusal),
+            None => self.origin.sources.failure().map(refusal_of_others),
+        }
     }
 
     /// Tells a neighbour all that we have.
@@ -298,6 +315,7 @@ impl Task {
             return;
         };
         cx.uploads.leave(host, &self.id);
+        self.origin.renewal.note_answer(host);
         if let Some(injection) = self.injection.as_mut().filter(|_| !neighbour.is_complete()) {
             injection.note_lost(&neighbour.sent);
         }

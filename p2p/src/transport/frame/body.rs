@@ -25,6 +25,8 @@ pub enum BodyError {
     Value { what: &'static str, found: u32 },
     #[error("its text is not UTF-8")]
     Text,
+    #[error("its text has control characters")]
+    Control,
     #[error(transparent)]
     Task(#[from] TaskIdError),
     #[error(transparent)]
@@ -108,6 +110,19 @@ impl<'a> Body<'a> {
         let len = usize::from(self.u16()?);
         at_most(what, len, max)?;
         std::str::from_utf8(self.bytes(len)?).map_err(|_| BodyError::Text)
+    }
+
+    /// A string without control characters.
+    pub(super) fn printable(
+        &mut self,
+        what: &'static str,
+        max: usize,
+    ) -> Result<&'a str, BodyError> {
+        let text = self.string(what, max)?;
+        match text.contains(char::is_control) {
+            true => Err(BodyError::Control),
+            false => Ok(text),
+        }
     }
 
     /// A text for people. Control characters, which could forge lines of a log, become spaces.

@@ -5,11 +5,12 @@ use hawker_model::{
     ChainState, Geometry, MAX_PIECE_LEN, MAX_STATES_PER_BATCH, OriginName, PieceIndex, PieceSet,
     SignedStates, TaskId,
 };
-use hawker_swarm::{Envelope, Message, Refusal, Secret, Source};
+use hawker_swarm::{Envelope, Message, Refusal, Secret, Source, SourceMark};
 
 use super::{
     Kind, MAX_AUTHORIZATION_LEN, MAX_GAINED, MAX_PIECES, MAX_SIGNER_LEN, MAX_URL_LEN,
     body::{Body, BodyError, at_most},
+    claim::{decode_claim, decode_verdict, put_claim},
     framed,
 };
 
@@ -75,6 +76,10 @@ fn kind(message: &Message) -> Kind {
         Message::Piece { .. } => Kind::Piece,
         Message::Refuse { .. } => Kind::Refuse,
         Message::Leave => Kind::Leave,
+        Message::Renew { .. } => Kind::Renew,
+        Message::Claim { .. } => Kind::Claim,
+        Message::Heard { .. } => Kind::Heard,
+        Message::Verdict { .. } => Kind::Verdict,
     }
 }
 
@@ -122,6 +127,10 @@ fn put_message(message: &Message, credentials: Credentials, out: &mut BytesMut) 
                 out.put_u32_le(piece.0);
             }
         }
+        Message::Renew { refused } => out.put_slice(refused.as_bytes()),
+        Message::Claim { .. } | Message::Heard { .. } | Message::Verdict { .. } => {
+            put_claim(message, credentials, out);
+        }
         // `Gained` and `Piece` take their own ways in `encode_message`.
         Message::Leave | Message::Gained { .. } | Message::Piece { .. } => {}
     }
@@ -129,9 +138,12 @@ fn put_message(message: &Message, credentials: Credentials, out: &mut BytesMut) 
 
 fn put_source(source: Option<&Source>, credentials: Credentials, out: &mut BytesMut) {
     out.put_u8(source.is_some().into());
-    let Some(source) = source else {
-        return;
-    };
+    if let Some(source) = source {
+        put_given_source(source, credentials, out);
+    }
+}
+
+pub(super) fn put_given_source(source: &Source, credentials: Credentials, out: &mut BytesMut) {
     out.put_u16_le(source.url.len() as u16);
     out.put_slice(source.url.as_bytes());
     let sent = source.authorization.as_ref();
@@ -160,21 +172,29 @@ fn put_batch(batch: &SignedStates, out: &mut BytesMut) {
     out.put_slice(&batch.signature);
 }
 
+/// Whether a source is neither empty nor too long to be sent.
+pub fn fits(source: &Source) -> bool {
+    check_source(source).is_ok()
+}
+
+fn check_source(source: &Source) -> Result<(), UnsendableError> {
+    let secret = source.authorization.as_ref().map_or("", Secret::expose);
+    within("URL length", source.url.len(), 1, MAX_URL_LEN)?;
+    within(
+        "authorization length",
+        secret.len(),
+        0,
+        MAX_AUTHORIZATION_LEN,
+    )
+}
+
 /// Whether the other side's decoder would take it.
 fn check(message: &Message) -> Result<(), UnsendableError> {
     match message {
         Message::Join {
             source: Some(source),
-        } => {
-            let secret = source.authorization.as_ref().map_or("", Secret::expose);
-            within("URL length", source.url.len(), 1, MAX_URL_LEN)?;
-            within(
-                "authorization length",
-                secret.len(),
-                0,
-                MAX_AUTHORIZATION_LEN,
-            )
         }
+        | Message::Claim { source, .. } => check_source(source),
         Message::Have { pieces } => {
             within("pieces", pieces.capacity() as usize, 0, MAX_PIECES as usize)
         }
@@ -189,7 +209,10 @@ fn check(message: &Message) -> Result<(), UnsendableError> {
         Message::Join { source: None }
         | Message::Head { .. }
         | Message::RequestAny { .. }
-        | Message::Leave => Ok(()),
+        | Message::Leave
+        | Message::Renew { .. }
+        | Message::Heard { .. }
+        | Message::Verdict { .. } => Ok(()),
     }
 }
 
@@ -253,6 +276,14 @@ pub(super) fn decode_message(kind: Kind, bytes: &[u8]) -> Result<Envelope, BodyE
         },
         Kind::Refuse => decode_refuse(&mut body)?,
         Kind::Leave => Message::Leave,
+        Kind::Claim => decode_claim(&mut body)?,
+        Kind::Heard => Message::Heard {
+            number: body.u64()?,
+        },
+        Kind::Verdict => decode_verdict(&mut body)?,
+        Kind::Renew => Message::Renew {
+            refused: SourceMark::from_bytes(body.state()?),
+        },
         other => {
             // The decoder sends no other kind here.
             return Err(BodyError::Value {
@@ -277,6 +308,10 @@ fn decode_source(body: &mut Body<'_>) -> Result<Option<Source>, BodyError> {
     if !body.flag("presence of a source")? {
         return Ok(None);
     }
+    decode_given_source(body).map(Some)
+}
+
+pub(super) fn decode_given_source(body: &mut Body<'_>) -> Result<Source, BodyError> {
     let url = body.string("URL length", MAX_URL_LEN)?;
     if url.is_empty() {
         return Err(BodyError::Empty("URL"));
@@ -288,10 +323,10 @@ fn decode_source(body: &mut Body<'_>) -> Result<Option<Source>, BodyError> {
             Some(Secret::new(secret))
         }
     };
-    Ok(Some(Source {
+    Ok(Source {
         url: url.to_owned(),
         authorization,
-    }))
+    })
 }
 
 fn decode_have(body: &mut Body<'_>) -> Result<PieceSet, BodyError> {

@@ -7,7 +7,7 @@ use hawker_model::{
     ChainState, Digest, Geometry, HostId, OriginName, PieceIndex, PieceSet, Role, SignedStates,
     TaskId,
 };
-use hawker_swarm::{Envelope, Message, Refusal, Secret, Source};
+use hawker_swarm::{Envelope, Message, Refusal, Secret, Source, SourceMark, Verdict};
 use proptest::prelude::*;
 
 use super::*;
@@ -123,12 +123,13 @@ fn examples() -> Vec<(&'static str, Frame)> {
     ];
     let geometry = Geometry::new(600_000, 64 << 10).unwrap();
     let data = Bytes::from_static(b"data");
+    let verdict = |verdict| Message::Verdict { number: 7, verdict };
     let messages = [
         ("Join", Message::Join { source: None }),
         (
             "Join with source",
             Message::Join {
-                source: Some(source),
+                source: Some(source.clone()),
             },
         ),
         ("Head", Message::Head { geometry }),
@@ -159,6 +160,40 @@ fn examples() -> Vec<(&'static str, Frame)> {
             },
         ),
         ("Leave", Message::Leave),
+        (
+            "Claim",
+            Message::Claim {
+                number: 7,
+                source: source.clone(),
+            },
+        ),
+        ("Heard", Message::Heard { number: 7 }),
+        ("Verdict unjudged", verdict(None)),
+        (
+            "Verdict granted",
+            verdict(Some(Verdict::Granted {
+                length: Some(600_000),
+                held: true,
+            })),
+        ),
+        (
+            "Verdict denied",
+            verdict(Some(Verdict::Denied {
+                status: 401,
+                challenges: vec!["Basic".to_owned()],
+            })),
+        ),
+        ("Verdict not found", verdict(Some(Verdict::NotFound))),
+        (
+            "Verdict failed",
+            verdict(Some(Verdict::Failed("no".to_owned()))),
+        ),
+        (
+            "Renew",
+            Message::Renew {
+                refused: source.mark(),
+            },
+        ),
     ];
     let messages = messages.map(|(name, message)| (name, about(message)));
     control.into_iter().chain(messages).collect()
@@ -212,7 +247,7 @@ fn limits_are_as_documented() {
         assert_eq!(ends, [Some(&min), Some(&max)], "{kind}");
         seen += 1;
     }
-    assert_eq!(seen, 16);
+    assert_eq!(seen, 20);
 }
 
 #[test]
@@ -301,11 +336,16 @@ fn long_gains_become_several_frames() {
 #[test]
 fn what_the_other_side_would_refuse_is_not_sent() {
     let beyond = PieceIndex(MAX_PIECES);
-    let source = |url: usize, secret: usize| Message::Join {
-        source: Some(Source {
-            url: "u".repeat(url),
-            authorization: Some(Secret::new("s".repeat(secret))),
-        }),
+    let long = |url: usize, secret: usize| Source {
+        url: "u".repeat(url),
+        authorization: Some(Secret::new("s".repeat(secret))),
+    };
+    let source = |url, secret| Message::Join {
+        source: Some(long(url, secret)),
+    };
+    let claim = |url, secret| Message::Claim {
+        number: 0,
+        source: long(url, secret),
     };
     let list = |first: u32, states: usize, signer: usize, signature: usize| Message::List {
         batch: SignedStates {
@@ -321,6 +361,9 @@ fn what_the_other_side_would_refuse_is_not_sent() {
         source(0, 1),
         source(MAX_URL_LEN + 1, 1),
         source(1, MAX_AUTHORIZATION_LEN + 1),
+        claim(0, 1),
+        claim(MAX_URL_LEN + 1, 1),
+        claim(1, MAX_AUTHORIZATION_LEN + 1),
         Message::Have {
             pieces: PieceSet::empty(MAX_PIECES + 1),
         },
@@ -365,11 +408,20 @@ fn what_the_other_side_would_refuse_is_not_sent() {
 
 #[test]
 fn the_largest_of_every_kind_fit() {
+    let source = Source {
+        url: "u".repeat(MAX_URL_LEN),
+        authorization: Some(Secret::new("s".repeat(MAX_AUTHORIZATION_LEN))),
+    };
     let largest = [
         Message::Join {
-            source: Some(Source {
-                url: "u".repeat(MAX_URL_LEN),
-                authorization: Some(Secret::new("s".repeat(MAX_AUTHORIZATION_LEN))),
+            source: Some(source.clone()),
+        },
+        Message::Claim { number: 1, source },
+        Message::Verdict {
+            number: u64::MAX,
+            verdict: Some(Verdict::Denied {
+                status: 401,
+                challenges: vec!["c".repeat(MAX_CHALLENGE_LEN); MAX_CHALLENGES],
             }),
         },
         Message::Have {
@@ -398,6 +450,27 @@ fn the_largest_of_every_kind_fit() {
         let decoded = decode(&mut greeted(), &bytes, usize::MAX);
         assert!(decoded == Ok(vec![about(message)]));
     }
+}
+
+#[test]
+fn what_is_too_much_of_a_verdict_is_left_out() {
+    let denied = |challenges| {
+        about(Message::Verdict {
+            number: 1,
+            verdict: Some(Verdict::Denied {
+                status: 401,
+                challenges,
+            }),
+        })
+    };
+    let mut challenges = vec!["fine".to_owned(); MAX_CHALLENGES + 3];
+    challenges[0] = "c".repeat(MAX_CHALLENGE_LEN + 1);
+    challenges[1] = "Basic\r\nSet-Cookie: forged".to_owned();
+    let mut bytes = BytesMut::new();
+    encode(&denied(challenges), &mut bytes);
+    let decoded = decode(&mut greeted(), &bytes, usize::MAX);
+    let left = vec!["fine".to_owned(); MAX_CHALLENGES];
+    assert_eq!(decoded, Ok(vec![denied(left)]));
 }
 
 #[test]
@@ -436,6 +509,19 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
 fn any_source() -> impl Strategy<Value = Source> {
     let secret = prop::option::of("[ -~]{0,300}".prop_map(Secret::new));
     ("[ -~]{1,300}", secret).prop_map(|(url, authorization)| Source { url, authorization })
+}
+
+fn any_verdict() -> impl Strategy<Value = Option<Verdict>> {
+    let length = prop::option::of(any::<u64>());
+    let challenges = prop::collection::vec("[ -~]{0,50}", 0..=MAX_CHALLENGES);
+    prop_oneof![
+        Just(None),
+        (length, any::<bool>()).prop_map(|(length, held)| Some(Verdict::Granted { length, held })),
+        (any::<u16>(), challenges)
+            .prop_map(|(status, challenges)| Some(Verdict::Denied { status, challenges })),
+        Just(Some(Verdict::NotFound)),
+        "[ -~ä]{0,50}".prop_map(|why| Some(Verdict::Failed(why))),
+    ]
 }
 
 fn any_pieces() -> impl Strategy<Value = PieceSet> {
@@ -500,6 +586,19 @@ fn any_message() -> impl Strategy<Value = Message> {
         (prop::option::of(any_piece()), any_refusal())
             .prop_map(|(piece, reason)| Message::Refuse { piece, reason }),
         Just(Message::Leave),
+        any_claim(),
+    ]
+}
+
+fn any_claim() -> impl Strategy<Value = Message> {
+    let number = any::<u64>();
+    prop_oneof![
+        any::<[u8; 32]>().prop_map(|mark| Message::Renew {
+            refused: SourceMark::from_bytes(mark),
+        }),
+        (number, any_source()).prop_map(|(number, source)| Message::Claim { number, source }),
+        number.prop_map(|number| Message::Heard { number }),
+        (number, any_verdict()).prop_map(|(number, verdict)| Message::Verdict { number, verdict }),
     ]
 }
 

@@ -29,6 +29,8 @@ struct Sim {
     complete: bool,
     told: BTreeSet<HostId>,
     duty: Option<Duty>,
+    /// The seeds it was told of.
+    seeds: Vec<String>,
 }
 
 pub(crate) struct World {
@@ -80,12 +82,12 @@ impl World {
             addresses,
             zone: ["", "a", "b"][self.rng.random_range(0..3)].into(),
         };
-        self.tracker.handle_hello(new, self.now);
         let sim = Sim {
             role: Some(role),
             ..Sim::default()
         };
         self.hosts.insert(host(name), sim);
+        self.tracker.handle_hello(new, self.now);
         self.drain();
     }
 
@@ -112,6 +114,11 @@ impl World {
         self.tracker
             .handle_announce(&host(name), &[holding], self.now);
         self.drain();
+    }
+
+    /// The seeds that a host was last told of.
+    pub(crate) fn seeds_of(&self, name: &str) -> &[String] {
+        &self.hosts[&host(name)].seeds
     }
 
     pub(crate) fn progress(&mut self, name: &str, pieces: u32) {
@@ -328,6 +335,11 @@ impl World {
             Action::Silent { host } => {
                 self.hosts.remove(&host);
                 self.silent.push(host);
+            }
+            Action::Seeds { to, seeds } => {
+                if let Some(sim) = self.hosts.get_mut(&to) {
+                    sim.seeds = seeds.iter().map(|seed| seed.host.to_string()).collect();
+                }
             }
             Action::Isolated { .. } | Action::Paroled { .. } => {}
         }

@@ -14,6 +14,8 @@ use crate::{
 
 /// Checking and writing a piece.
 const STORE_TIME: Time = 300_000;
+/// An owner's answer about a refused credential.
+const RENEW_TIME: Time = 50_000_000;
 
 impl World {
     /// Performs all actions of a host and sets its clock.
@@ -44,7 +46,9 @@ impl World {
                 host: to, piece, ..
             } => self.upload(host, &to, piece),
             Action::Store { piece, from, .. } => self.store(host, piece, &from),
-            Action::FetchOrigin { first, end, .. } => self.begin_fetch(host, first, end),
+            Action::FetchOrigin {
+                source, first, end, ..
+            } => self.begin_fetch(host, &source, first, end),
             Action::CancelOrigin { .. } => self.hosts[host].fetch = None,
             Action::Lookup { .. } => {
                 if self.plan.scheduler {
@@ -59,6 +63,11 @@ impl World {
                 host: liar, reason, ..
             } => self.reports.push((liar, reason)),
             Action::Announce { .. } => self.scheduler.announce(host),
+            Action::Renew { source, .. } => {
+                let refused = source.mark();
+                let at = self.now + RENEW_TIME;
+                self.queue.add(at, Event::Renewed { host, refused });
+            }
             Action::Create { .. } | Action::Withdraw { .. } => {}
         }
     }

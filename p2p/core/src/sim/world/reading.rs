@@ -4,11 +4,11 @@ use hawker_model::PieceIndex;
 
 use super::{World, nanos};
 use crate::{
-    TaskFailure,
+    Source, TaskFailure,
     sim::{
         blob::TRUE,
         event::{Event, HostNo, Time},
-        origin::{Fetch, OriginFault},
+        origin::{Access, Fetch, OriginFault},
     },
 };
 
@@ -17,17 +17,30 @@ const BATCH: usize = 16;
 const BATCH_TIME: Time = 30_000_000;
 
 impl World {
-    pub(super) fn begin_fetch(&mut self, host: HostNo, first: PieceIndex, end: Option<PieceIndex>) {
+    pub(super) fn begin_fetch(
+        &mut self,
+        host: HostNo,
+        source: &Source,
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+    ) {
         self.counter += 1;
         let number = self.counter;
+        let credential = source.authorization.as_ref();
+        let credential = credential.map_or("", |secret| secret.expose()).to_owned();
+        let hangs = self.access(&credential) == Access::Hangs;
         self.hosts[host].fetch = Some(Fetch {
             number,
+            credential,
             next: first.0,
             end: end.map(|end| end.0),
             got: 0,
             untold: Vec::new(),
             told_at: 0,
         });
+        if hangs {
+            return;
+        }
         let at = self.now + nanos(self.plan.origin_latency);
         self.queue.add(
             at,
@@ -36,6 +49,11 @@ impl World {
                 fetch: number,
             },
         );
+    }
+
+    fn access(&self, credential: &str) -> Access {
+        let access = self.plan.access.get(credential);
+        access.copied().unwrap_or(Access::Granted)
     }
 
     pub(super) fn is_current(&self, host: HostNo, fetch: u64) -> bool {
@@ -49,6 +67,11 @@ impl World {
         }
         if let Some(OriginFault::Refuses(failure)) = self.plan.origin_fault.clone() {
             return self.end_fetch(host, Err(failure));
+        }
+        let credential = self.hosts[host].fetch.as_ref();
+        let credential = credential.map_or("", |fetch| &fetch.credential);
+        if self.access(credential) == Access::Denied {
+            return self.end_fetch(host, Err(denied()));
         }
         let (task, geometry, now) = (self.blob.task, self.blob.geometry, self.instant());
         self.hosts[host]
@@ -78,7 +101,12 @@ impl World {
         if fetch.next >= fetch.end.unwrap_or(count) {
             return self.end_fetch(host, Ok(()));
         }
-        let len = self.blob.geometry.len_of(PieceIndex(fetch.next));
+        let (next, credential) = (fetch.next, fetch.credential.clone());
+        let access = self.access(&credential);
+        if !self.origin.admits(&credential, access) {
+            return self.end_fetch(host, Err(denied()));
+        }
+        let len = self.blob.geometry.len_of(PieceIndex(next));
         let sent = self.origin.send(len, self.plan.origin_rate, self.now);
         let at = self.through_downlink(host, len, self.now, sent);
         self.queue.add(
@@ -162,4 +190,8 @@ impl World {
             self.after(host);
         }
     }
+}
+
+fn denied() -> TaskFailure {
+    TaskFailure::Denied("401".to_owned())
 }

@@ -1,0 +1,267 @@
+//! Claims that this host asks seeds to judge: whether whoever shows a credential may have a task.
+//!
+//! Each claim goes to the seed that rendezvous hashing gives its task, so that of many hosts that
+//! ask at the same moment all ask the same one, which asks the origin once. A seed that gives no
+//! sign of life in time, or is lost, is not asked for a while; the next in line is.
+//!
+//! A state machine as the swarm is: `handle_*` in, [`Claims::poll_action`] out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use hawker_model::{HostId, Role, TaskId};
+
+use crate::{Source, Verdict};
+
+/// A seed must be reached, and say that it has heard, within this time.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
+/// A judgement takes at most this long, whatever the patience of who asks.
+const LONGEST: Duration = Duration::from_secs(60);
+/// A seed that is silent or out of reach is not asked for so long, unless it is heard of.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Claims open at one seed; it would refuse more.
+const MOST_PER_SEED: usize = 256;
+/// Seeds tried for one claim.
+const MOST_SEEDS: usize = 3;
+
+/// Why no seed judges a claim: the origin has to be asked from here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSeed {
+    #[error("seed {0} has too many claims to judge")]
+    Busy(HostId),
+    #[error("this host is a seed itself")]
+    Ourselves,
+    #[error("credentials are not sent over a plain network")]
+    Plain,
+    #[error("seed {0} does not answer")]
+    Silent(HostId),
+    #[error("hawkerd is stopping")]
+    Stopping,
+    #[error("the source is too long to be sent")]
+    TooLong,
+    #[error("no seed is known")]
+    Unknown,
+    #[error("seed {0} cannot be reached")]
+    Unreachable(HostId),
+}
+
+/// What the shell is to do for a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClaimAction {
+    /// Connect, or say that the connection stands: [`Claims::handle_connected`] or
+    /// [`Claims::handle_unreachable`].
+    Dial { host: HostId },
+    /// Send it as [`crate::Message::Claim`].
+    Send {
+        host: HostId,
+        number: u64,
+        task: TaskId,
+        source: Source,
+    },
+    /// The claim is settled.
+    Answer {
+        number: u64,
+        answer: Result<Verdict, NoSeed>,
+    },
+}
+
+/// The open claims of this host.
+#[derive(Debug, Default)]
+pub struct Claims {
+    open: BTreeMap<u64, Claim>,
+    deadlines: BTreeSet<(Instant, u64)>,
+    /// Seeds that were of no use, until when they are not asked.
+    shunned: BTreeMap<HostId, Instant>,
+    actions: VecDeque<ClaimAction>,
+}
+
+#[derive(Debug)]
+struct Claim {
+    task: TaskId,
+    source: Source,
+    seed: HostId,
+    /// The seeds after it.
+    others: VecDeque<HostId>,
+    stage: Stage,
+    due: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Dialing,
+    Asked,
+    Heard,
+}
+
+impl Claims {
+    /// Asks the first of `seeds` that is worth it. `number` names the claim here and, together with
+    /// our name, at the seed: it was never used before.
+    pub fn handle_ask(
+        &mut self,
+        number: u64,
+        (task, source): (TaskId, Source),
+        seeds: Vec<HostId>,
+        now: Instant,
+    ) {
+        self.shunned.retain(|_, until| now < *until);
+        let Some(first) = seeds.first().cloned() else {
+            return self.answer(number, Err(NoSeed::Unknown));
+        };
+        let worth = seeds.into_iter();
+        let worth = worth.filter(|seed| !self.shunned.contains_key(seed));
+        let mut others: VecDeque<_> = worth.take(MOST_SEEDS).collect();
+        let Some(seed) = others.pop_front() else {
+            return self.answer(number, Err(NoSeed::Unreachable(first)));
+        };
+        if self.of(&seed).count() >= MOST_PER_SEED {
+            return self.answer(number, Err(NoSeed::Busy(seed)));
+        }
+        let claim = Claim {
+            task,
+            source,
+            seed,
+            others,
+            stage: Stage::Dialing,
+            due: now + SIGN_OF_LIFE,
+        };
+        self.begin(number, claim);
+    }
+
+    fn begin(&mut self, number: u64, claim: Claim) {
+        let host = claim.seed.clone();
+        self.deadlines.insert((claim.due, number));
+        self.open.insert(number, claim);
+        self.actions.push_back(ClaimAction::Dial { host });
+    }
+
+    /// Nobody waits for the claim any more.
+    pub fn handle_drop(&mut self, number: u64) {
+        self.take(number);
+    }
+
+    /// A connection stands, or stood already.
+    pub fn handle_connected(&mut self, host: &HostId, role: Role, now: Instant) {
+        if role != Role::Seed {
+            return self.handle_unreachable(host, now);
+        }
+        self.shunned.remove(host);
+        for number in self.of(host).collect::<Vec<_>>() {
+            let Some(claim) = self.open.get_mut(&number) else {
+                continue;
+            };
+            if claim.stage == Stage::Dialing {
+                claim.stage = Stage::Asked;
+                self.actions.push_back(ClaimAction::Send {
+                    host: host.clone(),
+                    number,
+                    task: claim.task,
+                    source: claim.source.clone(),
+                });
+            }
+        }
+    }
+
+    /// What was sent to the host, or sent by it, may be lost, but there is another connection: it is
+    /// asked again, under the same numbers.
+    pub fn handle_lost_words(&mut self, host: &HostId, now: Instant) {
+        for number in self.of(host).collect::<Vec<_>>() {
+            let Some(mut claim) = self.take(number) else {
+                continue;
+            };
+            (claim.stage, claim.due) = (Stage::Dialing, now + SIGN_OF_LIFE);
+            self.begin(number, claim);
+        }
+    }
+
+    /// `Dial` failed, the connection is lost, or the host is no seed: the next seed is asked.
+    pub fn handle_unreachable(&mut self, host: &HostId, now: Instant) {
+        let numbers: Vec<_> = self.of(host).collect();
+        if !numbers.is_empty() {
+            self.shunned.insert(host.clone(), now + PAUSE);
+        }
+        for number in numbers {
+            let Some(mut claim) = self.take(number) else {
+                continue;
+            };
+            let Some(next) = claim.others.pop_front() else {
+                let lost = claim.seed.clone();
+                self.answer(number, Err(NoSeed::Unreachable(lost)));
+                continue;
+            };
+            if claim.stage == Stage::Heard {
+                // It was alive: its successor has its own time for a sign of life.
+                claim.due = now + SIGN_OF_LIFE;
+            }
+            (claim.seed, claim.stage) = (next, Stage::Dialing);
+            self.begin(number, claim);
+        }
+    }
+
+    /// A seed has heard the claim.
+    pub fn handle_heard(&mut self, host: &HostId, number: u64, now: Instant) {
+        let Some(claim) = self.open.get_mut(&number) else {
+            return;
+        };
+        if claim.seed != *host || claim.stage != Stage::Asked {
+            return;
+        }
+        self.deadlines.remove(&(claim.due, number));
+        (claim.stage, claim.due) = (Stage::Heard, now + LONGEST);
+        self.deadlines.insert((claim.due, number));
+    }
+
+    /// A seed has judged, or (`None`) will not. What nobody asked this seed is ignored.
+    pub fn handle_verdict(&mut self, host: &HostId, number: u64, verdict: Option<Verdict>) {
+        let claim = self.open.get(&number);
+        if claim.is_none_or(|claim| claim.seed != *host || claim.stage == Stage::Dialing) {
+            return;
+        }
+        self.take(number);
+        let busy = || NoSeed::Busy(host.clone());
+        self.answer(number, verdict.ok_or_else(busy));
+    }
+
+    /// Time has passed; see [`Self::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((due, number)) = self.deadlines.first().copied()
+            && due <= now
+        {
+            let Some(claim) = self.take(number) else {
+                continue;
+            };
+            self.shunned.insert(claim.seed.clone(), now + PAUSE);
+            self.answer(number, Err(NoSeed::Silent(claim.seed.clone())));
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<ClaimAction> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(due, _)| *due)
+    }
+
+    fn of(&self, seed: &HostId) -> impl Iterator<Item = u64> {
+        let of_seed = self
+            .open
+            .iter()
+            .filter(move |(_, claim)| claim.seed == *seed);
+        of_seed.map(|(number, _)| *number)
+    }
+
+    fn take(&mut self, number: u64) -> Option<Claim> {
+        let claim = self.open.remove(&number)?;
+        self.deadlines.remove(&(claim.due, number));
+        Some(claim)
+    }
+
+    fn answer(&mut self, number: u64, answer: Result<Verdict, NoSeed>) {
+        self.actions
+            .push_back(ClaimAction::Answer { number, answer });
+    }
+}

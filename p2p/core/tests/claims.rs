@@ -1,0 +1,328 @@
+//! Claims and their answers, by inputs and outputs alone.
+
+use std::time::{Duration, Instant};
+
+use hawker_model::{Digest, HostId, Role, TaskId};
+use hawker_swarm::{ClaimAction, Claims, NoSeed, Secret, Source, Verdict};
+use proptest::prelude::*;
+
+const GRANTED: Verdict = Verdict::Granted {
+    length: Some(7),
+    held: true,
+};
+
+fn host(name: &str) -> HostId {
+    HostId::parse(name).expect("a sound name")
+}
+
+fn claim() -> (TaskId, Source) {
+    let source = Source {
+        url: "https://registry.example/v2/a/blobs/b".to_owned(),
+        authorization: Some(Secret::new("Bearer t")),
+    };
+    (TaskId::Blob(Digest::of(b"layer")), source)
+}
+
+/// Claims and their clock.
+struct Bench {
+    claims: Claims,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        #[allow(clippy::disallowed_methods, reason = "an Instant has no other origin")]
+        let now = Instant::now();
+        let claims = Claims::default();
+        Self { claims, now }
+    }
+
+    fn ask(&mut self, number: u64, seeds: &[&str]) {
+        let seeds = seeds.iter().map(|seed| host(seed)).collect();
+        self.claims.handle_ask(number, claim(), seeds, self.now);
+    }
+
+    /// Claim 1 is at the seed "a"; "b" is the next.
+    fn asked() -> Self {
+        let mut bench = Self::new();
+        bench.ask(1, &["a", "b"]);
+        bench.connect("a");
+        bench.actions();
+        bench
+    }
+
+    fn heard() -> Self {
+        let mut bench = Self::asked();
+        bench.claims.handle_heard(&host("a"), 1, bench.now);
+        bench
+    }
+
+    fn connect(&mut self, name: &str) {
+        self.claims
+            .handle_connected(&host(name), Role::Seed, self.now);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.claims.handle_timeout(self.now);
+    }
+
+    fn actions(&mut self) -> Vec<ClaimAction> {
+        std::iter::from_fn(|| self.claims.poll_action()).collect()
+    }
+
+    fn answer(&mut self) -> Option<Result<Verdict, NoSeed>> {
+        let answer = |action| match action {
+            ClaimAction::Answer { answer, .. } => Some(answer),
+            _ => None,
+        };
+        self.actions().into_iter().find_map(answer)
+    }
+}
+
+fn dial(name: &str) -> ClaimAction {
+    ClaimAction::Dial { host: host(name) }
+}
+
+fn send(name: &str, number: u64) -> ClaimAction {
+    let (task, source) = claim();
+    ClaimAction::Send {
+        host: host(name),
+        number,
+        task,
+        source,
+    }
+}
+
+#[test]
+fn a_claim_is_sent_once_its_seed_is_connected_and_answered_by_its_verdict() {
+    let mut bench = Bench::new();
+    bench.ask(1, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+    bench.connect("b");
+    assert_eq!(bench.actions(), []);
+    bench.connect("a");
+    assert_eq!(bench.actions(), [send("a", 1)]);
+    bench.claims.handle_heard(&host("a"), 1, bench.now);
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.answer(), Some(Ok(GRANTED)));
+    assert_eq!(bench.claims.poll_timeout(), None);
+}
+
+#[test]
+fn without_any_seed_the_answer_comes_at_once() {
+    let mut bench = Bench::new();
+    bench.ask(1, &[]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Unknown)));
+}
+
+#[test]
+fn a_silent_seed_is_given_up_after_a_quarter_of_a_second_and_not_asked_for_a_while() {
+    let mut bench = Bench::asked();
+    bench.pass(Duration::from_millis(249));
+    assert_eq!(bench.answer(), None);
+    bench.pass(Duration::from_millis(1));
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+    bench.ask(2, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("b")]);
+    bench.ask(3, &["a"]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Unreachable(host("a")))));
+    bench.pass(Duration::from_secs(5));
+    bench.actions();
+    bench.ask(4, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+}
+
+#[test]
+fn a_seed_that_connects_after_all_is_asked_again() {
+    let mut bench = Bench::new();
+    bench.ask(1, &["a"]);
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+    bench.connect("a");
+    bench.ask(2, &["a"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+}
+
+#[test]
+fn a_slow_seed_that_has_heard_is_waited_for() {
+    let mut bench = Bench::heard();
+    bench.pass(Duration::from_secs(30));
+    assert_eq!(bench.answer(), None);
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.answer(), Some(Ok(GRANTED)));
+}
+
+#[test]
+fn a_seed_that_never_ends_its_judgement_is_given_up_in_the_end() {
+    let mut bench = Bench::heard();
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+}
+
+#[test]
+fn when_a_seed_dies_while_it_judges_the_next_one_is_asked_and_has_its_own_time() {
+    let mut bench = Bench::heard();
+    bench.pass(Duration::from_secs(10));
+    bench.claims.handle_unreachable(&host("a"), bench.now);
+    assert_eq!(bench.actions(), [dial("b")]);
+    bench.connect("b");
+    assert_eq!(bench.actions(), [send("b", 1)]);
+    // The dead one's word counts no more.
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.answer(), None);
+    bench.pass(Duration::from_millis(250));
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("b")))));
+}
+
+#[test]
+fn a_claim_is_asked_again_when_one_of_two_connections_is_lost() {
+    let mut bench = Bench::heard();
+    bench.pass(Duration::from_secs(10));
+    bench.claims.handle_lost_words(&host("a"), bench.now);
+    assert_eq!(bench.actions(), [dial("a")]);
+    bench.connect("a");
+    assert_eq!(bench.actions(), [send("a", 1)]);
+    bench.pass(Duration::from_millis(250));
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+}
+
+#[test]
+fn when_all_seeds_are_out_of_reach_the_answer_comes_within_the_first_ones_time() {
+    let mut bench = Bench::new();
+    bench.ask(1, &["a", "b"]);
+    bench.claims.handle_unreachable(&host("a"), bench.now);
+    bench.claims.handle_unreachable(&host("b"), bench.now);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Unreachable(host("b")))));
+}
+
+#[test]
+fn a_node_where_a_seed_is_expected_gets_no_credential() {
+    let mut bench = Bench::new();
+    bench.ask(1, &["a"]);
+    bench.actions();
+    bench
+        .claims
+        .handle_connected(&host("a"), Role::Node, bench.now);
+    assert_eq!(
+        bench.actions(),
+        [ClaimAction::Answer {
+            number: 1,
+            answer: Err(NoSeed::Unreachable(host("a")))
+        }]
+    );
+}
+
+#[test]
+fn a_verdict_of_another_host_is_ignored() {
+    let mut bench = Bench::asked();
+    bench.claims.handle_verdict(&host("b"), 1, Some(GRANTED));
+    bench.claims.handle_verdict(&host("a"), 2, Some(GRANTED));
+    assert_eq!(bench.answer(), None);
+}
+
+#[test]
+fn a_busy_seed_says_so_and_too_many_claims_are_not_even_sent() {
+    let mut bench = Bench::asked();
+    bench.claims.handle_verdict(&host("a"), 1, None);
+    let busy = Some(Err(NoSeed::Busy(host("a"))));
+    assert_eq!(bench.answer(), busy);
+    for number in 2..258 {
+        bench.ask(number, &["a"]);
+    }
+    assert_eq!(bench.answer(), None);
+    bench.ask(300, &["a"]);
+    assert_eq!(bench.answer(), busy);
+}
+
+#[test]
+fn a_claim_that_nobody_waits_for_is_forgotten() {
+    let mut bench = Bench::heard();
+    bench.claims.handle_drop(1);
+    assert_eq!(bench.claims.poll_timeout(), None);
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.actions(), []);
+}
+
+#[derive(Clone, Debug)]
+enum Input {
+    Ask(u64),
+    Connected(usize, bool),
+    Drop(u64),
+    Heard(usize, u64),
+    Pass(u64),
+    Unreachable(usize),
+    Verdict(usize, u64),
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let (seed, number) = (0usize..3, 0u64..8);
+    prop_oneof![
+        3 => number.clone().prop_map(Input::Ask),
+        3 => (seed.clone(), any::<bool>()).prop_map(|(s, role)| Input::Connected(s, role)),
+        1 => number.clone().prop_map(Input::Drop),
+        2 => (seed.clone(), number.clone()).prop_map(|(s, n)| Input::Heard(s, n)),
+        2 => (0u64..70_000).prop_map(Input::Pass),
+        1 => seed.clone().prop_map(Input::Unreachable),
+        2 => (seed, number).prop_map(|(s, n)| Input::Verdict(s, n)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn every_claim_is_answered_once_unless_it_is_dropped(
+        inputs in prop::collection::vec(input(), 0..80),
+    ) {
+        let names = ["a", "b", "c"];
+        let mut bench = Bench::new();
+        let (mut asked, mut answered) = (std::collections::BTreeSet::new(), Vec::new());
+        for (step, input) in inputs.into_iter().enumerate() {
+            match input {
+                Input::Ask(number) => {
+                    // A number is used once.
+                    let number = number + 8 * (step as u64 + 1);
+                    bench.ask(number, &names);
+                    asked.insert(number);
+                }
+                Input::Connected(seed, node) => {
+                    let role = if node { Role::Node } else { Role::Seed };
+                    bench.claims.handle_connected(&host(names[seed]), role, bench.now);
+                }
+                Input::Drop(number) => {
+                    let number = asked.iter().copied().nth(number as usize);
+                    if let Some(number) = number.filter(|number| !answered.contains(number)) {
+                        bench.claims.handle_drop(number);
+                        asked.remove(&number);
+                    }
+                }
+                Input::Heard(seed, number) => {
+                    let number = asked.iter().copied().nth(number as usize).unwrap_or(number);
+                    bench.claims.handle_heard(&host(names[seed]), number, bench.now);
+                }
+                Input::Pass(millis) => bench.pass(Duration::from_millis(millis)),
+                Input::Unreachable(seed) => {
+                    bench.claims.handle_unreachable(&host(names[seed]), bench.now);
+                }
+                Input::Verdict(seed, number) => {
+                    let number = asked.iter().copied().nth(number as usize).unwrap_or(number);
+                    bench.claims.handle_verdict(&host(names[seed]), number, Some(GRANTED));
+                }
+            }
+            answered.extend(bench.actions().iter().filter_map(|action| match action {
+                ClaimAction::Answer { number, .. } => Some(*number),
+                _ => None,
+            }));
+        }
+        for _ in 0..4 {
+            bench.pass(Duration::from_secs(61));
+        }
+        answered.extend(bench.actions().iter().filter_map(|action| match action {
+            ClaimAction::Answer { number, .. } => Some(*number),
+            _ => None,
+        }));
+        answered.sort_unstable();
+        prop_assert_eq!(answered, asked.into_iter().collect::<Vec<_>>());
+        prop_assert_eq!(bench.claims.poll_timeout(), None);
+    }
+}

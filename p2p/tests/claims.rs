@@ -1,0 +1,250 @@
+//! Seeds that judge credentials, and credentials that are renewed: real sockets and TLS.
+
+#![allow(clippy::unwrap_used)] // a test's helpers may fail as its assertions do
+
+mod support;
+
+use std::time::Duration;
+
+use hawker_model::{HostId, Role, TaskId};
+use hawker_p2p::{NoSeed, Node, NodeRequest, NodeSettings, Security, SeedAddress, Verdict};
+use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
+use hawker_swarm::{Secret, Source};
+use tokio::sync::mpsc;
+
+use crate::support::{Cluster, Origin, content, fetch};
+
+const GRANTED: Verdict = Verdict::Granted {
+    length: Some(7),
+    held: true,
+};
+
+fn claim(token: &str) -> (TaskId, Source) {
+    let task = TaskId::Blob(hawker_model::Digest::of(b"layer"));
+    let source = Source {
+        url: "https://registry.example/v2/a/blobs/b".to_owned(),
+        authorization: Some(Secret::new(format!("Bearer {token}"))),
+    };
+    (task, source)
+}
+
+async fn ask(node: &Node, token: &str) -> Result<Verdict, NoSeed> {
+    let (task, source) = claim(token);
+    node.ask_seed(task, &source).await
+}
+
+/// As often as it takes on a busy machine, where a sign of life may come too late.
+async fn ask_patiently(node: &Node, token: &str) -> Verdict {
+    loop {
+        match ask(node, token).await {
+            Ok(verdict) => return verdict,
+            Err(NoSeed::Silent(_) | NoSeed::Unreachable(_)) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// Grants the token "right" and denies all others.
+fn judge(seed: &Node) {
+    let mut requests = seed.requests().unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let NodeRequest::Judge { source, reply, .. } = request else {
+                continue;
+            };
+            let right = source.authorization == Some(Secret::new("Bearer right"));
+            let denied = Verdict::Denied {
+                status: 401,
+                challenges: vec!["Bearer realm=\"r\"".to_owned()],
+            };
+            let _ = reply.send(if right { GRANTED } else { denied });
+        }
+    });
+}
+
+async fn scheduler(cluster: &Cluster) -> Scheduler {
+    let Security::Tls(identity) = cluster.security("scheduler", Role::Scheduler) else {
+        panic!("a cluster has TLS");
+    };
+    let settings = Settings::new(
+        HostId::parse("scheduler").unwrap(),
+        ([127, 0, 0, 1], 0).into(),
+        SchedulerSecurity::Tls(identity),
+    );
+    Scheduler::start(settings).await.unwrap()
+}
+
+async fn next_claim(requests: &mut mpsc::Receiver<NodeRequest>) -> (HostId, NodeRequest) {
+    let request = requests.recv().await.unwrap();
+    match &request {
+        NodeRequest::Judge { host, .. } => (host.clone(), request),
+        NodeRequest::Renew { .. } => panic!("{request:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_judges_for_all_who_ask() {
+    let mut cluster = Cluster::new();
+    let seed = cluster.seed("seed").await;
+    judge(&seed);
+    let mut nodes = Vec::new();
+    for number in 0..4 {
+        nodes.push(cluster.node(&format!("n{number}")).await);
+    }
+    for node in &nodes {
+        let (right, wrong) = tokio::join!(ask_patiently(node, "right"), ask_patiently(node, "no"));
+        assert_eq!(right, GRANTED);
+        assert!(
+            matches!(wrong, Verdict::Denied { status: 401, challenges } if challenges.len() == 1)
+        );
+    }
+    assert!(seed.requests().is_none(), "taken before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_seed_to_ask_is_told_at_once() {
+    let mut cluster = Cluster::new();
+    let alone = cluster.node("alone").await;
+    assert_eq!(ask(&alone, "right").await, Err(NoSeed::Unknown));
+    let seed = cluster.seed("seed").await;
+    assert_eq!(ask(&seed, "right").await, Err(NoSeed::Ourselves));
+    let node = cluster.node("node").await;
+    assert_eq!(ask(&node, &"x".repeat(20_000)).await, Err(NoSeed::TooLong));
+    node.shutdown().await;
+    assert_eq!(ask(&node, "right").await, Err(NoSeed::Stopping));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_whose_owner_does_not_listen_judges_nothing() {
+    let mut cluster = Cluster::new();
+    let _seed = cluster.seed("seed").await;
+    let node = cluster.node("node").await;
+    let host = HostId::parse("seed").unwrap();
+    loop {
+        match ask(&node, "right").await {
+            Err(NoSeed::Silent(_) | NoSeed::Unreachable(_)) => continue,
+            other => break assert_eq!(other, Err(NoSeed::Busy(host))),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_seed_dies_while_it_judges_another_does() {
+    let mut cluster = Cluster::new();
+    let seeds = [cluster.seed("one").await, cluster.seed("two").await];
+    let mut requests = seeds.each_ref().map(|seed| seed.requests().unwrap());
+    let node = cluster.node("node").await;
+    let asking = tokio::spawn(async move { ask_patiently(&node, "right").await });
+    let [one, two] = &mut requests;
+    let (first, (asker, _held)) = tokio::select! {
+        claim = next_claim(one) => (0, claim),
+        claim = next_claim(two) => (1, claim),
+    };
+    assert_eq!(asker.as_str(), "node");
+    seeds[first].shutdown().await;
+    let NodeRequest::Judge { reply, .. } = next_claim(&mut requests[1 - first]).await.1 else {
+        panic!("no claim");
+    };
+    reply.send(Verdict::NotFound).unwrap();
+    assert_eq!(asking.await.unwrap(), Verdict::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_learns_that_the_host_that_asked_is_gone() {
+    let mut cluster = Cluster::new();
+    let seed = cluster.seed("seed").await;
+    let mut requests = seed.requests().unwrap();
+    let node = cluster.node("node").await;
+    let asker = node.clone();
+    let asking = tokio::spawn(async move { ask_patiently(&asker, "right").await });
+    let NodeRequest::Judge { mut reply, .. } = next_claim(&mut requests).await.1 else {
+        panic!("no claim");
+    };
+    asking.abort();
+    node.shutdown().await;
+    reply.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_network_carries_claims_without_credentials_only() {
+    let cluster = Cluster::new();
+    let plain = |name: &str, role: Role, seeds: Vec<SeedAddress>| {
+        let host = HostId::parse(name).unwrap();
+        NodeSettings {
+            security: Security::Plain { host, role },
+            seeds,
+            ..cluster.settings(name, role)
+        }
+    };
+    let seed = Node::start(plain("seed", Role::Seed, vec![]))
+        .await
+        .unwrap();
+    judge(&seed);
+    let known = SeedAddress {
+        host: HostId::parse("seed").unwrap(),
+        address: seed.peer_address().unwrap().to_string(),
+    };
+    let node = Node::start(plain("node", Role::Node, vec![known])).await;
+    let node = node.unwrap();
+    assert_eq!(ask(&node, "right").await, Err(NoSeed::Plain));
+    let (task, mut source) = claim("right");
+    source.authorization = None;
+    let verdict = loop {
+        match node.ask_seed(task, &source).await {
+            Err(NoSeed::Silent(_) | NoSeed::Unreachable(_)) => continue,
+            verdict => break verdict,
+        }
+    };
+    assert!(matches!(verdict, Ok(Verdict::Denied { .. })), "{verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_ask_the_seeds_that_the_scheduler_names() {
+    let mut cluster = Cluster::new();
+    let scheduler = scheduler(&cluster).await;
+    cluster.schedule(scheduler.address());
+    // Known to nobody but the scheduler.
+    let seed = Node::start(cluster.settings("seed", Role::Seed)).await;
+    let seed = seed.unwrap();
+    judge(&seed);
+    let node = cluster.node("node").await;
+    let verdict = loop {
+        match ask(&node, "right").await {
+            Ok(verdict) => break verdict,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert_eq!(verdict, GRANTED);
+    seed.shutdown().await;
+    while ask(&node, "right").await != Err(NoSeed::Unknown) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_credential_is_renewed_by_the_host_that_brought_it() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(7, 1 << 20);
+    let (task, mut source) = origin.add(&data);
+    origin.require("Bearer fresh");
+    let seed = cluster.seed("seed").await;
+    cluster.swarm(|config| config.first_piece_deadline = Duration::from_secs(60));
+    let node = cluster.node("node").await;
+    let mut requests = node.requests().unwrap();
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            let NodeRequest::Renew { source, reply, .. } = request else {
+                continue;
+            };
+            let mut fresh = source.clone();
+            fresh.authorization = Some(Secret::new("Bearer fresh"));
+            let _ = reply.send(Some(fresh));
+        }
+    });
+    source.authorization = Some(Secret::new("Bearer old"));
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+    assert_eq!(node.bytes().origin, 0, "the seed fetched it");
+    assert_eq!(seed.bytes().origin, data.len() as u64);
+}
