@@ -27,8 +27,8 @@ pub use hawker_swarm::{NoSeed, Verdict};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
     Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody,
-    OriginClient, OriginConfig, OriginConfigError, OriginError, OriginHead, PassBody, PassRequest,
-    Redirects, RegistryEndpoint,
+    OriginClient, OriginConfig, OriginConfigError, OriginError, OriginGroup, OriginHead, PassBody,
+    PassRequest, Redirects, RegistryEndpoint,
 };
 pub use request::NodeRequest;
 pub use session::{

@@ -138,7 +138,7 @@ impl Node {
     /// Opens a task for reading. `source` says where its bytes may be had when no peer has them.
     /// What is complete in the store is answered without the network. Cancel safe.
     pub async fn open(&self, task: TaskId, source: Option<Source>) -> Result<Blob, OpenError> {
-        if let Some(blob) = self.find_complete(task).await? {
+        if let Some(blob) = self.find(task).await? {
             return Ok(blob);
         }
         let (reply, answer) = oneshot::channel();
@@ -159,7 +159,8 @@ impl Node {
         Ok(Blob::downloading(state, reader, pin))
     }
 
-    async fn find_complete(&self, task: TaskId) -> Result<Option<Blob>, OpenError> {
+    /// The task, if all of it is in the store. Cancel safe.
+    pub async fn find(&self, task: TaskId) -> Result<Option<Blob>, OpenError> {
         let store = self.inner.store.clone();
         let find = move || {
             let pin = store.pin(&task);

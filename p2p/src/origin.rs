@@ -23,6 +23,7 @@ mod config;
 mod connector;
 mod error;
 mod exchange;
+mod group;
 mod head;
 mod pass;
 mod range;
@@ -35,7 +36,7 @@ mod token;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hawker_model::{Digest, RegistryHost, Repository};
+use hawker_model::{Digest, OriginName, RegistryHost, Repository};
 use hawker_swarm::{Secret, Source};
 use http_body_util::Full;
 use hyper_util::{
@@ -53,6 +54,7 @@ pub use address::{AllowPrivate, AllowPrivateError};
 pub use body::OriginBody;
 pub use config::{Login, OriginConfig, OriginConfigError, RegistryEndpoint};
 pub use error::OriginError;
+pub use group::OriginGroup;
 pub use head::OriginHead;
 pub use pass::{Challenges, PassBody, PassRequest, Redirects};
 pub use range::ByteRange;
@@ -160,6 +162,22 @@ impl OriginClient {
         account: &Account,
     ) -> Result<(OriginHead, Option<Secret>), OriginError> {
         head::head_as(self, url, account).await
+    }
+
+    /// The origins whose bytes count as `registry`'s own.
+    pub fn same_group(&self, registry: &RegistryHost) -> OriginGroup {
+        self.base_url(registry)
+            .map_or_else(|_| OriginGroup::default(), |base| self.group_of_url(&base))
+    }
+
+    /// The origins whose bytes count as those of the server of `url`.
+    pub fn group_of_url(&self, url: &Url) -> OriginGroup {
+        OriginName::of_url(url.as_str()).into_iter().collect()
+    }
+
+    /// Who is configured for the server of `url`.
+    pub fn account_of(&self, url: &Url) -> Option<Account> {
+        self.0.accounts.get(&url.origin()).cloned()
     }
 
     /// Whether somebody is configured for `registry`, who asks where a source brings nothing.

@@ -228,7 +228,7 @@ impl Fetch {
     ) -> Result<Chain, Stop> {
         let (task, signer, blob) = (self.task, self.signer.clone(), Arc::clone(blob));
         let first = chain.next().0;
-        let origin = OriginName::of_url(&self.source.url);
+        let origin = origin_of(&self.task, &self.source.url);
         let job = move || {
             let geometry = blob.geometry();
             let sign = |first, states| signer.sign(&task, &geometry, first, states, origin);
@@ -338,6 +338,19 @@ fn failure(error: OriginError) -> TaskFailure {
     }
 }
 
+/// Whose bytes they are, for the rules of access: the origin's whose URL names the task. That the
+/// digest of a file at some URL was guessed right makes its server no registry of that digest, where
+/// others may have it under another path.
+fn origin_of(task: &TaskId, url: &str) -> Option<OriginName> {
+    let is_named = match task {
+        TaskId::Url(_) => true,
+        TaskId::Blob(digest) => url
+            .rsplit_once("/blobs/")
+            .is_some_and(|(place, named)| place.contains("/v2/") && named == digest.to_string()),
+    };
+    is_named.then(|| OriginName::of_url(url)).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use hawker_model::{Digest, UrlTask};
@@ -387,5 +400,23 @@ mod tests {
         assert!(matches!(ended, Err(Stop::Failed(TaskFailure::Origin(_)))));
         assert!(in_time(slowest(1), async { Ok(()) }).await.is_ok());
         assert!(slowest(4 << 20) > slowest(64 << 10));
+    }
+
+    #[test]
+    fn only_urls_that_name_the_task_vouch_for_it() {
+        let digest = Digest::of(b"x");
+        let blob = TaskId::Blob(digest);
+        let of = |task, url: String| origin_of(&task, &url).map(|name| name.to_string());
+        let registry = format!("https://r.io/prefix/v2/a/b/blobs/{digest}");
+        assert_eq!(of(blob, registry).as_deref(), Some("https://r.io"));
+        assert_eq!(of(blob, "https://r.io/f".to_owned()), None);
+        assert_eq!(of(blob, format!("https://r.io/f/{digest}")), None);
+        let other = format!("https://r.io/v2/a/blobs/{}", Digest::of(b"y"));
+        assert_eq!(of(blob, other), None);
+        let file = TaskId::Url([0; 32]);
+        assert_eq!(
+            of(file, "https://r.io/f".to_owned()).as_deref(),
+            Some("https://r.io")
+        );
     }
 }
