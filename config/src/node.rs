@@ -166,9 +166,12 @@ section! {
         pub origin_timeout: Interval = Interval::from_secs(5),
         /// How long the piece network may take to find a blob before the registry is asked for it.
         pub network_timeout: Interval = Interval::from_secs(10),
-        /// How long a client's right to a blob, granted by the registry, is remembered; "0s" asks
-        /// each time.
+        /// How long a client's right to a blob or manifest, granted by the registry, is remembered,
+        /// but never longer than its token is good for; "0s" asks each time.
         pub keep_rights: Interval = Interval::from_secs(300),
+        /// How long after that a right still holds while the registry cannot be reached; "0s": not
+        /// at all. A refusal ends it at once.
+        pub rights_grace: Interval = Interval::from_secs(600),
         /// How long running answers may go on when the daemon is stopped.
         pub stop_grace: Interval = Interval::from_secs(20),
     }

@@ -1,133 +1,364 @@
-//! Who may have which blob of which registry: the one place where that is found out.
+//! Who may have which bytes: the one place where that is found out.
 //!
 //! Knowing a digest is no right to its bytes. Whoever wants a blob, a client of the mirror or the
-//! snapshotter for an image, shows a credential (or none); the origin is asked with that very
-//! credential, by one cheap request; and its answer is remembered for a while ([`rights`]).
+//! snapshotter for an image, makes a [`Claim`]: where, what, and the credential shown (or none). Two
+//! things stand before a byte is handed out:
+//!
+//! * the **right** ([`Access::establish`]): the origin is asked with that very credential, by one
+//!   cheap request, and its answer is remembered for a while ([`rights`]). Hosts ask the blob's seed,
+//!   which asks once for all who show the same ([`seed_first`]); a seed answers by [`judge`];
+//! * **possession** ([`Access::read`]): the origin is known to hold the very bytes that are here, or
+//!   has shown it ([`possession`]).
+//!
+//! A refusal is about one credential at one place and ends all that was granted to it there. No
+//! credential is used for anybody but whoever showed it, and none is written anywhere.
 
+mod claim;
+mod error;
+mod judge;
+mod jwt;
+mod metrics;
+mod offers;
+mod outages;
+mod possession;
+mod reading;
+mod right_key;
 mod rights;
+mod sample;
+mod seed_first;
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::{Either, select};
-use hawker_model::{Digest, RegistryHost, Repository};
-use hawker_p2p::{Account, OriginClient, OriginError};
+use hawker_model::{Digest, RegistryHost, Repository, TaskId};
+use hawker_p2p::{Account, Blob, Node, OriginClient, OriginError};
 use hawker_swarm::{Secret, Source};
+use url::Url;
 
-pub(crate) use self::rights::Right;
-use self::rights::{RightKey, Rights};
+pub(crate) use self::{
+    claim::{Claim, Place},
+    error::{AccessError, PossessionError, ReadError},
+    metrics::AccessMetrics,
+    right_key::Holder,
+    rights::{RepositoryRights, Right, RightsSettings},
+};
+use self::{
+    offers::Offers,
+    outages::Outages,
+    possession::Proofs,
+    right_key::RightKey,
+    rights::{Basis, Granted, Rights},
+    seed_first::Grantor,
+};
 
-/// Somebody's wish for a blob, with what they show for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim<'a> {
-    pub(crate) registry: &'a RegistryHost,
-    pub(crate) repository: &'a Repository,
-    pub(crate) digest: Digest,
-    /// `None`: who is configured for the registry, or nobody.
-    pub(crate) credential: Option<&'a Secret>,
-}
+/// Asks for rights, and remembers them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Access(Arc<Inner>);
 
-impl Claim<'_> {
-    fn key(&self) -> RightKey {
-        RightKey::new(self.registry, self.repository, self.digest, self.credential)
-    }
-}
-
-/// Asks origins for rights, and remembers them.
 #[derive(Debug)]
-pub(crate) struct Access {
+struct Inner {
+    node: Node,
     origin: OriginClient,
     patience: Duration,
     rights: Rights,
+    proofs: Proofs,
+    outages: Outages,
+    offers: Offers,
+    metrics: AccessMetrics,
 }
 
 impl Access {
-    /// Asks `origin`, gives up when it has not answered for `patience`, and remembers a right for
-    /// `keep`.
-    pub(crate) fn new(origin: OriginClient, patience: Duration, keep: Duration) -> Self {
-        Self {
-            origin,
+    /// Asks the origins and seeds of `node`, and gives up when an origin has not answered for
+    /// `patience`.
+    pub(crate) fn new(
+        node: Node,
+        patience: Duration,
+        rights: RightsSettings,
+        metrics: AccessMetrics,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            origin: node.origin().clone(),
+            node,
             patience,
-            rights: Rights::new(keep),
-        }
+            rights: Rights::new(rights),
+            proofs: Proofs::default(),
+            outages: Outages::default(),
+            offers: Offers::default(),
+            metrics,
+        }))
     }
 
     /// The client for origins.
     pub(crate) fn origin(&self) -> &OriginClient {
-        &self.origin
-    }
-
-    /// Where the network finds the blob, with the claimant's credential.
-    pub(crate) fn source(&self, claim: &Claim<'_>) -> Result<Source, OriginError> {
-        let url = self
-            .origin
-            .blob_url(claim.registry, claim.repository, &claim.digest)?;
-        Ok(Source {
-            url: url.into(),
-            authorization: claim.credential.cloned(),
-        })
+        &self.0.origin
     }
 
     /// The claimant's right, remembered or asked for.
-    pub(crate) async fn establish(&self, claim: &Claim<'_>) -> Result<Right, AccessError> {
-        let source = self.source(claim)?;
-        let ask = async {
-            let asked = tokio::time::timeout(self.patience, self.origin.head(&source)).await;
-            let head = asked.map_err(|_| AccessError::Slow)??;
-            Ok(Right {
-                length: head.length,
-            })
-        };
-        self.rights.establish(&claim.key(), ask).await
+    pub(crate) async fn establish(&self, claim: &Claim) -> Result<Right, AccessError> {
+        if let Some(right) = self.0.rights.find(&claim.key) {
+            self.0.metrics.used(Basis::Remembered);
+            return Ok(right);
+        }
+        let (right, _) = self.establish_by(claim, || self.ask(claim)).await?;
+        Ok(right)
     }
 
-    /// An account's right to a blob, asked for, and the credential that it bought there: the right
-    /// is remembered as that credential's. `claim` shows nothing.
-    pub(crate) async fn establish_as(
+    /// As [`Access::establish`], but asked for each time: what is at a URL may have changed. What is
+    /// remembered holds only while the origin cannot be reached.
+    pub(crate) async fn establish_anew(&self, claim: &Claim) -> Result<Right, AccessError> {
+        self.0.rights.age(&claim.key);
+        let (right, _) = self.establish_by(claim, || self.ask(claim)).await?;
+        Ok(right)
+    }
+
+    async fn establish_by<F>(
         &self,
-        claim: &Claim<'_>,
-        account: &Account,
-    ) -> Result<(Right, Option<Secret>), AccessError> {
-        let url = self
-            .origin
-            .blob_url(claim.registry, claim.repository, &claim.digest)?;
-        let asking = self.origin.head_as(&url, account);
-        let asked = tokio::time::timeout(self.patience, asking).await;
-        let (head, credential) = asked.map_err(|_| AccessError::Slow)??;
-        let right = Right {
-            length: head.length,
+        claim: &Claim,
+        ask: impl FnOnce() -> F,
+    ) -> Result<(Right, Basis), AccessError>
+    where
+        F: Future<Output = Result<Granted, AccessError>>,
+    {
+        let inner = &*self.0;
+        let registry = claim.place.registry();
+        if inner.outages.is_down(registry)
+            && let Some(right) = inner.rights.held(&claim.key)
+        {
+            inner.metrics.used(Basis::Grace);
+            return Ok((right, Basis::Grace));
+        }
+        let established = inner.rights.establish(&claim.key, &claim.place, ask).await;
+        let is_outage = match &established {
+            Ok((_, basis)) => *basis == Basis::Grace,
+            Err(error) => error.is_outage(),
         };
-        let shown = Claim {
-            credential: credential.as_ref(),
-            ..*claim
-        };
-        self.rights.grant(&shown.key(), right);
-        Ok((right, credential))
+        if is_outage {
+            inner.outages.note(registry);
+        }
+        let (right, basis) = established?;
+        inner.metrics.used(basis);
+        Ok((right, basis))
     }
 
-    /// The origin refused after all what it had granted: its answer of then counts no more.
-    pub(crate) fn forget(&self, claim: &Claim<'_>) {
-        self.rights.forget(&claim.key());
+    /// Asks for a right: the seed first, where that may be.
+    async fn ask(&self, claim: &Claim) -> Result<Granted, AccessError> {
+        let inner = &*self.0;
+        if !claim.is_for_judges() || self.account_of(claim)?.is_some() {
+            return self.ask_origin(claim).await;
+        }
+        let seed = inner.node.ask_seed(claim.task, &claim.source);
+        let (grantor, answer) = seed_first::ask(seed, || self.ask_origin(claim)).await;
+        if grantor == Grantor::Seed {
+            inner.metrics.asked(grantor, &answer);
+        }
+        answer.map(|granted| Granted {
+            shown: claim.source.authorization.clone(),
+            ..granted
+        })
+    }
+
+    /// Asks the origin itself, with what is shown or, where nothing is, as whoever is configured.
+    async fn ask_origin(&self, claim: &Claim) -> Result<Granted, AccessError> {
+        let inner = &*self.0;
+        let account = self.account_of(claim)?;
+        let asking = async {
+            match &account {
+                Some(account) => {
+                    let url = parsed(claim)?;
+                    inner.origin.head_as(&url, account).await
+                }
+                None => inner.origin.head_own(&claim.source).await,
+            }
+        };
+        let asked = tokio::time::timeout(inner.patience, asking).await;
+        let answer = match asked {
+            Ok(answer) => answer.map_err(AccessError::from),
+            Err(_) => Err(AccessError::Slow),
+        };
+        inner.metrics.asked(Grantor::Origin, &answer);
+        let (head, shown) = answer?;
+        let own = &claim.source.authorization;
+        // What an anonymous asker was given is not worth to be handed around.
+        let is_bought = account.is_some() || own.is_some() && shown.is_some() && shown != *own;
+        let bought = is_bought.then(|| shown.clone());
+        let revision = head.etag.or(head.last_modified);
+        Ok(Granted {
+            right: Right {
+                length: head.length,
+                revision: revision.map(Into::into),
+                bought,
+                is_proven: false,
+            },
+            shown: shown.filter(|_| is_bought).or_else(|| own.clone()),
+        })
+    }
+
+    fn account_of(&self, claim: &Claim) -> Result<Option<Account>, AccessError> {
+        match (&claim.account, &claim.source.authorization) {
+            (Some(account), _) => Ok(Some(account.clone())),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Ok(self.0.origin.account_of(&parsed(claim)?)),
+        }
+    }
+
+    /// Where the network finds what was granted, and what it shows there.
+    pub(crate) fn source(&self, claim: &Claim, right: &Right) -> Source {
+        let own = || claim.source.authorization.clone();
+        let source = Source {
+            url: claim.source.url.clone(),
+            authorization: right.bought.clone().unwrap_or_else(own),
+        };
+        self.0.offers.note(claim, &source);
+        source
+    }
+
+    /// For whom a source was handed to the network.
+    pub(crate) fn offered(&self, task: TaskId, source: &Source) -> Option<Claim> {
+        self.0.offers.find(task, source)
+    }
+
+    /// The same before the right stands, where it will hardly be refused: the origin accepted the
+    /// claimant lately for something else of the repository.
+    pub(crate) fn likely_source(&self, claim: &Claim) -> Option<Source> {
+        let is_likely = claim.is_for_judges()
+            && self.0.rights.is_accepted(&claim.key.holder)
+            && matches!(self.account_of(claim), Ok(None));
+        is_likely.then(|| {
+            self.0.offers.note(claim, &claim.source);
+            claim.source.clone()
+        })
+    }
+
+    /// Has the claim's origin show that it holds `blob`.
+    async fn prove(
+        &self,
+        claim: &Claim,
+        right: &Right,
+        blob: &Blob,
+    ) -> Result<(), PossessionError> {
+        let inner = &*self.0;
+        let source = self.source(claim, right);
+        let is_proven = || {
+            let right = inner.rights.held(&claim.key);
+            right.is_some_and(|right| right.is_proven)
+        };
+        let proving = inner
+            .proofs
+            .prove(&inner.origin, claim, &source, blob, is_proven);
+        let proven = tokio::time::timeout(inner.patience, proving).await;
+        let proven = proven
+            .unwrap_or_else(|_| Err(possession::unproven(claim, "it did not answer in time")));
+        inner.metrics.compared(&proven);
+        match &proven {
+            Ok(()) => inner.rights.prove(&claim.key),
+            Err(PossessionError::Refused(_)) => inner.rights.end(&claim.key.holder),
+            Err(_) => {}
+        }
+        proven
+    }
+
+    /// The origin refused after all what it had granted: whatever it granted to this credential at
+    /// this place counts no more.
+    pub(crate) fn end(&self, claim: &Claim) {
+        self.0.rights.end(&claim.key.holder);
     }
 
     /// Remembers that the origin accepted a credential for a repository. It gives no right to any
     /// blob, but it makes one likely.
-    pub(crate) fn note_accepted(
+    pub(crate) fn note_accepted(&self, visitor: &Visitor) {
+        self.0.rights.note_accepted(&visitor.holder, &visitor.place);
+    }
+
+    /// The origin refused a credential at a repository: none of its rights there counts any more.
+    pub(crate) fn note_refused(&self, visitor: &Visitor) {
+        self.0.rights.end(&visitor.holder);
+    }
+
+    /// Remembers that the origin gave somebody a manifest.
+    pub(crate) fn note_manifest(&self, visitor: &Visitor, manifest: Digest) {
+        let key = RightKey::of_manifest(visitor.holder, manifest);
+        let granted = Granted {
+            right: Right::default(),
+            shown: visitor.credential.clone(),
+        };
+        self.0.rights.grant(&key, &visitor.place, granted);
+    }
+
+    /// Whether the origin gave somebody a manifest lately.
+    pub(crate) fn may_see(&self, visitor: &Visitor, manifest: Digest) -> bool {
+        let key = RightKey::of_manifest(visitor.holder, manifest);
+        let is_fresh = self.0.rights.find(&key).is_some();
+        if is_fresh {
+            self.0.metrics.used(Basis::Remembered);
+        }
+        is_fresh
+    }
+
+    /// The same for while the registry cannot be reached.
+    pub(crate) fn may_still_see(&self, visitor: &Visitor, manifest: Digest) -> bool {
+        let key = RightKey::of_manifest(visitor.holder, manifest);
+        let is_held = self.0.rights.held(&key).is_some();
+        if is_held {
+            self.0.metrics.used(Basis::Grace);
+        }
+        is_held
+    }
+
+    /// Forgets the rights to a repository, to all of a registry, or all, and tells how many those
+    /// were.
+    pub(crate) fn forget(&self, registry: Option<&str>, repository: Option<&str>) -> usize {
+        self.0.rights.forget(&|place| {
+            registry.is_none_or(|registry| place.registry() == registry)
+                && repository.is_none_or(|repository| place.repository() == repository)
+        })
+    }
+
+    /// How many rights are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.0.rights.len()
+    }
+
+    /// What is remembered, by repository.
+    pub(crate) fn report(&self) -> Vec<RepositoryRights> {
+        self.0.rights.report()
+    }
+
+    /// Somebody at a repository.
+    pub(crate) fn visitor(
         &self,
         registry: &RegistryHost,
         repository: &Repository,
         credential: Option<&Secret>,
-    ) {
-        let key = RightKey::of_repository(registry, repository, credential);
-        self.rights.note(&key);
+    ) -> Result<Visitor, AccessError> {
+        let holder = claim::holder(&self.0.origin, registry, repository, credential)?;
+        Ok(Visitor {
+            holder,
+            place: Place::named(registry.as_str(), repository.as_str()),
+            credential: credential.cloned(),
+        })
     }
+}
 
-    /// Whether a claim will hardly be refused: the right is remembered, or one to something else of
-    /// the repository.
-    pub(crate) fn is_likely(&self, claim: &Claim<'_>) -> bool {
-        let of_repository =
-            RightKey::of_repository(claim.registry, claim.repository, claim.credential);
-        self.rights.knows(&claim.key()) || self.rights.knows(&of_repository)
+/// Somebody at a repository, for whatever is there.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    holder: Holder,
+    place: Place,
+    credential: Option<Secret>,
+}
+
+impl Visitor {
+    /// Whoever it is, and where, in a form that tells neither.
+    pub(crate) fn holder(&self) -> Holder {
+        self.holder
     }
+}
+
+fn parsed(claim: &Claim) -> Result<Url, OriginError> {
+    Url::parse(&claim.source.url).map_err(|error| OriginError::InvalidUrl {
+        url: claim.place.to_string(),
+        reason: error.to_string(),
+    })
 }
 
 /// The right and what it is for, both at once; a refusal ends the other. For claims that will hardly
@@ -140,13 +371,4 @@ pub(crate) async fn both<R, E, O>(
         Either::Left((right, opening)) => Ok((right?, opening.await)),
         Either::Right((opened, right)) => Ok((right.await?, opened)),
     }
-}
-
-/// Why there is no right.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AccessError {
-    #[error("the registry did not answer in time")]
-    Slow,
-    #[error(transparent)]
-    Origin(#[from] OriginError),
 }

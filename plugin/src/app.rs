@@ -19,14 +19,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    access::Access,
     containerd::{self, Containerd, NodeSupply},
     control::Control,
     layers::{ImageIndex, Layers},
     metrics::Metrics,
     mirror::Mirror,
+    requests,
     server::{Limits, serve},
     settings::{
         SettingsError, containerd_settings, layers_settings, mirror_settings, node_settings,
+        rights_settings,
     },
     socket::{SocketError, SocketFile, SocketPlace, activated_or_listen, listen as listen_unix},
 };
@@ -44,7 +47,7 @@ pub struct App {
     containerd: Option<SocketFile>,
     /// Mirror, containerd's socket and control: drained first.
     doors: JoinSet<()>,
-    /// Metrics: watched until the end.
+    /// Metrics, and answers to the node's questions: watched until the end.
     watched: JoinSet<()>,
     close_doors: CancellationToken,
     stop_watching: CancellationToken,
@@ -118,7 +121,18 @@ impl App {
         };
         let metrics = Metrics::new();
         metrics.collect_node(app.node.clone());
-        let layers = Layers::new(app.node.clone(), layers_settings(config));
+        let access = Access::new(
+            app.node.clone(),
+            config.mirror.origin_timeout.duration(),
+            rights_settings(config),
+            metrics.add_access(),
+        );
+        let layers = Layers::new(app.node.clone(), access.clone(), layers_settings(config));
+        let answers = requests::answer(app.node.clone(), layers.clone());
+        let stop = app.stop_watching.clone();
+        app.watched.spawn(async move {
+            stop.run_until_cancelled(answers).await;
+        });
         let images = ImageIndex::new(layers.clone());
         let supply = NodeSupply {
             layers: layers.clone(),
@@ -143,7 +157,7 @@ impl App {
             app.doors.spawn(containerd.clone().serve(listener));
             containerd
         });
-        app.spawn_control(config, control, containerd);
+        app.spawn_control(config, control, access, containerd);
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
@@ -167,10 +181,11 @@ impl App {
         &mut self,
         config: &NodeConfig,
         listener: UnixListener,
+        access: Access,
         containerd: Option<Containerd>,
     ) {
         let containerd = self.containerd_path().zip(containerd);
-        let control = Control::new(self.node.clone(), self.mirror.clone(), containerd);
+        let control = Control::new(self.node.clone(), access, self.mirror.clone(), containerd);
         let control = Arc::new(control);
         let handler = move |request| {
             let control = Arc::clone(&control);

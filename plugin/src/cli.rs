@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod doctor;
 mod get;
 mod progress;
+mod rights;
 mod save;
 mod setup;
 mod status;
@@ -38,6 +39,8 @@ enum Command {
     Get(get::GetArgs),
     /// Show what this host's hawkerd is doing.
     Status(status::StatusArgs),
+    /// Show or forget what this host's hawkerd remembers of its clients' rights.
+    Rights(rights::RightsArgs),
     /// Make the cluster's certificate authority and the hosts' certificates.
     Ca(ca::CaArgs),
     /// Look for what is wrong on this host, and say how to mend it.
@@ -93,6 +96,7 @@ impl Cli {
             Command::Ca(args) => ca::run(args),
             Command::Doctor(args) => block_on(doctor::run(args)),
             Command::Get(args) => block_on(get::run(args)),
+            Command::Rights(args) => block_on(rights::run(args)),
             Command::Setup(args) => setup::run(args),
             Command::Status(args) => block_on(status::run(args)),
         };

@@ -1,8 +1,11 @@
 //! What `hawker` asks of `hawkerd`, over a unix socket.
 //!
 //! `GET /v1/status` tells how the node stands. `GET /v1/blob?url=&digest=&tag=&application=` gives
-//! a file through the piece network. Errors are `{"error": "…"}`.
+//! a file through the piece network, to whoever the request's `Authorization` stands for.
+//! `GET /v1/rights` tells what is remembered of clients' rights; `DELETE
+//! /v1/rights?registry=&repository=` forgets it. Errors are `{"error": "…"}`.
 
+mod credential;
 mod file;
 mod report;
 
@@ -10,11 +13,15 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use hawker_p2p::Node;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use serde_json::json;
-use tracing::debug;
+use serde::Serialize;
+use serde_json::json as object;
+use tracing::{debug, info};
+use url::form_urlencoded;
 
-pub(crate) use self::report::{LayerReport, LayerState, StatusReport};
+use self::credential::Credential;
+pub(crate) use self::report::{Forgotten, LayerReport, LayerState, RightsReport, StatusReport};
 use crate::{
+    access::Access,
     body::{self, Body},
     containerd::Containerd,
 };
@@ -23,20 +30,23 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Control {
     node: Node,
+    access: Access,
     mirror: Vec<SocketAddr>,
     containerd: Option<(PathBuf, Containerd)>,
 }
 
 impl Control {
-    /// Answers for `node`, whose mirror listens on `mirror`, and whose snapshotter containerd
-    /// finds where `containerd` says.
+    /// Answers for `node` by the rules of `access`. Its mirror listens on `mirror`, and containerd finds
+    /// its snapshotter where `containerd` says.
     pub(crate) fn new(
         node: Node,
+        access: Access,
         mirror: Vec<SocketAddr>,
         containerd: Option<(PathBuf, Containerd)>,
     ) -> Self {
         Self {
             node,
+            access,
             mirror,
             containerd,
         }
@@ -48,10 +58,19 @@ impl Control {
         let response = match (method, uri.path()) {
             (&Method::GET, "/v1/status") => self.status().await,
             (&Method::GET, "/v1/blob") => {
-                let answered = file::answer(&self.node, uri.query().unwrap_or_default()).await;
+                let credential = Credential::of(request.headers());
+                let query = uri.query().unwrap_or_default();
+                let answered = file::answer(&self.node, &self.access, query, credential).await;
                 answered.unwrap_or_else(|failure| error(failure.status(), &failure))
             }
-            (&Method::GET, _) => error(StatusCode::NOT_FOUND, &"there are /v1/status and /v1/blob"),
+            (&Method::GET, "/v1/rights") => json(&RightsReport {
+                rights: self.access.report(),
+            }),
+            (&Method::DELETE, "/v1/rights") => self.forget(uri.query().unwrap_or_default()),
+            (&Method::GET, _) => error(
+                StatusCode::NOT_FOUND,
+                &"there are /v1/status, /v1/blob and /v1/rights",
+            ),
             _ => error(StatusCode::METHOD_NOT_ALLOWED, &"only GET is answered here"),
         };
         debug!(%method, path = uri.path(), status = response.status().as_u16(), "answered");
@@ -68,15 +87,45 @@ impl Control {
             report.snapshotter = Some(path.clone());
             report.layers = containerd.layers();
         }
-        match serde_json::to_string(&report) {
-            Ok(text) => json_response(StatusCode::OK, text),
-            Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure),
+        report.rights = self.access.len();
+        json(&report)
+    }
+
+    /// Clients are asked for their rights anew.
+    fn forget(&self, query: &str) -> Response<Body> {
+        let (mut registry, mut repository) = (None, None);
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match name.as_ref() {
+                "registry" => registry = Some(value.into_owned()),
+                "repository" => repository = Some(value.into_owned()),
+                other => {
+                    let text = format!("the parameter {other:?} is unknown");
+                    return error(StatusCode::BAD_REQUEST, &text);
+                }
+            }
         }
+        let forgotten = self
+            .access
+            .forget(registry.as_deref(), repository.as_deref());
+        info!(
+            ?registry,
+            ?repository,
+            forgotten,
+            "rights were forgotten by command"
+        );
+        json(&Forgotten { forgotten })
+    }
+}
+
+fn json(value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_string(value) {
+        Ok(text) => json_response(StatusCode::OK, text),
+        Err(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure),
     }
 }
 
 fn error(status: StatusCode, message: &dyn std::fmt::Display) -> Response<Body> {
-    json_response(status, json!({"error": message.to_string()}).to_string())
+    json_response(status, object!({"error": message.to_string()}).to_string())
 }
 
 fn json_response(status: StatusCode, text: String) -> Response<Body> {

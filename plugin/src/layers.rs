@@ -7,17 +7,20 @@
 //! not: from the manifests that passed the mirror.
 //!
 //! Invariants: a credential that a client showed is used for that client's manifest and its layers
-//! alone, for a few minutes; nothing is read before the right stands; no credential is written
-//! anywhere.
+//! alone, for a few minutes; this host's own accounts are used only for what a manifest names that a
+//! registry gave to a client of the mirror, whatever labels say; nothing is read before the right
+//! stands, and nothing that the registry is not shown to hold; no credential is written anywhere.
 
 mod docker_config;
 mod error;
+mod evidence;
 mod helper;
 mod image_index;
 mod image_name;
 mod keychain;
 mod manifest;
 mod node_layer;
+mod renewal;
 #[cfg(test)]
 mod tests;
 
@@ -26,25 +29,21 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use hawker_model::{Digest, TaskId};
-use hawker_p2p::{Account, Blob, Node};
+use hawker_p2p::{Blob, Node};
 use hawker_swarm::{Secret, Source};
 use tracing::debug;
 
-use self::{docker_config::DockerConfig, keychain::Keychain};
+use self::{docker_config::DockerConfig, evidence::Evidence, keychain::Keychain};
 pub(crate) use self::{
     error::LayerError, image_index::ImageIndex, image_name::ImageName, node_layer::NodeLayer,
 };
-use crate::access::{Access, Right, both};
+use crate::access::{Access, Claim, Right, both};
 
 /// How layers are had.
 #[derive(Clone, Debug)]
 pub(crate) struct LayersSettings {
-    /// How long the origin may take for the headers of its answer.
-    pub(crate) origin_patience: Duration,
     /// How long the network may take to find out a blob's length.
     pub(crate) network_patience: Duration,
-    /// How long a right to a blob is remembered.
-    pub(crate) keep_rights: Duration,
     /// Docker's `config.json`, whether it is there or not.
     pub(crate) docker_config: Option<PathBuf>,
 }
@@ -58,6 +57,7 @@ struct Inner {
     node: Node,
     access: Access,
     keychain: Keychain,
+    evidence: Evidence,
     docker: Option<DockerConfig>,
     network_patience: Duration,
 }
@@ -78,16 +78,17 @@ enum Candidate {
 struct Opened {
     blob: Blob,
     length: u64,
-    granted_to: Candidate,
+    claim: Claim,
+    right: Right,
 }
 
 impl Layers {
-    /// Opens layers in the network of `node`.
-    pub(crate) fn new(node: Node, settings: LayersSettings) -> Self {
-        let origin = node.origin().clone();
+    /// Opens layers in the network of `node` for whom `access` grants them.
+    pub(crate) fn new(node: Node, access: Access, settings: LayersSettings) -> Self {
         Self(Arc::new(Inner {
-            access: Access::new(origin, settings.origin_patience, settings.keep_rights),
+            access,
             keychain: Keychain::default(),
+            evidence: Evidence::default(),
             docker: settings.docker_config.map(DockerConfig::new),
             network_patience: settings.network_patience,
             node,
@@ -108,6 +109,11 @@ impl Layers {
         credential: Option<&Secret>,
     ) {
         self.0.keychain.note(image, covered, credential);
+    }
+
+    /// Remembers what a manifest of the image's repository names, which a registry gave to somebody.
+    fn note_named(&self, image: &ImageName, named: &[Digest]) {
+        self.0.evidence.note(image, named);
     }
 
     /// Opens a layer (or the config) of an image for reading, once the registry has granted it.
@@ -131,9 +137,9 @@ impl Layers {
         &self,
         image: &ImageName,
         digest: Digest,
-        granted_to: &Candidate,
+        claim: &Claim,
     ) -> Result<Opened, LayerError> {
-        self.forget_right(image, digest, granted_to);
+        self.0.access.end(claim);
         self.open_blob(image, digest).await
     }
 
@@ -144,14 +150,22 @@ impl Layers {
         digest: Digest,
         most: u64,
     ) -> Result<Bytes, LayerError> {
-        let Opened { blob, length, .. } = self.open_blob(image, digest).await?;
+        let Opened {
+            blob,
+            length,
+            claim,
+            right,
+            ..
+        } = self.open_blob(image, digest).await?;
         if length > most {
             return Err(LayerError::TooLong { length, most });
         }
         let mut all = BytesMut::new();
-        let mut bytes = std::pin::pin!(blob.read(0..length));
+        let bytes = self.0.access.read(claim, right, &blob, 0..length);
+        let mut bytes = std::pin::pin!(bytes);
         while let Some(chunk) = bytes.next().await {
-            all.extend_from_slice(&chunk.map_err(LayerError::Network)?);
+            let chunk = chunk.map_err(|error| LayerError::of_read(image, error))?;
+            all.extend_from_slice(&chunk);
         }
         match Digest::of(&all) == digest {
             true => Ok(all.freeze()),
@@ -162,21 +176,25 @@ impl Layers {
     /// The blob, with the first credential that is granted it.
     async fn open_blob(&self, image: &ImageName, digest: Digest) -> Result<Opened, LayerError> {
         let mut refused = None;
-        for candidate in self.candidates(image) {
-            let error = match self.open_as(image, digest, &candidate).await {
-                Ok(Some((blob, length))) => {
+        for candidate in self.candidates(image, digest) {
+            let claim = match self.claim(image, digest, &candidate).await? {
+                Some(claim) => claim,
+                None => continue,
+            };
+            let error = match self.open_claim(image, digest, &claim).await {
+                Ok((right, blob, length)) => {
                     return Ok(Opened {
                         blob,
                         length,
-                        granted_to: candidate,
+                        claim,
+                        right,
                     });
                 }
-                Ok(None) => continue,
                 Err(error) => error,
             };
             debug!(%image, %digest, ?candidate, %error, "not granted");
             match (&error, &candidate) {
-                (LayerError::Denied { .. }, _) => self.forget(image, digest, &candidate),
+                (LayerError::Denied { .. }, _) => self.forget(image, &candidate),
                 // Some registries hide what they refuse; not from whom they showed the manifest.
                 (LayerError::NotFound(_), Candidate::Docker | Candidate::Ours) => {}
                 _ => return Err(error),
@@ -187,82 +205,81 @@ impl Layers {
         Err(refused.unwrap_or_else(|| LayerError::denied(image, "nobody to ask for")))
     }
 
-    fn candidates(&self, image: &ImageName) -> Vec<Candidate> {
-        let seen = self.0.keychain.seen(image);
-        let asks_nobody = !seen.contains(&None);
+    /// Whose credentials may be tried. An account of this host's only for what a manifest of that
+    /// repository, which a registry gave to a client of the mirror, names: labels come with images,
+    /// and whoever pushes an image could name another's layer in them.
+    fn candidates(&self, image: &ImageName, digest: Digest) -> Vec<Candidate> {
+        let knows_login = self.0.access.origin().knows_login(&image.registry);
+        let is_named = self.0.evidence.names(image, &digest);
+        let mut seen = self.0.keychain.seen(image);
+        // "No credential" is our login, where there is one.
+        seen.retain(|credential| credential.is_some() || !knows_login || is_named);
+        let ours = !seen.contains(&None) && (!knows_login || is_named);
+        let ours = ours.then_some(Candidate::Ours);
+        let docker = (self.0.docker.is_some() && is_named).then_some(Candidate::Docker);
         let mut candidates: Vec<_> = seen.into_iter().map(Candidate::Seen).collect();
-        let ours = asks_nobody.then_some(Candidate::Ours);
-        let docker = self.0.docker.is_some().then_some(Candidate::Docker);
-        match self.0.access.origin().knows_login(&image.registry) {
+        match knows_login {
             true => candidates.extend(ours.into_iter().chain(docker)),
             false => candidates.extend(docker.into_iter().chain(ours)),
         }
         candidates
     }
 
-    /// `None`: the candidate has nothing to show.
-    async fn open_as(
+    /// What a candidate shows; `None`: it has nothing to show.
+    async fn claim(
         &self,
         image: &ImageName,
         digest: Digest,
         candidate: &Candidate,
-    ) -> Result<Option<(Blob, u64)>, LayerError> {
-        let opened = match candidate {
-            Candidate::Seen(credential) => self.open_with(image, digest, credential.as_ref()).await,
-            Candidate::Ours => self.open_with(image, digest, None).await,
+    ) -> Result<Option<Claim>, LayerError> {
+        let origin = self.0.access.origin();
+        let claim = |credential: Option<&Secret>| {
+            let claim = Claim::blob(
+                origin,
+                &image.registry,
+                &image.repository,
+                digest,
+                credential,
+            );
+            claim.map_err(|error| LayerError::of_access(image, error.into()))
+        };
+        match candidate {
+            Candidate::Seen(credential) => claim(credential.as_ref()).map(Some),
+            Candidate::Ours => claim(None).map(Some),
             Candidate::Docker => {
                 let Some(docker) = &self.0.docker else {
                     return Ok(None);
                 };
                 let account = docker.account(&image.registry, &image.repository).await;
-                let Some(account) = account else {
-                    return Ok(None);
-                };
-                self.open_for(image, digest, &account).await
+                account
+                    .map(|account| Ok(claim(None)?.by(account)))
+                    .transpose()
+            }
+        }
+    }
+
+    async fn open_claim(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        claim: &Claim,
+    ) -> Result<(Right, Blob, u64), LayerError> {
+        let access = &self.0.access;
+        let refused = |error| LayerError::of_access(image, error);
+        let right = access.establish(claim);
+        let (right, opened) = match access.likely_source(claim) {
+            Some(source) => both(right, self.open_source(image, digest, source))
+                .await
+                .map_err(refused)?,
+            // A refusal is likely enough not to trouble the network before.
+            None => {
+                let right = right.await.map_err(refused)?;
+                let source = access.source(claim, &right);
+                (right, self.open_source(image, digest, source).await)
             }
         };
-        opened.map(Some)
-    }
-
-    async fn open_with(
-        &self,
-        image: &ImageName,
-        digest: Digest,
-        credential: Option<&Secret>,
-    ) -> Result<(Blob, u64), LayerError> {
-        let access = &self.0.access;
-        let claim = image.claim(digest, credential);
-        let refused = |error| LayerError::of_access(image, error);
-        let source = access
-            .source(&claim)
-            .map_err(|error| refused(error.into()))?;
-        let right = access.establish(&claim);
-        let opening = self.open_source(image, digest, source);
-        let (right, opened) = match access.is_likely(&claim) {
-            true => both(right, opening).await.map_err(refused)?,
-            // A refusal is likely enough not to trouble the network before.
-            false => (right.await.map_err(refused)?, opening.await),
-        };
-        check(image, right, opened?)
-    }
-
-    async fn open_for(
-        &self,
-        image: &ImageName,
-        digest: Digest,
-        account: &Account,
-    ) -> Result<(Blob, u64), LayerError> {
-        let access = &self.0.access;
-        let refused = |error| LayerError::of_access(image, error);
-        let nobody = image.claim(digest, None);
-        let established = access.establish_as(&nobody, account).await;
-        let (right, credential) = established.map_err(refused)?;
-        let claim = image.claim(digest, credential.as_ref());
-        let source = access
-            .source(&claim)
-            .map_err(|error| refused(error.into()))?;
-        let opened = self.open_source(image, digest, source).await?;
-        check(image, right, opened)
+        let (blob, length) = check(image, &right, opened?)?;
+        Ok((right, blob, length))
     }
 
     /// The blob and its length, as the network knows it.
@@ -283,9 +300,8 @@ impl Layers {
         opened.unwrap_or(Err(LayerError::Silent { patience }))
     }
 
-    /// What was refused is not shown again, and its right counts no more.
-    fn forget(&self, image: &ImageName, digest: Digest, candidate: &Candidate) {
-        self.forget_right(image, digest, candidate);
+    /// What was refused is not shown again.
+    fn forget(&self, image: &ImageName, candidate: &Candidate) {
         match candidate {
             Candidate::Seen(credential) => self.0.keychain.forget(image, credential.as_ref()),
             Candidate::Ours => {}
@@ -296,22 +312,12 @@ impl Layers {
             }
         }
     }
-
-    fn forget_right(&self, image: &ImageName, digest: Digest, candidate: &Candidate) {
-        let credential = match candidate {
-            Candidate::Seen(credential) => credential.as_ref(),
-            Candidate::Ours => None,
-            // Asked each time.
-            Candidate::Docker => return,
-        };
-        self.0.access.forget(&image.claim(digest, credential));
-    }
 }
 
 /// What the registry told of the blob must be what the network has.
 fn check(
     image: &ImageName,
-    right: Right,
+    right: &Right,
     (blob, length): (Blob, u64),
 ) -> Result<(Blob, u64), LayerError> {
     match right.length {

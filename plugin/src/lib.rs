@@ -15,6 +15,7 @@ mod layers;
 pub mod logging;
 mod metrics;
 mod mirror;
+mod requests;
 mod server;
 mod settings;
 mod setup;

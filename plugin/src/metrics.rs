@@ -16,6 +16,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    access::AccessMetrics,
     body::{self, Body},
     containerd::SnapshotMetrics,
 };
@@ -117,6 +118,13 @@ impl Metrics {
     /// Adds the counters of the snapshots service.
     pub(crate) fn add_snapshots(&self) -> SnapshotMetrics {
         let metrics = SnapshotMetrics::new();
+        metrics.register(&mut self.lock());
+        metrics
+    }
+
+    /// Adds the counters of rights and proofs.
+    pub(crate) fn add_access(&self) -> AccessMetrics {
+        let metrics = AccessMetrics::default();
         metrics.register(&mut self.lock());
         metrics
     }

@@ -2,17 +2,19 @@
 //!
 //! A request is parsed whole ([`call`]), then answered by its kind: manifests and everything small
 //! go to the origin with the client's own request ([`manifest`], [`upstream`]); blobs by SHA-256
-//! digest come through the piece network once the client's right to them stands ([`blob`],
-//! [`crate::access`]). Whatever the network cannot do is passed through, and whatever the origin does not
+//! digest come through the piece network once the client's right to them stands and its registry is
+//! known to hold them ([`blob`], [`crate::access`]). Whatever the network cannot do is passed through, and whatever the origin does not
 //! answer quickly is given up with a 5xx: the client then goes on without us.
 //!
-//! Invariants: nothing is sent before the client's right stands; nothing that is addressed by
+//! Invariants: nothing is sent before the client's right stands, and nothing that its registry is not
+//! shown to hold; nothing that is addressed by
 //! digest ends without its check; no credential is used for another client's request or logged.
 
 mod blob;
 mod call;
 mod failure;
 mod manifest;
+mod manifest_cache;
 mod path;
 mod range;
 mod registry;
@@ -27,7 +29,9 @@ use http::{Method, Request, Response, StatusCode};
 use tracing::debug;
 
 pub use self::registry::REGISTRY_HEADER;
-use self::{call::Call, failure::Failure, path::Route, upstream::Upstream};
+use self::{
+    call::Call, failure::Failure, manifest_cache::ManifestCache, path::Route, upstream::Upstream,
+};
 use crate::{
     body::{self, Body},
     layers::{ImageIndex, Layers},
@@ -53,6 +57,7 @@ pub struct Mirror {
     upstream: Upstream,
     layers: Layers,
     images: ImageIndex,
+    manifests: ManifestCache,
     settings: MirrorSettings,
     metrics: MirrorMetrics,
 }
@@ -73,6 +78,7 @@ impl Mirror {
             upstream,
             layers,
             images,
+            manifests: ManifestCache::default(),
             settings,
             metrics,
         }
@@ -120,7 +126,12 @@ impl Mirror {
 
     /// The origin's own answer. Whole blobs are checked on the way.
     async fn pass(&self, call: &Call) -> Result<Response<Body>, Failure> {
-        let response = self.upstream.pass(call).await?;
+        let response = self.upstream.ask(call).await?;
+        if let Route::Blob(repository, _) = &call.route {
+            let access = self.layers.access();
+            let visitor = access.visitor(&call.registry, repository, call.credential.as_ref())?;
+            self.heed_refusal(&visitor, response.status());
+        }
         let whole = call.method == Method::GET && response.status() == StatusCode::OK;
         let count = self.metrics.served(Served::Pass);
         Ok(response.map(|body| {

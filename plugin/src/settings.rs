@@ -20,6 +20,7 @@ use hawker_swarm::{Secret, SwarmConfig};
 use tracing::warn;
 
 use crate::{
+    access::RightsSettings,
     containerd::{ContainerdSettings, StagerSettings},
     layers::LayersSettings,
     mirror::MirrorSettings,
@@ -118,13 +119,19 @@ pub(crate) fn mirror_settings(config: &NodeConfig) -> MirrorSettings {
     }
 }
 
+/// How long clients' rights are good for.
+pub(crate) fn rights_settings(config: &NodeConfig) -> RightsSettings {
+    RightsSettings {
+        keep: config.mirror.keep_rights.duration(),
+        grace: config.mirror.rights_grace.duration(),
+    }
+}
+
 /// How layers are had.
 pub(crate) fn layers_settings(config: &NodeConfig) -> LayersSettings {
     let mirror = &config.mirror;
     LayersSettings {
-        origin_patience: mirror.origin_timeout.duration(),
         network_patience: mirror.network_timeout.duration(),
-        keep_rights: mirror.keep_rights.duration(),
         docker_config: config
             .credentials
             .docker_config

@@ -1,233 +1,293 @@
 //! What is remembered of rights.
 //!
-//! Knowing a digest is no right to its bytes. The right is established at the origin, with the
-//! client's own credential, and remembered for a while under (registry, repository, digest, hash
-//! of the credential): another client's right is never looked at. Credentials are not kept.
+//! A right is established at the origin, with the asker's own credential, and remembered under who
+//! asked where for what ([`RightKey`]): another one's right is never looked at. It is fresh for a
+//! while, never longer than its token says of itself; then it is good only while the origin cannot
+//! be reached, for the time of grace. A refusal ends all that the refused one holds at the place.
+//!
+//! Whoever asks for the same right at once shares one question and its answer ([`Rights::establish`]).
+//! Memory is bounded: what has expired goes first, then what was granted longest ago.
+
+mod table;
 
 use std::{
     collections::HashMap,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
-use hawker_model::{Digest, RegistryHost, Repository};
 use hawker_swarm::Secret;
-use sha2::{Digest as _, Sha256};
 
-/// Rights remembered at most: a few MiB.
-const MAX_RIGHTS: usize = 16_384;
+pub(crate) use self::table::{RepositoryRights, Right};
+use self::table::{Standing, Table};
+use super::{
+    AccessError, Place, jwt,
+    right_key::{Holder, RightKey},
+};
 
-/// Who asks for what.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct RightKey {
-    registry: RegistryHost,
-    repository: Repository,
-    digest: Option<Digest>,
-    credential: [u8; 32],
+/// How long a right is good for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RightsSettings {
+    /// How long it is not asked for again.
+    pub(crate) keep: Duration,
+    /// How long after that it holds while the origin cannot be reached.
+    pub(crate) grace: Duration,
 }
 
-impl RightKey {
-    /// The right to one blob of a repository.
-    pub(super) fn new(
-        registry: &RegistryHost,
-        repository: &Repository,
-        digest: Digest,
-        credential: Option<&Secret>,
-    ) -> Self {
-        let digest = Some(digest);
-        Self {
-            digest,
-            ..Self::of_repository(registry, repository, credential)
-        }
-    }
-
-    /// That the credential is good for the repository at all. It gives no right to any blob, but
-    /// it makes one likely.
-    pub(super) fn of_repository(
-        registry: &RegistryHost,
-        repository: &Repository,
-        credential: Option<&Secret>,
-    ) -> Self {
-        let mut hasher = Sha256::new();
-        // "No credential" must not equal an empty one.
-        hasher.update([u8::from(credential.is_some())]);
-        hasher.update(credential.map_or("", Secret::expose));
-        Self {
-            registry: registry.clone(),
-            repository: repository.clone(),
-            digest: None,
-            credential: hasher.finalize().into(),
-        }
-    }
-}
-
-/// A right that stands, with what was learnt on the way.
+/// How an established right came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Right {
-    /// The blob's length, as the origin tells it.
-    pub(crate) length: Option<u64>,
+pub(super) enum Basis {
+    /// It was remembered.
+    Remembered,
+    /// The origin granted it just now, or a moment ago to the same asker.
+    Asked,
+    /// The origin cannot be reached, and granted it before.
+    Grace,
 }
 
 /// The rights that clients have shown.
 pub(super) struct Rights {
-    keep: Duration,
-    entries: Mutex<HashMap<RightKey, Arc<Entry>>>,
+    settings: RightsSettings,
+    inner: Mutex<Inner>,
 }
 
-impl std::fmt::Debug for Rights {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let known = self.lock().len();
-        f.debug_struct("Rights").field("known", &known).finish()
-    }
+#[derive(Default)]
+struct Inner {
+    table: Table,
+    /// Rights that are being asked for.
+    flights: HashMap<RightKey, Arc<Flight>>,
 }
 
-/// Held while the origin is asked, so that it is asked once for many requests at once.
-type Entry = tokio::sync::Mutex<Option<(Right, Instant)>>;
+/// One right that is being asked for. Its lock is held by whoever asks.
+#[derive(Default)]
+struct Flight {
+    /// When the last question failed, and how: whoever waited for it shares that.
+    failed: tokio::sync::Mutex<Option<(Instant, AccessError)>>,
+    /// The origin has refused the holder since this began: what is granted is not remembered.
+    is_ended: AtomicBool,
+}
 
 impl Rights {
-    /// Remembers rights for `keep`.
-    pub(super) fn new(keep: Duration) -> Self {
+    pub(super) fn new(settings: RightsSettings) -> Self {
         Self {
-            keep,
-            entries: Mutex::default(),
+            settings,
+            inner: Mutex::default(),
         }
     }
 
-    /// The right, remembered or established by `ask`. A refusal is not remembered: it is this
-    /// request's alone.
-    pub(super) async fn establish<F, E>(&self, key: &RightKey, ask: F) -> Result<Right, E>
+    /// The right, if it is remembered and fresh.
+    pub(super) fn find(&self, key: &RightKey) -> Option<Right> {
+        match self.lock().table.find(key, Instant::now())? {
+            (right, Standing::Fresh) => Some(right.clone()),
+            (_, Standing::InGrace) => None,
+        }
+    }
+
+    /// The right, remembered or established by `ask`. A refusal ends all rights of the holder, and
+    /// is told to those who asked meanwhile, who showed the same; nobody else's is touched.
+    pub(super) async fn establish<F>(
+        &self,
+        key: &RightKey,
+        place: &Place,
+        ask: impl FnOnce() -> F,
+    ) -> Result<(Right, Basis), AccessError>
     where
-        F: Future<Output = Result<Right, E>>,
+        F: Future<Output = Result<Granted, AccessError>>,
     {
-        let entry = self.entry(key);
-        let mut held = entry.lock().await;
-        if let Some((right, since)) = *held
-            && since.elapsed() < self.keep
-        {
-            return Ok(right);
+        if let Some(right) = self.find(key) {
+            return Ok((right, Basis::Remembered));
         }
-        let right = ask.await?;
-        *held = Some((right, Instant::now()));
-        Ok(right)
+        let since = Instant::now();
+        let flight = self.board(key);
+        let mut failed = flight.flight.failed.lock().await;
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at >= since) {
+            return self.in_grace(key, error.clone());
+        }
+        if let Some(right) = self.granted_since(key, since) {
+            return Ok((right, Basis::Asked));
+        }
+        let error = match ask().await {
+            Ok(granted) => {
+                let right = granted.right.clone();
+                self.remember(key, place, granted, &flight.flight);
+                return Ok((right, Basis::Asked));
+            }
+            Err(error) => error,
+        };
+        if error.is_refusal() {
+            self.end(&key.holder);
+        } else if error.is_missing() {
+            self.forget_one(key);
+        }
+        *failed = Some((Instant::now(), error.clone()));
+        drop(failed);
+        self.in_grace(key, error)
     }
 
-    /// Remembers that the origin accepted a credential.
-    pub(super) fn note(&self, key: &RightKey) {
-        self.grant(key, Right { length: None });
+    /// What an outage leaves; every other error stands.
+    fn in_grace(&self, key: &RightKey, error: AccessError) -> Result<(Right, Basis), AccessError> {
+        let held = match error.is_outage() {
+            true => self.held(key),
+            false => None,
+        };
+        held.map(|right| (right, Basis::Grace)).ok_or(error)
     }
 
-    /// Remembers a right that was established elsewhere.
-    pub(super) fn grant(&self, key: &RightKey, right: Right) {
-        if let Ok(mut held) = self.entry(key).try_lock() {
-            *held = Some((right, Instant::now()));
+    /// The right, fresh or within its grace: for when the origin is known not to be reachable.
+    pub(super) fn held(&self, key: &RightKey) -> Option<Right> {
+        let inner = self.lock();
+        let (right, _) = inner.table.find(key, Instant::now())?;
+        Some(right.clone())
+    }
+
+    /// Whether it was granted then or later.
+    pub(super) fn was_granted_since(&self, key: &RightKey, since: Instant) -> bool {
+        self.granted_since(key, since).is_some()
+    }
+
+    fn granted_since(&self, key: &RightKey, since: Instant) -> Option<Right> {
+        let inner = self.lock();
+        inner.table.granted_since(key, since).cloned()
+    }
+
+    /// Remembers a right that was established otherwise.
+    pub(super) fn grant(&self, key: &RightKey, place: &Place, granted: Granted) {
+        let lasts = self.lasts(granted.shown.as_ref());
+        let mut inner = self.lock();
+        inner
+            .table
+            .grant(key, place, granted.right, Instant::now(), lasts);
+    }
+
+    fn remember(&self, key: &RightKey, place: &Place, granted: Granted, flight: &Flight) {
+        let lasts = self.lasts(granted.shown.as_ref());
+        let mut inner = self.lock();
+        if !flight.is_ended.load(Ordering::Relaxed) {
+            inner
+                .table
+                .grant(key, place, granted.right, Instant::now(), lasts);
         }
     }
 
-    /// Takes a right back: the origin has changed its mind.
-    pub(super) fn forget(&self, key: &RightKey) {
-        self.lock().remove(key);
+    /// How long it is fresh, and how long it may be used at all.
+    fn lasts(&self, shown: Option<&Secret>) -> (Duration, Duration) {
+        let left = shown.and_then(|shown| jwt::left(shown, SystemTime::now()));
+        let fresh = left.map_or(self.settings.keep, |left| left.min(self.settings.keep));
+        (fresh, fresh.saturating_add(self.settings.grace))
     }
 
-    /// Whether a right is remembered and fresh.
-    pub(super) fn knows(&self, key: &RightKey) -> bool {
-        let entry = self.lock().get(key).cloned();
-        entry.is_some_and(|entry| self.is_fresh(&entry))
+    /// The whole content has been shown to be held by the right's own origin.
+    pub(super) fn prove(&self, key: &RightKey) {
+        self.lock().table.prove(key);
     }
 
-    fn is_fresh(&self, entry: &Entry) -> bool {
-        entry
-            .try_lock()
-            .is_ok_and(|held| held.is_some_and(|(_, since)| since.elapsed() < self.keep))
+    /// Remembers that the origin accepted the holder at the place. It gives no right to anything,
+    /// but it makes one likely.
+    pub(super) fn note_accepted(&self, holder: &Holder, place: &Place) {
+        let mut inner = self.lock();
+        let until = Instant::now() + self.settings.keep;
+        inner.table.note_accepted(holder, place, until);
     }
 
-    fn entry(&self, key: &RightKey) -> Arc<Entry> {
-        let mut entries = self.lock();
-        if entries.len() >= MAX_RIGHTS && !entries.contains_key(key) {
-            entries.retain(|_, entry| Arc::strong_count(entry) > 1 || self.is_fresh(entry));
+    /// Whether the origin accepted the holder lately.
+    pub(super) fn is_accepted(&self, holder: &Holder) -> bool {
+        self.lock().table.is_accepted(holder, Instant::now())
+    }
+
+    /// The origin refused the holder: nothing that it granted before counts any more.
+    pub(super) fn end(&self, holder: &Holder) {
+        let mut inner = self.lock();
+        inner.table.end(holder);
+        inner.end_flights(|key| key.holder == *holder);
+    }
+
+    /// A right is to be asked for again; until its time of grace is over it outlasts an outage.
+    pub(super) fn age(&self, key: &RightKey) {
+        self.lock().table.age(key, Instant::now());
+    }
+
+    /// Takes one right back.
+    pub(super) fn forget_one(&self, key: &RightKey) {
+        let mut inner = self.lock();
+        inner.table.forget_one(key);
+        inner.end_flights(|other| other == key);
+    }
+
+    /// Forgets the rights of the places that `applies` takes, and tells how many those were.
+    pub(super) fn forget(&self, applies: &dyn Fn(&Place) -> bool) -> usize {
+        let mut inner = self.lock();
+        // Whose place a question is about is not known here: all of them are asked anew.
+        inner.end_flights(|_| true);
+        inner.table.forget(applies)
+    }
+
+    /// How many rights are remembered and good for something.
+    pub(super) fn len(&self) -> usize {
+        self.lock().table.len()
+    }
+
+    /// What is remembered, by repository.
+    pub(super) fn report(&self) -> Vec<RepositoryRights> {
+        self.lock().table.report(Instant::now())
+    }
+
+    fn board(&self, key: &RightKey) -> Aboard<'_> {
+        let flight = Arc::clone(self.lock().flights.entry(*key).or_default());
+        Aboard {
+            rights: self,
+            key: *key,
+            flight,
         }
-        if entries.len() >= MAX_RIGHTS {
-            // All fresh: they are cheap to establish again.
-            entries.retain(|_, entry| Arc::strong_count(entry) > 1);
-        }
-        Arc::clone(entries.entry(key.clone()).or_default())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RightKey, Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn end_flights(&self, applies: impl Fn(&RightKey) -> bool) {
+        let ended = self.flights.iter().filter(|(key, _)| applies(key));
+        ended.for_each(|(_, flight)| flight.is_ended.store(true, Ordering::Relaxed));
+    }
+}
+
+impl fmt::Debug for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rights")
+            .field("known", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An origin's yes.
+#[derive(Clone, Debug)]
+pub(super) struct Granted {
+    pub(super) right: Right,
+    /// The credential that it was said to: the right does not outlive it.
+    pub(super) shown: Option<Secret>,
+}
+
+/// Somebody who waits for a right. The last one to leave takes the flight away.
+struct Aboard<'a> {
+    rights: &'a Rights,
+    key: RightKey,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Aboard<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.rights.lock();
+        // The table's and this one.
+        if Arc::strong_count(&self.flight) <= 2 {
+            inner.flights.remove(&self.key);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    fn key(repository: &str, credential: Option<&str>) -> RightKey {
-        RightKey::new(
-            &RegistryHost::parse("r.io").unwrap(),
-            &Repository::parse(repository).unwrap(),
-            Digest::of(b"x"),
-            credential.map(Secret::new).as_ref(),
-        )
-    }
-
-    const RIGHT: Right = Right { length: Some(1) };
-
-    #[tokio::test]
-    async fn right_is_asked_for_once_even_by_many() {
-        let rights = Rights::new(Duration::from_secs(60));
-        let asked = AtomicU32::new(0);
-        let ask = || async {
-            asked.fetch_add(1, Ordering::Relaxed);
-            tokio::task::yield_now().await;
-            Ok::<_, ()>(RIGHT)
-        };
-        let key = key("a", Some("t"));
-        let (a, b) = tokio::join!(rights.establish(&key, ask()), rights.establish(&key, ask()));
-        assert_eq!((a, b), (Ok(RIGHT), Ok(RIGHT)));
-        assert_eq!(asked.into_inner(), 1);
-        assert!(rights.knows(&key));
-    }
-
-    #[tokio::test]
-    async fn rights_of_others_and_refusals_count_for_nothing() {
-        let rights = Rights::new(Duration::from_secs(60));
-        let granted = async { Ok::<_, ()>(RIGHT) };
-        rights
-            .establish(&key("a", Some("t")), granted)
-            .await
-            .unwrap();
-        for other in [
-            key("a", None),
-            key("a", Some("")),
-            key("a", Some("u")),
-            key("b", Some("t")),
-        ] {
-            assert!(!rights.knows(&other));
-            assert_eq!(rights.establish(&other, async { Err(()) }).await, Err(()));
-            assert!(!rights.knows(&other));
-        }
-    }
-
-    #[tokio::test]
-    async fn right_ends_after_its_time() {
-        let rights = Rights::new(Duration::ZERO);
-        let key = key("a", None);
-        rights
-            .establish(&key, async { Ok::<_, ()>(RIGHT) })
-            .await
-            .unwrap();
-        assert_eq!(rights.establish(&key, async { Err(1) }).await, Err(1));
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let rights = Rights::new(Duration::from_secs(60));
-        for i in 0..MAX_RIGHTS + 10 {
-            rights.note(&key(&format!("r{i}"), None));
-        }
-        assert!(rights.lock().len() <= MAX_RIGHTS);
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -55,10 +55,21 @@ impl Client {
 
     /// Asks for a path with its query; answers other than success are errors.
     pub(crate) async fn ask(self, target: &str) -> Result<Response<Incoming>, ClientError> {
+        self.send(Method::GET, target).await
+    }
+
+    /// Sends a request; answers other than success are errors.
+    pub(crate) async fn send(
+        self,
+        method: Method,
+        target: &str,
+    ) -> Result<Response<Incoming>, ClientError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await?;
         // Ends with the response's body, or with this command.
         tokio::spawn(connection);
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(header::HOST, "hawkerd")
             .body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;

@@ -100,6 +100,7 @@ fn show(report: &StatusReport) -> String {
         node.store.complete,
         HumanBytes(node.store.bytes)
     );
+    text += &format!("rights      {} remembered\n", report.rights);
     text += &format!("received    {}\n", received(&node.bytes));
     text += &format!("sent        {}\n", HumanBytes(node.bytes.sent));
     for warning in &node.warnings {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use hawker_model::{Digest, DigestError, TaskId};
 use hawker_p2p::{Node, OpenError, OriginError};
 use hawker_swarm::{Source, TaskFailure};
@@ -9,7 +10,9 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use tracing::info;
 use url::{Url, form_urlencoded};
 
+use super::credential::Credential;
 use crate::{
+    access::{Access, AccessError, Claim, PossessionError, ReadError},
     body::{self, Body},
     straight,
     url_task::Wish,
@@ -21,40 +24,64 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The header that names the task a response is of; absent where the network was not used.
 const TASK_HEADER: HeaderName = HeaderName::from_static("x-hawker-task");
 
-/// Answers for the file that a query describes. The origin is asked first: whether it may be had,
-/// how long it is, which revision it is.
-pub(super) async fn answer(node: &Node, query: &str) -> Result<Response<Body>, FileError> {
+/// Answers for the file that a query describes, to whoever shows `credential`. The origin is asked
+/// first: whether it may be had, how long it is, which revision it is.
+pub(super) async fn answer(
+    node: &Node,
+    access: &Access,
+    query: &str,
+    credential: Option<Credential>,
+) -> Result<Response<Body>, FileError> {
     let wish = parse(query)?;
-    let source = Source {
-        url: wish.url.to_string(),
-        authorization: None,
+    let claim = claim(access, &wish, credential);
+    let right = match wish.digest {
+        Some(_) => access.establish(&claim).await?,
+        None => access.establish_anew(&claim).await?,
     };
-    let head = node.origin().head(&source).await?;
-    let Some(length) = head.length else {
+    let source = access.source(&claim, &right);
+    let Some(length) = right.length else {
         info!(
             host = wish.url.host_str(),
             "the origin tells no length: the network is not used"
         );
         return without_network(node, &wish, &source).await;
     };
-    let revision = head.etag.or(head.last_modified).unwrap_or_default();
-    let task = wish.task(&revision);
+    let task = wish.task(right.revision.as_deref().unwrap_or_default());
     let blob = node.open(task, Some(source.clone())).await?;
     match tokio::time::timeout(PATIENCE, blob.geometry()).await {
         Ok(Err(TaskFailure::NoSource | TaskFailure::Store(_))) | Err(_) => {
             info!(%task, "the network cannot give the file: it is not used");
-            without_network(node, &wish, &source).await
+            return without_network(node, &wish, &source).await;
         }
-        Ok(Err(failure)) => Err(failure.into()),
+        Ok(Err(failure)) => return Err(failure.into()),
         Ok(Ok(geometry)) if geometry.length() != length => {
             info!(%task, "the network has another length: it is not used");
-            without_network(node, &wish, &source).await
+            return without_network(node, &wish, &source).await;
         }
-        Ok(Ok(_)) => Ok(described(
-            Some(length),
-            Some(task),
-            body::stream(blob.read(0..length)),
-        )),
+        Ok(Ok(_)) => {}
+    }
+    let mut bytes = access
+        .read(claim.for_task(task), right, &blob, 0..length)
+        .boxed();
+    // What is not handed out has a status of its own.
+    let first = match bytes.next().await {
+        Some(Err(ReadError::Possession(PossessionError::Unproven { reason, .. }))) => {
+            info!(%task, %reason, "the origin is not shown to hold the file: the network is not used");
+            return without_network(node, &wish, &source).await;
+        }
+        Some(Err(error)) => return Err(error.into()),
+        first => first,
+    };
+    let bytes = stream::iter(first).chain(bytes);
+    Ok(described(Some(length), Some(task), body::stream(bytes)))
+}
+
+fn claim(access: &Access, wish: &Wish, credential: Option<Credential>) -> Claim {
+    let claim = |shown| Claim::file(access.origin(), &wish.url, wish.digest, shown);
+    match credential {
+        None => claim(None),
+        Some(Credential::Header(secret)) => claim(Some(&secret)),
+        Some(Credential::Account(account)) => claim(None).by(account),
     }
 }
 
@@ -126,6 +153,10 @@ pub(super) enum FileError {
     #[error(transparent)]
     Origin(#[from] OriginError),
     #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
     Task(#[from] TaskFailure),
@@ -138,11 +169,29 @@ impl FileError {
                 StatusCode::BAD_REQUEST
             }
             Self::Origin(error) => error.status(),
+            Self::Access(error) => status_of(error),
             Self::Open(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Task(TaskFailure::Denied(_)) => StatusCode::FORBIDDEN,
-            Self::Task(TaskFailure::NotFound(_)) => StatusCode::NOT_FOUND,
-            Self::Task(_) => StatusCode::BAD_GATEWAY,
+            Self::Read(ReadError::Possession(error)) => match error {
+                PossessionError::Refuted { .. } => StatusCode::FORBIDDEN,
+                PossessionError::Unproven { .. } => StatusCode::BAD_GATEWAY,
+                PossessionError::Refused(error) => status_of(error),
+            },
+            Self::Task(failure) | Self::Read(ReadError::Network(failure)) => match failure {
+                TaskFailure::Denied(_) => StatusCode::FORBIDDEN,
+                TaskFailure::NotFound(_) => StatusCode::NOT_FOUND,
+                _ => StatusCode::BAD_GATEWAY,
+            },
         }
+    }
+}
+
+fn status_of(error: &AccessError) -> StatusCode {
+    match error {
+        AccessError::Slow => StatusCode::GATEWAY_TIMEOUT,
+        AccessError::Refused { status, .. } => {
+            StatusCode::from_u16(*status).unwrap_or(StatusCode::FORBIDDEN)
+        }
+        AccessError::Origin(error) => error.status(),
     }
 }
 

@@ -6,6 +6,8 @@ use hawker_model::Digest;
 use hawker_p2p::NodeStatus;
 use serde::{Deserialize, Serialize};
 
+use crate::access::RepositoryRights;
+
 /// How a node stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StatusReport {
@@ -19,8 +21,23 @@ pub(crate) struct StatusReport {
     /// Layers that are being unpacked.
     #[serde(default)]
     pub(crate) layers: Vec<LayerReport>,
+    /// Clients' rights that are remembered.
+    #[serde(default)]
+    pub(crate) rights: usize,
     #[serde(flatten)]
     pub(crate) node: NodeStatus,
+}
+
+/// The answer of `/v1/rights`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RightsReport {
+    pub(crate) rights: Vec<RepositoryRights>,
+}
+
+/// The answer to their deletion.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Forgotten {
+    pub(crate) forgotten: usize,
 }
 
 /// A layer on its way into a snapshot.
@@ -57,6 +74,7 @@ impl StatusReport {
             mirror,
             snapshotter: None,
             layers: Vec::new(),
+            rights: 0,
             node,
         }
     }

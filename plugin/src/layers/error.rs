@@ -6,7 +6,7 @@ use hawker_p2p::{OpenError, OriginError};
 use hawker_swarm::TaskFailure;
 
 use super::ImageName;
-use crate::access::AccessError;
+use crate::access::{AccessError, PossessionError, ReadError};
 
 /// Why a layer cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,9 @@ impl LayerError {
     pub(super) fn of_access(image: &ImageName, error: AccessError) -> Self {
         let error = match error {
             AccessError::Slow => return Self::Slow,
+            refused @ AccessError::Refused { .. } => {
+                return Self::denied(image, refused.to_string());
+            }
             AccessError::Origin(error) => error,
         };
         let text = error.to_string();
@@ -76,6 +79,17 @@ impl LayerError {
             }
             OriginError::Timeout { .. } => Self::Slow,
             _ => Self::Unavailable(text),
+        }
+    }
+
+    pub(super) fn of_read(image: &ImageName, error: ReadError) -> Self {
+        match error {
+            ReadError::Network(failure) => Self::of_task(image, failure),
+            ReadError::Possession(PossessionError::Refused(error)) => Self::of_access(image, error),
+            ReadError::Possession(error @ PossessionError::Refuted { .. }) => {
+                Self::Forbidden(error.to_string())
+            }
+            ReadError::Possession(error) => Self::Unavailable(error.to_string()),
         }
     }
 

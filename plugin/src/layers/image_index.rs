@@ -106,6 +106,11 @@ impl ImageIndex {
             None => vec![None],
         };
         if let Some(content) = content {
+            if let Content::Image(of_image) = &content {
+                let config = std::slice::from_ref(&of_image.config);
+                let named = [&of_image.layers[..], config].concat();
+                self.0.layers.note_named(image, &named);
+            }
             self.remember(image, content);
         }
         [vec![Some(digest)], covered].concat()

@@ -3,9 +3,6 @@
 use std::fmt;
 
 use hawker_model::{Digest, Reference, ReferenceError, RegistryHost, Repository, Target};
-use hawker_swarm::Secret;
-
-use crate::access::Claim;
 
 /// Longest reference that is looked at, in bytes: a label of containerd's holds no longer one.
 const MAX_REFERENCE_LEN: usize = 4096;
@@ -56,16 +53,6 @@ impl ImageName {
     pub(crate) fn with_manifest(mut self, manifest: Digest) -> Self {
         self.manifest = Some(manifest);
         self
-    }
-
-    /// Somebody's wish for a blob of the image.
-    pub(crate) fn claim<'a>(&'a self, digest: Digest, credential: Option<&'a Secret>) -> Claim<'a> {
-        Claim {
-            registry: &self.registry,
-            repository: &self.repository,
-            digest,
-            credential,
-        }
     }
 }
 

@@ -7,12 +7,12 @@ use futures::{StreamExt, stream::BoxStream};
 use hawker_model::Digest;
 use hawker_p2p::Blob;
 use hawker_snapshotter::{LayerSource, SourceError};
-use hawker_swarm::TaskFailure;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Candidate, ImageName, LayerError, Layers, Opened};
+use super::{ImageName, LayerError, Layers, Opened};
+use crate::access::{Claim, ReadError};
 
 /// How often the registry is asked anew, after refusals, without a further byte: tokens live for
 /// minutes, layers sometimes take longer.
@@ -24,10 +24,10 @@ pub(crate) struct NodeLayer {
     image: ImageName,
     digest: Digest,
     blob: Blob,
-    granted_to: Candidate,
+    claim: Claim,
     length: u64,
     position: u64,
-    bytes: BoxStream<'static, Result<Bytes, TaskFailure>>,
+    bytes: BoxStream<'static, Result<Bytes, ReadError>>,
     /// Since the last byte.
     renewals: u32,
     stop: CancellationToken,
@@ -39,15 +39,17 @@ impl NodeLayer {
         let Opened {
             blob,
             length,
-            granted_to,
+            claim,
+            right,
         } = opened;
+        let bytes = layers.0.access.read(claim.clone(), right, &blob, 0..length);
         Self {
-            bytes: blob.read(0..length).boxed(),
+            bytes: bytes.boxed(),
+            claim,
             layers,
             image,
             digest,
             blob,
-            granted_to,
             length,
             position: 0,
             renewals: 0,
@@ -78,16 +80,14 @@ impl NodeLayer {
     }
 
     /// Asks for the blob anew after a refusal, and goes on where the reading stopped.
-    async fn renew(&mut self, failure: TaskFailure) -> Result<(), LayerError> {
-        let failure = LayerError::of_task(&self.image, failure);
+    async fn renew(&mut self, failure: ReadError) -> Result<(), LayerError> {
+        let failure = LayerError::of_read(&self.image, failure);
         if !failure.is_refusal() || self.renewals >= MOST_RENEWALS {
             return Err(failure);
         }
         self.renewals += 1;
         info!(image = %self.image, digest = %self.digest, %failure, "asking for the layer anew");
-        let opening = self
-            .layers
-            .reopen(&self.image, self.digest, &self.granted_to);
+        let opening = self.layers.reopen(&self.image, self.digest, &self.claim);
         let opened = self.stop.run_until_cancelled(opening).await;
         let opened = opened.ok_or(LayerError::Stopped)??;
         if opened.length != self.length {
@@ -96,9 +96,12 @@ impl NodeLayer {
                 network: opened.length,
             });
         }
-        self.bytes = opened.blob.read(self.position..self.length).boxed();
+        let rest = self.position..self.length;
+        let access = &self.layers.0.access;
+        let bytes = access.read(opened.claim.clone(), opened.right, &opened.blob, rest);
+        self.bytes = bytes.boxed();
+        self.claim = opened.claim;
         self.blob = opened.blob;
-        self.granted_to = opened.granted_to;
         Ok(())
     }
 

@@ -13,10 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use hawker_config::NodeConfig;
-use hawker_model::{Digest, Role};
-use hawker_p2p::Node;
+use hawker_model::{Digest, Role, TaskId};
+use hawker_p2p::{Node, Verdict};
 use hawker_snapshotter::{ChainId, DiffId, LayerSource, chain_ids};
-use hawker_swarm::Secret;
+use hawker_swarm::{Secret, Source};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use serde_json::json;
@@ -25,9 +25,10 @@ use tempfile::TempDir;
 use self::origin::{Origin, Part, Reply, Seen, noise};
 use super::{ImageIndex, ImageName, LayerError, Layers, NodeLayer};
 use crate::{
+    access::Access,
     metrics::Metrics,
     mirror::Mirror,
-    settings::{layers_settings, mirror_settings, node_settings},
+    settings::{layers_settings, mirror_settings, node_settings, rights_settings},
 };
 
 /// ann:pw
@@ -50,14 +51,22 @@ impl Bed {
         let text = settings(dir.path(), origin);
         let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
         let node = Node::start(node_settings(&config).unwrap()).await.unwrap();
-        let layers = Layers::new(node.clone(), layers_settings(&config));
+        let patience = config.mirror.origin_timeout.duration();
+        let metrics = Metrics::new();
+        let access = Access::new(
+            node.clone(),
+            patience,
+            rights_settings(&config),
+            metrics.add_access(),
+        );
+        let layers = Layers::new(node.clone(), access, layers_settings(&config));
         let images = ImageIndex::new(layers.clone());
         let mirror = Mirror::new(
             node.clone(),
             layers.clone(),
             images.clone(),
             mirror_settings(&config),
-            Metrics::new().mirror,
+            metrics.mirror,
         );
         Self {
             mirror,
@@ -84,6 +93,11 @@ impl Bed {
 
     async fn get(&self, path: &str, credential: Option<&str>) -> (u16, Bytes) {
         self.ask(Method::GET, path, credential).await
+    }
+
+    /// A manifest that names the layer was given to somebody.
+    fn saw(&self, image: &ImageName, layer: &Bytes) {
+        self.layers.note_named(image, &[Digest::of(layer)]);
     }
 
     async fn read(&self, image: &ImageName, digest: Digest) -> Result<Bytes, String> {
@@ -392,6 +406,7 @@ async fn login_of_docker_buys_a_token_where_the_mirror_saw_nothing() {
     let name = Pushed::single("a", &layer).name(&origin);
     let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
     let bed = Bed::start(&origin, &docker).await;
+    bed.saw(&name, &layer);
     assert_eq!(bed.read(&name, Digest::of(&layer)).await.unwrap(), layer);
     let blobs = origin
         .seen()
@@ -409,6 +424,156 @@ async fn login_of_docker_buys_a_token_where_the_mirror_saw_nothing() {
     // Who logs out has no right any more, though the layer is in the store.
     fs::write(bed.dir.path().join("config.json"), "{}").unwrap();
     assert!(bed.read(&name, Digest::of(&layer)).await.is_err());
+}
+
+#[tokio::test]
+async fn labels_that_name_a_private_layer_get_no_account_of_the_node() {
+    let layer = noise(300_000, 60);
+    let image = || Pushed::single("a", &layer);
+    let good = Arc::new(Mutex::new("t1".to_owned()));
+    let origin = with_tokens(good, image(), 0).await;
+    let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
+    let bed = Bed::start(&origin, &docker).await;
+    let name = image().name(&origin);
+    let other = ImageName::parse(&format!("{}/b", origin.address)).unwrap();
+    // Manifests of other repositories, or that name other layers, prove nothing.
+    bed.saw(&other, &layer);
+    bed.saw(&name, &noise(10, 61));
+    for named in [name.clone(), other.with_manifest(image().digest())] {
+        let refused = bed.read(&named, Digest::of(&layer)).await;
+        assert!(refused.is_err(), "{named}");
+    }
+    let unnamed = ImageName {
+        manifest: None,
+        ..name.clone()
+    };
+    assert!(bed.read(&unnamed, Digest::of(&layer)).await.is_err());
+    let path = image().blob_path(&layer);
+    let asked = origin.seen();
+    let of_layer = asked.iter().filter(|seen| seen.path == path);
+    let mut shown = of_layer.map(|seen| seen.header("authorization"));
+    assert!(shown.all(|shown| shown.is_none()), "{asked:?}");
+    bed.saw(&name, &layer);
+    assert_eq!(bed.read(&name, Digest::of(&layer)).await.unwrap(), layer);
+}
+
+#[tokio::test]
+async fn credential_that_was_refused_half_way_is_renewed_for_the_same_place_alone() {
+    let layer = noise(300_000, 62);
+    let image = || Pushed::single("a", &layer);
+    let good = Arc::new(Mutex::new("t1".to_owned()));
+    let origin = with_tokens(Arc::clone(&good), image(), 0).await;
+    let bed = Bed::start(&origin, "").await;
+    let task = TaskId::Blob(Digest::of(&layer));
+    let manifest = image().manifest_path();
+    assert_eq!(bed.get(&manifest, Some("Bearer t1")).await.0, 200);
+    let blob = image().blob_path(&layer);
+    assert_eq!(bed.get(&blob, Some("Bearer t1")).await.0, 200);
+    let refused = Source {
+        url: format!("http://{}{blob}", origin.address),
+        authorization: Some(Secret::new("Bearer t1")),
+    };
+    *good.lock().unwrap() = "t2".to_owned();
+    assert_eq!(
+        bed.layers.renew(task, &refused).await,
+        None,
+        "nothing newer"
+    );
+    assert_eq!(bed.get(&manifest, Some("Bearer t2")).await.0, 200);
+    let renewed = bed.layers.renew(task, &refused).await.unwrap();
+    assert_eq!(renewed.authorization, Some(Secret::new("Bearer t2")));
+    assert_eq!(renewed.url, refused.url);
+    // What was not handed out from here is nobody's.
+    let strange = Source {
+        url: refused.url.clone(),
+        authorization: Some(Secret::new("Bearer x")),
+    };
+    assert_eq!(bed.layers.renew(task, &strange).await, None);
+}
+
+#[tokio::test]
+async fn token_of_an_account_is_renewed_by_the_account() {
+    let layer = noise(300_000, 63);
+    let image = || Pushed::single("a", &layer);
+    let good = Arc::new(Mutex::new("t1".to_owned()));
+    let origin = with_tokens(Arc::clone(&good), image(), 0).await;
+    let docker = format!(r#"{{"auths":{{"{}":{{"auth":"{ANN}"}}}}}}"#, origin.address);
+    let bed = Bed::start(&origin, &docker).await;
+    let name = image().name(&origin);
+    bed.saw(&name, &layer);
+    assert_eq!(bed.read(&name, Digest::of(&layer)).await.unwrap(), layer);
+    let refused = Source {
+        url: format!("http://{}{}", origin.address, image().blob_path(&layer)),
+        authorization: Some(Secret::new("Bearer t1")),
+    };
+    *good.lock().unwrap() = "t2".to_owned();
+    let task = TaskId::Blob(Digest::of(&layer));
+    let renewed = bed.layers.renew(task, &refused).await.unwrap();
+    assert_eq!(renewed.authorization, Some(Secret::new("Bearer t2")));
+}
+
+#[tokio::test]
+async fn seed_judges_by_the_credential_shown_alone() {
+    let layer = noise(300_000, 64);
+    let image = || Pushed::single("a", &layer);
+    let origin = registry(vec![("Bearer a", image())]).await;
+    let bed = Bed::start(&origin, "").await;
+    let access = bed.layers.access();
+    let task = TaskId::Blob(Digest::of(&layer));
+    let source = |shown: Option<&str>| Source {
+        url: format!("http://{}{}", origin.address, image().blob_path(&layer)),
+        authorization: shown.map(Secret::new),
+    };
+    let judge = async |shown| access.judge(task, &source(shown)).await;
+    let granted = |held| Verdict::Granted {
+        length: Some(300_000),
+        held,
+    };
+    assert_eq!(
+        judge(Some("Bearer a")).await,
+        granted(false),
+        "nothing is here yet"
+    );
+    assert!(matches!(
+        judge(None).await,
+        Verdict::Denied { status: 401, .. }
+    ));
+    assert!(matches!(
+        judge(Some("Bearer b")).await,
+        Verdict::Denied { .. }
+    ));
+    let asked = origin.seen().len();
+    for _ in 0..20 {
+        assert_eq!(judge(Some("Bearer a")).await, granted(false));
+    }
+    assert_eq!(
+        origin.seen().len(),
+        asked,
+        "asked once for all who show the same"
+    );
+    assert_eq!(
+        bed.get(&image().blob_path(&layer), Some("Bearer a"))
+            .await
+            .0,
+        200
+    );
+    while bed.node.find(task).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(judge(Some("Bearer a")).await, granted(true));
+    // A registry that merely says so.
+    let wrong = noise(300_000, 65);
+    let foreign = Origin::start(move |seen| Reply::file(seen, &wrong)).await;
+    let elsewhere = Source {
+        url: format!("http://{}{}", foreign.address, image().blob_path(&layer)),
+        authorization: None,
+    };
+    assert_eq!(access.judge(task, &elsewhere).await, granted(false));
+    let other = TaskId::Blob(Digest::of(b"other"));
+    assert!(matches!(
+        access.judge(other, &source(None)).await,
+        Verdict::Failed(_)
+    ));
 }
 
 #[tokio::test]
@@ -473,8 +638,9 @@ async fn redirect_to_a_store_does_not_carry_the_credential() {
     let image = Pushed::single("a", &layer);
     for credential in [Some("Bearer a"), None] {
         let bed = Bed::start(&origin, &docker).await;
-        if credential.is_some() {
-            assert_eq!(bed.get(&image.manifest_path(), credential).await.0, 200);
+        match credential {
+            Some(_) => assert_eq!(bed.get(&image.manifest_path(), credential).await.0, 200),
+            None => bed.saw(&image.name(&origin), &layer),
         }
         let read = bed.read(&image.name(&origin), Digest::of(&layer)).await;
         assert_eq!(read.unwrap(), layer);

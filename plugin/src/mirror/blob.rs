@@ -1,10 +1,11 @@
-//! Blobs: the right first, then the bytes through the piece network.
+//! Blobs: the right first, then the bytes through the piece network, as far as the client's registry
+//! is known to hold them.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{
-    StreamExt,
+    Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use hawker_model::{Digest, Geometry, Repository, TaskId};
@@ -21,7 +22,7 @@ use super::{
     reply,
 };
 use crate::{
-    access::{Claim, Right, both},
+    access::{Claim, PossessionError, ReadError, Right, both},
     body::{self, Body},
     metrics::Served,
 };
@@ -51,14 +52,15 @@ impl Mirror {
         repository: &Repository,
         digest: Digest,
     ) -> Result<Response<Body>, Failure> {
-        let claim = Claim {
-            registry: &call.registry,
+        let access = self.layers.access();
+        let credential = call.credential.as_ref();
+        let claim = Claim::blob(
+            access.origin(),
+            &call.registry,
             repository,
             digest,
-            credential: call.credential.as_ref(),
-        };
-        let access = self.layers.access();
-        let source = access.source(&claim)?;
+            credential,
+        )?;
         let right = self.upstream.right(access, call, &claim);
         if call.method == Method::HEAD {
             return match right.await?.length {
@@ -66,15 +68,18 @@ impl Mirror {
                 None => self.pass(call).await,
             };
         }
-        let (right, opened) = match access.is_likely(&claim) {
-            true => both(right, self.open(digest, source)).await?,
+        let (right, opened) = match access.likely_source(&claim) {
+            Some(source) => both(right, self.open(digest, source)).await?,
             // A refusal is likely enough not to trouble the network before.
-            false => match right.await? {
-                Right { length: None } => return self.pass(call).await,
-                right => (right, self.open(digest, source).await),
+            None => match right.await? {
+                Right { length: None, .. } => return self.pass(call).await,
+                right => {
+                    let source = access.source(&claim, &right);
+                    (right, self.open(digest, source).await)
+                }
             },
         };
-        self.answer_blob(call, digest, right, opened).await
+        self.answer_blob(call, claim, right, opened).await
     }
 
     async fn open(&self, digest: Digest, source: Source) -> Result<Opened, NotOpened> {
@@ -104,10 +109,13 @@ impl Mirror {
     async fn answer_blob(
         &self,
         call: &Call,
-        digest: Digest,
+        claim: Claim,
         right: Right,
         opened: Result<Opened, NotOpened>,
     ) -> Result<Response<Body>, Failure> {
+        let TaskId::Blob(digest) = claim.task() else {
+            return self.pass(call).await;
+        };
         let opened = match opened {
             Ok(opened) => opened,
             Err(NotOpened::Failed(Remedy::Answer(failure))) => return Err(failure),
@@ -128,11 +136,13 @@ impl Mirror {
             Wanted::Unsatisfiable => return Ok(unsatisfiable(digest, length)),
         };
         let served = opened.served;
-        let bytes = match first_bytes(opened, range.clone()).await {
+        let access = self.layers.access();
+        let bytes = access.read(claim, right, &opened.blob, range.clone());
+        let bytes = match first_bytes(digest, bytes).await {
             Ok(bytes) => bytes,
-            Err(failure) => match failed(digest, failure) {
-                NotOpened::Failed(Remedy::Answer(failure)) => return Err(failure),
-                _ => return self.pass(call).await,
+            Err(error) => match remedy(digest, error) {
+                Remedy::Answer(failure) => return Err(failure),
+                Remedy::PassThrough => return self.pass(call).await,
             },
         };
         let count = self.metrics.served(served);
@@ -148,11 +158,10 @@ impl Mirror {
 
 /// The bytes of a range, once the first are there or have been waited for.
 async fn first_bytes(
-    opened: Opened,
-    range: std::ops::Range<u64>,
-) -> Result<BoxStream<'static, Result<Bytes, TaskFailure>>, TaskFailure> {
-    let digest = opened.blob.task();
-    let mut bytes = opened.blob.read(range).boxed();
+    digest: Digest,
+    bytes: impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static,
+) -> Result<BoxStream<'static, Result<Bytes, ReadError>>, ReadError> {
+    let mut bytes = bytes.boxed();
     let first = match tokio::time::timeout(FIRST_BYTES_PATIENCE, bytes.next()).await {
         Ok(Some(Err(failure))) => return Err(failure),
         Ok(first) => first,
@@ -169,6 +178,20 @@ async fn first_bytes(
 fn failed(digest: Digest, failure: TaskFailure) -> NotOpened {
     debug!(%digest, %failure, "the network cannot give the blob");
     NotOpened::Failed(failure.into())
+}
+
+/// What to do when nothing has been sent yet.
+fn remedy(digest: Digest, error: ReadError) -> Remedy {
+    debug!(%digest, %error, "the blob is not handed out");
+    match error {
+        ReadError::Network(failure) => failure.into(),
+        ReadError::Possession(error @ PossessionError::Refuted { .. }) => {
+            Remedy::Answer(Failure::Forbidden(error.to_string()))
+        }
+        // What the registry itself gives is the client's in any case.
+        ReadError::Possession(PossessionError::Unproven { .. }) => Remedy::PassThrough,
+        ReadError::Possession(PossessionError::Refused(error)) => Remedy::Answer(error.into()),
+    }
 }
 
 fn whole(digest: Digest, length: u64, body: Body) -> Response<Body> {

@@ -1,14 +1,19 @@
-//! Manifests: always from the origin, with the client's own request, and checked before a byte of
-//! them is answered.
+//! Manifests: from the origin, with the client's own request, and checked before a byte of them is
+//! answered.
+//!
+//! One by digest that the origin has just given to the same credential is answered from memory. A
+//! tag is always asked for. While the origin cannot be reached, both come from memory for those who
+//! were given them before, as long as their right has grace.
 
 use bytes::{Bytes, BytesMut};
 use hawker_model::{Digest, Repository, Target};
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::{Mirror, call::Call, failure::Failure};
+use super::{Mirror, call::Call, failure::Failure, manifest_cache::Cached, reply};
 use crate::{
+    access::Visitor,
     body::{self, Body, BodyError},
     layers::ImageName,
     metrics::Served,
@@ -16,6 +21,8 @@ use crate::{
 
 /// The distribution spec asks registries for 4 MiB.
 const MAX_MANIFEST_LEN: usize = 8 << 20;
+/// Where registries tell a manifest's digest.
+const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 
 impl Mirror {
     /// Answers for a manifest.
@@ -25,15 +32,57 @@ impl Mirror {
         repository: &Repository,
         target: &Target,
     ) -> Result<Response<Body>, Failure> {
-        let response = self.upstream.pass(call).await?;
-        if response.status() != StatusCode::OK {
-            return Ok(response);
+        let access = self.layers.access();
+        let visitor = access.visitor(&call.registry, repository, call.credential.as_ref())?;
+        if let Target::Digest(digest) = target
+            && let Some(cached) = self.cached(call, digest)
+            && access.may_see(&visitor, *digest)
+        {
+            self.saw_manifest(
+                call,
+                repository,
+                &visitor,
+                Some(*digest),
+                Some(&cached.bytes),
+            );
+            return Ok(self.of_cache(call, cached));
         }
+        match self.upstream.ask(call).await {
+            Ok(answer) if answer.status().is_server_error() => {
+                let kept = self.kept_in_grace(call, &visitor, target);
+                Ok(kept.unwrap_or(answer))
+            }
+            Ok(answer) => self.take(call, repository, &visitor, target, answer).await,
+            Err(error) if error.is_outage() => {
+                let kept = self.kept_in_grace(call, &visitor, target);
+                kept.ok_or_else(|| error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The origin's answer, learnt from and checked.
+    async fn take(
+        &self,
+        call: &Call,
+        repository: &Repository,
+        visitor: &Visitor,
+        target: &Target,
+        answer: Response<Body>,
+    ) -> Result<Response<Body>, Failure> {
+        if answer.status() != StatusCode::OK {
+            self.heed_refusal(visitor, answer.status());
+            return Ok(answer);
+        }
+        let told = promised(target, answer.headers());
         if call.method == Method::HEAD {
-            self.saw_manifest(call, repository, promised(target, response.headers()), None);
-            return Ok(response);
+            if let (Target::Tag(tag), Some(digest)) = (target, told) {
+                self.manifests.note_tag(visitor.holder(), tag, digest);
+            }
+            self.saw_manifest(call, repository, visitor, told, None);
+            return Ok(answer);
         }
-        let (mut parts, body) = response.into_parts();
+        let (mut parts, body) = answer.into_parts();
         let bytes = collect(body).await.map_err(|error| match error {
             CollectError::TooLong => Failure::Unavailable(format!(
                 "the manifest is longer than {MAX_MANIFEST_LEN} bytes"
@@ -42,10 +91,12 @@ impl Mirror {
                 Failure::Unavailable(format!("the registry cut the manifest: {error}"))
             }
         })?;
-        check(&bytes, promised(target, &parts.headers)).inspect_err(|error| {
+        check(&bytes, told).inspect_err(|error| {
             warn!(registry = %call.registry, %repository, %target, %error, "a manifest is wrong");
         })?;
-        self.saw_manifest(call, repository, Some(Digest::of(&bytes)), Some(&bytes));
+        let digest = Digest::of(&bytes);
+        self.keep(visitor, target, digest, &parts.headers, &bytes);
+        self.saw_manifest(call, repository, visitor, Some(digest), Some(&bytes));
         parts
             .headers
             .insert(header::CONTENT_LENGTH, bytes.len().into());
@@ -53,11 +104,103 @@ impl Mirror {
         Ok(Response::from_parts(parts, body::full(bytes)))
     }
 
+    /// What was refused has no rights left.
+    pub(super) fn heed_refusal(&self, visitor: &Visitor, status: StatusCode) {
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.layers.access().note_refused(visitor);
+        }
+    }
+
+    /// The origin gave all of it to this visitor: it may have it again.
+    fn keep(
+        &self,
+        visitor: &Visitor,
+        target: &Target,
+        digest: Digest,
+        headers: &HeaderMap,
+        bytes: &Bytes,
+    ) {
+        let media_type = headers.get(header::CONTENT_TYPE);
+        let Some(Ok(media_type)) = media_type.map(HeaderValue::to_str) else {
+            return;
+        };
+        self.layers.access().note_manifest(visitor, digest);
+        if let Target::Tag(tag) = target {
+            self.manifests.note_tag(visitor.holder(), tag, digest);
+        }
+        self.manifests.keep(Cached {
+            digest,
+            media_type: media_type.to_owned(),
+            bytes: bytes.clone(),
+        });
+    }
+
+    /// The manifest in memory, where that answers the request as it was made.
+    fn cached(&self, call: &Call, digest: &Digest) -> Option<Cached> {
+        let is_plain = call.query.is_none()
+            && ![
+                header::RANGE,
+                header::IF_NONE_MATCH,
+                header::IF_MODIFIED_SINCE,
+            ]
+            .iter()
+            .any(|name| call.headers.contains_key(name));
+        let cached = self.manifests.find(digest).filter(|_| is_plain)?;
+        accepts(&call.headers, &cached.media_type).then_some(cached)
+    }
+
+    /// What the registry, which cannot be reached, gave this very visitor before.
+    fn kept_in_grace(
+        &self,
+        call: &Call,
+        visitor: &Visitor,
+        target: &Target,
+    ) -> Option<Response<Body>> {
+        let digest = match target {
+            Target::Digest(digest) => *digest,
+            Target::Tag(tag) => self.manifests.tagged(visitor.holder(), tag)?,
+            Target::OtherDigest(_) => return None,
+        };
+        let cached = self.cached(call, &digest)?;
+        if !self.layers.access().may_still_see(visitor, digest) {
+            return None;
+        }
+        info!(registry = %call.registry, %target, "the registry cannot be reached: from memory");
+        Some(self.of_cache(call, cached))
+    }
+
+    fn of_cache(&self, call: &Call, cached: Cached) -> Response<Body> {
+        let length = cached.bytes.len();
+        let body = match call.method == Method::HEAD {
+            true => body::empty(),
+            false => {
+                self.metrics.served(Served::Local).inc_by(length as u64);
+                body::full(cached.bytes)
+            }
+        };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        let texts = [
+            (header::CONTENT_TYPE, cached.media_type),
+            (DIGEST_HEADER, cached.digest.to_string()),
+            (header::ETAG, format!("\"{}\"", cached.digest)),
+        ];
+        for (name, text) in texts {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
+        }
+        reply::mark(headers);
+        response
+    }
+
     /// Remembers what the origin let this client see, for the layers of the same pull.
     fn saw_manifest(
         &self,
         call: &Call,
         repository: &Repository,
+        visitor: &Visitor,
         manifest: Option<Digest>,
         bytes: Option<&[u8]>,
     ) {
@@ -66,22 +209,33 @@ impl Mirror {
             repository: repository.clone(),
             manifest,
         };
-        let credential = call.credential.as_ref();
-        self.layers
-            .access()
-            .note_accepted(&call.registry, repository, credential);
+        self.layers.access().note_accepted(visitor);
         let covered = self.images.note(&image, bytes);
-        self.layers.note_accepted(&image, &covered, credential);
+        self.layers
+            .note_accepted(&image, &covered, call.credential.as_ref());
     }
 }
 
+/// Whether a client takes a manifest of this type.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let Some(accepted) = headers.get(header::ACCEPT) else {
+        return true;
+    };
+    let wanted = media_type.split(';').next().unwrap_or_default().trim();
+    let mut accepted = accepted.to_str().unwrap_or_default().split(',');
+    accepted.any(|part| {
+        let part = part.split(';').next().unwrap_or_default().trim();
+        part == "*/*" || part.eq_ignore_ascii_case(wanted)
+    })
+}
+
 /// The digest that a manifest must have: the one asked for, else the one the registry tells.
-fn promised(target: &Target, headers: &http::HeaderMap) -> Option<Digest> {
+fn promised(target: &Target, headers: &HeaderMap) -> Option<Digest> {
     match target {
         Target::Digest(digest) => Some(*digest),
         Target::OtherDigest(_) => None,
         Target::Tag(_) => {
-            let told = headers.get("docker-content-digest")?.to_str().ok()?;
+            let told = headers.get(DIGEST_HEADER)?.to_str().ok()?;
             Digest::parse(told).ok()
         }
     }
@@ -115,4 +269,34 @@ async fn collect(mut body: Body) -> Result<Bytes, CollectError> {
         bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_types_that_the_client_takes_come_from_memory() {
+        let oci = "application/vnd.oci.image.manifest.v1+json";
+        for (accept, is_taken) in [
+            (None, true),
+            (Some("*/*"), true),
+            (
+                Some("a/b, application/vnd.oci.image.manifest.v1+json;q=0.5"),
+                true,
+            ),
+            (
+                Some("application/vnd.docker.distribution.manifest.v2+json"),
+                false,
+            ),
+            (Some("a/b, */*"), true),
+            (Some(""), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(accepts(&headers, oci), is_taken, "{accept:?}");
+        }
+    }
 }

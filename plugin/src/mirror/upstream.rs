@@ -48,7 +48,7 @@ impl Upstream {
     }
 
     /// The client's own request, sent on; the origin's answer, whatever it is.
-    pub(super) async fn pass(&self, call: &Call) -> Result<Response<Body>, Failure> {
+    pub(super) async fn ask(&self, call: &Call) -> Result<Response<Body>, AccessError> {
         let mut path = call.route.to_path();
         if let Some(query) = &call.query {
             path.push('?');
@@ -57,10 +57,10 @@ impl Upstream {
         let mut headers = call.headers.clone();
         if let Some(credential) = &call.credential {
             // It came as a header value.
-            let value = HeaderValue::from_str(credential.expose());
-            let mut value = value.map_err(|error| Failure::Unavailable(error.to_string()))?;
-            value.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, value);
+            if let Ok(mut value) = HeaderValue::from_str(credential.expose()) {
+                value.set_sensitive(true);
+                headers.insert(header::AUTHORIZATION, value);
+            }
         }
         let passing = self.origin.pass(PassRequest {
             method: call.method.clone(),
@@ -71,9 +71,11 @@ impl Upstream {
             challenges: Challenges::AnswerIfConfigured,
         });
         let answered = tokio::time::timeout(self.patience, passing).await;
-        let answer = answered.map_err(|_| Failure::Slow)?.inspect_err(|error| {
-            warn!(registry = %call.registry, %error, "the registry cannot be asked");
-        })?;
+        let answer = answered
+            .map_err(|_| AccessError::Slow)?
+            .inspect_err(|error| {
+                warn!(registry = %call.registry, %error, "the registry cannot be asked");
+            })?;
         let (parts, body) = answer.into_parts();
         let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
         *response.status_mut() = parts.status;
@@ -87,25 +89,24 @@ impl Upstream {
         &self,
         access: &Access,
         call: &Call,
-        claim: &Claim<'_>,
+        claim: &Claim,
     ) -> Result<Right, Failure> {
-        match access.establish(claim).await {
-            Ok(right) => Ok(right),
-            Err(AccessError::Slow) => Err(Failure::Slow),
-            Err(AccessError::Origin(
-                error @ (OriginError::Denied { .. } | OriginError::NotFound { .. }),
-            )) => Err(error.into()),
+        let error = match access.establish(claim).await {
+            Ok(right) => return Ok(right),
+            Err(error) => error,
+        };
+        let is_said =
+            error.is_refusal() || error.is_missing() || matches!(error, AccessError::Slow);
+        match call.credential.is_none() && !is_said {
             // Perhaps we got no token for it; the client can, once it knows that it must.
-            Err(AccessError::Origin(error)) if call.credential.is_none() => {
-                Err(self.challenge(call, error).await)
-            }
-            Err(AccessError::Origin(error)) => Err(error.into()),
+            true => Err(self.challenge(call, error).await),
+            false => Err(error.into()),
         }
     }
 
     /// The origin's challenge to a client that shows nothing; else the error that led here.
-    async fn challenge(&self, call: &Call, error: OriginError) -> Failure {
-        match self.pass(call).await {
+    async fn challenge(&self, call: &Call, error: AccessError) -> Failure {
+        match self.ask(call).await {
             Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => Failure::Denied {
                 status: answer.status(),
                 challenges: answer
@@ -134,18 +135,30 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Slow => Self::Slow,
+            AccessError::Refused { status, challenges } => denied(status, &challenges),
+            AccessError::Origin(error) => error.into(),
+        }
+    }
+}
+
+fn denied(status: u16, challenges: &[String]) -> Failure {
+    let values = challenges.iter().map(|text| HeaderValue::from_str(text));
+    Failure::Denied {
+        status: StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
+        challenges: values.filter_map(Result::ok).collect(),
+    }
+}
+
 impl From<OriginError> for Failure {
     fn from(error: OriginError) -> Self {
         match error {
             OriginError::Denied {
                 status, challenges, ..
-            } => {
-                let values = challenges.iter().map(|text| HeaderValue::from_str(text));
-                Self::Denied {
-                    status: StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
-                    challenges: values.filter_map(Result::ok).collect(),
-                }
-            }
+            } => denied(status, &challenges),
             OriginError::NotFound { .. } => Self::BlobUnknown,
             OriginError::TooManyRequests { retry_after, .. } => Self::TooManyRequests {
                 retry_after: retry_after.map(|after| after.as_secs().into()),

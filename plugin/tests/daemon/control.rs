@@ -15,12 +15,29 @@ use crate::{
 };
 
 pub(crate) async fn ask(daemon: &Daemon, target: &str) -> Answer {
+    ask_as(daemon, target, &[]).await
+}
+
+pub(crate) async fn ask_as(daemon: &Daemon, target: &str, headers: &[(&str, &str)]) -> Answer {
+    send(daemon, "GET", target, headers).await
+}
+
+pub(crate) async fn send(
+    daemon: &Daemon,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     let stream = UnixStream::connect(daemon.app.control_path())
         .await
         .unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::get(target).body(Empty::<Bytes>::new()).unwrap();
+    let mut request = Request::builder().method(method).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
     let body = body.collect().await.ok().map(|body| body.to_bytes());
     Answer {

@@ -15,8 +15,16 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) async fn start(registry: SocketAddr) -> Self {
+        Self::start_with(registry, |text| text).await
+    }
+
+    /// As `start`, with the settings changed.
+    pub(crate) async fn start_with(
+        registry: SocketAddr,
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let text = settings(dir.path(), registry);
+        let text = change(settings(dir.path(), registry));
         let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
         let app = App::start(&config).await.unwrap();
         Self { app, dir }

@@ -1,0 +1,230 @@
+//! Whether a registry holds the very bytes that are here under a digest it names.
+//!
+//! A registry's word counts for its own bytes only. Bytes that were read at it, or at one that it is
+//! declared to trust, are known to be its own by the signed piece list. For all others it has to
+//! show them: parts that it cannot foresee are fetched from it, with the asker's own credential, and
+//! compared with ours.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, future::try_join_all};
+use hawker_model::OriginName;
+use hawker_p2p::{Blob, OriginClient, OriginError};
+use hawker_swarm::Source;
+use tracing::{debug, warn};
+
+use super::{
+    AccessError, Claim, PossessionError, claim::Tie, right_key::RightKey, sample::Sampler,
+};
+
+/// How long a registry that failed the comparison is not compared with again.
+const KEEP_REFUTED: Duration = Duration::from_secs(60);
+/// Failed comparisons remembered at most.
+const MOST_REFUTED: usize = 1024;
+
+/// Compares, and remembers what failed.
+#[derive(Debug, Default)]
+pub(super) struct Proofs {
+    sampler: Sampler,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Comparisons that go on: the same asker makes one at a time.
+    running: HashMap<RightKey, Arc<tokio::sync::Mutex<()>>>,
+    refuted: HashMap<RightKey, Instant>,
+}
+
+/// Whether it is known, without asking anybody, that the claim's own origin holds the bytes `range`,
+/// which must be here already.
+pub(super) fn is_known(claim: &Claim, blob: &Blob, range: Range<u64>) -> bool {
+    claim.tie == Tie::Url && blob.is_held(range, &|origin| claim.group.contains(origin))
+}
+
+impl Proofs {
+    /// Has the claim's origin show that it holds `blob`, by the source that goes with the claim.
+    /// `is_proven` says whether somebody else has seen to it meanwhile.
+    pub(super) async fn prove(
+        &self,
+        origin: &OriginClient,
+        claim: &Claim,
+        source: &Source,
+        blob: &Blob,
+        is_proven: impl Fn() -> bool,
+    ) -> Result<(), PossessionError> {
+        let running = Running::begin(self, claim.key);
+        let _one_at_a_time = running.lock.lock().await;
+        if is_proven() {
+            return Ok(());
+        }
+        if self.is_refuted(&claim.key) {
+            return Err(refuted(claim));
+        }
+        let compared = self.compare(origin, claim, source, blob).await;
+        match &compared {
+            Ok(()) => note(claim, blob),
+            Err(error @ PossessionError::Refuted { .. }) => {
+                warn!(place = %claim.place, task = %claim.task, "{error}");
+                self.note_refuted(claim.key);
+            }
+            Err(error) => debug!(task = %claim.task, %error, "possession is open"),
+        }
+        compared
+    }
+
+    async fn compare(
+        &self,
+        origin: &OriginClient,
+        claim: &Claim,
+        source: &Source,
+        blob: &Blob,
+    ) -> Result<(), PossessionError> {
+        let geometry = blob.geometry().await;
+        let length = geometry
+            .map_err(|failure| unproven(claim, failure))?
+            .length();
+        let name = OriginName::of_url(&claim.source.url);
+        let name = name.ok_or_else(|| unproven(claim, "its address has no name"))?;
+        let ranges = self.sampler.ranges(claim.task, name.as_str(), length);
+        let parts = ranges.into_iter().map(|range| async move {
+            let (theirs, ours) = tokio::join!(
+                theirs(origin, claim, source, blob, range.clone(), length),
+                ours(claim, blob, range)
+            );
+            match theirs? == ours? {
+                true => Ok(()),
+                false => Err(differs(claim, blob)),
+            }
+        });
+        try_join_all(parts).await.map(|_| ())
+    }
+
+    fn is_refuted(&self, key: &RightKey) -> bool {
+        let at = self.lock().refuted.get(key).copied();
+        at.is_some_and(|at| at.elapsed() < KEEP_REFUTED)
+    }
+
+    fn note_refuted(&self, key: RightKey) {
+        let mut inner = self.lock();
+        if inner.refuted.len() >= MOST_REFUTED {
+            inner.refuted.clear();
+        }
+        inner.refuted.insert(key, Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the blob's own record may say from now on. A file at a URL is no registry: that one holds
+/// the bytes says nothing of who may have them elsewhere on that server.
+fn note(claim: &Claim, blob: &Blob) {
+    let name = OriginName::of_url(&claim.source.url);
+    if let Some(name) = name.filter(|_| claim.tie == Tie::Url) {
+        blob.note_holder(name);
+    }
+}
+
+/// What the origin gives.
+async fn theirs(
+    origin: &OriginClient,
+    claim: &Claim,
+    source: &Source,
+    blob: &Blob,
+    range: Range<u64>,
+    length: u64,
+) -> Result<Bytes, PossessionError> {
+    let failed = |error: OriginError| match error {
+        OriginError::Denied { .. } => PossessionError::Refused(AccessError::Origin(error)),
+        other => unproven(claim, other),
+    };
+    if range.is_empty() {
+        // A blob of no bytes has no secret.
+        return Ok(Bytes::new());
+    }
+    let mut body = origin
+        .fetch(source, range.clone().into())
+        .await
+        .map_err(failed)?;
+    if range.start > 0 && !body.honours_ranges() {
+        return Err(unproven(claim, "it gives no ranges"));
+    }
+    if body.total_length().is_some_and(|told| told != length) {
+        return Err(differs(claim, blob));
+    }
+    let most = (range.end - range.start) as usize;
+    let mut bytes = BytesMut::new();
+    while bytes.len() < most
+        && let Some(chunk) = body.next().await.map_err(failed)?
+    {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes.truncate(most);
+    Ok(bytes.freeze())
+}
+
+/// What is here, or arrives.
+async fn ours(claim: &Claim, blob: &Blob, range: Range<u64>) -> Result<Bytes, PossessionError> {
+    let mut bytes = BytesMut::new();
+    let mut chunks = std::pin::pin!(blob.read(range));
+    while let Some(chunk) = chunks.next().await {
+        bytes.extend_from_slice(&chunk.map_err(|failure| unproven(claim, failure))?);
+    }
+    Ok(bytes.freeze())
+}
+
+/// What a difference means. Until the digest of our own bytes is proven it may be them that are
+/// wrong.
+fn differs(claim: &Claim, blob: &Blob) -> PossessionError {
+    match blob.progress() {
+        (here, Some(all)) if here == all => refuted(claim),
+        _ => unproven(claim, "the two differ, and ours are not proven yet"),
+    }
+}
+
+fn refuted(claim: &Claim) -> PossessionError {
+    PossessionError::Refuted {
+        place: claim.place.to_string(),
+        content: claim.task.to_string(),
+    }
+}
+
+pub(super) fn unproven(claim: &Claim, reason: impl std::fmt::Display) -> PossessionError {
+    PossessionError::Unproven {
+        place: claim.place.to_string(),
+        content: claim.task.to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+/// A comparison that goes on or is waited for.
+struct Running<'a> {
+    proofs: &'a Proofs,
+    key: RightKey,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl<'a> Running<'a> {
+    fn begin(proofs: &'a Proofs, key: RightKey) -> Self {
+        let lock = Arc::clone(proofs.lock().running.entry(key).or_default());
+        Self { proofs, key, lock }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.proofs.lock();
+        // The table's and this one.
+        if Arc::strong_count(&self.lock) <= 2 {
+            inner.running.remove(&self.key);
+        }
+    }
+}

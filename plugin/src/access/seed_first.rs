@@ -1,0 +1,173 @@
+//! A right by a seed's word, or by the origin's own.
+//!
+//! The seed of a blob is the same one for all hosts: it asks the origin once for all who show the
+//! same credential. Its yes counts; everything else it says is heard from the origin itself, so that
+//! no client is refused for what is wrong with a seed. A seed that is slow costs no more than
+//! [`PATIENCE`] (and one without a sign of life a quarter second: `Node::ask_seed`).
+
+use std::{pin::pin, time::Duration};
+
+use futures::future::{Either, select};
+use hawker_p2p::{NoSeed, Verdict};
+use tracing::debug;
+
+use super::{
+    AccessError,
+    rights::{Granted, Right},
+};
+
+/// How long a seed that has heard the question may take before the origin is asked as well.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who granted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Grantor {
+    Seed,
+    Origin,
+}
+
+/// Asks the seed, then the origin; whoever grants first.
+pub(super) async fn ask<S, O>(
+    seed: S,
+    origin: impl FnOnce() -> O,
+) -> (Grantor, Result<Granted, AccessError>)
+where
+    S: Future<Output = Result<Verdict, NoSeed>>,
+    O: Future<Output = Result<Granted, AccessError>>,
+{
+    let mut seed = pin!(seed);
+    let heard = match tokio::time::timeout(PATIENCE, &mut seed).await {
+        Ok(verdict) => granted(verdict),
+        Err(_) => {
+            return match select(seed, pin!(origin())).await {
+                Either::Left((verdict, origin)) => match granted(verdict) {
+                    Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
+                    other => (Grantor::Origin, other.or(origin.await)),
+                },
+                Either::Right((answer, _)) => (Grantor::Origin, answer),
+            };
+        }
+    };
+    match heard {
+        Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
+        other => (Grantor::Origin, other.or(origin().await)),
+    }
+}
+
+/// What a seed's word is worth.
+enum Heard {
+    Granted(Granted),
+    /// It says that the origin refuses.
+    Refused(AccessError),
+    Nothing,
+}
+
+impl Heard {
+    /// The origin's own word. Where it cannot be had, a refusal that the seed heard stands: there is
+    /// no grace after it.
+    fn or(self, answer: Result<Granted, AccessError>) -> Result<Granted, AccessError> {
+        match (self, answer) {
+            (Self::Refused(refusal), Err(error)) if error.is_outage() => Err(refusal),
+            (_, answer) => answer,
+        }
+    }
+}
+
+fn granted(verdict: Result<Verdict, NoSeed>) -> Heard {
+    match verdict {
+        Ok(Verdict::Granted { length, held }) => Heard::Granted(Granted {
+            right: Right {
+                length,
+                is_proven: held,
+                ..Right::default()
+            },
+            shown: None,
+        }),
+        Ok(Verdict::Denied { status, challenges }) => {
+            Heard::Refused(AccessError::Refused { status, challenges })
+        }
+        Ok(Verdict::NotFound) => Heard::Nothing,
+        Ok(Verdict::Failed(reason)) => {
+            debug!(%reason, "a seed cannot judge: the registry is asked");
+            Heard::Nothing
+        }
+        Err(reason) => {
+            debug!(%reason, "no seed judges: the registry is asked");
+            Heard::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use hawker_p2p::OriginError;
+
+    use super::*;
+
+    fn yes(length: u64) -> Result<Granted, AccessError> {
+        let right = Right {
+            length: Some(length),
+            ..Right::default()
+        };
+        Ok(Granted { right, shown: None })
+    }
+
+    fn verdict(length: u64) -> Result<Verdict, NoSeed> {
+        Ok(Verdict::Granted {
+            length: Some(length),
+            held: true,
+        })
+    }
+
+    fn denied() -> Result<Verdict, NoSeed> {
+        let (status, challenges) = (401, vec!["Basic".to_owned()]);
+        Ok(Verdict::Denied { status, challenges })
+    }
+
+    fn length((grantor, answer): (Grantor, Result<Granted, AccessError>)) -> (Grantor, u64) {
+        (grantor, answer.unwrap().right.length.unwrap())
+    }
+
+    #[tokio::test]
+    async fn seeds_yes_costs_no_request() {
+        let asked = ask(ready(verdict(1)), || async {
+            panic!("the origin is not asked")
+        })
+        .await;
+        assert!(asked.1.as_ref().unwrap().right.is_proven);
+        assert_eq!(length(asked), (Grantor::Seed, 1));
+    }
+
+    #[tokio::test]
+    async fn whatever_else_a_seed_says_the_origin_decides() {
+        for said in [
+            denied(),
+            Ok(Verdict::NotFound),
+            Ok(Verdict::Failed("no".to_owned())),
+            Err(NoSeed::Unknown),
+        ] {
+            let asked = ask(ready(said), || ready(yes(2))).await;
+            assert_eq!(length(asked), (Grantor::Origin, 2));
+        }
+    }
+
+    #[tokio::test]
+    async fn refusal_that_a_seed_heard_stands_where_the_origin_is_silent() {
+        let (_, answer) = ask(ready(denied()), || ready(Err(AccessError::Slow))).await;
+        assert!(answer.unwrap_err().is_refusal());
+        let gone = OriginError::NotFound {
+            url: "u".to_owned(),
+            status: 404,
+        };
+        let (_, answer) = ask(ready(denied()), || ready(Err(gone.into()))).await;
+        assert!(!answer.unwrap_err().is_refusal());
+    }
+
+    #[tokio::test]
+    async fn seed_that_says_nothing_more_is_not_waited_for() {
+        let asked = ask(pending(), || ready(yes(3))).await;
+        assert_eq!(length(asked), (Grantor::Origin, 3));
+    }
+}
