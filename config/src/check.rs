@@ -1,12 +1,13 @@
 //! Combinations of settings that cannot work.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
-use hawker_model::{HostId, Role};
+use hawker_model::{HostId, RegistryHost, Role};
 
 use crate::{
-    ListenAddress, NodeConfig, Quota, RegistrySettings, SchedulerConfig, SnapshotterSettings,
-    TlsSettings, Transport, error::Problem, hostname::localhost,
+    ListenAddress, NodeConfig, OriginSettings, ProxyChoice, Quota, RegistrySettings,
+    SchedulerConfig, SnapshotterSettings, TlsSettings, Transport, error::Problem,
+    hostname::localhost,
 };
 
 type Checked = Result<(), Problem>;
@@ -44,16 +45,12 @@ pub(crate) fn node(config: &NodeConfig) -> Checked {
     for (host, registry) in &config.registries {
         check_registry(host.as_str(), registry)?;
     }
+    origin(&config.origin)?;
     numbers(&[
         ("p2p.max_neighbours", config.p2p.max_neighbours.into(), 256),
         ("p2p.upload_slots", config.p2p.upload_slots.into(), 4096),
     ])?;
     times(&[
-        (
-            "origin.connect_timeout",
-            config.origin.connect_timeout.is_zero(),
-        ),
-        ("origin.read_timeout", config.origin.read_timeout.is_zero()),
         (
             "mirror.origin_timeout",
             config.mirror.origin_timeout.is_zero(),
@@ -336,9 +333,70 @@ fn quota(quota: Quota) -> Checked {
 
 fn check_registry(name: &str, registry: &RegistrySettings) -> Checked {
     let key = |key: &str| format!("registries.{name:?}.{key}");
-    let (ca, skip, endpoint) = (key("ca"), key("skip_verify"), key("endpoint"));
-    let (username, password) = (key("username"), key("password_file"));
-    let plain = registry.endpoint.as_ref().is_some_and(|url| url.is_plain());
+    endpoints(&key, registry)?;
+    both(
+        [&key("username"), &key("password_file")],
+        [
+            registry.username.is_some(),
+            registry.password_file.is_some(),
+        ],
+        "write both for an account, or none",
+    )?;
+    both(
+        [&key("client_cert"), &key("client_key")],
+        [
+            registry.client_cert.is_some(),
+            registry.client_key.is_some(),
+        ],
+        "write both, the same file where it holds both, or none",
+    )?;
+    proxy_account(
+        [
+            &key("proxy"),
+            &key("proxy_username"),
+            &key("proxy_password_file"),
+        ],
+        &registry.proxy,
+        [
+            registry.proxy_username.is_some(),
+            registry.proxy_password_file.is_some(),
+        ],
+    )?;
+    resolve(&key("resolve"), registry)?;
+    let files = [
+        ("ca", &registry.ca),
+        ("client_cert", &registry.client_cert),
+        ("client_key", &registry.client_key),
+        ("password_file", &registry.password_file),
+        ("proxy_password_file", &registry.proxy_password_file),
+    ];
+    for (name, file) in files {
+        if let Some(file) = file {
+            paths(&[(&key(name), file)])?;
+        }
+    }
+    Ok(())
+}
+
+fn endpoints(key: &dyn Fn(&str) -> String, registry: &RegistrySettings) -> Checked {
+    let (one, several) = (key("endpoint"), key("endpoints"));
+    let (ca, skip, client) = (key("ca"), key("skip_verify"), key("client_cert"));
+    if registry.endpoint.is_some() && !registry.endpoints.is_empty() {
+        return Err(Problem::new(
+            &[&one, &several],
+            "both are there",
+            "write all of them into endpoints, in the order of asking",
+        ));
+    }
+    for (at, endpoint) in registry.endpoints.iter().enumerate() {
+        if registry.endpoints[..at].contains(endpoint) {
+            return Err(Problem::new(
+                &[&several],
+                format!("{endpoint} is there twice"),
+                "write each once",
+            ));
+        }
+    }
     if registry.ca.is_some() && registry.skip_verify {
         return Err(Problem::new(
             &[&ca, &skip],
@@ -346,27 +404,105 @@ fn check_registry(name: &str, registry: &RegistrySettings) -> Checked {
             "leave skip_verify out to have it checked with the CA",
         ));
     }
-    if plain && (registry.ca.is_some() || registry.skip_verify) {
+    let mut all = registry
+        .endpoint
+        .iter()
+        .chain(&registry.endpoints)
+        .peekable();
+    let is_plain = all.peek().is_some() && all.all(|endpoint| endpoint.is_plain());
+    let has_tls = registry.ca.is_some() || registry.skip_verify || registry.client_cert.is_some();
+    if is_plain && has_tls {
         return Err(Problem::new(
-            &[&endpoint, &ca, &skip],
-            "an http:// endpoint shows no certificate",
-            "write https://, or leave ca and skip_verify out",
+            &[&one, &several, &ca, &skip, &client],
+            "an http:// endpoint shows no certificate, and asks for none",
+            "write https://, or leave ca, skip_verify and client_cert out",
         ));
     }
-    if registry.username.is_some() != registry.password_file.is_some() {
-        return Err(Problem::new(
-            &[&username, &password],
+    Ok(())
+}
+
+/// Two keys that are of use together only.
+fn both(keys: [&str; 2], there: [bool; 2], remedy: &str) -> Checked {
+    match there[0] == there[1] {
+        true => Ok(()),
+        false => Err(Problem::new(
+            &keys,
             "one is there without the other",
-            "write both for an account, or none",
-        ));
+            remedy,
+        )),
     }
-    let files = [(&ca, &registry.ca), (&password, &registry.password_file)];
+}
+
+/// `keys`: proxy, its user name, its password file.
+fn proxy_account(keys: [&str; 3], proxy: &ProxyChoice, there: [bool; 2]) -> Checked {
+    let [key, username, password] = keys;
+    both(
+        [username, password],
+        there,
+        "write both for an account, or none",
+    )?;
+    match (proxy, there[0]) {
+        (ProxyChoice::Via(_), _) | (_, false) => Ok(()),
+        (_, true) => Err(Problem::new(
+            &[username, key],
+            "an account at no proxy",
+            format!("write {key} = \"http://HOST:PORT\", or leave the account out"),
+        )),
+    }
+}
+
+fn resolve(key: &str, registry: &RegistrySettings) -> Checked {
+    for (host, addresses) in &registry.resolve {
+        let is_name = !host.contains(':') && RegistryHost::parse(host).is_ok();
+        if !is_name || host.parse::<IpAddr>().is_ok() {
+            return Err(Problem::new(
+                &[key],
+                format!("{host:?} is no name of a host"),
+                "write the name alone, without a port: { \"harbor.example\" = [\"10.0.0.5\"] }",
+            ));
+        }
+        if addresses.is_empty() {
+            return Err(Problem::new(
+                &[key],
+                format!("{host:?} has no address"),
+                "write its addresses, or leave it to DNS",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The settings of all origins.
+fn origin(origin: &OriginSettings) -> Checked {
+    proxy_account(
+        [
+            "origin.proxy",
+            "origin.proxy_username",
+            "origin.proxy_password_file",
+        ],
+        &origin.proxy,
+        [
+            origin.proxy_username.is_some(),
+            origin.proxy_password_file.is_some(),
+        ],
+    )?;
+    let files = [
+        ("origin.proxy_ca", &origin.proxy_ca),
+        ("origin.proxy_password_file", &origin.proxy_password_file),
+    ];
     for (key, file) in files {
         if let Some(file) = file {
             paths(&[(key, file)])?;
         }
     }
-    Ok(())
+    for dir in &origin.certs_d {
+        paths(&[("origin.certs_d", dir)])?;
+    }
+    times(&[
+        ("origin.connect_timeout", origin.connect_timeout.is_zero()),
+        ("origin.read_timeout", origin.read_timeout.is_zero()),
+        ("origin.endpoint_timeout", origin.endpoint_timeout.is_zero()),
+    ])
 }
 
 fn numbers(numbers: &[(&str, u64, u64)]) -> Checked {

@@ -19,6 +19,7 @@ mod hostname;
 mod load;
 mod node;
 mod print;
+mod proxy;
 mod quota;
 mod registry;
 mod scheduler;
@@ -38,6 +39,7 @@ pub use node::{
     MirrorSettings, NodeConfig, OriginSettings, P2pSettings, RegistrySettings, SeedSettings,
     SnapshotterSettings, StoreSettings,
 };
+pub use proxy::{ProxyChoice, ProxyException, ProxyExceptionError, ProxyUrl, ProxyUrlError};
 pub use quota::{Quota, QuotaError};
 pub use registry::{
     EndpointUrlError, Network, PrivateOrigin, PrivateOriginError, RegistryEndpoint,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
 };
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Advertise, ByteSize, Endpoint, Interval, ListenAddress, LogSettings, Percent, PrivateOrigin,
-    Quota, RegistryEndpoint, TlsSettings, Transport, hostname::hostname, section::section,
+    ProxyChoice, ProxyException, Quota, RegistryEndpoint, TlsSettings, Transport,
+    hostname::hostname, section::section,
 };
 
 /// Everything that `hawkerd` can be told.
@@ -73,14 +74,14 @@ const SEED_UPLOAD_SLOTS: u16 = 16;
 
 const fn any_address(port: u16) -> ListenAddress {
     ListenAddress::new(std::net::SocketAddr::new(
-        std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         port,
     ))
 }
 
 const fn loopback(port: u16) -> ListenAddress {
     ListenAddress::new(std::net::SocketAddr::new(
-        std::net::IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
         port,
     ))
 }
@@ -184,15 +185,28 @@ fn docker_hub() -> RegistryHost {
 
 section! {
     /// A registry that needs more than its name, which is the one clients use:
-    /// [registries."harbor.example:8443"].
+    /// [registries."harbor.example:8443"]. What is written here wins over origin.certs_d.
     pub struct RegistrySettings {
         /// Its base URL, http:// or https://, where it is not https://NAME.
         #[serde(with = "crate::text::empty_is_none")]
         pub endpoint: Option<RegistryEndpoint> = None,
-        /// CA certificates (PEM) that its certificate is checked with, instead of the system's.
+        /// Its base URLs, where it has several that hold the same and take the same credentials.
+        /// They are asked in this order: the next one where no connection is made, no answer comes
+        /// in origin.endpoint_timeout, or the answer is 5xx. One that failed is left alone for 30 s.
+        pub endpoints: Vec<RegistryEndpoint> = Vec::new(),
+        /// CA certificates (PEM) that its certificate, and that of its token server, may be of
+        /// besides the system's.
         #[serde(with = "crate::text::empty_is_none")]
         pub ca: Option<PathBuf> = None,
-        /// Accepts any certificate. Whoever is on the way can then read credentials.
+        /// The certificate (PEM, with its chain) that hawkerd shows to its endpoints, with
+        /// client_key.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub client_cert: Option<PathBuf> = None,
+        /// The private key (PEM, not encrypted) of client_cert.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub client_key: Option<PathBuf> = None,
+        /// Accepts any certificate of its endpoints. Whoever is on the way can then read
+        /// credentials.
         pub skip_verify: bool = false,
         /// The account for requests that carry no credentials. Every client of the mirror has its
         /// rights.
@@ -201,6 +215,24 @@ section! {
         /// The file that holds the account's password.
         #[serde(with = "crate::text::empty_is_none")]
         pub password_file: Option<PathBuf> = None,
+        /// The proxy by which it, its token server and what it redirects to are reached:
+        /// "http://HOST:PORT", "https://HOST:PORT", or "" for none. "default" is origin.proxy.
+        pub proxy: ProxyChoice = ProxyChoice::Default,
+        /// The account at the proxy.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub proxy_username: Option<String> = None,
+        /// The file that holds the password of that account.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub proxy_password_file: Option<PathBuf> = None,
+        /// Addresses of hosts, instead of what DNS says: { "harbor.example" = ["10.0.0.5"] }. For
+        /// requests to this registry, and to its token server and what it redirects to. They may be
+        /// private. Behind a proxy they are what it is asked to connect to for https.
+        pub resolve: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new(),
+        /// Registries with the same group hold each other's content by your word: what a client may
+        /// have of one it gets although the bytes came from another, without a proof that both have
+        /// them. Not for registries to which others can push.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub trust_group: Option<String> = None,
     }
 }
 
@@ -211,8 +243,36 @@ section! {
         pub connect_timeout: Interval = Interval::from_secs(5),
         /// How long an origin may be silent.
         pub read_timeout: Interval = Interval::from_secs(30),
+        /// How long an endpoint may take to answer before the next one of its registry is asked.
+        pub endpoint_timeout: Interval = Interval::from_secs(2),
         /// How often a failed or cut request is repeated.
         pub retries: u8 = 3,
+        /// The proxy by which origins are reached: "http://HOST:PORT", "https://HOST:PORT", or ""
+        /// for none. "default" reads HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment.
+        /// Loopback is always reached without. The proxy resolves names by itself: it should not
+        /// lead strangers into your network.
+        pub proxy: ProxyChoice = ProxyChoice::Default,
+        /// The account at the proxy.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub proxy_username: Option<String> = None,
+        /// The file that holds the password of that account.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub proxy_password_file: Option<PathBuf> = None,
+        /// CA certificates (PEM) that the certificates of https:// proxies may be of besides the
+        /// system's.
+        #[serde(with = "crate::text::empty_is_none")]
+        pub proxy_ca: Option<PathBuf> = None,
+        /// What is reached without that proxy: hosts with their subdomains ("registry.lan"),
+        /// addresses, networks ("10.0.0.0/8"). NO_PROXY counts as well.
+        pub no_proxy: Vec<ProxyException> = Vec::new(),
+        /// Where containerd's and Docker's settings of registries lie: hosts.toml, ca.crt,
+        /// client.cert, client.key. They are read as containerd and Docker read them, when hawkerd
+        /// starts; a registry with a directory there may be private. hawkerd's own entry is passed
+        /// over. [] reads none.
+        pub certs_d: Vec<PathBuf> = vec![
+            "/etc/containerd/certs.d".into(),
+            "/etc/docker/certs.d".into(),
+        ],
     }
 }
 

@@ -196,13 +196,70 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
         ),
         (
             "[registries.r]\nendpoint = \"http://r\"\nskip_verify = true",
-            "h.toml, line 2: registries.\"r\".endpoint, ..an http:// endpoint shows no certificate; \
-             write https://, or leave ca and skip_verify out",
+            "h.toml, line 2: registries.\"r\".endpoint, ..an http:// endpoint shows no certificate, \
+             and asks for none; write https://, or leave ca, skip_verify and client_cert out",
         ),
         (
             "[registries.r]\nusername = \"u\"",
             "h.toml, line 2: registries.\"r\".username, registries.\"r\".password_file: one is \
              there without the other; ..",
+        ),
+        (
+            "[registries.r]\nendpoint = \"https://a\"\nendpoints = [\"https://b\"]",
+            "h.toml, line 2: registries.\"r\".endpoint, registries.\"r\".endpoints: both are there; \
+             write all of them into endpoints, in the order of asking",
+        ),
+        (
+            "[registries.r]\nendpoints = [\"https://a\", \"https://a/\"]",
+            "h.toml, line 2: registries.\"r\".endpoints: https://a is there twice; write each once",
+        ),
+        (
+            "[registries.r]\nclient_cert = \"/c.pem\"",
+            "h.toml, line 2: registries.\"r\".client_cert, registries.\"r\".client_key: one is \
+             there without the other; ..",
+        ),
+        (
+            "[registries.r]\nclient_cert = \"c.pem\"\nclient_key = \"/k.pem\"",
+            "h.toml, line 2: registries.\"r\".client_cert: \"c.pem\" is not an absolute path; ..",
+        ),
+        (
+            "[registries.r]\nproxy = \"http://u:hunter2@p:1\"",
+            "h.toml, line 2: registries.r.proxy: the proxy's URL holds credentials; write \
+             proxy_username and proxy_password_file instead",
+        ),
+        (
+            "[registries.r]\nproxy = \"p:3128\"",
+            "h.toml, line 2: registries.r.proxy: \"p:3128\" is no proxy; write http://HOST:PORT ..",
+        ),
+        (
+            "[registries.r]\nproxy_username = \"u\"\nproxy_password_file = \"/p\"",
+            "h.toml, line 2: registries.\"r\".proxy_username, registries.\"r\".proxy: an account at \
+             no proxy; ..",
+        ),
+        (
+            "[registries.r]\nresolve = { \"r.lan:5000\" = [\"10.0.0.1\"] }",
+            "h.toml, line 2: registries.\"r\".resolve: \"r.lan:5000\" is no name of a host; ..",
+        ),
+        (
+            "[registries.r]\nresolve = { \"r.lan\" = [] }",
+            "h.toml, line 2: registries.\"r\".resolve: \"r.lan\" has no address; ..",
+        ),
+        (
+            "[origin]\nproxy_username = \"u\"",
+            "h.toml, line 2: origin.proxy_username, origin.proxy_password_file: one is there \
+             without the other; ..",
+        ),
+        (
+            "[origin]\nno_proxy = [\"http://x\"]",
+            "h.toml, line 2: origin.no_proxy: \"http://x\" is no exception; ..",
+        ),
+        (
+            "[origin]\ncerts_d = [\"certs.d\"]",
+            "h.toml, line 2: origin.certs_d: \"certs.d\" is not an absolute path; ..",
+        ),
+        (
+            "[origin]\nendpoint_timeout = \"0s\"",
+            "h.toml, line 2: origin.endpoint_timeout: no time at all is too short; ..",
         ),
         (
             "[p2p]\nmax_neighbours = 0",

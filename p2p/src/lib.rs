@@ -26,9 +26,10 @@ pub use counters::{BytesBySource, Counters};
 pub use hawker_swarm::{NoSeed, Verdict};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
-    Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, Login, OriginBody,
-    OriginClient, OriginConfig, OriginConfigError, OriginError, OriginGroup, OriginHead, PassBody,
-    PassRequest, Redirects, RegistryEndpoint,
+    Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, ClientFiles, EndpointReport,
+    Login, NoProxy, OriginBody, OriginClient, OriginConfig, OriginConfigError, OriginError,
+    OriginGroup, OriginHead, PassBody, PassRequest, Proxy, ProxyChoice, Redirects,
+    RegistryEndpoint, UsualProxies,
 };
 pub use request::NodeRequest;
 pub use session::{

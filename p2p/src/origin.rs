@@ -16,47 +16,61 @@
 
 mod account;
 mod address;
+mod assembly;
 mod auth;
 mod body;
+mod certs_d;
 mod challenge;
 mod config;
 mod connector;
+mod dialer;
+mod endpoint;
 mod error;
 mod exchange;
 mod group;
 mod head;
+mod inspect;
+mod link;
 mod pass;
+mod proxy;
 mod range;
+mod registries;
+mod resolver;
 mod retry;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod token;
+mod ways;
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
-use hawker_model::{Digest, OriginName, RegistryHost, Repository};
+use hawker_model::{Digest, RegistryHost, Repository};
 use hawker_swarm::{Secret, Source};
 use http_body_util::Full;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::Client;
 use url::Url;
 
 use address::AddressRule;
 use auth::Authorizer;
 use connector::Connector;
+use dialer::Proxies;
+use group::Groups;
+use registries::{About, Registries};
 
 pub use account::Account;
 pub use address::{AllowPrivate, AllowPrivateError};
 pub use body::OriginBody;
-pub use config::{Login, OriginConfig, OriginConfigError, RegistryEndpoint};
+pub use config::{
+    ClientFiles, Login, OriginConfig, OriginConfigError, ProxyChoice, RegistryEndpoint,
+};
 pub use error::OriginError;
 pub use group::OriginGroup;
 pub use head::OriginHead;
+pub use inspect::EndpointReport;
 pub use pass::{Challenges, PassBody, PassRequest, Redirects};
+pub use proxy::{NoProxy, Proxy, UsualProxies};
 pub use range::ByteRange;
 
 /// The client of every origin. Clones are cheap and share connections, tokens and settings.
@@ -68,10 +82,14 @@ type Http = Client<Connector, Full<Bytes>>;
 struct Inner {
     config: OriginConfig,
     rule: Arc<AddressRule>,
-    /// Where each configured registry is, by its name.
-    bases: HashMap<RegistryHost, Url>,
+    registries: Registries,
+    /// By which proxy everything goes that has no other.
+    proxies: Proxies,
+    /// What of containerd's and Docker's settings is passed over.
+    warnings: Vec<String>,
     /// Who we are at each configured registry that asks, by its scheme, host and port.
     accounts: HashMap<url::Origin, Account>,
+    groups: Groups,
     /// For what an operator named, and where that leads.
     trusting: Http,
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
@@ -80,36 +98,54 @@ struct Inner {
 }
 
 impl OriginClient {
-    /// Reads certificate authorities and prepares the client. Does not connect. Needs a tokio
-    /// runtime only once it is used.
+    /// Reads certificates and the directories of `certs_d`, and prepares the client. Does not
+    /// connect. Needs a tokio runtime only once it is used.
     pub fn new(config: OriginConfig) -> Result<Self, OriginConfigError> {
-        let bases = config.bases()?;
-        let rule = Arc::new(AddressRule::new(&config.allow_private, bases.values()));
-        let connector = Connector::new(&config, &bases, Arc::clone(&rule))?;
-        let accounts = bases
-            .iter()
-            .filter_map(|(name, base)| {
-                let login = config.registries.get(name)?.login.clone()?;
-                Some((base.origin(), Account::Login(login)))
-            })
-            .collect();
+        let assembled = assembly::assemble(&config)?;
+        for warning in &assembled.warnings {
+            tracing::warn!("{warning}");
+        }
+        let registries = assembled.registries;
+        let mut accounts = HashMap::new();
+        for registry in registries.all() {
+            let settings = config.registries.get(&registry.name);
+            if let Some(login) = settings.and_then(|settings| settings.login.as_ref()) {
+                for origin in registry.origins() {
+                    let account = || Account::Login(login.clone());
+                    accounts.entry(origin).or_insert_with(account);
+                }
+            }
+        }
+        let groups = Groups::new(registries.all().iter().map(|registry| {
+            let settings = config.registries.get(&registry.name);
+            let trust = settings.and_then(|settings| settings.trust_group.as_deref());
+            (trust, registry.naming_urls())
+        }));
         Ok(Self(Arc::new(Inner {
-            wary: pooled(connector.wary()),
-            trusting: pooled(connector),
+            groups,
+            wary: assembled.wary,
+            trusting: assembled.trusting,
+            warnings: assembled.warnings,
+            proxies: assembled.proxies,
             config,
-            rule,
-            bases,
+            rule: assembled.rule,
+            registries,
             accounts,
             authorizer: Authorizer::default(),
         })))
     }
 
-    /// Where `registry` is: what is configured for it; else `registry-1.docker.io` for Docker Hub,
-    /// http for a loopback registry that is allowed, https for all others. Private addresses are
-    /// refused unless configured or allowed.
+    /// What of containerd's and Docker's settings (`certs_d`) is passed over, with file and line.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
+    }
+
+    /// Where `registry` is: its first endpoint, if some are configured; else `registry-1.docker.io`
+    /// for Docker Hub, http for a loopback registry that is allowed, https for all others. Private
+    /// addresses are refused unless configured or allowed.
     pub fn base_url(&self, registry: &RegistryHost) -> Result<Url, OriginError> {
-        if let Some(base) = self.0.bases.get(registry) {
-            return Ok(base.clone());
+        if let Some(known) = self.0.registries.by_name(registry) {
+            return Ok(known.base.clone());
         }
         let base = config::default_base(registry).map_err(|error| OriginError::InvalidUrl {
             url: registry.to_string(),
@@ -164,20 +200,29 @@ impl OriginClient {
         head::head_as(self, url, account).await
     }
 
-    /// The origins whose bytes count as `registry`'s own.
+    /// The origins that hold what `registry` holds: its endpoints, and the registries that an
+    /// operator put into its trust group. A registry of which nothing is configured is its own
+    /// group; one that may not be asked has none.
     pub fn same_group(&self, registry: &RegistryHost) -> OriginGroup {
         self.base_url(registry)
             .map_or_else(|_| OriginGroup::default(), |base| self.group_of_url(&base))
     }
 
-    /// The origins whose bytes count as those of the server of `url`.
+    /// The origins that hold what the server of `url` holds: those of the registry that is there,
+    /// else that server alone.
     pub fn group_of_url(&self, url: &Url) -> OriginGroup {
-        OriginName::of_url(url.as_str()).into_iter().collect()
+        self.0.groups.of_url(url)
     }
 
-    /// Who is configured for the server of `url`.
+    /// The login that is configured for the registry at `url`, for [`OriginClient::head_as`].
     pub fn account_of(&self, url: &Url) -> Option<Account> {
         self.0.accounts.get(&url.origin()).cloned()
+    }
+
+    /// The registry whose configured login `account` is.
+    fn configured_as(&self, url: &Url, account: Option<&Account>) -> Option<String> {
+        let is_configured = account.is_some() && self.0.accounts.get(&url.origin()) == account;
+        is_configured.then(|| self.0.registries.about(url).registry)
     }
 
     /// Whether somebody is configured for `registry`, who asks where a source brings nothing.
@@ -214,31 +259,39 @@ impl fmt::Debug for OriginClient {
     }
 }
 
-fn pooled(connector: Connector) -> Http {
-    Client::builder(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(50))
-        .pool_max_idle_per_host(16)
-        // One HTTP/2 connection carries all ranges of a blob: its windows must not be the limit.
-        .http2_initial_stream_window_size(4 << 20)
-        .http2_initial_connection_window_size(32 << 20)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-        .build(connector)
-}
-
 impl Inner {
-    /// The name under which a server is, or should be, configured.
-    fn registry_of(&self, url: &Url) -> String {
-        self.config
-            .registries
-            .keys()
-            .find(|name| {
-                let base = self.bases.get(*name);
-                base.is_some_and(|base| base.origin() == url.origin())
-            })
-            .map_or_else(|| error::host_port(url), RegistryHost::to_string)
+    /// The connections for what `on_behalf` led to.
+    fn http(&self, on_behalf: &Url) -> &Http {
+        let registry = self.registries.at(on_behalf);
+        match registry.and_then(|registry| registry.http.as_ref()) {
+            Some(own) => own,
+            None if self.rule.exempts_url(on_behalf) => &self.trusting,
+            None => &self.wary,
+        }
+    }
+
+    /// The proxy that takes a whole request for `url`, as plain ones are sent.
+    fn forward_proxy(&self, url: &Url, on_behalf: &Url) -> Option<&Proxy> {
+        let proxies = match self.registries.at(on_behalf) {
+            Some(registry) => &registry.proxies,
+            None => &self.proxies,
+        };
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or(80);
+        (url.scheme() == "http")
+            .then(|| proxies.of("http", host, port))
+            .flatten()
+    }
+
+    /// What messages about a request name: the registry that led to `url`, unless a host that is
+    /// configured itself is asked, or one that the registry's settings are not for.
+    fn about(&self, url: &Url, on_behalf: &Url) -> About {
+        let leading = self.registries.at(on_behalf).filter(|r| r.http.is_some());
+        match (self.registries.at(url), leading) {
+            (Some(there), _) => there.about.clone(),
+            (None, Some(leading)) => leading.about.clone(),
+            (None, None) => self.registries.about(url),
+        }
     }
 }
 

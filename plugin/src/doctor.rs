@@ -10,6 +10,7 @@ mod finding;
 mod hawkerd;
 mod machine;
 mod network;
+mod registries;
 
 use std::path::PathBuf;
 
@@ -40,6 +41,7 @@ pub(crate) async fn examine(places: &Places) -> Findings {
     let config = settings(places, &mut findings);
     let status = hawkerd::examine(places, &config, &mut findings).await;
     network::examine(&config, status.as_ref(), &mut findings).await;
+    registries::examine(&config, &mut findings).await;
     containerd::examine(places, &config, &mut findings).await;
     docker::examine(places, &config, &mut findings);
     machine::examine(&config, &mut findings).await;

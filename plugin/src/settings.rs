@@ -8,12 +8,15 @@ use std::{
     sync::Arc,
 };
 
-use hawker_config::{AdvertisedAddress, NodeConfig, PrivateOrigin, RegistrySettings, Transport};
+use hawker_config::{
+    AdvertisedAddress, MirrorSettings as MirrorConfig, NodeConfig, OriginSettings, PrivateOrigin,
+    RegistrySettings, Transport,
+};
 use hawker_identity::{Identity, IdentityError, TlsFiles};
 use hawker_model::RegistryHost;
 use hawker_p2p::{
-    AllowPrivate, Login, NodeSettings, OriginClient, OriginConfig, OriginConfigError,
-    RegistryEndpoint, Security, SeedAddress, StoreConfig,
+    AllowPrivate, ClientFiles, Login, NodeSettings, OriginClient, OriginConfig, OriginConfigError,
+    Proxy, ProxyChoice, RegistryEndpoint, Security, SeedAddress, StoreConfig, UsualProxies,
 };
 use hawker_snapshotter::Limits;
 use hawker_swarm::{Secret, SwarmConfig};
@@ -55,9 +58,9 @@ pub enum SettingsError {
         "node.advertise: the interface {name:?} has no address that others could use: {reason}"
     )]
     Interface { name: String, reason: String },
-    #[error("registries.{registry:?}: cannot read the password file {path}: {source}")]
+    #[error("{key}: cannot read the password file {path}: {source}; hawkerd must be able to")]
     Password {
-        registry: String,
+        key: String,
         path: PathBuf,
         source: io::Error,
     },
@@ -250,7 +253,7 @@ fn file_system_bytes(dir: &Path) -> Result<u64, SettingsError> {
     Ok(found.blocks().saturating_mul(found.fragment_size()))
 }
 
-fn origin(config: &NodeConfig) -> Result<OriginConfig, SettingsError> {
+pub(crate) fn origin(config: &NodeConfig) -> Result<OriginConfig, SettingsError> {
     let mut registries = std::collections::BTreeMap::new();
     for (name, registry) in &config.registries {
         if registry.skip_verify {
@@ -258,11 +261,18 @@ fn origin(config: &NodeConfig) -> Result<OriginConfig, SettingsError> {
         }
         registries.insert(name.clone(), endpoint(name, registry)?);
     }
+    // Also where this hawkerd has no mirror, such as a seed beside a node: they would ask each other.
+    let usual = MirrorConfig::default().listen;
+    let own = [config.mirror.listen.socket(), usual.socket()];
     Ok(OriginConfig {
         registries,
         allow_private: allow_private(&config.mirror.allow_private),
+        proxies: proxies(&config.origin)?,
+        certs_d: config.origin.certs_d.clone(),
+        own_addresses: own.into(),
         connect_timeout: config.origin.connect_timeout.duration(),
         read_timeout: config.origin.read_timeout.duration(),
+        endpoint_timeout: config.origin.endpoint_timeout.duration(),
         retries: u32::from(config.origin.retries),
         ..OriginConfig::default()
     })
@@ -274,31 +284,91 @@ fn allow_private(allowed: &[PrivateOrigin]) -> Vec<AllowPrivate> {
     parsed.filter_map(Result::ok).collect()
 }
 
+/// The proxies of everything that names none of its own.
+fn proxies(settings: &OriginSettings) -> Result<UsualProxies, SettingsError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut proxies = match &settings.proxy {
+        hawker_config::ProxyChoice::Default => UsualProxies::of_environment(variable),
+        hawker_config::ProxyChoice::Direct => UsualProxies::default(),
+        hawker_config::ProxyChoice::Via(url) => {
+            let login = login(
+                "origin.proxy_password_file",
+                settings.proxy_username.as_deref(),
+                settings.proxy_password_file.as_deref(),
+            )?;
+            let proxy = Proxy {
+                url: url.url().clone(),
+                login,
+                setting: "origin.proxy".to_owned(),
+            };
+            UsualProxies::one(proxy, variable)
+        }
+    };
+    for exception in &settings.no_proxy {
+        proxies.except.add(exception.as_str());
+    }
+    proxies.ca_file = settings.proxy_ca.clone();
+    Ok(proxies)
+}
+
 fn endpoint(
     name: &RegistryHost,
     settings: &RegistrySettings,
 ) -> Result<RegistryEndpoint, SettingsError> {
-    let login = match (&settings.username, &settings.password_file) {
-        (Some(username), Some(path)) => {
-            let password = fs::read_to_string(path).map_err(|source| SettingsError::Password {
-                registry: name.to_string(),
-                path: path.clone(),
-                source,
-            })?;
-            Some(Login {
-                username: username.clone(),
-                password: Secret::new(password.trim_end_matches(['\r', '\n'])),
-            })
-        }
+    let key = |key: &str| format!("registries.{:?}.{key}", name.as_str());
+    let client = match (&settings.client_cert, &settings.client_key) {
+        (Some(cert), Some(key)) => Some(ClientFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+        }),
         _ => None,
     };
+    let proxy = match &settings.proxy {
+        hawker_config::ProxyChoice::Default => ProxyChoice::Usual,
+        hawker_config::ProxyChoice::Direct => ProxyChoice::Direct,
+        hawker_config::ProxyChoice::Via(url) => ProxyChoice::Via(Proxy {
+            url: url.url().clone(),
+            login: login(
+                &key("proxy_password_file"),
+                settings.proxy_username.as_deref(),
+                settings.proxy_password_file.as_deref(),
+            )?,
+            setting: key("proxy"),
+        }),
+    };
+    let endpoints = settings.endpoint.iter().chain(&settings.endpoints);
     Ok(RegistryEndpoint {
-        endpoint: settings
-            .endpoint
-            .as_ref()
-            .map(|endpoint| endpoint.url().clone()),
+        endpoints: endpoints.map(|endpoint| endpoint.url().clone()).collect(),
         ca_file: settings.ca.clone(),
+        client,
         skip_verify: settings.skip_verify,
-        login,
+        login: login(
+            &key("password_file"),
+            settings.username.as_deref(),
+            settings.password_file.as_deref(),
+        )?,
+        trust_group: settings.trust_group.clone(),
+        proxy,
+        resolve: settings.resolve.clone(),
     })
+}
+
+/// The account that a name and a password file make; `key` names the file.
+fn login(
+    key: &str,
+    username: Option<&str>,
+    password_file: Option<&Path>,
+) -> Result<Option<Login>, SettingsError> {
+    let (Some(username), Some(path)) = (username, password_file) else {
+        return Ok(None);
+    };
+    let password = fs::read_to_string(path).map_err(|source| SettingsError::Password {
+        key: key.to_owned(),
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Some(Login {
+        username: username.to_owned(),
+        password: Secret::new(password.trim_end_matches(['\r', '\n'])),
+    }))
 }

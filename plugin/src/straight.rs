@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use hawker_p2p::{
     AllowPrivate, ByteRange, OriginClient, OriginConfig, OriginConfigError, OriginError,
+    UsualProxies,
 };
 use hawker_swarm::Source;
 
@@ -22,6 +23,7 @@ pub(crate) async fn download(
     let anywhere = ["0.0.0.0/0", "::/0"].map(str::parse::<AllowPrivate>);
     let config = OriginConfig {
         allow_private: anywhere.into_iter().flatten().collect(),
+        proxies: UsualProxies::of_environment(|name| std::env::var(name).ok()),
         ..OriginConfig::default()
     };
     let origin = OriginClient::new(config)?;

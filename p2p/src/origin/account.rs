@@ -4,14 +4,16 @@ use base64::{
     Engine,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use hawker_model::Digest;
 use hawker_swarm::Secret;
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 use super::{Login, sensitive};
 
 /// Somebody whom a registry knows. What it buys at the registry's token server is kept in memory
 /// under this very account, and used for nobody else.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
     /// A name and a password.
     Login(Login),
@@ -19,6 +21,10 @@ pub enum Account {
     /// refresh token. It goes to the registry's token server alone.
     IdentityToken(Secret),
 }
+
+/// An account by its hash: tables hold no password.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct AccountKey(Digest);
 
 impl Account {
     /// The account behind `Authorization: Basic …`; `None` if it is something else.
@@ -38,6 +44,21 @@ impl Account {
             username: username.to_owned(),
             password: Secret::new(password),
         }))
+    }
+
+    /// What stands for the account in tables. `salt`: of the table, so that nothing outside of this
+    /// process can be compared with it.
+    pub(super) fn key(&self, salt: &[u8; 32]) -> AccountKey {
+        let (kind, name, secret) = match self {
+            Self::Login(login) => (0, login.username.as_str(), &login.password),
+            Self::IdentityToken(token) => (1, "", token),
+        };
+        let mut text = Zeroizing::new(Vec::from(salt));
+        text.push(kind);
+        text.extend_from_slice(&(name.len() as u64).to_be_bytes());
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(secret.expose().as_bytes());
+        AccountKey(Digest::of(&text))
     }
 
     pub(super) fn username(&self) -> Option<&str> {
@@ -99,6 +120,25 @@ mod tests {
             "Basic YW5u",
         ] {
             assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn accounts_are_told_apart_by_their_keys() {
+        let (salt, other) = ([1; 32], [2; 32]);
+        let all = [
+            login("a", "bc"),
+            login("ab", "c"),
+            login("a", "bd"),
+            login("", "bc"),
+            Account::IdentityToken(Secret::new("bc")),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(one.key(&salt), one.clone().key(&salt));
+            assert_ne!(one.key(&salt), one.key(&other));
+            for another in &all[at + 1..] {
+                assert_ne!(one.key(&salt), another.key(&salt));
+            }
         }
     }
 

@@ -177,7 +177,7 @@ fn host_of(name: &RegistryHost) -> Option<(String, Option<u16>)> {
     Some((url.host_str()?.to_owned(), written))
 }
 
-fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
+pub(super) fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {
     let bits = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => u128::from(u32::from(ip)) << 96,
         IpAddr::V6(ip) => u128::from(ip),

@@ -2,30 +2,35 @@
 //! configured for the registry, else in nobody's name; and the tokens that those buy.
 //!
 //! Invariant: what an account bought is kept under that account, and looked up with it alone. A
-//! client's bearer token is never kept here.
+//! client's bearer token is never kept here, and no password is a key of a table.
 
 use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::HeaderValue;
 use url::Url;
 
 use super::{
-    Account, Login, OriginClient, OriginError, account,
+    Account, OriginClient, OriginError,
+    account::AccountKey,
     challenge::Challenge,
     token::{self, Token, TokenKey},
 };
 
 /// Entries of each table at most. Beyond it the table starts anew, which costs a request each.
 const MOST: usize = 4096;
+/// How long a token server that could not be asked is not asked again for the same token: whoever
+/// comes meanwhile is told at once.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Answers challenges and remembers how.
-#[derive(Default)]
 pub(super) struct Authorizer {
+    /// Of the keys of accounts.
+    salt: [u8; 32],
     /// One slot per token; its lock is held while the token is asked for, so that the many ranges of
     /// one blob ask once.
     tokens: Mutex<HashMap<TokenKey, Arc<Slot>>>,
@@ -44,7 +49,7 @@ struct Attempts {
 }
 
 /// A server, the repository (or file) there, and who asks if it is not everybody.
-type Place = (url::Origin, String, Option<Account>);
+type Place = (url::Origin, String, Option<AccountKey>);
 
 /// What a server wants before it answers.
 #[derive(Clone, Copy)]
@@ -71,8 +76,18 @@ pub(super) enum Who<'a> {
 /// How to satisfy a challenge.
 #[derive(Clone)]
 enum Means {
-    Basic(Login),
+    Basic,
     Bearer(Box<TokenKey>),
+}
+
+impl Default for Authorizer {
+    fn default() -> Self {
+        Self {
+            salt: rand::random(),
+            tokens: Mutex::default(),
+            remembered: Mutex::default(),
+        }
+    }
 }
 
 impl Authorizer {
@@ -84,8 +99,10 @@ impl Authorizer {
         url: &Url,
         account: Option<&Account>,
     ) -> Option<HeaderValue> {
-        let means = lock(&self.remembered).get(&place(url, account)).cloned()?;
-        self.authorization(client, &means, None)
+        let place = self.place(url, account);
+        let means = lock(&self.remembered).get(&place).cloned()?;
+        let who = account.or_else(|| client.0.accounts.get(&url.origin()));
+        self.authorization(client, &means, who, None)
             .await
             .ok()
             .flatten()
@@ -113,14 +130,17 @@ impl Authorizer {
         let mut failure = None;
         for challenge in in_order_of_worth(challenges) {
             let means = match (challenge.scheme.as_str(), who) {
-                ("bearer", who) => TokenKey::of_challenge(challenge, url, on_behalf, who)
-                    .map(|key| Means::Bearer(Box::new(key))),
-                ("basic", Some(Account::Login(login))) => Ok(Means::Basic(login.clone())),
+                ("bearer", who) => {
+                    let who = who.map(|who| who.key(&self.salt));
+                    TokenKey::of_challenge(challenge, url, on_behalf, who)
+                        .map(|key| Means::Bearer(Box::new(key)))
+                }
+                ("basic", Some(Account::Login(_))) => Ok(Means::Basic),
                 _ => continue,
             };
             let found = match means {
                 Ok(means) => self
-                    .authorization(client, &means, refused)
+                    .authorization(client, &means, who, refused)
                     .await
                     .map(|found| (means, found)),
                 Err(error) => Err(error),
@@ -128,7 +148,7 @@ impl Authorizer {
             match found {
                 Ok((means, Some(authorization))) => {
                     if !matches!(demand.who, Who::Nobody) {
-                        bounded(&mut lock(&self.remembered)).insert(place(url, asker), means);
+                        bounded(&mut lock(&self.remembered)).insert(self.place(url, asker), means);
                     }
                     return Ok(Some(authorization));
                 }
@@ -139,15 +159,30 @@ impl Authorizer {
         failure.map_or(Ok(None), Err)
     }
 
+    /// What one credential opens: a repository, or else one path.
+    fn place(&self, url: &Url, account: Option<&Account>) -> Place {
+        let path = url.path();
+        let repository = ["/blobs/", "/manifests/"]
+            .iter()
+            .find_map(|part| path.rsplit_once(part))
+            .map_or(path, |(repository, _)| repository);
+        let account = account.map(|account| account.key(&self.salt));
+        (url.origin(), repository.to_owned(), account)
+    }
+
     async fn authorization(
         &self,
         client: &OriginClient,
         means: &Means,
+        who: Option<&Account>,
         refused: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, OriginError> {
         let other_than_refused = |value: &HeaderValue| Some(value) != refused;
         let key = match means {
-            Means::Basic(login) => return Ok(account::basic(login).filter(other_than_refused)),
+            Means::Basic => {
+                let basic = who.and_then(Account::basic);
+                return Ok(basic.filter(other_than_refused));
+            }
             Means::Bearer(key) => key,
         };
         let slot = Arc::clone(
@@ -162,11 +197,14 @@ impl Authorizer {
         {
             return Ok(Some(token.authorization.clone()));
         }
-        if let Some((at, error)) = slot.failure.as_ref().filter(|(at, _)| *at > since) {
+        let counts = |(at, error): &&(Instant, OriginError)| {
+            *at > since || (is_silence(error) && at.elapsed() < QUIET)
+        };
+        if let Some((at, error)) = slot.failure.as_ref().filter(counts) {
             tracing::debug!(%error, waited = ?at.duration_since(since), "no token for anyone");
             return Err(error.clone());
         }
-        match token::issue(client, key).await {
+        match token::issue(client, key, who).await {
             Ok(token) => {
                 let authorization = token.authorization.clone();
                 slot.token = Some(token);
@@ -187,14 +225,12 @@ fn in_order_of_worth(challenges: &[Challenge]) -> impl Iterator<Item = &Challeng
     of("bearer").into_iter().chain(of("basic"))
 }
 
-/// What one credential opens: a repository, or else one path.
-fn place(url: &Url, account: Option<&Account>) -> Place {
-    let path = url.path();
-    let repository = ["/blobs/", "/manifests/"]
-        .iter()
-        .find_map(|part| path.rsplit_once(part))
-        .map_or(path, |(repository, _)| repository);
-    (url.origin(), repository.to_owned(), account.cloned())
+/// Whether a token server said nothing at all.
+fn is_silence(error: &OriginError) -> bool {
+    match error {
+        OriginError::TokenServer { source, .. } => !matches!(**source, OriginError::Server { .. }),
+        _ => false,
+    }
 }
 
 fn bounded<K: Eq + Hash, V>(table: &mut HashMap<K, V>) -> &mut HashMap<K, V> {

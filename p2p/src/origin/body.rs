@@ -4,7 +4,7 @@
 //! condition that it is still the same; a server that ignores ranges has what precedes read and
 //! dropped. Only attempts that bring no byte count against the retries.
 
-use std::{fmt, pin::Pin};
+use std::{fmt, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use hawker_swarm::Source;
@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use super::{
     ByteRange, OriginClient, OriginError, OriginHead, Redirects, Wanted,
+    endpoint::Endpoint,
     error::{innermost, shown},
     exchange::Answer,
     head,
@@ -31,6 +32,8 @@ pub struct OriginBody {
     wanted: Wanted,
     /// What the first answer said; later ones must not contradict.
     head: Option<OriginHead>,
+    /// Who said it: others of the same registry have other tags and dates for the same bytes.
+    said_by: Option<Arc<Endpoint>>,
     /// The next byte to deliver.
     position: u64,
     /// The byte before which to stop, once that is known.
@@ -53,6 +56,8 @@ struct Segment {
     at: u64,
     /// Where it ends, if it says so.
     end: Option<u64>,
+    /// Who sends it.
+    endpoint: Option<Arc<Endpoint>>,
 }
 
 impl OriginBody {
@@ -74,6 +79,7 @@ impl OriginBody {
             client: client.clone(),
             wanted,
             head: None,
+            said_by: None,
             position: range.start,
             end: range.end,
             answer: None,
@@ -125,7 +131,10 @@ impl OriginBody {
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    self.answer = None;
+                    let sender = self.answer.take().and_then(|segment| segment.endpoint);
+                    if let Some(endpoint) = sender {
+                        endpoint.note_failure();
+                    }
                     self.retry_after(error)?;
                 }
             }
@@ -169,15 +178,21 @@ impl OriginBody {
             StatusCode::RANGE_NOT_SATISFIABLE => self.nothing(&answer)?,
             _ => return Err(answer.error()),
         };
-        let incoming = answer.response.into_body();
-        Ok(Segment { incoming, at, end })
+        Ok(Segment {
+            incoming: answer.response.into_body(),
+            at,
+            end,
+            endpoint: answer.endpoint,
+        })
     }
 
     fn ask(&self) -> Asking {
         let mut headers = head::headers(&self.client);
         if let Some(range) = range::header(self.position, self.end) {
             headers.insert(RANGE, range);
-            let etag = self.head.as_ref().and_then(OriginHead::strong_etag);
+            // Another endpoint would take its own bytes for others.
+            let head = self.head.as_ref().filter(|_| self.said_by.is_none());
+            let etag = head.and_then(OriginHead::strong_etag);
             if let Some(etag) = etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
                 headers.insert(IF_RANGE, etag);
             }
@@ -215,7 +230,7 @@ impl OriginBody {
                 });
             }
         }
-        self.learn(now);
+        self.learn(now, answer);
         Ok((0, length))
     }
 
@@ -244,7 +259,7 @@ impl OriginBody {
             )));
         }
         let now = self.agree(answer)?;
-        self.learn(now);
+        self.learn(now, answer);
         Ok((bytes.start, Some(bytes.end)))
     }
 
@@ -252,12 +267,12 @@ impl OriginBody {
     fn nothing(&mut self, answer: &Answer) -> Result<(u64, Option<u64>), OriginError> {
         let now = self.agree(answer)?;
         if self.position == 0 && now.length == Some(0) {
-            self.learn(now);
+            self.learn(now, answer);
             return Ok((0, Some(0)));
         }
         // The last part did not say that it was the last.
         if self.head.is_some() && now.length == Some(self.position) {
-            self.learn(now);
+            self.learn(now, answer);
             return Ok((self.position, Some(self.position)));
         }
         Err(self.outside(now.length))
@@ -272,7 +287,15 @@ impl OriginBody {
             });
         }
         let now = OriginHead::of(answer);
-        match self.head.as_ref().and_then(|then| then.difference(&now)) {
+        let is_same = match (&self.said_by, &answer.endpoint) {
+            (Some(then), Some(now)) => Arc::ptr_eq(then, now),
+            (then, now) => then.is_none() && now.is_none(),
+        };
+        let difference = |then: &OriginHead| match is_same {
+            true => then.difference(&now),
+            false => OriginHead::of_length(then.length).difference(&now),
+        };
+        match self.head.as_ref().and_then(difference) {
             Some(what) => Err(OriginError::Changed {
                 url: shown(&self.wanted.url),
                 what,
@@ -281,13 +304,16 @@ impl OriginBody {
         }
     }
 
-    fn learn(&mut self, now: OriginHead) {
+    fn learn(&mut self, now: OriginHead, answer: &Answer) {
         if let Some(length) = now.length {
             self.end = Some(self.end.unwrap_or(length).min(length));
         }
         match &mut self.head {
             Some(head) => head.length = head.length.or(now.length),
-            None => self.head = Some(now),
+            None => {
+                self.said_by = answer.endpoint.clone();
+                self.head = Some(now);
+            }
         }
     }
 

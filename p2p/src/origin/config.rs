@@ -1,8 +1,9 @@
 //! What an operator says about origins, and where registries are.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -11,7 +12,7 @@ use hawker_model::RegistryHost;
 use hawker_swarm::Secret;
 use url::{Host, Url};
 
-use super::{AllowPrivate, exchange};
+use super::{AllowPrivate, Proxy, UsualProxies};
 
 /// Settings of an [`super::OriginClient`].
 #[derive(Clone, Debug)]
@@ -20,10 +21,21 @@ pub struct OriginConfig {
     pub registries: BTreeMap<RegistryHost, RegistryEndpoint>,
     /// Registries and networks that may be private.
     pub allow_private: Vec<AllowPrivate>,
+    /// The proxies of everything that names none of its own.
+    pub proxies: UsualProxies,
+    /// Directories with the settings of registries as containerd and Docker keep them. What
+    /// `registries` says wins.
+    pub certs_d: Vec<PathBuf>,
+    /// Where this very program is a registry: such entries of `certs_d` are passed over.
+    pub own_addresses: Vec<SocketAddr>,
     /// From the start of name resolution to the end of the TLS handshake.
     pub connect_timeout: Duration,
     /// From the start of a request to the head of its answer, connecting included.
     pub header_timeout: Duration,
+    /// How long an endpoint may take to answer while another one of its registry is left.
+    pub endpoint_timeout: Duration,
+    /// How long a token server may take. Somebody waits meanwhile.
+    pub token_timeout: Duration,
     /// The longest silence within a body.
     pub read_timeout: Duration,
     /// Attempts to get on with a body, after the first, that brought no byte.
@@ -43,8 +55,13 @@ impl Default for OriginConfig {
         Self {
             registries: BTreeMap::new(),
             allow_private: Vec::new(),
+            proxies: UsualProxies::default(),
+            certs_d: Vec::new(),
+            own_addresses: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
+            endpoint_timeout: Duration::from_secs(2),
+            token_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(30),
             retries: 5,
             first_backoff: Duration::from_millis(200),
@@ -58,18 +75,49 @@ impl Default for OriginConfig {
 /// What an operator says of one registry.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryEndpoint {
-    /// Where it is, when that is not `https://<name>`. A path is put before `/v2/`.
-    pub endpoint: Option<Url>,
-    /// Certificate authorities (PEM) that it may use besides those of the system.
+    /// Where it is, when that is not `https://<name>`, in the order of asking; they hold the same
+    /// and take the same credentials. A path is put before `/v2/`.
+    pub endpoints: Vec<Url>,
+    /// Certificate authorities (PEM) that it and its token server may use besides those of the
+    /// system.
     pub ca_file: Option<PathBuf>,
+    /// What its endpoints are shown.
+    pub client: Option<ClientFiles>,
     /// Whether its certificate is believed unseen.
     pub skip_verify: bool,
     /// Who we are there when a client brings no credential.
     pub login: Option<Login>,
+    /// Registries of one trust group hold each other's bytes: what one gave may be had through
+    /// another without a proof.
+    pub trust_group: Option<String>,
+    /// By which proxy it is reached, and what it sends us to.
+    pub proxy: ProxyChoice,
+    /// Addresses of hosts, instead of what the system's resolver says, for requests to this
+    /// registry and to what it sends us to.
+    pub resolve: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// A client's certificate and its key (PEM); it may be one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// By which proxy a registry is reached.
+#[derive(Clone, Debug, Default)]
+pub enum ProxyChoice {
+    /// That of all others, if there is one for it.
+    #[default]
+    Usual,
+    /// None.
+    Direct,
+    /// This one, always.
+    Via(Proxy),
 }
 
 /// A name and a password.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Login {
     pub username: String,
     pub password: Secret,
@@ -81,38 +129,6 @@ impl fmt::Debug for Login {
             .field("username", &self.username)
             .field("password", &self.password)
             .finish()
-    }
-}
-
-impl OriginConfig {
-    /// Where each configured registry is.
-    pub(super) fn bases(&self) -> Result<HashMap<RegistryHost, Url>, OriginConfigError> {
-        let mut bases: HashMap<_, _> = self
-            .registries
-            .iter()
-            .map(|(name, registry)| {
-                let base = match &registry.endpoint {
-                    Some(endpoint) => endpoint.clone(),
-                    None => default_base(name).map_err(|error| OriginConfigError::Endpoint {
-                        registry: name.clone(),
-                        reason: error.to_string(),
-                    })?,
-                };
-                exchange::check_url(&base).map_err(|reason| OriginConfigError::Endpoint {
-                    registry: name.clone(),
-                    reason,
-                })?;
-                Ok((name.clone(), base))
-            })
-            .collect::<Result<_, _>>()?;
-        let named = |text| bases.keys().find(|name| name.as_str() == text);
-        // Docker's other name of it.
-        if let (Some(hub), Ok(index)) = (named("docker.io"), RegistryHost::parse("index.docker.io"))
-        {
-            let base = bases[hub].clone();
-            bases.entry(index).or_insert(base);
-        }
-        Ok(bases)
     }
 }
 
@@ -166,6 +182,13 @@ pub enum OriginConfigError {
         registry: RegistryHost,
         path: PathBuf,
     },
+    #[error("registries.\"{registry}\".client_cert, client_key: {reason}")]
+    Client {
+        registry: RegistryHost,
+        reason: String,
+    },
+    #[error("origin.proxy_ca: {reason}")]
+    ProxyCa { reason: String },
     #[error("cannot set up TLS: {0}")]
     Tls(String),
 }

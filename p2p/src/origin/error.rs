@@ -3,10 +3,13 @@
 use std::{error::Error, io, time::Duration};
 
 use http::StatusCode;
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
-use super::{address::AddressRefused, connector::ConnectTimeout};
+use super::{
+    address::AddressRefused, connector::ConnectTimeout, proxy::ProxyFailure, registries::About,
+    resolver::NoAddress,
+};
 
 /// Why an origin does not give what it was asked for. `url` is always without query and user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +56,30 @@ pub enum OriginError {
         reason: String,
         remedy: String,
     },
+    /// The server does not take the client certificate that it was shown, or wants one.
+    #[error("{url} wants another client certificate ({reason}): {remedy}")]
+    ClientCertificate {
+        url: String,
+        reason: String,
+        remedy: String,
+    },
+    /// The proxy on the way does not lead there.
+    #[error("cannot reach {url}: {reason}")]
+    Proxy { url: String, reason: String },
+    #[error("cannot reach {url}: the name {host} does not resolve ({reason}): {remedy}")]
+    Name {
+        url: String,
+        host: String,
+        reason: String,
+        remedy: String,
+    },
+    /// The token server that a registry names gives no answer.
+    #[error("no token from {url}, the token server of {registry}: {source}")]
+    TokenServer {
+        url: String,
+        registry: String,
+        source: Box<OriginError>,
+    },
     #[error("{url} timed out: no {awaited} within {} ms", limit.as_millis())]
     Timeout {
         url: String,
@@ -94,9 +121,30 @@ impl OriginError {
         match self {
             Self::TooManyRequests { .. }
             | Self::Unreachable { .. }
+            | Self::Proxy { .. }
+            | Self::Name { .. }
             | Self::Timeout { .. }
             | Self::TooShort { .. } => true,
+            Self::TokenServer { source, .. } => source.is_retryable(),
             Self::Server { status, .. } => matches!(status, 408 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// Whether the origin, or the token server without which it answers nothing, could not be
+    /// asked: no connection, no answer in time, or one that tells of its own trouble (5xx). It says
+    /// nothing of anybody's rights.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Certificate { .. }
+            | Self::ClientCertificate { .. }
+            | Self::Proxy { .. }
+            | Self::Name { .. }
+            | Self::Timeout { .. }
+            | Self::TooShort { .. } => true,
+            Self::Server { status, .. } => *status >= 500,
+            Self::TokenServer { source, .. } => source.is_outage(),
             _ => false,
         }
     }
@@ -122,6 +170,7 @@ impl OriginError {
             Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::TokenServer { source, .. } => source.status(),
             Self::Server { status: 503, .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
         }
@@ -132,7 +181,7 @@ impl OriginError {
         error: &(dyn Error + 'static),
         url: &Url,
         is_connect: bool,
-        registry: impl FnOnce() -> String,
+        about: impl FnOnce() -> About,
     ) -> Self {
         if let Some(refused) = cause::<AddressRefused>(error) {
             return refused.clone().at(url);
@@ -144,12 +193,53 @@ impl OriginError {
                 limit: timeout.0,
             };
         }
-        if let Some(rustls::Error::InvalidCertificate(what)) = cause::<rustls::Error>(error) {
-            return Self::Certificate {
+        if let Some(failure) = cause::<ProxyFailure>(error) {
+            return Self::Proxy {
                 url: shown(url),
-                reason: what.to_string(),
-                remedy: remedy(what, &registry()),
+                reason: failure.to_string(),
             };
+        }
+        if let Some(name) = cause::<NoAddress>(error) {
+            return Self::Name {
+                url: shown(url),
+                host: name.host.clone(),
+                reason: name.reason.clone(),
+                remedy: format!(
+                    "mend /etc/resolv.conf or the name, or write its addresses into \
+                     registries.\"{}\".resolve",
+                    about().registry
+                ),
+            };
+        }
+        match cause::<rustls::Error>(error) {
+            Some(rustls::Error::InvalidCertificate(what)) => {
+                return Self::Certificate {
+                    url: shown(url),
+                    reason: what.to_string(),
+                    remedy: remedy(what, &about()),
+                };
+            }
+            Some(rustls::Error::AlertReceived(alert)) => {
+                if let Some(remedy) = client_remedy(*alert, &about()) {
+                    return Self::ClientCertificate {
+                        url: shown(url),
+                        reason: format!("it says {alert:?}"),
+                        remedy,
+                    };
+                }
+            }
+            Some(rustls::Error::InvalidMessage(_)) => {
+                let host = &about().registry;
+                return Self::Unreachable {
+                    url: shown(url),
+                    reason: format!(
+                        "it does not speak TLS; if it is meant to be plain, set \
+                         registries.\"{host}\".endpoint to \"http://{}\"",
+                        host_port(url)
+                    ),
+                };
+            }
+            _ => {}
         }
         let (url, reason) = (shown(url), innermost(error));
         match is_connect {
@@ -164,11 +254,15 @@ impl OriginError {
 }
 
 /// What mends a certificate that is not trusted.
-fn remedy(what: &CertificateError, registry: &str) -> String {
+fn remedy(what: &CertificateError, about: &About) -> String {
+    let registry = &about.registry;
     match what {
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            format!("set registries.\"{registry}\".ca to the file of its authority")
-        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => match &about.ca {
+            None => format!("set registries.\"{registry}\".ca to the file of its authority (PEM)"),
+            Some(ca) => {
+                format!("its authority is not in {ca}: put the authority's certificate there")
+            }
+        },
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("set registries.\"{registry}\".endpoint to a name that it is for")
         }
@@ -179,6 +273,39 @@ fn remedy(what: &CertificateError, registry: &str) -> String {
             "the clock here or there is wrong".to_owned()
         }
         _ => format!("it needs another one; until then registries.\"{registry}\".skip_verify"),
+    }
+}
+
+/// What mends an alert of the server, if our certificate is why.
+fn client_remedy(alert: AlertDescription, about: &About) -> Option<String> {
+    let registry = &about.registry;
+    let wanted = match alert {
+        AlertDescription::CertificateRequired => true,
+        // TLS 1.2 has no word for it.
+        AlertDescription::HandshakeFailure => about.client.is_none(),
+        _ => false,
+    };
+    let refused = matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
+    );
+    match &about.client {
+        Some(client) if wanted || refused => Some(format!(
+            "the one it is shown is that of {client}: is it of an authority that the server \
+             believes, and not expired?"
+        )),
+        None if wanted || refused => Some(format!(
+            "set registries.\"{registry}\".client_cert and client_key, or put client.cert and \
+             client.key into its directory of certs.d"
+        )),
+        _ => None,
     }
 }
 
@@ -213,7 +340,7 @@ pub(super) fn host_port(url: &Url) -> String {
 
 /// The first error of type `E` among `error` and its causes. An `io::Error` hides the error it
 /// wraps from `source()`, so it is opened here.
-fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(super) fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {

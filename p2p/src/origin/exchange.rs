@@ -1,20 +1,25 @@
 //! One request and what it takes to have it answered: time limits, redirects, the credential kept
 //! to whom it belongs.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{AUTHORIZATION, COOKIE, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, COOKIE, LOCATION, PROXY_AUTHORIZATION, RETRY_AFTER},
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
 use super::{
-    Http, OriginClient, OriginError, Refused, Wanted,
+    Http, OriginClient, OriginError, Proxy, Refused, Wanted,
     auth::{Demand, Who},
     challenge,
+    endpoint::Endpoint,
     error::{shown, shown_text},
+    link::ByProxy,
+    proxy::ProxyFailure,
     retry,
 };
 
@@ -29,6 +34,8 @@ pub(super) struct Ask<'a> {
     /// At whose word: what was wanted at first, which may have sent us to `url`.
     pub(super) on_behalf: &'a Url,
     pub(super) headers: &'a HeaderMap,
+    /// Headers for the scheme, host and port of `url` alone.
+    pub(super) own_headers: &'a HeaderMap,
     /// Empty wherever redirects are followed.
     pub(super) body: Bytes,
     /// For the scheme, host and port of `url` alone.
@@ -45,6 +52,8 @@ pub(super) struct Answer {
     pub(super) redirected: bool,
     /// What was shown to the first of the redirects.
     pub(super) authorization: Option<HeaderValue>,
+    /// Which of a registry's endpoints was asked, where it has several places.
+    pub(super) endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Answer {
@@ -115,20 +124,24 @@ impl OriginClient {
         let mut method = ask.method;
         let mut url = ask.url.clone();
         let mut headers = ask.headers.clone();
-        let http = match self.0.rule.exempts_url(ask.on_behalf) {
-            true => &self.0.trusting,
-            false => &self.0.wary,
+        let at = At {
+            http: self.0.http(ask.on_behalf),
+            on_behalf: ask.on_behalf,
         };
+        for (name, value) in ask.own_headers {
+            headers.append(name, value.clone());
+        }
         if let Some(authorization) = ask.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         for hops in 0..=MOST_REDIRECTS {
-            let response = self.send(http, &method, &url, &headers, &ask.body).await?;
+            let response = self.send(at, &method, &url, &headers, &ask.body).await?;
             let answer = Answer {
                 response,
                 url,
                 redirected: hops > 0,
                 authorization: ask.authorization.cloned(),
+                endpoint: None,
             };
             let target = match ask.redirects {
                 super::Redirects::Follow => answer.location(ask.url)?,
@@ -144,6 +157,9 @@ impl OriginClient {
                 // Not given back when a later redirect returns: whoever was in between chose it.
                 headers.remove(AUTHORIZATION);
                 headers.remove(COOKIE);
+                for name in ask.own_headers.keys() {
+                    headers.remove(name);
+                }
             }
             url = target;
         }
@@ -154,14 +170,15 @@ impl OriginClient {
         })
     }
 
-    /// Asks for `wanted`, with the credential that came along or one we have, and answers
-    /// challenges: a credential that is refused is replaced by ours once where `wanted` says so,
-    /// since what is asked may be public.
-    pub(super) async fn ask(
+    /// Asks for `wanted` in one place, with the credential that came along or one we have, and
+    /// answers challenges: a credential that is refused is replaced by ours once where `wanted` says
+    /// so, since what is asked may be public.
+    pub(super) async fn ask_there(
         &self,
         method: Method,
         wanted: &Wanted,
         headers: &HeaderMap,
+        own_headers: &HeaderMap,
         redirects: super::Redirects,
     ) -> Result<Answer, OriginError> {
         let mut url = wanted.url.clone();
@@ -180,6 +197,7 @@ impl OriginClient {
                 url: &url,
                 on_behalf: &wanted.on_behalf,
                 headers,
+                own_headers,
                 body: Bytes::new(),
                 authorization,
                 redirects,
@@ -221,6 +239,7 @@ impl OriginClient {
             url: &url,
             on_behalf: &wanted.on_behalf,
             headers,
+            own_headers,
             body: Bytes::new(),
             authorization,
             redirects,
@@ -254,7 +273,7 @@ impl OriginClient {
     /// sent once more: servers close idle connections without asking.
     async fn send(
         &self,
-        http: &Http,
+        at: At<'_>,
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
@@ -262,9 +281,9 @@ impl OriginClient {
     ) -> Result<Response<Incoming>, OriginError> {
         let limit = self.0.config.header_timeout;
         let sending = async {
-            match self.send_once(http, method, url, headers, body).await {
+            match self.send_once(at, method, url, headers, body).await {
                 Err(OriginError::TooShort { .. }) if method.is_safe() => {
-                    self.send_once(http, method, url, headers, body).await
+                    self.send_once(at, method, url, headers, body).await
                 }
                 result => result,
             }
@@ -282,7 +301,7 @@ impl OriginClient {
 
     async fn send_once(
         &self,
-        http: &Http,
+        at: At<'_>,
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
@@ -299,11 +318,31 @@ impl OriginClient {
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers.clone();
-        http.request(request).await.map_err(|error| {
-            let registry = || self.0.registry_of(url);
-            OriginError::of_request(&error, url, error.is_connect(), registry)
-        })
+        let proxy = self.0.forward_proxy(url, at.on_behalf);
+        if let Some(value) = proxy.and_then(Proxy::authorization) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
+        let response = at.http.request(request).await.map_err(|error| {
+            let about = || self.0.about(url, at.on_behalf);
+            OriginError::of_request(&error, url, error.is_connect(), about)
+        })?;
+        match proxy.filter(|_| response.extensions().get::<ByProxy>().is_some()) {
+            Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Err(OriginError::Proxy {
+                    url: shown(url),
+                    reason: ProxyFailure::refused(proxy, "", Some(407)).to_string(),
+                })
+            }
+            _ => Ok(response),
+        }
     }
+}
+
+/// Over which connections a request goes, and why over these.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    http: &'a Http,
+    on_behalf: &'a Url,
 }
 
 /// Whether a URL can be asked at all.

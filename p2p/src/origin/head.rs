@@ -1,5 +1,7 @@
 //! What an origin says of a blob or file without its body.
 
+use std::sync::Arc;
+
 use hawker_swarm::{Secret, Source};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -10,8 +12,12 @@ use http::{
 use url::Url;
 
 use super::{
-    Account, OriginClient, OriginError, Redirects, Refused, Wanted, exchange::Answer,
-    range::ContentRange, retry::Backoff, token::own_headers,
+    Account, OriginClient, OriginError, Redirects, Refused, Wanted,
+    endpoint::{Endpoint, Standing},
+    exchange::Answer,
+    range::ContentRange,
+    retry::Backoff,
+    token::own_headers,
 };
 
 /// What an origin says of a blob or file.
@@ -45,6 +51,14 @@ impl OriginHead {
             last_modified: text(headers, LAST_MODIFIED),
             content_type: text(headers, CONTENT_TYPE),
             redirected: answer.redirected,
+        }
+    }
+
+    /// What is known where only the length is.
+    pub(super) fn of_length(length: Option<u64>) -> Self {
+        Self {
+            length,
+            ..Self::default()
         }
     }
 
@@ -162,9 +176,10 @@ async fn ask(client: &OriginClient, wanted: &Wanted) -> Result<Said, OriginError
     let answer = client
         .ask(Method::HEAD, wanted, &headers, Redirects::Return)
         .await?;
-    match answer.location(&wanted.url)? {
+    match answer.location(&answer.url)? {
         Some(target) => {
-            let head = ask_elsewhere(client, wanted, &answer.url, target).await?;
+            let elsewhere = elsewhere(wanted, &answer, target);
+            let head = ask_elsewhere(client, &elsewhere).await?;
             Ok((head, answer.authorization))
         }
         None => conclude(client, wanted, answer).await,
@@ -175,28 +190,18 @@ async fn ask(client: &OriginClient, wanted: &Wanted) -> Result<Said, OriginError
 /// a mere front door that sends everyone on decides nothing.
 async fn ask_elsewhere(
     client: &OriginClient,
-    wanted: &Wanted,
-    from: &Url,
-    target: Url,
+    elsewhere: &Wanted,
 ) -> Result<OriginHead, OriginError> {
-    let is_same = target.origin() == wanted.url.origin() && *from == wanted.url;
-    let elsewhere = Wanted {
-        url: target,
-        on_behalf: wanted.on_behalf.clone(),
-        authorization: wanted.authorization.clone().filter(|_| is_same),
-        account: wanted.account.clone().filter(|_| is_same),
-        refused: wanted.refused,
-    };
     let headers = headers(client);
     let asked = match client
-        .ask(Method::HEAD, &elsewhere, &headers, Redirects::Follow)
+        .ask(Method::HEAD, elsewhere, &headers, Redirects::Follow)
         .await
     {
         // Signed URLs may be good for GET alone.
         Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
-            ask_for_a_byte(client, &elsewhere).await
+            ask_for_a_byte(client, elsewhere).await
         }
-        Ok(answer) => conclude(client, &elsewhere, answer).await,
+        Ok(answer) => conclude(client, elsewhere, answer).await,
         Err(error) => Err(error),
     };
     match asked {
@@ -214,6 +219,22 @@ async fn ask_elsewhere(
             redirected: true,
             ..OriginHead::default()
         }),
+    }
+}
+
+/// What is wanted where an answer sends us. A credential goes along within the same server alone.
+fn elsewhere(wanted: &Wanted, from: &Answer, target: Url) -> Wanted {
+    let is_own = |endpoint: &Arc<Endpoint>| endpoint.standing == Standing::Own;
+    let is_same = target.origin() == from.url.origin() && from.endpoint.as_ref().is_none_or(is_own);
+    Wanted {
+        url: target,
+        on_behalf: match &from.endpoint {
+            Some(_) => from.url.clone(),
+            None => wanted.on_behalf.clone(),
+        },
+        authorization: wanted.authorization.clone().filter(|_| is_same),
+        account: wanted.account.clone().filter(|_| is_same),
+        refused: wanted.refused,
     }
 }
 

@@ -24,8 +24,11 @@ use super::{
     OriginClient, OriginError,
     auth::{Demand, Who},
     challenge, config,
+    endpoint::Standing,
     error::{innermost, shown, shown_text},
     exchange::{self, Answer, Ask},
+    registries::Way,
+    ways::Ways,
 };
 
 /// What to do with an answer that redirects.
@@ -69,40 +72,85 @@ pub(super) async fn pass(
     let mut headers = end_to_end(request.headers);
     merge_accept(&mut headers);
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let mut authorization = headers.remove(AUTHORIZATION);
-    let is_ours_to_answer = request.challenges == Challenges::AnswerIfConfigured
-        && authorization.is_none()
-        && client.0.accounts.contains_key(&url.origin());
-    if is_ours_to_answer {
-        authorization = client.0.authorizer.remembered(client, &url, None).await;
-    }
-    let ask = |authorization| Ask {
-        method: request.method.clone(),
-        url: &url,
-        on_behalf: &url,
-        headers: &headers,
-        body: Bytes::new(),
+    let authorization = headers.remove(AUTHORIZATION);
+    let passing = Passing {
+        client,
+        request: &request,
+        headers,
         authorization,
-        redirects: request.redirects,
     };
-    let mut answer = client.follow(ask(authorization.as_ref())).await?;
-    let is_challenge =
-        answer.status() == StatusCode::UNAUTHORIZED && answer.url.origin() == url.origin();
-    if is_ours_to_answer && is_challenge {
+    let mut ways = Ways::new(
+        client.0.registries.ways(&url),
+        client.0.config.endpoint_timeout,
+    );
+    let unanswered = || OriginError::InvalidUrl {
+        url: shown(&url),
+        reason: "no endpoint is left".to_owned(),
+    };
+    loop {
+        // There is always one way, and the last one settles.
+        let way = ways.take().ok_or_else(unanswered)?;
+        let asked = ways.within(&way, passing.by(&way)).await;
+        if let Some(stands) = ways.settle(&way, asked) {
+            return Ok(response(stands?, client.0.config.read_timeout));
+        }
+    }
+}
+
+/// A request that is being passed on.
+struct Passing<'a> {
+    client: &'a OriginClient,
+    request: &'a PassRequest<'a>,
+    headers: HeaderMap,
+    authorization: Option<HeaderValue>,
+}
+
+impl Passing<'_> {
+    /// Asks in one place. A mirror sees no credential of the client, and is given ours.
+    async fn by(&self, way: &Way) -> Result<Answer, OriginError> {
+        let (client, url) = (self.client, &way.url);
+        let is_mirror = way.standing() == Standing::Mirror;
+        let mut authorization = self.authorization.clone().filter(|_| !is_mirror);
+        let is_ours_to_answer = is_mirror
+            || (self.request.challenges == Challenges::AnswerIfConfigured
+                && authorization.is_none()
+                && client.0.accounts.contains_key(&url.origin()));
+        if is_ours_to_answer {
+            authorization = client.0.authorizer.remembered(client, url, None).await;
+        }
+        let own_headers = way.headers();
+        let ask = |authorization| Ask {
+            method: self.request.method.clone(),
+            url,
+            on_behalf: url,
+            headers: &self.headers,
+            own_headers: &own_headers,
+            body: Bytes::new(),
+            authorization,
+            redirects: self.request.redirects,
+        };
+        let answer = client.follow(ask(authorization.as_ref())).await?;
+        let is_challenge =
+            answer.status() == StatusCode::UNAUTHORIZED && answer.url.origin() == url.origin();
+        if !is_ours_to_answer || !is_challenge {
+            return Ok(answer);
+        }
         let challenges = challenge::of_headers(answer.headers());
         let demand = Demand {
-            url: &url,
-            on_behalf: &url,
+            url,
+            on_behalf: url,
             who: Who::Configured,
             challenges: &challenges,
         };
         let refused = authorization.as_ref();
-        // Without a token the client sees the challenge, and may know better.
-        if let Ok(Some(found)) = client.0.authorizer.answer(client, demand, refused).await {
-            answer = client.follow(ask(Some(&found))).await?;
+        match client.0.authorizer.answer(client, demand, refused).await {
+            Ok(Some(found)) => client.follow(ask(Some(&found))).await,
+            // The client would wait for the same token server.
+            Err(error) if error.is_outage() => Err(error),
+            // Without a token the client sees the challenge, and may know better.
+            Ok(None) | Err(_) => Ok(answer),
         }
     }
-    Ok(response(answer, client.0.config.read_timeout))
 }
 
 fn url_of(client: &OriginClient, request: &PassRequest<'_>) -> Result<Url, OriginError> {

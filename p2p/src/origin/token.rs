@@ -15,6 +15,7 @@ use url::Url;
 
 use super::{
     Account, OriginClient, OriginError, Redirects,
+    account::AccountKey,
     challenge::Challenge,
     error::{shown, shown_text},
     exchange::{self, Answer, Ask},
@@ -34,7 +35,7 @@ pub(super) struct TokenKey {
     pub(super) realm: Url,
     service: Option<String>,
     scope: Option<String>,
-    account: Option<Account>,
+    account: Option<AccountKey>,
     /// At whose word it is asked for.
     on_behalf: Url,
 }
@@ -45,7 +46,7 @@ impl TokenKey {
         challenge: &Challenge,
         registry: &Url,
         on_behalf: &Url,
-        account: Option<&Account>,
+        account: Option<AccountKey>,
     ) -> Result<Self, OriginError> {
         let realm = challenge.parameter("realm").unwrap_or_default();
         let refused = |reason: &str| OriginError::Token {
@@ -69,12 +70,12 @@ impl TokenKey {
             realm: url,
             service: owned("service"),
             scope: owned("scope"),
-            account: account.cloned(),
+            account,
             on_behalf: root(on_behalf),
         })
     }
 
-    fn url(&self) -> Url {
+    fn url(&self, account: Option<&Account>) -> Url {
         let mut url = self.realm.clone();
         {
             let mut query = url.query_pairs_mut();
@@ -88,7 +89,7 @@ impl TokenKey {
             {
                 query.append_pair("scope", scope);
             }
-            if let Some(username) = self.account.as_ref().and_then(Account::username) {
+            if let Some(username) = account.and_then(Account::username) {
                 query.append_pair("account", username);
             }
         }
@@ -136,12 +137,56 @@ struct Issued {
     expires_in: Option<f64>,
 }
 
-/// Asks for a token.
-pub(super) async fn issue(client: &OriginClient, key: &TokenKey) -> Result<Token, OriginError> {
+/// Asks for a token in the name of `account`, which the key stands for. Somebody waits, so this does
+/// not last.
+pub(super) async fn issue(
+    client: &OriginClient,
+    key: &TokenKey,
+    account: Option<&Account>,
+) -> Result<Token, OriginError> {
+    let limit = client
+        .0
+        .config
+        .token_timeout
+        .min(client.0.config.header_timeout);
+    let issued = tokio::time::timeout(limit, issue_slowly(client, key, account));
+    let issued = issued.await.unwrap_or_else(|_| {
+        Err(OriginError::Timeout {
+            url: shown(&key.realm),
+            awaited: "token",
+            limit,
+        })
+    });
+    issued.map_err(|error| match error.is_outage() {
+        true => OriginError::TokenServer {
+            url: shown(&key.realm),
+            registry: client.0.registries.about(&key.on_behalf).registry,
+            source: Box::new(error),
+        },
+        false => {
+            if let (OriginError::Denied { status, .. }, Some(name)) =
+                (&error, client.configured_as(&key.on_behalf, account))
+            {
+                tracing::warn!(
+                    "{} refuses the login of registries.\"{name}\" (status {status}): correct \
+                     username and password_file",
+                    shown(&key.realm)
+                );
+            }
+            error
+        }
+    })
+}
+
+async fn issue_slowly(
+    client: &OriginClient,
+    key: &TokenKey,
+    account: Option<&Account>,
+) -> Result<Token, OriginError> {
     let asked = Instant::now();
-    let (url, answer) = match &key.account {
+    let (url, answer) = match account {
         Some(Account::IdentityToken(identity)) => exchange(client, key, identity).await?,
-        account => ask(client, key, account.as_ref()).await?,
+        account => ask(client, key, account).await?,
     };
     if answer.status() != StatusCode::OK {
         return Err(answer.error());
@@ -181,13 +226,14 @@ async fn ask(
     key: &TokenKey,
     account: Option<&Account>,
 ) -> Result<(Url, Answer), OriginError> {
-    let url = key.url();
+    let url = key.url(account);
     let authorization = account.and_then(Account::basic);
     let ask = Ask {
         method: Method::GET,
         url: &url,
         on_behalf: &key.on_behalf,
         headers: &own_headers(client),
+        own_headers: &HeaderMap::new(),
         body: Bytes::new(),
         authorization: authorization.as_ref(),
         redirects: Redirects::Follow,
@@ -210,6 +256,7 @@ async fn exchange(
         url: &key.realm,
         on_behalf: &key.on_behalf,
         headers: &headers,
+        own_headers: &HeaderMap::new(),
         body: key.form(identity),
         authorization: None,
         redirects: Redirects::Return,
@@ -262,7 +309,7 @@ mod tests {
     #[test]
     fn every_scope_is_asked_for() {
         let challenge = r#"Bearer realm="https://t.io/token?a=b",service="s p",scope="x:y:pull z""#;
-        let url = key("https://r.io", challenge).unwrap().url();
+        let url = key("https://r.io", challenge).unwrap().url(None);
         assert_eq!(
             url.as_str(),
             "https://t.io/token?a=b&service=s+p&scope=x%3Ay%3Apull&scope=z"

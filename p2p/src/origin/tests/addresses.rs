@@ -44,7 +44,16 @@ async fn loopback_is_refused_by_literal_and_by_name() {
         "localhost.",
         "2130706433",
         "0x7f.1",
+        "0177.0.0.1",
+        "127.1",
+        "127.0.0.1.",
+        "LOCALHOST",
+        "a.b.localhost",
+        "0",
         "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
     ];
     for name in names {
         let source = source(format!("http://{name}:{port}/"));
@@ -103,6 +112,105 @@ async fn redirects_and_token_realms_obey_the_rule() {
 }
 
 #[tokio::test]
+async fn nothing_leads_to_the_clouds_metadata() {
+    const FORMS: [&str; 9] = [
+        "169.254.169.254",
+        "169.254.169.254.",
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "[::ffff:169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[fd00:ec2::254]",
+    ];
+    for form in FORMS {
+        let server = Server::start(move |asked| match asked.target.as_str() {
+            "/redirect" => Reply::redirect(307, format!("http://{form}/latest/meta-data/")),
+            _ => Reply::status(401).with(
+                "WWW-Authenticate",
+                format!("Bearer realm=\"http://{form}/token\""),
+            ),
+        })
+        .await;
+        let client = strict(&[&server.address.to_string()]);
+        assert!(
+            is_refused(client.head(&source(format!("http://{form}/"))).await),
+            "{form}"
+        );
+        for path in ["/redirect", "/token"] {
+            let read = read_all(&client, &source(server.url(path))).await;
+            assert!(is_refused(read), "{form} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn zones_and_other_odd_hosts_are_no_urls() {
+    for odd in [
+        "[fe80::1%25eth0]",
+        "[fe80::1%eth0]",
+        "[::1",
+        "1.2.3.4.5",
+        "256.1.1.1",
+        "0x1.0x2.3.4.5",
+    ] {
+        let error = strict(&[]).head(&source(format!("http://{odd}/"))).await;
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, OriginError::InvalidUrl { .. }),
+            "{odd}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_written_for_a_host_is_for_its_registry_alone() {
+    let server = Server::of_file(b"layer").await;
+    let port = server.address.port();
+    let mut config = OriginConfig {
+        allow_private: Vec::new(),
+        retries: 0,
+        ..quick()
+    };
+    let written = [("r.example".to_owned(), vec!["127.0.0.1".parse().unwrap()])];
+    let registry = RegistryEndpoint {
+        endpoints: vec![format!("http://r.example:{port}").parse().unwrap()],
+        resolve: written.into(),
+        ..RegistryEndpoint::default()
+    };
+    config.registries.insert(host("r.example"), registry);
+    let stranger = Server::start_at("127.0.0.2", move |_| {
+        Reply::redirect(307, format!("http://r.example:{port}/f"))
+    })
+    .await;
+    config.allow_private = vec!["127.0.0.2".parse().unwrap()];
+    let client = OriginClient::new(config).unwrap();
+    let own = format!("http://r.example:{port}/v2/a/blobs/x");
+    assert_eq!(read_all(&client, &source(own)).await.unwrap(), b"layer");
+    read_all(&client, &source(stranger.url("/")))
+        .await
+        .unwrap_err();
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_told_with_what_mends_it() {
+    let mut config = quick();
+    config.retries = 0;
+    let client = OriginClient::new(config).unwrap();
+    let error = client.head(&source("http://no-such-host.invalid/")).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, OriginError::Name { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("registries.\"no-such-host.invalid\".resolve"),
+        "{text}"
+    );
+    assert!(error.is_outage() && error.is_retryable());
+}
+
+#[tokio::test]
 async fn a_stranger_cannot_lead_to_a_configured_registry() {
     let inner = Server::of_file(b"secret").await;
     let to = inner.url("/f");
@@ -143,9 +251,9 @@ async fn a_stranger_cannot_lead_to_a_configured_registry() {
 #[tokio::test]
 async fn registries_are_where_they_are_configured_or_usual() {
     let mut config = OriginConfig::default();
-    let endpoint = "http://10.0.0.9:8080/cache/".parse().ok();
+    let endpoint = "http://10.0.0.9:8080/cache/".parse().unwrap();
     let registry = RegistryEndpoint {
-        endpoint,
+        endpoints: vec![endpoint],
         ..RegistryEndpoint::default()
     };
     config

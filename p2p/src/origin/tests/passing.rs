@@ -231,10 +231,10 @@ async fn a_connection_that_the_server_closed_is_replaced() {
 #[tokio::test]
 async fn paths_that_climb_out_are_refused() {
     let mut config = quick();
-    let endpoint = "http://127.0.0.1:1/prefix".parse().ok();
+    let endpoint = "http://127.0.0.1:1/prefix".parse().unwrap();
     let registry = RegistryHost::parse("r.io").unwrap();
     let place = RegistryEndpoint {
-        endpoint,
+        endpoints: vec![endpoint],
         ..RegistryEndpoint::default()
     };
     config.registries.insert(registry.clone(), place);

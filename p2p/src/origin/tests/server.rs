@@ -244,6 +244,11 @@ impl Server {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
+    /// Takes no more connections.
+    pub(super) fn stop(&self) {
+        self.listening.abort();
+    }
+
     /// What was asked so far.
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()

@@ -1,6 +1,6 @@
 //! TLS: whom we believe, and HTTP/2.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use hawker_model::RegistryHost;
@@ -9,25 +9,28 @@ use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tempfile::TempDir;
 
 use super::{
-    super::{OriginClient, OriginConfigError, OriginError, RegistryEndpoint},
+    super::{
+        ClientFiles, OriginClient, OriginConfig, OriginConfigError, OriginError, RegistryEndpoint,
+    },
     quick, read_all,
     server::{Reply, Server},
     source,
 };
 
 /// An authority that nobody knows, and a server's settings with a certificate of it.
-struct Authority {
+pub(super) struct Authority {
     dir: TempDir,
-    server: ServerConfig,
+    pub(super) server: ServerConfig,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let ca_key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::new([]).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -38,7 +41,8 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let leaf = CertificateParams::new(names).unwrap();
-        let leaf = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+        let issuer = Issuer::new(ca, ca_key);
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -46,10 +50,55 @@ impl Authority {
             .with_no_client_auth()
             .with_single_cert(vec![leaf.der().clone()], key)
             .unwrap();
-        Self { dir, server }
+        Self {
+            dir,
+            server,
+            issuer,
+        }
     }
 
-    fn trusted(&self) -> RegistryEndpoint {
+    /// The same server, which wants client certificates of `others`.
+    fn wants_clients_of(&self, others: &Self) -> ServerConfig {
+        let ca = CertificateDer::from_pem_file(others.dir.path().join("ca.pem")).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(ca).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let (chain, key) = self.leaf("localhost");
+        ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap()
+    }
+
+    /// A certificate for `name` and loopback, and its key, in PEM.
+    fn leaf(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let names = [name.to_owned(), "127.0.0.1".to_owned()];
+        let leaf = CertificateParams::new(names).unwrap();
+        let leaf = leaf.signed_by(&key, &self.issuer).unwrap();
+        (leaf.pem(), key.serialize_pem())
+    }
+
+    /// The files of a client's certificate in `dir`, named as Docker names them.
+    fn client_in(&self, dir: &Path) -> ClientFiles {
+        let (cert, key) = self.leaf("client");
+        let files = ClientFiles {
+            cert: dir.join("client.cert"),
+            key: dir.join("client.key"),
+        };
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(&files.cert, cert).unwrap();
+        std::fs::write(&files.key, key).unwrap();
+        files
+    }
+
+    pub(super) fn trusted(&self) -> RegistryEndpoint {
         let ca_file = Some(self.dir.path().join("ca.pem"));
         RegistryEndpoint {
             ca_file,
@@ -60,15 +109,15 @@ impl Authority {
 
 /// A place whose port is filled in by [`client_of`].
 fn at_https(port: u16) -> RegistryEndpoint {
-    let endpoint = format!("https://127.0.0.1:{port}").parse().ok();
+    let endpoint = format!("https://127.0.0.1:{port}").parse().unwrap();
     RegistryEndpoint {
-        endpoint,
+        endpoints: vec![endpoint],
         ..RegistryEndpoint::default()
     }
 }
 
 fn client_of(port: u16, mut registry: RegistryEndpoint) -> OriginClient {
-    registry.endpoint = at_https(port).endpoint;
+    registry.endpoints = at_https(port).endpoints;
     let mut config = quick();
     config
         .registries
@@ -198,4 +247,201 @@ async fn http2_is_spoken_where_it_is_offered() {
     let source = source(format!("https://{address}/f"));
     assert_eq!(read_all(&client, &source).await.unwrap(), file);
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_the_registry_and_its_lack_is_told() {
+    let (authority, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let wants = authority.wants_clients_of(&clients);
+    let server = Server::start_tls(wants, |asked| Reply::file(asked, b"layer")).await;
+    let port = server.address.port();
+    let source = source(server.url("/f"));
+    let dir = TempDir::new().unwrap();
+    let with = |client: Option<ClientFiles>| RegistryEndpoint {
+        client,
+        ..authority.trusted()
+    };
+    let good = clients.client_in(&dir.path().join("good"));
+    let read = read_all(&client_of(port, with(Some(good))), &source).await;
+    assert_eq!(read.unwrap(), b"layer");
+
+    let error = read_all(&client_of(port, with(None)), &source)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, OriginError::ClientCertificate { .. }),
+        "{error}"
+    );
+    let remedy = "set registries.\"r.example\".client_cert and client_key";
+    assert!(error.to_string().contains(remedy), "{error}");
+
+    let strange = strangers.client_in(&dir.path().join("strange"));
+    let error = read_all(&client_of(port, with(Some(strange))), &source).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, OriginError::ClientCertificate { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("strange/client.cert"), "{error}");
+    assert!(!error.is_retryable() && error.is_outage());
+}
+
+#[tokio::test]
+async fn client_files_that_do_not_hold_are_told_at_the_start() {
+    let (one, two) = (Authority::new(), Authority::new());
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (
+        one.client_in(&dir.path().join("a")),
+        two.client_in(&dir.path().join("b")),
+    );
+    let absent = dir.path().join("absent");
+    for (cert, key, part) in [
+        (&a.cert, &b.key, "do not belong together"),
+        (&a.cert, &a.cert, "holds no private key"),
+        (&a.key, &a.key, "holds no certificate"),
+        (&absent, &a.key, "cannot read"),
+    ] {
+        let mut config = quick();
+        let client = Some(ClientFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+        });
+        let registry = RegistryEndpoint {
+            client,
+            ..RegistryEndpoint::default()
+        };
+        config
+            .registries
+            .insert(RegistryHost::parse("r.io").unwrap(), registry);
+        let error = OriginClient::new(config).unwrap_err();
+        assert!(matches!(error, OriginConfigError::Client { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("registries.\"r.io\".client_cert"),
+            "{error}"
+        );
+    }
+}
+
+/// A client that knows what containerd or Docker keep in `dir`, and nothing else.
+fn written(dir: &TempDir) -> OriginConfig {
+    OriginConfig {
+        certs_d: vec![dir.path().to_owned()],
+        allow_private: Vec::new(),
+        ..quick()
+    }
+}
+
+#[tokio::test]
+async fn directories_of_containerd_and_docker_are_read_as_they_are() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let wants = authority.wants_clients_of(&clients);
+    let server = Server::start_tls(wants, |asked| Reply::file(asked, b"layer")).await;
+    let port = server.address.port();
+    let ca = std::fs::read(authority.trusted().ca_file.unwrap()).unwrap();
+
+    let containerd = TempDir::new().unwrap();
+    let of_registry = containerd.path().join(format!("localhost_{port}_"));
+    let files = clients.client_in(&of_registry);
+    std::fs::write(of_registry.join("ca.pem"), &ca).unwrap();
+    let hosts = format!(
+        "server = \"https://localhost:{port}\"\nca = \"ca.pem\"\nclient = [[{:?}, \"client.key\"]]\n\
+         [host.\"http://127.0.0.1:65001\"]\n",
+        files.cert
+    );
+    std::fs::write(of_registry.join("hosts.toml"), hosts).unwrap();
+
+    let docker = TempDir::new().unwrap();
+    let of_registry = docker.path().join(format!("localhost:{port}"));
+    clients.client_in(&of_registry);
+    std::fs::write(of_registry.join("ca.crt"), &ca).unwrap();
+
+    let mut config = written(&containerd);
+    config.own_addresses = vec!["127.0.0.1:65001".parse().unwrap()];
+    let client = OriginClient::new(config).unwrap();
+    assert_eq!(client.warnings(), Vec::<String>::new());
+    let registry = RegistryHost::parse(&format!("localhost:{port}")).unwrap();
+    let base = client.base_url(&registry).unwrap();
+    let wanted = source(format!("{base}v2/a/blobs/x"));
+    assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+
+    let client = OriginClient::new(written(&docker)).unwrap();
+    assert_eq!(client.base_url(&registry).unwrap(), base);
+    assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+}
+
+#[tokio::test]
+async fn files_of_other_programs_that_do_not_hold_are_told_and_keep_nothing_from_starting() {
+    let dir = TempDir::new().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("a.lan/ca.crt", "no pem");
+    write(
+        "b.lan/hosts.toml",
+        "ca = \"absent.pem\"\nclient = \"absent.cert\"\n",
+    );
+    write("c.lan/hosts.toml", "server = \n");
+    write("d.lan/x.cert", "no pem");
+    write("d.lan/x.key", "no pem");
+    write("_default/hosts.toml", "skip_verify = true\n");
+    let client = OriginClient::new(written(&dir)).unwrap();
+    let warnings = client.warnings();
+    for part in [
+        "a.lan/ca.crt holds no certificate",
+        "cannot read",
+        "b.lan/absent.cert",
+        "c.lan/hosts.toml, line 1",
+        "d.lan/x.cert holds no certificate",
+        "_default: skip_verify and client for all registries are passed over",
+    ] {
+        let told = warnings.iter().any(|warning| warning.contains(part));
+        assert!(told, "{part}: {warnings:?}");
+    }
+    assert_eq!(warnings.len(), 6, "{warnings:?}");
+}
+
+#[tokio::test]
+async fn the_registrys_authority_is_believed_of_its_token_server_too() {
+    let (authority, mirror) = (Authority::new(), Authority::new());
+    let issuer = Server::start_tls(authority.server.clone(), |_| {
+        Reply::body(r#"{"token":"t"}"#)
+    })
+    .await;
+    let realm = issuer.url("/token");
+    let registry = Server::start_tls(authority.server.clone(), move |asked| {
+        match asked.header("authorization") {
+            Some("Bearer t") => Reply::file(asked, b"layer"),
+            _ => Reply::status(401).with(
+                "WWW-Authenticate",
+                format!("Bearer realm=\"{realm}\",service=\"s\""),
+            ),
+        }
+    })
+    .await;
+    let wanted = source(registry.url("/v2/a/blobs/x"));
+    let client = client_of(registry.address.port(), authority.trusted());
+    assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+    // Another registry's requests do not profit.
+    let other = Server::start_tls(mirror.server.clone(), {
+        let realm = issuer.url("/token");
+        move |_| {
+            let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
+            Reply::status(401).with("WWW-Authenticate", challenge)
+        }
+    })
+    .await;
+    let client = client_of(other.address.port(), mirror.trusted());
+    let error = read_all(&client, &source(other.url("/v2/a/blobs/x")))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OriginError::TokenServer { .. }), "{error}");
+    assert!(
+        error.to_string().contains("the token server of r.example"),
+        "{error}"
+    );
 }
