@@ -7,7 +7,11 @@ use hawker_config::{LogFormat, LogSettings, SchedulerConfig};
 use hawker_scheduler::{Scheduler, Settings};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::FilterExt as _, filter::filter_fn, fmt,
+    layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// `sysexits.h`: wrong configuration, or what it names.
 const EX_CONFIG: u8 = 78;
@@ -31,7 +35,8 @@ struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped by SIGTERM or SIGINT; 2 wrong arguments; \
     69 a port is not to be had; 70 internal error; 78 wrong configuration or certificates\n\
-    HAWKER_LOG overrides log.level, for instance HAWKER_LOG=hawker_scheduler=debug.";
+    HAWKER_LOG overrides log.level, for instance HAWKER_LOG=hawker_scheduler=debug. \
+    HAWKER_CORE_DUMPS=1 lets it leave core files, which hold its secrets.";
 
 /// The variable that overrides `log.level`, in the syntax of tracing's `EnvFilter`.
 const FILTER_VARIABLE: &str = "HAWKER_LOG";
@@ -47,6 +52,10 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(EX_CONFIG, &error),
         };
+    }
+    // Before a secret is read.
+    if let Err(error) = hawker_identity::forbid_core_dumps() {
+        eprintln!("hawker-scheduler: cannot forbid core files: {error}");
     }
     let config = match SchedulerConfig::load(path) {
         Ok(config) => config,
@@ -111,13 +120,21 @@ fn log_to_stderr(log: &LogSettings) {
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE)
         // Of the libraries only what is wrong.
         .unwrap_or_else(|_| EnvFilter::new(format!("warn,hawker={}", log.level.as_str())));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // What libraries tell of HTTP and TLS below INFO is not written with secrets in mind.
+    let is_fit = filter_fn(|what: &Metadata<'_>| {
+        what.target().starts_with("hawker") || *what.level() <= Level::INFO
+    });
+    let filter = filter.and(is_fit);
+    let text = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry();
     match log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => registry.with(text.with_filter(filter)).init(),
+        LogFormat::Json => {
+            let json = text.json().flatten_event(true);
+            registry.with(json.with_filter(filter)).init();
+        }
     }
 }
 

@@ -15,12 +15,14 @@
 //!   [`Identity::client_config`], ask [`PeerCertificate::from_tls`] who is at the other end, and
 //!   put failures in words with [`explain_tls`] and [`explain_io`].
 //! * The driver signs with [`Identity::sign`] and checks with [`Identity::verify_signer`].
+//! * Every daemon calls [`forbid_core_dumps`] before it reads its key.
 //!
 //! Files, certificates, lists and their lives are described in `p2p/docs/identity.md`. No global state: the
 //! cryptography provider (aws-lc-rs) is passed explicitly everywhere.
 
 mod authority;
 mod certificate;
+mod core_dumps;
 mod credentials;
 mod current;
 mod explain;
@@ -39,6 +41,7 @@ mod verifier;
 
 pub use authority::{CaError, Certified, ClusterCa, Issued, Subject, Validity};
 pub use certificate::{PeerCertificate, PeerCertificateError, other_names};
+pub use core_dumps::forbid_core_dumps;
 pub use explain::{explain_io, explain_tls};
 pub use files::{
     AuthorityFiles, Existing, TlsFiles, WriteError, replace_pair, write_authority, write_host,

@@ -18,7 +18,8 @@ use tracing::{error, info};
     version,
     about,
     after_help = "Exit codes: 0 stopped as asked, 1 could not run, 2 wrong settings or usage.\n\
-                  HAWKER_LOG overrides log.level, for instance HAWKER_LOG=hawker_p2p=trace."
+                  HAWKER_LOG overrides log.level, for instance HAWKER_LOG=hawker_p2p=trace. \
+                  HAWKER_CORE_DUMPS=1 lets it leave core files, which hold its secrets."
 )]
 struct Args {
     /// The settings [default: /etc/hawker/hawkerd.toml, if it is there]
@@ -85,6 +86,10 @@ impl Failure {
 }
 
 fn run(args: &Args) -> Result<(), Failure> {
+    // Before a secret is read.
+    if let Err(error) = hawker_identity::forbid_core_dumps() {
+        eprintln!("hawkerd: cannot forbid core files: {error}");
+    }
     let (path, role) = (args.config.as_deref(), args.role.map(Role::from));
     if args.print_config {
         print!("{}", NodeConfig::read(path, role)?.to_documented_toml());

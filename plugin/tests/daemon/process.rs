@@ -3,7 +3,10 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::{fd::OwnedFd, unix::net::UnixListener as StdListener},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixListener as StdListener, process::ExitStatusExt as _},
+    },
     path::Path,
     process::Stdio,
     sync::Arc,
@@ -21,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStderr, Command},
     sync::Semaphore,
 };
@@ -119,6 +122,27 @@ async fn sigterm_lets_a_running_response_end() {
     assert!(!dir.path().join("h.sock").exists());
 }
 
+/// What `hawker get` says of it must hold no password either.
+async fn get_with_a_password(socket: &Path, url: &str, file: &Path) {
+    let mut get = Command::new(env!("CARGO_BIN_EXE_hawker"));
+    get.args(["get", url, "--no-back-to-source", "-o"])
+        .arg(file);
+    if !url.contains('@') {
+        get.args(["--user", "ann", "--password-stdin"]);
+    }
+    get.env("HAWKER_SOCKET", socket).kill_on_drop(true);
+    get.stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = get.spawn().unwrap();
+    // Not read where no password is asked for.
+    let _ = child.stdin.take().unwrap().write_all(b"hush\n").await;
+    let output = child.wait_with_output().await.unwrap();
+    let said = [output.stderr, output.stdout].concat();
+    let said = String::from_utf8(said).unwrap();
+    assert!(!said.contains("hush"), "{said}");
+}
+
 #[tokio::test]
 async fn no_line_of_the_most_talkative_log_holds_a_credential() {
     let bytes = noise(200_000, 2);
@@ -149,10 +173,28 @@ async fn no_line_of_the_most_talkative_log_holds_a_credential() {
             response.collect().await.unwrap();
         }
     }
+    let unfit = [
+        ("cookie", "hush"),
+        ("proxy-authorization", "Basic aHVzaDpodXNo"),
+        ("x-dragonfly-registry", "http://hush:hush@r.example"),
+    ];
+    for header in unfit {
+        let path = "/v2/?ns=hush:hush@r.example&Signature=hush";
+        let response = send(mirror, "GET", path, &[header]).await;
+        response.collect().await.unwrap();
+    }
+    let (socket, file) = (dir.path().join("h.sock"), dir.path().join("f"));
+    for (scheme, user) in [("http", "hush:hush@"), ("http", ""), ("ftp", "hush:hush@")] {
+        let url = format!("{scheme}://{user}{}/f?X-Amz-Signature=hush", origin.address);
+        get_with_a_password(&socket, &url, &file).await;
+    }
     signal(&child, Signal::SIGTERM);
     child.wait().await.unwrap();
     let logged = logged.await.unwrap();
-    let traced = logged.iter().filter(|line| line.contains("\"TRACE\""));
+    let talkative = ["\"TRACE\"", "\"DEBUG\""];
+    let traced = logged
+        .iter()
+        .filter(|line| talkative.iter().any(|level| line.contains(level)));
     assert!(traced.count() > 10, "{logged:#?}");
     for line in logged {
         assert!(!line.contains("hush") && !line.contains("aHVza"), "{line}");
@@ -275,4 +317,30 @@ async fn sound_settings_pass_the_check() {
         "{}",
         String::from_utf8_lossy(&check.stderr)
     );
+}
+
+#[tokio::test]
+async fn killed_hawkerd_leaves_no_core_file_but_where_a_developer_wants_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = |child: &Child| core_limits(&child.id().unwrap().to_string());
+    let registry = "127.0.0.1:1".parse().unwrap();
+    let (mut child, _, _lines) = start(dir.path(), registry).await;
+    assert_eq!(limits(&child), ["0", "0"]);
+    signal(&child, Signal::SIGABRT);
+    assert!(!child.wait().await.unwrap().core_dumped());
+
+    let mut open = hawkerd();
+    open.env("HAWKER_CORE_DUMPS", "1");
+    let (child, _, _lines) = start_as(open, dir.path(), registry).await;
+    assert_eq!(limits(&child), core_limits("self"));
+}
+
+/// The soft and the hard limit of a process's core files.
+fn core_limits(process: &str) -> Vec<String> {
+    let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let numbers = core.unwrap().split_whitespace().skip(4).take(2);
+    numbers.map(str::to_owned).collect()
 }
