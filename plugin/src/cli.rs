@@ -4,6 +4,7 @@ mod ca;
 pub(crate) mod client;
 mod doctor;
 mod get;
+mod login;
 mod progress;
 mod rights;
 mod save;

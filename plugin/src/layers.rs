@@ -33,10 +33,11 @@ use hawker_p2p::{Blob, Node};
 use hawker_swarm::{Secret, Source};
 use tracing::debug;
 
-use self::{docker_config::DockerConfig, evidence::Evidence, keychain::Keychain};
 pub(crate) use self::{
-    error::LayerError, image_index::ImageIndex, image_name::ImageName, node_layer::NodeLayer,
+    docker_config::DockerConfig, error::LayerError, image_index::ImageIndex, image_name::ImageName,
+    node_layer::NodeLayer,
 };
+use self::{evidence::Evidence, keychain::Keychain};
 use crate::access::{Access, Claim, Right, both};
 
 /// How layers are had.

@@ -3,16 +3,18 @@
 use bytes::Bytes;
 use futures::{Stream, stream};
 use hawker_p2p::{
-    AllowPrivate, ByteRange, OriginClient, OriginConfig, OriginConfigError, OriginError,
+    Account, AllowPrivate, ByteRange, OriginClient, OriginConfig, OriginConfigError, OriginError,
     UsualProxies,
 };
 use hawker_swarm::Source;
 
 use crate::url_task::Wish;
 
-/// Downloads for a user who named the URL: private addresses are theirs to name.
+/// Downloads for a user who named the URL: private addresses are theirs to name. `account` is who
+/// they are there.
 pub(crate) async fn download(
     wish: &Wish,
+    account: Option<&Account>,
 ) -> Result<
     (
         Option<u64>,
@@ -27,9 +29,13 @@ pub(crate) async fn download(
         ..OriginConfig::default()
     };
     let origin = OriginClient::new(config)?;
+    let authorization = match account {
+        Some(account) => origin.head_as(&wish.url, account).await?.1,
+        None => None,
+    };
     let source = Source {
         url: wish.url.to_string(),
-        authorization: None,
+        authorization,
     };
     Ok(fetch(&origin, &source).await?)
 }

@@ -27,7 +27,8 @@ pub enum Account {
 pub(super) struct AccountKey(Digest);
 
 impl Account {
-    /// The account behind `Authorization: Basic …`; `None` if it is something else.
+    /// The account behind `Authorization: Basic …`; `None` if it is something else. The user
+    /// `<token>` shows an identity token, as Docker and its credential helpers write it.
     pub(super) fn of_basic(authorization: &Secret) -> Option<Self> {
         let (scheme, encoded) = authorization.expose().split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("basic") {
@@ -39,11 +40,13 @@ impl Account {
             .decode(encoded.trim())
             .ok()?;
         let decoded = String::from_utf8(decoded).ok()?;
-        let (username, password) = decoded.split_once(':')?;
-        Some(Self::Login(Login {
-            username: username.to_owned(),
-            password: Secret::new(password),
-        }))
+        match decoded.split_once(':')? {
+            ("<token>", token) => Some(Self::IdentityToken(Secret::new(token))),
+            (username, password) => Some(Self::Login(Login {
+                username: username.to_owned(),
+                password: Secret::new(password),
+            })),
+        }
     }
 
     /// What stands for the account in tables. `salt`: of the table, so that nothing outside of this
@@ -112,6 +115,8 @@ mod tests {
         let of = |text: &str| Account::of_basic(&Secret::new(text));
         assert_eq!(of("basic YW5uOnB3Mg"), Some(login("ann", "pw2")));
         assert_eq!(of("Basic YW5uOnB3Mg=="), Some(login("ann", "pw2")));
+        let token = Account::IdentityToken(Secret::new("t"));
+        assert_eq!(of("Basic PHRva2VuPjp0"), Some(token));
         for other in [
             "Bearer YW5uOnB3",
             "Basic",

@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use hawker_swarm::Secret;
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -55,23 +56,31 @@ impl Client {
 
     /// Asks for a path with its query; answers other than success are errors.
     pub(crate) async fn ask(self, target: &str) -> Result<Response<Incoming>, ClientError> {
-        self.send(Method::GET, target).await
+        self.send(Method::GET, target, None).await
     }
 
-    /// Sends a request; answers other than success are errors.
+    /// Sends a request, with a credential for the origin if there is one; answers other than
+    /// success are errors.
     pub(crate) async fn send(
         self,
         method: Method,
         target: &str,
+        authorization: Option<&Secret>,
     ) -> Result<Response<Incoming>, ClientError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await?;
         // Ends with the response's body, or with this command.
         tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(target)
-            .header(header::HOST, "hawkerd")
-            .body(Empty::<Bytes>::new())?;
+            .header(header::HOST, "hawkerd");
+        if let Some(authorization) = authorization {
+            let mut value =
+                HeaderValue::from_str(authorization.expose()).map_err(http::Error::from)?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
         let response = sender.send_request(request).await?;
         if response.status().is_success() {
             return Ok(response);

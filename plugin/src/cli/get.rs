@@ -6,6 +6,8 @@ use bytes::Bytes;
 use clap::Args;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use hawker_model::Digest;
+use hawker_p2p::Account;
+use http::Method;
 use http_body_util::BodyExt;
 use tokio::signal::unix::{SignalKind, signal};
 use url::{Url, form_urlencoded};
@@ -13,6 +15,7 @@ use url::{Url, form_urlencoded};
 use super::{
     CliError, SocketArgs,
     client::{Client, ClientError},
+    login::{LoginArgs, authorization},
     progress::Progress,
     save::Saving,
 };
@@ -41,6 +44,8 @@ pub(super) struct GetArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    login: LoginArgs,
+    #[command(flatten)]
     socket: SocketArgs,
 }
 
@@ -65,17 +70,19 @@ impl Download {
 }
 
 /// Downloads; SIGINT and SIGTERM end it without leaving a part of the file.
-pub(super) async fn run(args: GetArgs) -> Result<(), CliError> {
+pub(super) async fn run(mut args: GetArgs) -> Result<(), CliError> {
+    // While it waits for a password, a signal ends it as it ends every program.
+    let account = args.login.account(&mut args.url).await?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::failed)?;
     tokio::select! {
-        result = get(args) => result,
+        result = get(args, account.as_ref()) => result,
         _ = interrupt.recv() => Err(CliError::Interrupted),
         _ = terminate.recv() => Err(CliError::Interrupted),
     }
 }
 
-async fn get(args: GetArgs) -> Result<(), CliError> {
+async fn get(args: GetArgs, account: Option<&Account>) -> Result<(), CliError> {
     let wish = Wish {
         url: args.url.clone(),
         digest: args.digest,
@@ -83,7 +90,7 @@ async fn get(args: GetArgs) -> Result<(), CliError> {
         application: args.application.clone(),
     };
     let through_network = async {
-        let download = through_network(&wish, &args.socket.socket).await?;
+        let download = through_network(&wish, account, &args.socket.socket).await?;
         save(download, &wish, &args).await
     };
     match through_network.await {
@@ -95,14 +102,23 @@ async fn get(args: GetArgs) -> Result<(), CliError> {
             shown(&wish.url)
         ),
     }
-    let (length, bytes) = straight::download(&wish).await.map_err(CliError::failed)?;
+    let downloading = straight::download(&wish, account);
+    let (length, bytes) = downloading.await.map_err(CliError::failed)?;
     save(Download::new(length, bytes), &wish, &args).await
 }
 
-async fn through_network(wish: &Wish, socket: &Path) -> Result<Download, CliError> {
+async fn through_network(
+    wish: &Wish,
+    account: Option<&Account>,
+    socket: &Path,
+) -> Result<Download, CliError> {
     let unreachable = |error: ClientError| CliError::Unreachable(error.to_string());
     let client = Client::connect(socket).await.map_err(unreachable)?;
-    let response = client.ask(&target(wish)).await.map_err(CliError::failed)?;
+    let shown = account.map(authorization);
+    let asked = client
+        .send(Method::GET, &target(wish), shown.as_ref())
+        .await;
+    let response = asked.map_err(CliError::failed)?;
     let length = response.headers().get(http::header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     Ok(Download::new(

@@ -54,7 +54,7 @@ async fn ask<T: DeserializeOwned>(
 ) -> Result<T, CliError> {
     let client = Client::connect(&socket.socket).await;
     let client = client.map_err(|error| CliError::Unreachable(error.to_string()))?;
-    let response = client.send(method, target).await;
+    let response = client.send(method, target, None).await;
     let body = response.map_err(CliError::failed)?.into_body();
     let body = body.collect().await.map_err(CliError::failed)?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| {

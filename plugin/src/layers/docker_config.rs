@@ -33,7 +33,7 @@ const KEEP_ANSWERS: Duration = Duration::from_secs(60);
 const MOST_ANSWERS: usize = 128;
 
 /// Docker's configuration file, whether it is there or not.
-pub(super) struct DockerConfig {
+pub(crate) struct DockerConfig {
     path: PathBuf,
     /// Where helpers are looked for in place of the `PATH`.
     helpers: Option<OsString>,
@@ -78,7 +78,7 @@ enum Found {
 
 impl DockerConfig {
     /// The file at `path`.
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
             helpers: None,
@@ -88,7 +88,7 @@ impl DockerConfig {
     }
 
     /// Who is logged in at a registry. What cannot be read is logged, and is nobody.
-    pub(super) async fn account(
+    pub(crate) async fn account(
         &self,
         registry: &RegistryHost,
         repository: &Repository,

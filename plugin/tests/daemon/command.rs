@@ -17,7 +17,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use tokio::{process::Command, sync::Semaphore};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::Semaphore};
 
 use crate::{
     daemon::Daemon,
@@ -230,4 +230,87 @@ async fn get_into_a_place_that_is_not_there_asks_nobody_else() {
     let said = said(&output);
     assert!(said.contains("cannot create"), "{said}");
     assert!(!said.contains("straight"), "{said}");
+}
+
+/// A server of one file for ann, whose password is "pw".
+async fn with_private_file(bytes: &Bytes, path: &'static str) -> Origin {
+    let content = bytes.clone();
+    Origin::start(move |seen| match seen.header("authorization") {
+        Some("Basic YW5uOnB3") if seen.path == path => Reply::file(seen, &content),
+        _ => Reply::status(401).with("www-authenticate", "Basic realm=\"r\""),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn get_asks_as_the_user_whose_password_it_reads() {
+    let bytes = noise(1000, 9);
+    let origin = with_private_file(&bytes, "/f").await;
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, file) = (dir.path().join("no.sock"), dir.path().join("f"));
+    let url = format!("http://{}/f", origin.address);
+    for (arguments, input, code) in [
+        (&["--user", "ann", "--password-stdin"][..], "pw\n", 0),
+        (&["--user", "ann", "--password-stdin"], "wrong", 1),
+        (&["--user", "ann", "--password-stdin"], "", 1),
+        (&["--user", "ann"], "", 2),
+        (&[], "", 1),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hawker"))
+            .args(["get", &url, "-q", "-o", file.to_str().unwrap()])
+            .args(arguments)
+            .env("HAWKER_SOCKET", &socket)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // Not read where no password is asked for.
+        let _ = child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .await;
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            said(&output)
+        );
+    }
+    assert!(fs::read(&file).unwrap() == bytes);
+}
+
+#[tokio::test]
+async fn get_of_a_registrys_blob_asks_as_docker_does() {
+    let bytes = noise(1000, 10);
+    let origin = with_private_file(&bytes, "/v2/a/blobs/x").await;
+    let dir = tempfile::tempdir().unwrap();
+    let logins = format!(
+        "{{\"auths\":{{\"{}\":{{\"auth\":\"YW5uOnB3\"}}}}}}",
+        origin.address
+    );
+    fs::write(dir.path().join("config.json"), logins).unwrap();
+    let file = dir.path().join("f");
+    let get = async |path: &str, more: &[&str]| {
+        let url = format!("http://{}{path}", origin.address);
+        let output = Command::new(env!("CARGO_BIN_EXE_hawker"))
+            .args(["get", &url, "-q", "-o", file.to_str().unwrap()])
+            .args(more)
+            .env("HAWKER_SOCKET", dir.path().join("no.sock"))
+            .env("DOCKER_CONFIG", dir.path())
+            .output()
+            .await
+            .unwrap();
+        output.status.code()
+    };
+    assert_eq!(get("/v2/a/blobs/x", &["--anonymous"]).await, Some(1));
+    // No URL of a registry: its login is not shown.
+    assert_eq!(get("/f", &[]).await, Some(1));
+    let shown = |seen: &crate::origin::Seen| seen.header("authorization").is_some();
+    assert!(!origin.seen().iter().any(shown));
+    assert_eq!(get("/v2/a/blobs/x", &[]).await, Some(0));
+    assert!(fs::read(&file).unwrap() == bytes);
 }
