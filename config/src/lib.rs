@@ -12,6 +12,7 @@
 
 mod address;
 mod advertise;
+mod allowed;
 mod check;
 mod document;
 mod error;
@@ -32,6 +33,7 @@ mod units;
 
 pub use address::{Endpoint, EndpointError, ListenAddress, ListenAddressError};
 pub use advertise::{Advertise, AdvertiseError, AdvertisedAddress};
+pub use allowed::{AllowedRegistry, AllowedRegistryError, ServedName, ServedNameError};
 pub use error::{ConfigError, Problem};
 pub use load::{NODE_CONFIG_PATH, SCHEDULER_CONFIG_PATH};
 pub use node::{

@@ -10,9 +10,9 @@ use hawker_model::{HostId, RegistryHost, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Advertise, ByteSize, Endpoint, Interval, ListenAddress, LogSettings, Percent, PrivateOrigin,
-    ProxyChoice, ProxyException, Quota, RegistryEndpoint, TlsSettings, Transport,
-    hostname::hostname, section::section,
+    Advertise, AllowedRegistry, ByteSize, Endpoint, Interval, ListenAddress, LogSettings, Percent,
+    PrivateOrigin, ProxyChoice, ProxyException, Quota, RegistryEndpoint, ServedName, TlsSettings,
+    Transport, hostname::hostname, section::section,
 };
 
 /// Everything that `hawkerd` can be told.
@@ -159,6 +159,14 @@ section! {
         /// The registry of requests that name none, such as Docker's.
         #[serde(with = "crate::registry::host")]
         pub default_registry: RegistryHost = docker_hub(),
+        /// The registries that clients may ask for: names ("docker.io", "registry.lan:5000") and
+        /// all names below a domain ("*.example.com"). [] is any public one, and what allow_private
+        /// and [registries] name.
+        pub registries: Vec<AllowedRegistry> = Vec::new(),
+        /// Names besides localhost, this host's and IP addresses under which clients reach the
+        /// mirror. Requests for any other host are refused: a web page whose name leads to this
+        /// machine could make them.
+        pub names: Vec<ServedName> = Vec::new(),
         /// Registries ("registry.lan:5000") and networks ("10.0.0.0/8") that may be fetched from
         /// although they are private, link-local or loopback. What has an endpoint in [registries]
         /// may be, too.

@@ -30,6 +30,8 @@ quota = "1.5GiB"
 [mirror]
 allow_private = ["10.0.0.0/8", "registry.lan:5000"]
 default_registry = "harbor.example:8443"
+registries = ["harbor.example:8443", "*.example.com"]
+names = ["mirror.example"]
 [registries."harbor.example:8443"]
 ca = "/etc/hawker/harbor.pem"
 username = "robot$pull"

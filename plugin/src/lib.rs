@@ -11,6 +11,9 @@ pub mod cli;
 mod containerd;
 mod control;
 mod doctor;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layers;
 pub mod logging;
 mod metrics;

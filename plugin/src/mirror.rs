@@ -13,16 +13,21 @@
 mod blob;
 mod call;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod host;
 mod manifest;
 mod manifest_cache;
 mod path;
 mod range;
 mod registry;
 mod reply;
+mod shown;
 mod upstream;
 
 use std::time::{Duration, Instant};
 
+use hawker_config::{AllowedRegistry, ServedName};
 use hawker_model::{RegistryHost, Target};
 use hawker_p2p::Node;
 use http::{Method, Request, Response, StatusCode};
@@ -39,11 +44,18 @@ use crate::{
     verified::verified,
 };
 
+/// How long a manifest may take to its last byte: a registry that drips one must not hold it.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How the mirror behaves.
 #[derive(Clone, Debug)]
 pub struct MirrorSettings {
     /// The registry of requests that name none: Docker's.
     pub default_registry: RegistryHost,
+    /// The registries that clients may ask for; none: any that is public or configured.
+    pub registries: Vec<AllowedRegistry>,
+    /// Names of hosts under which clients reach the mirror, besides localhost.
+    pub names: Vec<ServedName>,
     /// How long the origin may take for the headers of its answer.
     pub origin_patience: Duration,
     /// How long the network may take to find out a blob's length.
@@ -87,7 +99,7 @@ impl Mirror {
     /// Answers one request.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
         let started = Instant::now();
-        let call = match Call::parse(&request, &self.settings.default_registry) {
+        let call = match Call::parse(&request, &self.settings) {
             Ok(call) => call,
             Err(refusal) => {
                 let response = refusal.into_response();
@@ -117,7 +129,11 @@ impl Mirror {
             Route::Blob(repository, Target::Digest(digest)) => {
                 self.blob(call, repository, *digest).await
             }
-            Route::Manifest(repository, target) => self.manifest(call, repository, target).await,
+            Route::Manifest(repository, target) => {
+                let answering = self.manifest(call, repository, target);
+                let answered = tokio::time::timeout(MANIFEST_PATIENCE, answering).await;
+                answered.unwrap_or(Err(Failure::Slow))
+            }
             Route::Base | Route::Blob(..) | Route::Tags(_) | Route::Referrers(..) => {
                 self.pass(call).await
             }

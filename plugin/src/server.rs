@@ -3,6 +3,7 @@
 //! Mirror, control socket and metrics are each one call of [`serve`]. All connections of a
 //! listener live in its `JoinSet`: when [`serve`] returns or is dropped, none is left.
 
+mod slots;
 mod stall;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
@@ -13,13 +14,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use self::stall::StallLimit;
+use self::{
+    slots::{Slot, Slots},
+    stall::StallLimit,
+};
 use crate::body::Body;
 
 /// Wait after a failed accept, which is nearly always a lack of file descriptors.
@@ -28,7 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What one listener bears.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections at once; others wait in the kernel's backlog.
+    /// Connections at once. For another one the one is cut that has waited longest for a request;
+    /// where none does, it waits.
     pub connections: usize,
     /// Bytes of a request's line and headers together.
     pub header_bytes: usize,
@@ -89,9 +93,15 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let slots = Slots::new(limits.connections);
     let mut connections = JoinSet::new();
-    while let Some((io, slot)) = next(&listener, &slots, &stop, &mut connections).await {
+    while let Some(io) = next(&listener, &stop, &mut connections).await {
+        let slot = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            slot = slots.take() => slot,
+        };
+        let Some(slot) = slot else { break };
         connections.spawn(converse(io, slot, limits, stop.clone(), handler.clone()));
     }
     drop(listener);
@@ -105,25 +115,19 @@ where
     }
 }
 
-/// The next connection with its slot; `None` at the stop.
+/// The next connection; `None` at the stop.
 async fn next<L: Listen>(
     listener: &L,
-    slots: &Arc<Semaphore>,
     stop: &CancellationToken,
     connections: &mut JoinSet<()>,
-) -> Option<(L::Io, OwnedSemaphorePermit)> {
+) -> Option<L::Io> {
     loop {
-        let accepted = async {
-            let slot = Arc::clone(slots).acquire_owned().await;
-            let slot = slot.map_err(io::Error::other)?;
-            listener.accept().await.map(|io| (io, slot))
-        };
         tokio::select! {
             biased;
             () = stop.cancelled() => return None,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = accepted => match accepted {
-                Ok(connection) => return Some(connection),
+            accepted = listener.accept() => match accepted {
+                Ok(io) => return Some(io),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -135,7 +139,7 @@ async fn next<L: Listen>(
 
 async fn converse<I, H, F>(
     io: I,
-    _slot: OwnedSemaphorePermit,
+    slot: Arc<Slot>,
     limits: Limits,
     stop: CancellationToken,
     handler: H,
@@ -144,9 +148,15 @@ async fn converse<I, H, F>(
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let answering = Arc::clone(&slot);
     let service = service_fn(move |request| {
+        answering.work();
         let response = handler(request);
-        async move { Ok::<_, std::convert::Infallible>(response.await) }
+        let slot = Arc::clone(&answering);
+        async move {
+            let response = response.await.map(|body| slot.held_by(body));
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let io = StallLimit::new(io, limits.write_stall);
     let connection = http1::Builder::new()
@@ -158,6 +168,7 @@ async fn converse<I, H, F>(
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = slot.cut() => return debug!("a connection that waited has made room"),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -166,5 +177,63 @@ async fn converse<I, H, F>(
     if let Err(error) = result {
         // Clients that go away are no news.
         debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::body;
+
+    async fn start(limits: Limits) -> (std::net::SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let handler = |_| std::future::ready(Response::new(body::full("hello")));
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, limits, CancellationToken::new(), handler));
+        (address, server)
+    }
+
+    async fn said(address: std::net::SocketAddr, request: &str) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 1000];
+        let read = stream.read(&mut answer).await.unwrap_or(0);
+        answer.truncate(read);
+        (stream, String::from_utf8(answer).unwrap())
+    }
+
+    #[tokio::test]
+    async fn request_that_never_ends_is_cut() {
+        let limits = Limits {
+            header_timeout: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let (address, _server) = start(limits).await;
+        let (_, answer) = said(address, "GET / HTTP/1.1\r\nhost: a\r\nx: ").await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn clients_that_say_nothing_keep_nobody_out() {
+        let limits = Limits {
+            connections: 4,
+            ..Limits::default()
+        };
+        let (address, _server) = start(limits).await;
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            held.push(stream);
+            let (stream, answer) = said(address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            held.push(stream);
+        }
     }
 }

@@ -117,6 +117,13 @@ pub(crate) fn mirror_settings(config: &NodeConfig) -> MirrorSettings {
     let mirror = &config.mirror;
     MirrorSettings {
         default_registry: mirror.default_registry.clone(),
+        registries: mirror.registries.clone(),
+        names: mirror
+            .names
+            .iter()
+            .cloned()
+            .chain(config.node.name.as_str().parse())
+            .collect(),
         origin_patience: mirror.origin_timeout.duration(),
         network_patience: mirror.network_timeout.duration(),
     }

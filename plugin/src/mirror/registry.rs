@@ -2,37 +2,61 @@
 
 use hawker_model::RegistryHost;
 use http::HeaderMap;
+use url::form_urlencoded;
 
 /// The header of Dragonfly's clients and of containerd's `[host.….header]` tables.
 pub const REGISTRY_HEADER: &str = "x-dragonfly-registry";
 
+/// What a request's headers and query say of the registry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) registry: RegistryHost,
+    /// What is left of the query for the registry.
+    pub(super) query: Option<String>,
+}
+
 /// The registry a request means: its `X-Dragonfly-Registry` header, else its `ns` parameter, as
-/// containerd sends it, else `default`, which is what Docker's requests get.
-pub(super) fn registry_of(
+/// containerd sends it, else `default`, which is what Docker's requests get. Each may be given
+/// once: whoever looks at the first and whoever looks at the last must see the same.
+pub(super) fn named(
     headers: &HeaderMap,
     query: Option<&str>,
     default: &RegistryHost,
-) -> Result<RegistryHost, RegistryError> {
-    if let Some(value) = headers.get(REGISTRY_HEADER) {
-        let text = value.to_str().map_err(|_| RegistryError::Header)?;
-        return from_url_or_host(text).ok_or(RegistryError::Header);
-    }
-    let namespace = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(key, _)| key == "ns")
-        .map(|(_, value)| value);
-    match namespace {
-        Some(text) => canonical(&text).ok_or(RegistryError::Namespace),
-        None => Ok(default.clone()),
+) -> Result<Named, RegistryError> {
+    let of_header = of_header(headers)?;
+    let (namespace, query) = of_query(query.unwrap_or_default())?;
+    let registry = of_header.or(namespace).unwrap_or_else(|| default.clone());
+    Ok(Named { registry, query })
+}
+
+fn of_header(headers: &HeaderMap) -> Result<Option<RegistryHost>, RegistryError> {
+    let mut values = headers.get_all(REGISTRY_HEADER).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let host = value.to_str().ok().and_then(from_url_or_host);
+            host.map(Some).ok_or(RegistryError::Header)
+        }
+        (Some(_), Some(_)) => Err(RegistryError::Twice),
     }
 }
 
-/// What is left of a query once the parameter that was for us is taken out.
-pub(super) fn query_for_origin(query: &str) -> Option<String> {
-    let kept: Vec<&str> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty() && *pair != "ns" && !pair.starts_with("ns="))
-        .collect();
-    (!kept.is_empty()).then(|| kept.join("&"))
+/// The parameter that is for us, however its name is encoded, and the others as they came.
+fn of_query(query: &str) -> Result<(Option<RegistryHost>, Option<String>), RegistryError> {
+    let mut namespace = None;
+    let mut rest = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match form_urlencoded::parse(pair.as_bytes()).next() {
+            Some((key, _)) if key != "ns" => rest.push(pair),
+            _ if namespace.is_some() => return Err(RegistryError::Twice),
+            Some((_, value)) => {
+                let host = canonical(&value).ok_or(RegistryError::Namespace)?;
+                namespace = Some(host);
+            }
+            None => {}
+        }
+    }
+    Ok((namespace, (!rest.is_empty()).then(|| rest.join("&"))))
 }
 
 fn from_url_or_host(text: &str) -> Option<RegistryHost> {
@@ -61,6 +85,8 @@ pub(super) enum RegistryError {
     Header,
     #[error("the parameter ns is not host[:port]")]
     Namespace,
+    #[error("the registry is named twice")]
+    Twice,
 }
 
 #[cfg(test)]
@@ -76,7 +102,11 @@ mod tests {
             headers.insert(REGISTRY_HEADER, HeaderValue::from_str(text).unwrap());
         }
         let default = RegistryHost::parse("docker.io").unwrap();
-        registry_of(&headers, query, &default).map(|host| host.to_string())
+        named(&headers, query, &default).map(|named| named.registry.to_string())
+    }
+
+    fn query_for_origin(query: &str) -> Option<String> {
+        of_query(query).unwrap().1
     }
 
     #[test]
@@ -128,14 +158,32 @@ mod tests {
             query_for_origin("n=5&ns=x&last=a%20b"),
             Some("n=5&last=a%20b".to_owned())
         );
+        assert_eq!(query_for_origin("%6es=x&a"), Some("a".to_owned()));
         assert_eq!(query_for_origin(""), None);
+    }
+
+    #[test]
+    fn registry_named_twice_is_refused() {
+        for query in ["ns=a&ns=b", "ns=a&ns=a", "ns=a&x=1&n%73=b", "%6Es=a&ns=b"] {
+            assert_eq!(choose(None, Some(query)), Err(RegistryError::Twice));
+        }
+        let mut headers = HeaderMap::new();
+        for name in ["a", "b"] {
+            headers.append(REGISTRY_HEADER, HeaderValue::from_static(name));
+        }
+        assert_eq!(of_header(&headers), Err(RegistryError::Twice));
     }
 
     proptest! {
         #[test]
-        fn any_query_is_survived(query in "\\PC{0,60}") {
-            let _ = choose(None, Some(&query));
-            let _ = query_for_origin(&query);
+        fn any_query_is_survived(query in "[ -~]{0,60}") {
+            let default = RegistryHost::parse("docker.io").unwrap();
+            if let Ok(named) = named(&HeaderMap::new(), Some(&query), &default)
+                && let Some(rest) = named.query
+            {
+                // Nothing of what is left is for us.
+                prop_assert_eq!(of_query(&rest), Ok((None, Some(rest.clone()))));
+            }
         }
     }
 }

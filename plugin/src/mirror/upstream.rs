@@ -3,36 +3,15 @@
 use std::time::Duration;
 
 use hawker_p2p::{Challenges, OriginClient, OriginError, PassRequest, Redirects};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::warn;
 
-use super::{call::Call, failure::Failure, reply};
+use super::{call::Call, failure::Failure, path::Route, reply, shown};
 use crate::{
     access::{Access, AccessError, Claim, Right},
     body::Body,
 };
-
-/// What of an origin's headers the client gets to see.
-const KEPT: [HeaderName; 14] = [
-    header::ACCEPT_RANGES,
-    header::CACHE_CONTROL,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::ETAG,
-    header::LAST_MODIFIED,
-    header::LINK,
-    header::LOCATION,
-    header::RETRY_AFTER,
-    header::VARY,
-    header::WARNING,
-    header::WWW_AUTHENTICATE,
-];
-
-/// The same, for headers that only registries have.
-const KEPT_PREFIXES: [&str; 3] = ["docker-", "oci-", "ratelimit-"];
 
 /// The origin, asked for one client at a time.
 #[derive(Debug)]
@@ -77,9 +56,10 @@ impl Upstream {
                 warn!(registry = %call.registry, %error, "the registry cannot be asked");
             })?;
         let (parts, body) = answer.into_parts();
+        sound(call, parts.status, &parts.headers)?;
         let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
         *response.status_mut() = parts.status;
-        *response.headers_mut() = kept(&parts.headers);
+        *response.headers_mut() = shown::of_origin(&parts.headers);
         reply::mark(response.headers_mut());
         Ok(response)
     }
@@ -121,18 +101,23 @@ impl Upstream {
     }
 }
 
-fn kept(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = HeaderMap::new();
-    for (name, value) in headers {
-        let known = KEPT.contains(name)
-            || KEPT_PREFIXES
-                .iter()
-                .any(|prefix| name.as_str().starts_with(prefix));
-        if known {
-            kept.append(name, value.clone());
-        }
+/// Refuses what a registry never answers: another protocol, and a manifest in a coding that nobody
+/// asked for. Digests are of the bytes as they are stored.
+fn sound(call: &Call, status: StatusCode, headers: &HeaderMap) -> Result<(), OriginError> {
+    let url = || format!("{}{}", call.registry, call.route.to_path());
+    if status.is_informational() {
+        let reason = format!("it answers with status {status}");
+        return Err(OriginError::Malformed { url: url(), reason });
     }
-    kept
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let coding = codings.find(|coding| *coding != "identity" && !coding.is_empty());
+    match coding {
+        Some(coding) if matches!(call.route, Route::Manifest(..)) => Err(OriginError::Encoded {
+            url: url(),
+            encoding: String::from_utf8_lossy(coding.as_bytes()).into_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl From<AccessError> for Failure {
@@ -169,30 +154,5 @@ impl From<OriginError> for Failure {
             }
             other => Self::Unavailable(other.to_string()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_concerns_the_client_comes_back() {
-        let mut headers = HeaderMap::new();
-        for name in [
-            "set-cookie",
-            "server",
-            "docker-content-digest",
-            "oci-subject",
-            "etag",
-        ] {
-            headers.insert(name, HeaderValue::from_static("x"));
-        }
-        for challenge in ["Bearer realm=\"a\"", "Basic"] {
-            headers.append("www-authenticate", HeaderValue::from_static(challenge));
-        }
-        let kept = kept(&headers);
-        assert_eq!(kept.get_all("www-authenticate").iter().count(), 2);
-        assert_eq!(kept.keys_len(), 4);
     }
 }

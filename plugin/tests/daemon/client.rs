@@ -42,7 +42,7 @@ pub(crate) async fn send(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let mut request = Request::builder().method(method).uri(path);
-    request = request.header("host", "mirror");
+    request = request.header("host", address.to_string());
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod access;
+mod attacks;
 mod client;
 mod command;
 mod control;
@@ -13,5 +14,6 @@ mod layers;
 mod mirror;
 mod origin;
 mod process;
+mod raw;
 mod setup;
 mod snapshots;
