@@ -13,6 +13,9 @@ mod blob;
 mod brief;
 mod counters;
 mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod node;
 mod origin;
 mod request;

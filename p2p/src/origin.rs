@@ -27,6 +27,8 @@ mod dialer;
 mod endpoint;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod head;
 mod inspect;

@@ -1,0 +1,160 @@
+//! What must hold for any bytes that peers and origins send. The fuzz targets (`fuzz/`) call this,
+//! and the tests here replay their corpus.
+
+use bytes::{BufMut as _, BytesMut};
+use hawker_model::{HostId, Role};
+
+pub use crate::origin::fuzzing::{challenges, content_range};
+use crate::transport::{
+    Decoder, FrameError,
+    frame::{Credentials, Frame, Hello, PREFACE, encode_hello, encode_message},
+};
+
+/// What a decoder may hold: the longest piece, the longest frame and a read, doubled by growth.
+const MEMORY: usize = 5 << 20;
+
+/// Bytes as what a peer sends. The first one says how: its highest bit, after preface and hello;
+/// the others, in reads of which length.
+pub fn wire(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else {
+        return;
+    };
+    let mut said = BytesMut::new();
+    if how & 0x80 != 0 {
+        said.put_slice(&PREFACE);
+        encode_hello(&hello(), &mut said);
+    }
+    said.put_slice(bytes);
+    let step = match how & 0x7f {
+        0x7f => usize::MAX,
+        step => usize::from(step) + 1,
+    };
+    match decode(&said, step) {
+        Ok(frames) => frames.into_iter().for_each(check),
+        Err(error) => assert!(error.to_string().len() < 1000),
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        min_version: 1,
+        max_version: 1,
+        capabilities: 0,
+        role: Role::Seed,
+        host: name(),
+        wanted: None,
+    }
+}
+
+#[allow(clippy::expect_used, reason = "a constant of a test")]
+fn name() -> HostId {
+    HostId::parse("peer").expect("a sound name")
+}
+
+fn decode(mut bytes: &[u8], step: usize) -> Result<Vec<Frame>, FrameError> {
+    let mut decoder = Decoder::new();
+    let mut frames = Vec::new();
+    loop {
+        while let Some(frame) = decoder.next_frame()? {
+            frames.push(frame);
+        }
+        if bytes.is_empty() {
+            return Ok(frames);
+        }
+        let mut space = decoder.space();
+        let len = step.min(bytes.len()).min(space.remaining_mut());
+        space.put_slice(&bytes[..len]);
+        assert!(space.get_ref().capacity() <= MEMORY);
+        bytes = &bytes[len..];
+    }
+}
+
+/// What was understood can be said, and is understood as the same.
+fn check(frame: Frame) {
+    let Frame::Message(envelope) = &frame else {
+        return;
+    };
+    let mut said = BytesMut::from(&PREFACE[..]);
+    encode_hello(&hello(), &mut said);
+    if let Ok(data) = encode_message(envelope, Credentials::Send, &mut said) {
+        said.extend_from_slice(&data);
+        let again = decode(&said, usize::MAX).map(|mut frames| frames.pop());
+        assert_eq!(again, Ok(Some(frame)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Runs a target over its corpus. With `HAWKER_WRITE_CORPUS` the seeds are written first.
+    fn replay(target: &str, seeds: &[Vec<u8>], run: impl Fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let dir = corpus.join(target);
+        if std::env::var_os("HAWKER_WRITE_CORPUS").is_some() {
+            fs::create_dir_all(&dir).unwrap();
+            for (at, seed) in seeds.iter().enumerate() {
+                fs::write(dir.join(format!("seed-{at}")), seed).unwrap();
+            }
+        }
+        let mut count = 0;
+        for file in fs::read_dir(&dir).unwrap() {
+            run(&fs::read(file.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= seeds.len(), "{} holds {count}", dir.display());
+    }
+
+    fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+        texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn corpus_of_challenges_is_survived() {
+        let seeds = texts(&[
+            "Bearer realm=\"https://auth.example/token\",service=\"r\",scope=\"repository:a:pull\"",
+            "Basic realm=\"Registry Realm\"\nBearer realm=\"https://a/\"",
+            "Negotiate, NTLM abc==, Digest realm=x, nonce=\"a\\\"b\", qop=\"auth,auth-int\"",
+            "Bearer realm=\"/token\",error=\"insufficient_scope\"",
+            "Bearer realm=http://169.254.169.254/,,,=,\"",
+            ",, , Bearer",
+        ]);
+        replay("challenges", &seeds, challenges);
+    }
+
+    #[test]
+    fn corpus_of_ranges_is_survived() {
+        let seeds = texts(&[
+            "bytes 0-9/10",
+            "bytes */10",
+            "bytes 5-5/*",
+            "BYTES=0-18446744073709551615/18446744073709551615",
+            "bytes 9-0/10",
+            "bytes 0-9/10\nbytes 1-9/10",
+        ]);
+        replay("content_range", &seeds, content_range);
+    }
+
+    #[test]
+    fn corpus_of_the_wire_is_survived() {
+        let task = [&[0][..], &[0x11; 32]].concat();
+        let frame = |kind: u8, body: &[u8]| {
+            let len = u32::try_from(body.len() + 1).unwrap();
+            [&len.to_le_bytes()[..], &[kind], body].concat()
+        };
+        let mut greeting = BytesMut::from(&[0x03][..]);
+        greeting.put_slice(&PREFACE);
+        encode_hello(&hello(), &mut greeting);
+        let mut seeds = vec![greeting.to_vec(), b"\x7fGET / HTTP/1.1\r\n\r\n".to_vec()];
+        // Every kind there is or may be, with bodies of several lengths.
+        for kind in (0x01..=0x05).chain(0x10..=0x20) {
+            for rest in [0, 1, 8, 40, 200] {
+                let body = [&task[..], &vec![1; rest]].concat();
+                seeds.push([&[0xff][..], &frame(kind, &body)].concat());
+            }
+        }
+        replay("wire", &seeds, wire);
+    }
+}

@@ -1,0 +1,49 @@
+//! What must hold for any header that an origin sends.
+
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_RANGE, WWW_AUTHENTICATE},
+};
+use url::Url;
+
+use super::{challenge, range::ContentRange, token::TokenKey};
+
+/// Bytes as lines, each a header of this name.
+fn headers(name: http::HeaderName, bytes: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').take(64) {
+        if let Ok(value) = HeaderValue::from_bytes(line) {
+            headers.append(&name, value);
+        }
+    }
+    headers
+}
+
+/// Bytes as the challenges of an answer: bounded, in lower case, and each a token's place or none.
+pub fn challenges(bytes: &[u8]) {
+    let challenges = challenge::of_headers(&headers(WWW_AUTHENTICATE, bytes));
+    assert!(challenges.len() <= 32);
+    let Ok(url) = Url::parse("https://registry.example/v2/a/blobs/sha256:0") else {
+        return;
+    };
+    for challenge in &challenges {
+        assert!(!challenge.scheme.is_empty() && !challenge.scheme.contains([' ', ',', '"']));
+        assert_eq!(challenge.scheme, challenge.scheme.to_ascii_lowercase());
+        for name in ["realm", "service", "scope", "error"] {
+            let len = challenge.parameter(name).map_or(0, str::len);
+            assert!(len <= bytes.len());
+        }
+        let _ = TokenKey::of_challenge(challenge, &url, &url, None);
+    }
+}
+
+/// Bytes as the range that an answer says it is: never empty, never beyond the whole.
+pub fn content_range(bytes: &[u8]) {
+    let Some(said) = ContentRange::of_headers(&headers(CONTENT_RANGE, bytes)) else {
+        return;
+    };
+    if let Some(range) = said.bytes {
+        assert!(range.start < range.end);
+        assert!(said.total.is_none_or(|total| range.end <= total));
+    }
+}
