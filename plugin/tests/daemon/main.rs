@@ -17,3 +17,4 @@ mod process;
 mod raw;
 mod setup;
 mod snapshots;
+mod threats;
