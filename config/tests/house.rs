@@ -13,13 +13,15 @@ use toml::{Table, Value};
 
 /// Every crate with all of ours that it may import, from the bottom up: model <- core <- shell <-
 /// binaries.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     // The leaf.
     ("hawker-model", &[]),
     // What stands on the leaf types.
     ("hawker-scheduler-api", &["hawker-model"]),
     ("hawker-config", &["hawker-model"]),
     ("hawker-identity", &["hawker-model"]),
+    // How a host gets and keeps its certificate.
+    ("hawker-enrol", &["hawker-identity", "hawker-model"]),
     // Cores: no world.
     ("hawker-swarm", &["hawker-model"]),
     ("hawker-tracker", &["hawker-model"]),
@@ -39,6 +41,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
         "hawker-scheduler",
         &[
             "hawker-config",
+            "hawker-enrol",
             "hawker-identity",
             "hawker-model",
             "hawker-scheduler-api",
@@ -49,6 +52,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
         "hawker-plugin",
         &[
             "hawker-config",
+            "hawker-enrol",
             "hawker-identity",
             "hawker-model",
             "hawker-p2p",

@@ -10,6 +10,7 @@ use std::{
 };
 
 use cluster::Cluster;
+use hawker_identity::Identity;
 use hawker_model::{Digest, HostId, Role, TaskId};
 use hawker_p2p::{
     Holding, Level, PeerAddress, Security, Session, SessionConfig, SessionEvent, SessionHandle,
@@ -252,6 +253,38 @@ async fn a_certificate_for_another_name_or_role_is_refused_with_the_reason() {
     let mut stranger = Host::spawn_with("node-1", Role::Node, stranger, &at).await;
     let reason = stranger.down().await;
     assert!(reason.contains("TLS"), "{reason}");
+    scheduler.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_scheduler_says_is_revoked_is_believed_also_of_itself() {
+    let cluster = Cluster::new("test");
+    let identity = cluster.identity("scheduler", Role::Scheduler);
+    let any = ([127, 0, 0, 1], 0).into();
+    let scheduler = scheduler_at(any, SchedulerSecurity::Tls(identity.clone())).await;
+    let own = cluster.identity("node-1", Role::Node);
+    let at = [scheduler.address()];
+    let mut node = Host::spawn_with("node-1", Role::Node, Security::Tls(own.clone()), &at).await;
+    node.up().await;
+    let revoke = |bad: &Identity, before: Option<&str>| {
+        let before = before.map(str::as_bytes);
+        let list = cluster.authority.revoke(&[bad.serial()], before).unwrap();
+        let read = cluster.authority.own_list(list.as_bytes()).unwrap();
+        (list, read.unwrap())
+    };
+    let (first, list) = revoke(&cluster.identity("node-2", Role::Node), None);
+    let mut changes = own.changes();
+    identity.learn(list.der()).unwrap();
+    timeout(Duration::from_secs(10), changes.changed())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(own.revoked_count(), 1);
+    let (_, list) = revoke(&identity, Some(&first));
+    identity.learn(list.der()).unwrap();
+    let reason = node.down().await;
+    assert!(reason.contains("revoked"), "{reason}");
+    assert_eq!(own.revoked_count(), 2);
     scheduler.stop().await;
 }
 

@@ -18,7 +18,7 @@ use hawker_p2p::{
     Dialer, ErrorCode, Listener, Security,
     frame::{Hello, PREFACE, encode_hello},
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -72,6 +72,15 @@ fn believer(own: &Cluster, other: &Cluster, host: &str, role: Role) -> Security 
     Security::Tls(Arc::new(identity))
 }
 
+/// A host that has learned what is revoked.
+fn knowing(host: Security, list: &str) -> Security {
+    let list = CertificateRevocationListDer::from_pem_slice(list.as_bytes()).unwrap();
+    if let Security::Tls(identity) = &host {
+        identity.learn(&list).unwrap();
+    }
+    host
+}
+
 struct Case {
     name: &'static str,
     acceptor: Security,
@@ -85,6 +94,10 @@ fn certificate_cases() -> Vec<Case> {
     let seed = || tls(&cluster, "seed-1", Role::Seed);
     let node = || tls(&cluster, "node-1", Role::Node);
     let of_day = |host, role, from| Security::Tls(cluster.identity_of_day(host, role, from));
+    let revoked_seed = cluster.identity("seed-1", Role::Seed);
+    let revoked_node = cluster.identity("node-1", Role::Node);
+    let list = |of: &Identity| cluster.authority.revoke(&[of.serial()], None).unwrap();
+    let (seed_list, node_list) = (list(&revoked_seed), list(&revoked_node));
     let unknown = "unknown authority (another cluster's?)";
     let clock = "expired or not yet valid by the peer's clock";
     vec![
@@ -115,6 +128,20 @@ fn certificate_cases() -> Vec<Case> {
             dialer: of_day("node-1", Role::Node, -10),
             acceptor_says: "we refused the peer's certificate: it expired on 20",
             dialer_says: clock,
+        },
+        Case {
+            name: "acceptor revoked",
+            acceptor: Security::Tls(revoked_seed.clone()),
+            dialer: knowing(node(), &seed_list),
+            acceptor_says: "the peer refused our certificate: it was revoked",
+            dialer_says: "we refused the peer's certificate: it was revoked",
+        },
+        Case {
+            name: "dialer revoked",
+            acceptor: knowing(seed(), &node_list),
+            dialer: Security::Tls(revoked_node.clone()),
+            acceptor_says: "we refused the peer's certificate: it was revoked",
+            dialer_says: "the peer refused our certificate: it was revoked",
         },
         Case {
             name: "acceptor not yet valid",

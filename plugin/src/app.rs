@@ -9,7 +9,8 @@ use std::{
 };
 
 use hawker_config::NodeConfig;
-use hawker_p2p::{Node, StartError};
+use hawker_enrol::{Issuer, Keeper, KeeperHandle, RemoteIssuer};
+use hawker_p2p::{Node, Security, StartError};
 use hawker_snapshotter::{OpenSnapshotsError, Snapshots, SnapshotsConfig};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -45,9 +46,10 @@ pub struct App {
     metrics: Option<SocketAddr>,
     socket: SocketFile,
     containerd: Option<SocketFile>,
+    keeper: Option<KeeperHandle>,
     /// Mirror, containerd's socket and control: drained first.
     doors: JoinSet<()>,
-    /// Metrics, and answers to the node's questions: watched until the end.
+    /// Metrics, answers to the node's questions, certificates: watched until the end.
     watched: JoinSet<()>,
     close_doors: CancellationToken,
     stop_watching: CancellationToken,
@@ -107,6 +109,7 @@ impl App {
             Some(listener) => Some((listener, open_snapshots(config).await?)),
             None => None,
         };
+        let security = settings.security.clone();
         let node = Node::start(settings).await?;
         let mut app = Self {
             node,
@@ -114,6 +117,7 @@ impl App {
             metrics: metrics_listener.as_ref().and_then(|l| l.local_addr().ok()),
             socket,
             containerd: containerd_file,
+            keeper: None,
             doors: JoinSet::new(),
             watched: JoinSet::new(),
             close_doors: CancellationToken::new(),
@@ -121,6 +125,10 @@ impl App {
         };
         let metrics = Metrics::new();
         metrics.collect_node(app.node.clone());
+        app.keeper = app.spawn_keeper(config, security);
+        if let Some(keeper) = &app.keeper {
+            metrics.collect_keeper(keeper.clone());
+        }
         let access = Access::new(
             app.node.clone(),
             config.mirror.origin_timeout.duration(),
@@ -161,6 +169,30 @@ impl App {
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
+    }
+
+    /// Looks after the certificate, where there is one.
+    fn spawn_keeper(&mut self, config: &NodeConfig, security: Security) -> Option<KeeperHandle> {
+        let Security::Tls(identity) = security else {
+            return None;
+        };
+        let issuer = config.tls.issuer.as_ref().map(|address| {
+            let issuer = RemoteIssuer::new(address.to_string());
+            Box::new(issuer) as Box<dyn Issuer>
+        });
+        let (keeper, handle) = Keeper::new(identity, issuer);
+        let stop = self.stop_watching.clone();
+        self.watched.spawn(async move {
+            stop.run_until_cancelled(keeper.run()).await;
+        });
+        Some(handle)
+    }
+
+    /// Reads the certificate files again, as SIGHUP asks.
+    pub fn reload(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.reload();
+        }
     }
 
     fn spawn_mirror(&mut self, config: &NodeConfig, listeners: Vec<TcpListener>, mirror: Mirror) {

@@ -4,13 +4,16 @@ mod ca;
 pub(crate) mod client;
 mod doctor;
 mod get;
+mod join;
 mod login;
 mod progress;
 mod rights;
 mod save;
+mod scheduler;
 mod setup;
 mod status;
 mod table;
+mod token;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -44,6 +47,10 @@ enum Command {
     Rights(rights::RightsArgs),
     /// Make the cluster's certificate authority and the hosts' certificates.
     Ca(ca::CaArgs),
+    /// Let new hosts get their certificate from a scheduler.
+    Token(token::TokenArgs),
+    /// Get this host's certificate from a scheduler, with a token.
+    Join(join::JoinArgs),
     /// Look for what is wrong on this host, and say how to mend it.
     Doctor(doctor::DoctorArgs),
     /// Let containerd or Docker on this host pull through Hawker, and take it back.
@@ -95,6 +102,8 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Ca(args) => ca::run(args),
+            Command::Token(args) => block_on(token::run(args)),
+            Command::Join(args) => block_on(join::run(args)),
             Command::Doctor(args) => block_on(doctor::run(args)),
             Command::Get(args) => block_on(get::run(args)),
             Command::Rights(args) => block_on(rights::run(args)),

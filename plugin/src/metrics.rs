@@ -1,7 +1,11 @@
 //! What `/metrics` tells, and the small server that tells it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::UNIX_EPOCH,
+};
 
+use hawker_enrol::KeeperHandle;
 use hawker_p2p::Node;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use prometheus_client::{
@@ -11,6 +15,7 @@ use prometheus_client::{
         MetricType,
         counter::{ConstCounter, Counter},
         family::Family,
+        gauge::ConstGauge,
     },
     registry::Registry,
 };
@@ -115,6 +120,12 @@ impl Metrics {
             .register_collector(Box::new(NodeCollector(node)));
     }
 
+    /// Adds what is known of this host's certificate.
+    pub(crate) fn collect_keeper(&self, keeper: KeeperHandle) {
+        self.lock()
+            .register_collector(Box::new(KeeperCollector(keeper)));
+    }
+
     /// Adds the counters of the snapshots service.
     pub(crate) fn add_snapshots(&self) -> SnapshotMetrics {
         let metrics = SnapshotMetrics::new();
@@ -212,6 +223,44 @@ impl Collector for NodeCollector {
         ] {
             let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(bytes).encode(counter)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads how the certificate stands.
+#[derive(Debug)]
+struct KeeperCollector(KeeperHandle);
+
+impl Collector for KeeperCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let status = self.0.status();
+        let end = status.not_after.duration_since(UNIX_EPOCH);
+        let end = end.unwrap_or_default().as_secs();
+        for (name, help, value) in [
+            (
+                "hawker_certificate_expiry_seconds",
+                "When this host's certificate ends, in seconds since 1970",
+                i64::try_from(end).unwrap_or(i64::MAX),
+            ),
+            (
+                "hawker_revoked_certificates",
+                "Certificates of the cluster that are revoked",
+                i64::try_from(status.revoked).unwrap_or(i64::MAX),
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(gauge)?;
+        }
+        let mut renewals = encoder.encode_descriptor(
+            "hawker_certificate_renewals",
+            "Attempts to renew this host's certificate, by how they ended",
+            None,
+            MetricType::Counter,
+        )?;
+        for (result, count) in [("done", status.renewals), ("failed", status.failures)] {
+            let labels = [("result", result)];
+            ConstCounter::new(count).encode(renewals.encode_family(&labels)?)?;
         }
         Ok(())
     }

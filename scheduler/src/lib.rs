@@ -4,6 +4,7 @@
 //! host ──TLS──► listener ──► service (one per stream) ──Input──► driver, owns the Tracker
 //!      ◄────────────── bounded queue per stream ◄──────────────┘  │      ▲
 //!                                         probe (dials hosts) ◄───┴──────┘
+//! hosts that join or renew ──TLS──► issuer (where it is set up), also on a unix socket
 //! HTTP /healthy /metrics /v1/status ──Input──► driver
 //! ```
 //!
@@ -14,6 +15,7 @@ mod connection;
 mod driver;
 mod ending;
 mod http;
+mod issuer;
 mod listener;
 mod metrics;
 mod probe;
@@ -23,6 +25,7 @@ mod sessions;
 mod settings;
 mod status;
 
+pub use issuer::{IssuerError, TokenStoreError};
 pub use scheduler::{Scheduler, StartError};
-pub use settings::{Security, Settings};
+pub use settings::{IssuerPlaces, Security, Settings};
 pub use status::{HostReport, StatusReport, TaskReport};

@@ -4,9 +4,9 @@ use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use hawker_config::{LogFormat, LogSettings, SchedulerConfig};
-use hawker_scheduler::{Scheduler, Settings};
+use hawker_scheduler::{Scheduler, Settings, StartError};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer as _, filter::FilterExt as _, filter::filter_fn, fmt,
@@ -77,29 +77,28 @@ fn main() -> ExitCode {
 
 /// From start to signal.
 async fn run(settings: Settings) -> ExitCode {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    );
-    let (mut terminate, mut interrupt) = match signals {
-        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-        (Err(error), _) | (_, Err(error)) => return fail(EX_UNAVAILABLE, &error),
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(EX_UNAVAILABLE, &error),
     };
     tracing::info!(name = %settings.name, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut scheduler = match Scheduler::start(settings).await {
         Ok(scheduler) => scheduler,
-        Err(error @ hawker_scheduler::StartError::Certificate { .. }) => {
+        Err(error @ (StartError::Certificate { .. } | StartError::Issuer(_))) => {
             return fail(EX_CONFIG, &error);
         }
         Err(error) => return fail(EX_UNAVAILABLE, &error),
     };
     notify(NotifyState::Ready);
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        () = scheduler.failed() => {
-            tracing::error!("a part of the scheduler ended by itself");
-            return ExitCode::from(EX_SOFTWARE);
+    let name = loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break "SIGTERM",
+            _ = signals.interrupt.recv() => break "SIGINT",
+            _ = signals.hangup.recv() => scheduler.reload(),
+            () = scheduler.failed() => {
+                tracing::error!("a part of the scheduler ended by itself");
+                return ExitCode::from(EX_SOFTWARE);
+            }
         }
     };
     tracing::info!(signal = name, "stopping");
@@ -107,6 +106,23 @@ async fn run(settings: Settings) -> ExitCode {
     scheduler.stop().await;
     tracing::info!("stopped");
     ExitCode::SUCCESS
+}
+
+/// SIGHUP reads the certificate files again; the others stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 fn notify(state: NotifyState<'_>) {

@@ -1,5 +1,8 @@
 //! `/metrics` in OpenMetrics text.
 
+use std::time::UNIX_EPOCH;
+
+use hawker_enrol::KeeperStatus;
 use hawker_model::Role;
 use hawker_tracker::Counters;
 use prometheus_client::{
@@ -23,7 +26,7 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// The exposition. Built for each scrape: everything is counted in the driver already.
-    pub(crate) fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self, certificate: Option<KeeperStatus>) -> String {
         let mut registry = Registry::with_prefix("hawker_scheduler");
         let hosts = Family::<Vec<(&str, &str)>, Gauge>::default();
         for (role, count) in [(Role::Node, self.nodes), (Role::Seed, self.seeds)] {
@@ -89,10 +92,49 @@ impl Sample {
         for (name, help, value) in counts {
             registry.register(name, help, ConstCounter::new(value));
         }
+        if let Some(certificate) = certificate {
+            register_certificate(&mut registry, &certificate);
+        }
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &registry);
         text
+    }
+}
+
+fn register_certificate(registry: &mut Registry, certificate: &KeeperStatus) {
+    let end = certificate.not_after.duration_since(UNIX_EPOCH);
+    let gauges = [
+        (
+            "certificate_expiry_seconds",
+            "When the scheduler's certificate ends, in seconds since 1970",
+            i64::try_from(end.unwrap_or_default().as_secs()).unwrap_or(i64::MAX),
+        ),
+        (
+            "revoked_certificates",
+            "Certificates that are revoked",
+            certificate.revoked as i64,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    }
+    let counts = [
+        (
+            "certificate_renewals",
+            "Renewals of the scheduler's certificate",
+            certificate.renewals,
+        ),
+        (
+            "certificate_renewal_failures",
+            "Renewals of the scheduler's certificate that failed",
+            certificate.failures,
+        ),
+    ];
+    for (name, help, value) in counts {
+        registry.register(name, help, ConstCounter::new(value));
     }
 }
 
@@ -106,7 +148,7 @@ mod tests {
             nodes: 3,
             ..Sample::default()
         };
-        let text = sample.to_text();
+        let text = sample.to_text(None);
         for line in [
             "hawker_scheduler_hosts{role=\"node\"} 3",
             "hawker_scheduler_hosts{role=\"seed\"} 0",

@@ -1,7 +1,8 @@
 //! A running scheduler: everything is bound and spawned here, and stopped in the right order.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use hawker_enrol::{Keeper, KeeperHandle, RemoteIssuer};
 use hawker_scheduler_api::proto::scheduler_server::SchedulerServer;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,6 +17,7 @@ use crate::{
     Security, Settings,
     driver::{Driver, INPUTS, Input},
     http,
+    issuer::{self, ControlSocket, Issuer, IssuerError, OwnIssuer},
     listener::{accept, bind},
     service::Service,
 };
@@ -35,6 +37,8 @@ const STREAMS_PER_CONNECTION: u32 = 16;
 pub struct Scheduler {
     address: SocketAddr,
     http: Option<SocketAddr>,
+    issuer: Option<SocketAddr>,
+    keeper: Option<KeeperHandle>,
     inputs: mpsc::Sender<Input>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -48,6 +52,17 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("cannot listen for hosts that join on {address} (issuer.listen): {source}")]
+    IssuerListen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("cannot listen at {path} (control.socket): {source}")]
+    Control { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    #[error("an issuer needs scheduler.transport = \"tls\"")]
+    IssuerWithoutTls,
     #[error("cannot serve HTTP on {address} (http.listen): {source}")]
     Http {
         address: SocketAddr,
@@ -81,6 +96,8 @@ impl Scheduler {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut http_address = None;
+        let authority = Authority::start(&settings, &mut tasks, &stop).await?;
+        let Authority { issuer, keeper } = authority;
         if let Some(wanted) = settings.http {
             let failed = |source| StartError::Http {
                 address: wanted,
@@ -88,7 +105,11 @@ impl Scheduler {
             };
             let listener = bind(wanted).await.map_err(failed)?;
             http_address = Some(local(&listener, wanted));
-            tasks.spawn(http::serve(listener, inputs.clone(), stop.clone()));
+            let state = http::Sources {
+                inputs: inputs.clone(),
+                keeper: keeper.clone(),
+            };
+            tasks.spawn(http::serve(listener, state, stop.clone()));
         }
         let secured = matches!(settings.security, Security::Tls(_));
         tracing::info!(%address, tls = secured, "listening for hosts");
@@ -110,6 +131,8 @@ impl Scheduler {
         Ok(Self {
             address,
             http: http_address,
+            issuer,
+            keeper,
             inputs,
             stop,
             tasks,
@@ -124,6 +147,18 @@ impl Scheduler {
     /// Where health and metrics are.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Where hosts ask for certificates.
+    pub fn issuer(&self) -> Option<SocketAddr> {
+        self.issuer
+    }
+
+    /// Reads the certificate files again, as SIGHUP asks.
+    pub fn reload(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.reload();
+        }
     }
 
     /// Waits until a part ends by itself, which none should.
@@ -145,6 +180,65 @@ impl Scheduler {
         if timeout(GRACE, drained).await.is_err() {
             tracing::warn!("some hosts did not take their leave in time");
         }
+    }
+}
+
+/// What sees to certificates: our own, and those of others.
+struct Authority {
+    issuer: Option<SocketAddr>,
+    keeper: Option<KeeperHandle>,
+}
+
+impl Authority {
+    async fn start(
+        settings: &Settings,
+        tasks: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let Security::Tls(identity) = &settings.security else {
+            return match settings.issuer {
+                Some(_) => Err(StartError::IssuerWithoutTls),
+                None => Ok(Self {
+                    issuer: None,
+                    keeper: None,
+                }),
+            };
+        };
+        let (mut address, mut renewer) = (None, None);
+        if let Some(address) = settings.renew_at.clone() {
+            renewer = Some(Box::new(RemoteIssuer::new(address)) as Box<dyn hawker_enrol::Issuer>);
+        }
+        if let Some(places) = &settings.issuer {
+            let issuer = Arc::new(Issuer::open(places, identity.clone())?);
+            let failed = |source| StartError::IssuerListen {
+                address: places.listen,
+                source,
+            };
+            let listener = bind(places.listen).await.map_err(failed)?;
+            address = listener.local_addr().ok();
+            let socket = ControlSocket::bind(&places.control).map_err(|source| {
+                let path = places.control.clone();
+                StartError::Control { path, source }
+            })?;
+            let control = places.control.display();
+            tracing::info!(?address, %control, "issuing certificates");
+            let serve = issuer::serve(listener, identity.clone(), issuer.clone(), stop.clone());
+            tasks.spawn(serve);
+            tasks.spawn(issuer::serve_control(socket, issuer.clone(), stop.clone()));
+            renewer = Some(Box::new(OwnIssuer(issuer)));
+        }
+        let (keeper, handle) = Keeper::new(identity.clone(), renewer);
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = keeper.run() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Self {
+            issuer: address,
+            keeper: Some(handle),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a scheduler is told.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hawker_config::{SchedulerConfig, Transport};
 use hawker_identity::{Identity, IdentityError, TlsFiles};
@@ -25,6 +25,26 @@ pub struct Settings {
     pub queue: usize,
     /// Tasks that one host may announce.
     pub tasks_per_host: usize,
+    /// Where hosts get certificates, if they do.
+    pub issuer: Option<IssuerPlaces>,
+    /// Who renews this scheduler's own certificate, as `host:port`, where it has no issuer itself.
+    pub renew_at: Option<String>,
+}
+
+/// What an issuer needs.
+#[derive(Clone, Debug)]
+pub struct IssuerPlaces {
+    /// The authority's certificate and key.
+    pub ca_cert: PathBuf,
+    pub ca_key: PathBuf,
+    /// Where hosts ask.
+    pub listen: SocketAddr,
+    /// For how many days a certificate is good.
+    pub days: u32,
+    /// Where tokens and numbers are kept.
+    pub dir: PathBuf,
+    /// The socket of the operator.
+    pub control: PathBuf,
 }
 
 /// How connections are secured.
@@ -58,6 +78,8 @@ impl Settings {
             progress_interval: Duration::from_secs(2),
             queue: 1024,
             tasks_per_host: 200_000,
+            issuer: None,
+            renew_at: None,
         }
     }
 
@@ -78,6 +100,8 @@ impl Settings {
         let listen = config.scheduler.listen.socket();
         let mut settings = Self::new(config.scheduler.name.clone(), listen, security);
         settings.http = config.http.listen.map(|listen| listen.socket());
+        settings.issuer = issuer(config);
+        settings.renew_at = config.tls.issuer.as_ref().map(ToString::to_string);
         let swarm = &config.swarm;
         settings.tracker = TrackerConfig {
             neighbours: swarm.parents.into(),
@@ -93,4 +117,16 @@ impl Settings {
         settings.progress_interval = interval.clamp(bounds.0, bounds.1);
         Ok(settings)
     }
+}
+
+fn issuer(config: &SchedulerConfig) -> Option<IssuerPlaces> {
+    let issuer = &config.issuer;
+    Some(IssuerPlaces {
+        ca_cert: issuer.ca_cert.clone()?,
+        ca_key: issuer.ca_key.clone()?,
+        listen: issuer.listen.socket(),
+        days: issuer.days.into(),
+        dir: issuer.dir.clone(),
+        control: config.control.socket.clone(),
+    })
 }

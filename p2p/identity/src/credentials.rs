@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use crate::{
     certificate::{Parsed, PeerCertificate, PublicKey},
     files::TlsFiles,
-    host::IdentityError,
+    identity_error::IdentityError,
     moment::Moment,
     trust::read_certificates,
 };

@@ -13,8 +13,8 @@ use rustls::{
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    credentials::Credentials, explain_tls, files::TlsFiles, host::IdentityError, moment::Moment,
-    signer::Signers, trust::Trust, verifier::ClusterVerifier,
+    credentials::Credentials, explain_tls, files::TlsFiles, identity_error::IdentityError,
+    moment::Moment, signer::Signers, trust::Trust, verifier::ClusterVerifier,
 };
 
 /// A host's state. Shared in an `Arc`.

@@ -8,6 +8,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use crate::{ClusterCa, Issued, credentials::Credentials};
@@ -233,8 +234,11 @@ fn write_all(dir: &Path, files: &[NewFile<'_>], existing: Existing) -> Result<()
 }
 
 fn write_one(file: &NewFile<'_>, existing: Existing) -> Result<(), WriteError> {
+    // Two threads may write the same file; the later one's stays.
+    static DRAFTS: AtomicU64 = AtomicU64::new(0);
+    let draft = DRAFTS.fetch_add(1, Relaxed);
     let mut name = file.path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}.{draft}.new", std::process::id()));
     let draft = PathBuf::from(name);
     let written = write_draft(&draft, file).and_then(|()| match existing {
         // A hard link fails where the name is taken, a rename replaces; both are atomic.

@@ -2,8 +2,7 @@
 //! when the files change while it runs.
 
 use std::{
-    fmt, fs, io,
-    path::{Path, PathBuf},
+    fmt,
     sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
 };
@@ -14,14 +13,16 @@ use rustls_pki_types::ServerName;
 use tokio::sync::watch;
 
 use crate::{
-    certificate::{PeerCertificate, PeerCertificateError},
+    certificate::{Parsed, PeerCertificate},
     credentials::Credentials,
     current::Current,
     files::{TlsFiles, finish_renewal},
+    identity_error::IdentityError,
     moment::Moment,
     pem::pem_of,
     pin::AuthorityPin,
-    revocation::{Crl, CrlError, Learned, MAX_CRL_BYTES, MAX_CRLS, read_pem},
+    reading::{read_crl_file, read_files},
+    revocation::{Crl, CrlError, Learned},
     serial::{CertificateId, Serial},
     signer::SignerError,
     trust::{Distrust, Trust},
@@ -49,6 +50,15 @@ pub struct Signed {
     pub signature: Vec<u8>,
 }
 
+/// Why nobody takes a signature any more that was good once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// Its certificate has ended. What it signed was true.
+    Expired,
+    /// Its certificate was revoked, or its authority is no longer believed.
+    Distrusted,
+}
+
 /// What a reload has changed.
 #[derive(Debug, Default)]
 pub struct Reloaded {
@@ -68,70 +78,6 @@ pub struct TlsPem<'a> {
     pub ca: &'a [u8],
     pub cert: &'a [u8],
     pub key: &'a [u8],
-}
-
-/// Why a host's files are of no use. Every message names the file and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    #[error("cannot read {file}: {source}; {remedy}")]
-    Read {
-        file: PathBuf,
-        source: io::Error,
-        remedy: &'static str,
-    },
-    #[error("{file} holds no certificate in PEM form{detail}; write it anew with `hawker ca`")]
-    NoCertificate { file: PathBuf, detail: String },
-    #[error("{file} holds no private key in PEM form{detail}; write it anew with `hawker ca`")]
-    NoKey { file: PathBuf, detail: String },
-    #[error(
-        "{file} holds a key that is not Ed25519 ({detail}); piece lists are signed with it: issue the certificate with `hawker ca`"
-    )]
-    KeyKind { file: PathBuf, detail: String },
-    #[error(
-        "the key in {key} does not belong to the certificate in {cert}; put the two files of the same issue side by side"
-    )]
-    KeyMismatch { cert: PathBuf, key: PathBuf },
-    #[error("the certificate in {file} expired on {not_after}; renew it with `hawker ca`")]
-    Expired { file: PathBuf, not_after: String },
-    #[error(
-        "the certificate in {file} is not valid before {not_before}, and this host's clock says {now}; set the clock, or wait"
-    )]
-    NotYetValid {
-        file: PathBuf,
-        not_before: String,
-        now: String,
-    },
-    #[error(
-        "the certificate in {cert} was not issued by the authority in {ca}; copy the ca.pem of the authority that issued it, or issue it anew"
-    )]
-    OtherAuthority { cert: PathBuf, ca: PathBuf },
-    #[error(
-        "the certificate in {file} names no host of a cluster: {source}; issue it with `hawker ca`"
-    )]
-    Role {
-        file: PathBuf,
-        source: PeerCertificateError,
-    },
-    #[error("the authority in {file} cannot be used: {detail}; copy the cluster's ca.pem again")]
-    Authority { file: PathBuf, detail: String },
-    #[error("the certificate in {file} cannot be used: {detail}; issue it anew with `hawker ca`")]
-    Unusable { file: PathBuf, detail: String },
-    #[error(
-        "the certificate in {file} was revoked; get a new one with `hawker join` or `hawker ca`"
-    )]
-    Revoked { file: PathBuf },
-    #[error(
-        "the list of revoked certificates in {file} cannot be used: {source}; copy it again, or remove it"
-    )]
-    Crl { file: PathBuf, source: CrlError },
-    #[error(
-        "the certificate in {file} is now for {found}, and this host runs as {own}; restart the daemon with the settings for it, or put the right certificate there"
-    )]
-    Changed {
-        file: PathBuf,
-        found: String,
-        own: String,
-    },
 }
 
 /// The name a TLS client dials with. Certificates are checked by host and role, so it stands for
@@ -197,18 +143,15 @@ impl Identity {
         };
         let credentials = Credentials::from_pem(&texts.cert, &texts.key, &self.files)?;
         self.check_owner(&credentials.owner)?;
-        let mut trust = Trust::from_pem(&texts.ca, &self.files.ca)?;
+        let trust = Trust::from_pem(&texts.ca, &self.files.ca)?;
         let before = self.state();
-        trust.inherit(&before.trust);
         let mut reloaded = Reloaded {
             certificate: credentials.certificate != before.credentials.certificate,
             authorities: trust.authorities() != before.trust.authorities(),
             ..Reloaded::default()
         };
         if reloaded.certificate || reloaded.authorities {
-            let current = Current::new(Arc::new(credentials), trust, &self.files)?;
-            current.check_own(&self.files, SystemTime::now())?;
-            self.replace(current);
+            self.replace(Arc::new(credentials), trust)?;
         }
         let learned = self.learn_file()?;
         reloaded.revocations = learned.revocations;
@@ -269,11 +212,20 @@ impl Identity {
         current.clone()
     }
 
-    fn replace(&self, new: Current) {
+    /// Takes up what the files say, with what is known to be revoked at that very moment.
+    fn replace(
+        &self,
+        credentials: Arc<Credentials>,
+        mut trust: Trust,
+    ) -> Result<(), IdentityError> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        trust.inherit(&current.trust);
+        let new = Current::new(credentials, trust, &self.files)?;
+        new.check_own(&self.files, SystemTime::now())?;
         *current = Arc::new(new);
         drop(current);
         self.tell();
+        Ok(())
     }
 
     fn tell(&self) {
@@ -403,6 +355,20 @@ impl Identity {
         }
     }
 
+    /// Whether others would still take what the owner of `certificate` (DER) signed, of which we
+    /// know that it was believed once.
+    pub fn check_signer(&self, certificate: &[u8], now: SystemTime) -> Result<(), Stale> {
+        let parsed = Parsed::parse(certificate).map_err(|_| Stale::Distrusted)?;
+        let trust = &self.state().trust;
+        if trust.check(&parsed.owner.id).is_err() {
+            return Err(Stale::Distrusted);
+        }
+        match Moment::from(now) > parsed.validity.1 {
+            true => Err(Stale::Expired),
+            false => Ok(()),
+        }
+    }
+
     /// Checks that `certificate` (DER) was issued by our authority to a host of our cluster, holds
     /// now and is not revoked, and that `signature` over `message` is its owner's. Whether that
     /// owner may sign this is the caller's to judge. Certificates are remembered, so that a batch
@@ -444,70 +410,4 @@ impl fmt::Debug for TlsPem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsPem(***)")
     }
-}
-
-/// The contents of the three files.
-struct Texts {
-    ca: Vec<u8>,
-    cert: Vec<u8>,
-    key: Vec<u8>,
-}
-
-impl Texts {
-    fn as_pem(&self) -> TlsPem<'_> {
-        TlsPem {
-            ca: &self.ca,
-            cert: &self.cert,
-            key: &self.key,
-        }
-    }
-
-    fn matches_key(&self, files: &TlsFiles) -> bool {
-        let read = Credentials::from_pem(&self.cert, &self.key, files);
-        !matches!(read, Err(IdentityError::KeyMismatch { .. }))
-    }
-}
-
-fn read_files(files: &TlsFiles) -> Result<Texts, IdentityError> {
-    Ok(Texts {
-        ca: read(&files.ca)?,
-        cert: read(&files.cert)?,
-        key: read(&files.key)?,
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|source| IdentityError::Read {
-        file: path.to_owned(),
-        remedy: read_remedy(&source),
-        source,
-    })
-}
-
-fn read_remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "the daemon must run as a user who may read it (hawker ca makes keys for their owner)"
-        }
-        _ => "make a certificate for this host with `hawker ca`, or correct the path in [tls]",
-    }
-}
-
-/// The lists of a file, unchecked. `None` where there is no file.
-#[allow(clippy::type_complexity, reason = "read, absent or wrong")]
-fn read_crl_file(path: &Path) -> Result<Option<Result<Vec<Vec<u8>>, CrlError>>, IdentityError> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // In PEM a list takes a third more.
-        Ok(found) if found.len() > (2 * MAX_CRL_BYTES * MAX_CRLS) as u64 => {
-            return Ok(Some(Err(CrlError::TooLarge)));
-        }
-        _ => {}
-    }
-    let text = fs::read(path).map_err(|source| IdentityError::Read {
-        file: path.to_owned(),
-        remedy: "it lists the revoked certificates: let the daemon read it, or remove it",
-        source,
-    })?;
-    Ok(Some(read_pem(&text)))
 }

@@ -28,10 +28,12 @@ mod current;
 mod explain;
 mod files;
 mod host;
+mod identity_error;
 mod issued;
 mod moment;
 mod pem;
 mod pin;
+mod reading;
 mod request;
 mod revocation;
 mod serial;
@@ -47,7 +49,8 @@ pub use files::{
     AuthorityFiles, Existing, TlsFiles, WriteError, replace_pair, write_authority, write_host,
     write_public, write_secret,
 };
-pub use host::{Identity, IdentityError, Reloaded, Signed, TlsPem, server_name};
+pub use host::{Identity, Reloaded, Signed, Stale, TlsPem, server_name};
+pub use identity_error::IdentityError;
 pub use issued::{IssuedLog, IssuedLogError, Record};
 pub use moment::date;
 pub use pin::{AuthorityPin, AuthorityPinError};

@@ -7,7 +7,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::{
     certificate::parse_x509,
-    host::IdentityError,
+    identity_error::IdentityError,
     pem::pem_of,
     revocation::{Crl, CrlError, Learned, Revocations},
     serial::{CertificateId, IssuerId},

@@ -10,6 +10,7 @@ use std::{io, sync::Arc};
 use cluster::{Cluster, subject};
 use hawker_identity::{Identity, PeerCertificate, explain_io, server_name};
 use hawker_model::Role;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, rustls, server};
 
@@ -88,7 +89,6 @@ fn odd_client(
     cluster: &Cluster,
     change: impl FnOnce(&mut rcgen::CertificateParams),
 ) -> Arc<rustls::ClientConfig> {
-    use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
     let ca_key = rcgen::KeyPair::from_pem(&cluster.authority.key_pem()).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(cluster.authority.cert_pem(), ca_key).unwrap();
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
@@ -151,6 +151,50 @@ async fn certificates_of_the_authority_without_role_or_of_another_cluster_are_re
             "{client}"
         );
     }
+}
+
+#[tokio::test]
+async fn certificates_signed_by_a_hosts_key_are_refused() {
+    let cluster = Cluster::new("prod");
+    let mut server = subject("seed-1", Role::Seed);
+    // For the client, which is none of ours.
+    server.names = vec!["127.0.0.1".into()];
+    let [seed, node] = [server, subject("node-1", Role::Node)]
+        .map(|subject| cluster.authority.issue(&subject, 30).unwrap());
+    let seed = cluster.load(&seed, std::time::SystemTime::now()).unwrap();
+    // A node makes itself a seed with its own key.
+    let key = rcgen::KeyPair::from_pem(&node.key_pem).unwrap();
+    let der = CertificateDer::from_pem_slice(node.cert_pem.as_bytes()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&der, key).unwrap();
+    let own_key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    let id = "spiffe://prod/hawker/seed/seed-2".to_owned();
+    params.subject_alt_names = vec![rcgen::SanType::URI(id.try_into().unwrap())];
+    params.extended_key_usages = vec![
+        rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+        rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let forged = params.signed_by(&own_key, &issuer).unwrap();
+    assert!(
+        seed.verify_signer(forged.der(), b"values", &[0; 64])
+            .is_err()
+    );
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let authority = CertificateDer::from_pem_slice(cluster.authority.cert_pem().as_bytes());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.unwrap()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![forged.der().clone(), der],
+            PrivateKeyDer::try_from(own_key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let (here, _) = meet(seed.server_config(&[]), client.into()).await;
+    let text = explain_io(&here.unwrap_err());
+    assert!(text.contains("we refused the peer's certificate"), "{text}");
 }
 
 #[tokio::test]

@@ -69,11 +69,27 @@ impl Driver {
                 tracing::warn!(%task, %host, ?reason, "peer misbehaved");
                 self.session.report(task, host, reason);
             }
-            Action::Send { host, envelope } => self.links.send(&host, envelope),
+            Action::Send { host, envelope } => {
+                let envelope = self.vouched(envelope);
+                self.links.send(&host, envelope);
+            }
             Action::Store { task, piece, from } => self.store_arrived(task, piece, from),
             Action::Upload { host, task, piece } => self.upload(host, task, piece, now),
             Action::Withdraw { task } => self.session.withdraw(task),
         }
+    }
+
+    /// A message as it goes out: of a complete blob, a list that others can believe still.
+    fn vouched(&self, envelope: Envelope) -> Envelope {
+        let Envelope { task, message } = envelope;
+        let message = match (message, self.blob(&task)) {
+            (Message::List { batch }, Some(blob)) if blob.is_complete() => {
+                let batch = self.signer.relay(&task, &blob.geometry(), batch);
+                Message::List { batch }
+            }
+            (message, _) => message,
+        };
+        Envelope { task, message }
     }
 
     fn announce(&self, task: TaskId, pieces: u32, complete: bool) {

@@ -1,8 +1,8 @@
 //! Signs the piece lists we build, and checks those of others.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use hawker_identity::Identity;
+use hawker_identity::{Identity, Stale};
 use hawker_model::{
     ChainState, Geometry, HostId, OriginName, PieceIndex, Role, SignedStates, TaskId,
 };
@@ -47,6 +47,28 @@ impl ListSigner {
             batch.signature = signed.signature;
         }
         batch
+    }
+
+    /// A batch of a list that our own bytes prove, as it goes to others. One whose signer's
+    /// certificate has ended, or was revoked, nobody would take any more: for that we vouch
+    /// ourselves. What a revoked signer said of the origin is not known.
+    pub(crate) fn relay(
+        &self,
+        task: &TaskId,
+        geometry: &Geometry,
+        batch: SignedStates,
+    ) -> SignedStates {
+        let Some(identity) = &self.identity else {
+            return batch;
+        };
+        let origin = match identity.check_signer(&batch.signer, SystemTime::now()) {
+            Ok(()) => return batch,
+            Err(Stale::Expired) => batch.origin,
+            // Nothing but that signer vouched for a URL's bytes.
+            Err(Stale::Distrusted) if matches!(task, TaskId::Url(_)) => return batch,
+            Err(Stale::Distrusted) => None,
+        };
+        self.sign(task, geometry, batch.first, batch.states, origin)
     }
 
     /// Whether a batch may be believed until its bytes prove it. A blob's list may come from any

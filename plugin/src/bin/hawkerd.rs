@@ -109,9 +109,10 @@ fn run(args: &Args) -> Result<(), Failure> {
 }
 
 async fn live(config: &NodeConfig) -> Result<(), Failure> {
-    let (mut terminate, mut interrupt) = (
+    let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
     );
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -121,10 +122,13 @@ async fn live(config: &NodeConfig) -> Result<(), Failure> {
     );
     let mut app = App::start(config).await?;
     notify(&NotifyState::Ready);
-    let ended = tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
-        () = app.failed() => Err(Failure::Part),
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok("SIGTERM"),
+            _ = interrupt.recv() => break Ok("SIGINT"),
+            _ = hangup.recv() => app.reload(),
+            () = app.failed() => break Err(Failure::Part),
+        }
     };
     notify(&NotifyState::Stopping);
     match &ended {

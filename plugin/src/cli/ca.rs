@@ -1,12 +1,21 @@
 //! `hawker ca`: the cluster's certificate authority and the hosts' certificates, as files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use clap::{Args, Subcommand};
-use hawker_identity::{AuthorityFiles, ClusterCa, Existing, Subject, write_authority, write_host};
+use hawker_identity::{
+    AuthorityFiles, ClusterCa, Existing, IssuedLog, Record, Serial, Subject, date, write_authority,
+    write_host, write_public,
+};
 use hawker_model::{HostId, Role};
+use http::Method;
+use serde_json::{Value, json};
 
-use super::CliError;
+use super::{CliError, scheduler::SchedulerArgs, table::table};
 
 const AUTHORITY_DAYS: u32 = 3650;
 const HOST_DAYS: u32 = 825;
@@ -33,6 +42,35 @@ enum CaCommand {
     /// copied to /etc/hawker/tls on that host. An authority that is in DIR/ca already is used, so
     /// that hosts can be added later.
     Cluster(ClusterArgs),
+    /// Revoke a host's certificates, or one certificate by its number
+    ///
+    /// On a scheduler's machine with [issuer], the scheduler does it and tells all hosts at once.
+    /// With --ca the new list is written to DIR/crl.pem: copy it to tls.crl of the schedulers
+    /// (/etc/hawker/tls/crl.pem), which tell all hosts.
+    Revoke(RevokeArgs),
+    /// Show which certificates were issued, and which of them are revoked
+    List(ListArgs),
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// The name of a host, or the number of a certificate in hexadecimal digits; may be repeated
+    #[arg(value_name = "HOST|SERIAL", required = true)]
+    targets: Vec<String>,
+    /// The directory of the authority, instead of the scheduler on this machine
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    scheduler: SchedulerArgs,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// The directory of the authority, instead of the scheduler on this machine
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    scheduler: SchedulerArgs,
 }
 
 #[derive(Debug, Args)]
@@ -125,6 +163,133 @@ pub(super) fn run(args: CaArgs) -> Result<(), CliError> {
         CaCommand::Create(args) => create(&args).map(drop),
         CaCommand::Issue(args) => issue(&args),
         CaCommand::Cluster(args) => cluster(&args),
+        CaCommand::Revoke(args) => match args.ca.clone() {
+            Some(dir) => revoke(&dir, &args.targets),
+            None => super::block_on(revoke_at_scheduler(args)),
+        },
+        CaCommand::List(args) => match &args.ca {
+            Some(dir) => list(dir),
+            None => super::block_on(list_of_scheduler(args)),
+        },
+    }
+}
+
+async fn revoke_at_scheduler(args: RevokeArgs) -> Result<(), CliError> {
+    for target in &args.targets {
+        let body = json!({ "target": target });
+        let answer = args.scheduler.ask(Method::POST, "/v1/revoke", Some(body));
+        for serial in answer.await?["revoked"].as_array().into_iter().flatten() {
+            println!("revoked  {}", serial.as_str().unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+fn revoke(dir: &Path, targets: &[String]) -> Result<(), CliError> {
+    let authority = load(dir)?;
+    let files = AuthorityFiles::in_dir(dir);
+    let issued = IssuedLog::new(&files.issued);
+    let issued = issued.read().map_err(CliError::failed)?;
+    let mut serials = Vec::new();
+    for target in targets {
+        serials.extend(serials_of(target, &issued)?);
+    }
+    let before = match fs::read(&files.crl) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            let place = files.crl.display();
+            return Err(CliError::Failed(format!("cannot read {place}: {error}")));
+        }
+    };
+    let list = authority.revoke(&serials, before.as_deref());
+    let list = list.map_err(CliError::failed)?;
+    write_public(&files.crl, &list).map_err(CliError::failed)?;
+    for serial in &serials {
+        println!("revoked  {serial}");
+    }
+    println!(
+        "\nCopy {} to /etc/hawker/tls/crl.pem on the schedulers: they tell all hosts.",
+        files.crl.display()
+    );
+    Ok(())
+}
+
+fn serials_of(target: &str, issued: &[Record]) -> Result<Vec<Serial>, CliError> {
+    let now = SystemTime::now();
+    let of_host = |record: &&Record| record.host.as_str() == target && record.not_after > now;
+    let serials: Vec<_> = issued
+        .iter()
+        .filter(of_host)
+        .map(|r| r.serial.clone())
+        .collect();
+    match (serials.is_empty(), target.parse::<Serial>()) {
+        (false, _) => Ok(serials),
+        // Shorter ones are names of hosts that are not known.
+        (true, Ok(serial)) if target.len() >= 16 => Ok(vec![serial]),
+        _ => Err(CliError::Failed(format!(
+            "no certificate that is good still was issued to {target:?} from here: give its number \
+             (openssl x509 -noout -serial -in cert.pem)"
+        ))),
+    }
+}
+
+fn list(dir: &Path) -> Result<(), CliError> {
+    let authority = load(dir)?;
+    let files = AuthorityFiles::in_dir(dir);
+    let issued = IssuedLog::new(&files.issued);
+    let issued = issued.read().map_err(CliError::failed)?;
+    let list = match fs::read(&files.crl) {
+        Ok(text) => authority.own_list(&text).map_err(CliError::failed)?,
+        Err(_) => None,
+    };
+    let revoked = |serial: &Serial| {
+        let mut entries = list.iter().flat_map(|list| list.revoked());
+        entries.any(|(revoked, _)| revoked == serial)
+    };
+    let rows = issued.iter().map(|record| {
+        let end = match revoked(&record.serial) {
+            true => "revoked".to_owned(),
+            false => date(record.not_after),
+        };
+        let role = record.role.to_string();
+        vec![
+            record.serial.to_string(),
+            record.host.to_string(),
+            role,
+            end,
+            record.how.clone(),
+        ]
+    });
+    show(&rows.collect::<Vec<_>>());
+    Ok(())
+}
+
+async fn list_of_scheduler(args: ListArgs) -> Result<(), CliError> {
+    let answer = args
+        .scheduler
+        .ask(Method::GET, "/v1/certificates", None)
+        .await?;
+    let row = |record: &Value| {
+        let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
+        let end = match record["revoked"].as_bool() {
+            Some(true) => "revoked".to_owned(),
+            _ => text("not_after"),
+        };
+        vec![text("serial"), text("host"), text("role"), end, text("how")]
+    };
+    let rows: Vec<_> = answer.as_array().into_iter().flatten().map(row).collect();
+    show(&rows);
+    Ok(())
+}
+
+fn show(rows: &[Vec<String>]) {
+    match rows.is_empty() {
+        true => println!("no certificate was issued from here"),
+        false => print!(
+            "{}",
+            table(&["SERIAL", "HOST", "ROLE", "UNTIL", "HOW"], rows)
+        ),
     }
 }
 
@@ -148,13 +313,20 @@ fn issue(args: &IssueArgs) -> Result<(), CliError> {
         role: args.role,
         names: args.names.clone(),
     };
-    issue_to(&authority, &subject, args.days, &args.out, &args.force)
+    let issue = Issue {
+        authority: &authority,
+        log: IssuedLog::new(&AuthorityFiles::in_dir(&args.ca).issued),
+        days: args.days,
+        force: &args.force,
+    };
+    issue.to(&subject, &args.out)
 }
 
 fn cluster(args: &ClusterArgs) -> Result<(), CliError> {
     let subjects = subjects(args)?;
     let ca_dir = args.out.join("ca");
-    let authority = match AuthorityFiles::in_dir(&ca_dir).cert.exists() {
+    let files = AuthorityFiles::in_dir(&ca_dir);
+    let authority = match files.cert.exists() {
         true => existing_authority(&ca_dir, &args.cluster.cluster)?,
         false => create(&CreateArgs {
             out: ca_dir,
@@ -165,9 +337,14 @@ fn cluster(args: &ClusterArgs) -> Result<(), CliError> {
             force: Force { force: false },
         })?,
     };
+    let issue = Issue {
+        authority: &authority,
+        log: IssuedLog::new(&files.issued),
+        days: args.days,
+        force: &args.force,
+    };
     for subject in &subjects {
-        let dir = args.out.join(subject.host.as_str());
-        issue_to(&authority, subject, args.days, &dir, &args.force)?;
+        issue.to(subject, &args.out.join(subject.host.as_str()))?;
     }
     println!("\nCopy each host's three files to /etc/hawker/tls on that host.");
     Ok(())
@@ -235,17 +412,32 @@ fn load(dir: &Path) -> Result<ClusterCa, CliError> {
     })
 }
 
-fn issue_to(
-    authority: &ClusterCa,
-    subject: &Subject,
+/// How hosts' certificates are made.
+struct Issue<'a> {
+    authority: &'a ClusterCa,
+    log: IssuedLog,
     days: u32,
-    dir: &Path,
-    force: &Force,
-) -> Result<(), CliError> {
-    let issued = authority.issue(subject, days).map_err(CliError::failed)?;
-    write_host(dir, authority.cert_pem(), &issued, force.existing())
-        .map_err(|error| CliError::Failed(format!("{error} (--force replaces it)")))?;
-    let role = subject.role.as_str();
-    println!("{role:<10}  {:<20}  {}", subject.host, dir.display());
-    Ok(())
+    force: &'a Force,
+}
+
+impl Issue<'_> {
+    fn to(&self, subject: &Subject, dir: &Path) -> Result<(), CliError> {
+        let issued = self.authority.issue(subject, self.days);
+        let issued = issued.map_err(CliError::failed)?;
+        let existing = self.force.existing();
+        write_host(dir, self.authority.cert_pem(), &issued, existing)
+            .map_err(|error| CliError::Failed(format!("{error} (--force replaces it)")))?;
+        let record = Record {
+            serial: issued.serial,
+            host: subject.host.clone(),
+            role: subject.role,
+            issued: SystemTime::now(),
+            not_after: issued.not_after,
+            how: "ca".to_owned(),
+        };
+        self.log.add(&record).map_err(CliError::failed)?;
+        let role = subject.role.as_str();
+        println!("{role:<10}  {:<20}  {}", subject.host, dir.display());
+        Ok(())
+    }
 }

@@ -8,10 +8,11 @@ use std::{
         net::UnixStream,
     },
     path::Path,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use hawker_config::{NodeConfig, Transport};
+use hawker_enrol::is_ending_soon;
 use hawker_identity::Identity;
 use hawker_p2p::Security;
 use http_body_util::BodyExt as _;
@@ -27,8 +28,6 @@ use crate::{
 
 const START: &str =
     "start it (systemctl start hawkerd), and see why it ended: journalctl -u hawkerd";
-/// From when on a certificate's end is worth a word.
-const SOON: Duration = Duration::from_secs(30 * 24 * 3600);
 const DAY: u64 = 24 * 3600;
 
 /// Looks at hawkerd. Gives what it says of itself.
@@ -189,7 +188,7 @@ fn certificates(config: &NodeConfig, findings: &mut Findings) {
     }
     // Whether they belong together, to this host, to its role, and are good today.
     match security(config) {
-        Ok(Security::Tls(identity)) => expiry(&identity, findings),
+        Ok(Security::Tls(identity)) => expiry(config, &identity, findings),
         Ok(Security::Plain { .. }) => {}
         Err(error) => {
             let remedy = "make this host's files anew (hawker ca issue), or mend the clock";
@@ -198,9 +197,11 @@ fn certificates(config: &NodeConfig, findings: &mut Findings) {
     }
 }
 
-fn expiry(identity: &Identity, findings: &mut Findings) {
-    let left = identity.not_after().duration_since(SystemTime::now());
-    let left = left.unwrap_or_default();
+fn expiry(config: &NodeConfig, identity: &Identity, findings: &mut Findings) {
+    const CHECK: &str = "certificate";
+    let now = SystemTime::now();
+    let (from, until) = (identity.not_before(), identity.not_after());
+    let left = until.duration_since(now).unwrap_or_default();
     let what = format!(
         "{} ({}) of cluster {}, good for {} days",
         identity.host(),
@@ -208,12 +209,18 @@ fn expiry(identity: &Identity, findings: &mut Findings) {
         identity.cluster(),
         left.as_secs() / DAY
     );
-    match left < SOON {
-        true => findings.warn(
-            "certificate",
+    match (is_ending_soon(from, until, now), &config.tls.issuer) {
+        (false, _) => findings.ok(CHECK, what),
+        (true, None) => findings.warn(
+            CHECK,
             what,
-            "issue the next one in time (hawker ca issue --force), and restart hawkerd",
+            "put the next one in its place in time (hawker ca issue --force): hawkerd takes it up \
+             by itself. Hosts that joined with `hawker join` renew theirs",
         ),
-        false => findings.ok("certificate", what),
+        (true, Some(issuer)) => findings.warn(
+            CHECK,
+            format!("{what}, and it should have been renewed at {issuer} (tls.issuer)"),
+            "see why that fails: journalctl -u hawkerd | grep renew",
+        ),
     }
 }

@@ -314,3 +314,82 @@ async fn get_of_a_registrys_blob_asks_as_docker_does() {
     assert_eq!(get("/v2/a/blobs/x", &[]).await, Some(0));
     assert!(fs::read(&file).unwrap() == bytes);
 }
+
+#[tokio::test]
+async fn a_host_is_revoked_where_the_authority_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let ca = dir.path().join("ca");
+    let run = async |arguments: &[&str]| hawker(dir.path(), arguments).await;
+    let made = run(&["ca", "cluster", "--out", out, "--node", "a", "--node", "b"]).await;
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    let ca_text = ca.to_str().unwrap();
+    let revoked = run(&["ca", "revoke", "--ca", ca_text, "b"]).await;
+    assert_eq!(revoked.status.code(), Some(0), "{}", said(&revoked));
+    let [a, b] = ["a", "b"].map(|host| TlsFiles::in_dir(&dir.path().join(host)));
+    let [serial_a, serial_b] = [&a, &b].map(|files| Identity::load(files).unwrap().serial());
+    // By its number, and both stay revoked.
+    let number = serial_a.to_string();
+    let revoked = run(&["ca", "revoke", "--ca", ca_text, &number]).await;
+    assert_eq!(revoked.status.code(), Some(0), "{}", said(&revoked));
+    for files in [&a, &b] {
+        fs::copy(ca.join("crl.pem"), &files.crl).unwrap();
+        let error = Identity::load(files).unwrap_err().to_string();
+        assert!(error.contains("was revoked"), "{error}");
+    }
+    let list = run(&["ca", "list", "--ca", ca_text]).await;
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(list.contains(&serial_b.to_string()), "{list}");
+    assert_eq!(list.matches("revoked").count(), 2, "{list}");
+    let unknown = run(&["ca", "revoke", "--ca", ca_text, "nobody"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(said(&unknown).contains("nobody"), "{}", said(&unknown));
+}
+
+#[tokio::test]
+async fn joining_without_a_sound_token_or_over_a_certificate_is_refused_before_anything_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let join = async |more: &[&str]| {
+        // Nobody listens there.
+        let mut arguments = vec!["join", "--scheduler", "127.0.0.1:1", "--out", out];
+        arguments.extend(more);
+        hawker(dir.path(), &arguments).await
+    };
+    let secret = "5".repeat(64);
+    let broken = format!("hawker-join.00.{secret}.{}", "a".repeat(64));
+    let output = join(&["--token", &broken]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!said(&output).contains(&secret), "{}", said(&output));
+    fs::write(dir.path().join("cert.pem"), "").unwrap();
+    let sound = format!("hawker-join.{}.{secret}.{}", "0".repeat(12), "a".repeat(64));
+    let output = join(&["--host", "a", "--token", &sound]).await;
+    assert!(
+        said(&output).contains("is there already"),
+        "{}",
+        said(&output)
+    );
+    fs::remove_file(dir.path().join("cert.pem")).unwrap();
+    let output = join(&["--host", "a", "--token", &sound]).await;
+    assert!(
+        said(&output).contains("cannot connect to the issuer"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn tokens_are_made_where_a_scheduler_issues_only() {
+    let output = hawker(
+        Path::new("/unused"),
+        &["token", "create", "--socket", "/nonexistent/control.sock"],
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        said(&output).contains("[issuer] ca_cert"),
+        "{}",
+        said(&output)
+    );
+}
