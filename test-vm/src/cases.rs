@@ -3,6 +3,7 @@
 //! Each case runs in a process of its own, so that a hang, a panic or a kill ends that case alone,
 //! and its beds with it. A case that cannot run is a failure: nothing is skipped.
 
+mod access;
 mod beds;
 mod certificates;
 mod clients;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Case> {
     [
         beds::CASES,
         registries::CASES,
+        access::CASES,
         stock::CASES,
         pulls::CASES,
         oddities::CASES,

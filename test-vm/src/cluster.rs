@@ -20,7 +20,7 @@ pub use authority::Authority;
 pub use binaries::Binaries;
 pub use client::{Client, Session};
 pub use containerd::{Containerd, ContainerdSetup};
-pub use docker::Docker;
+pub use docker::{Docker, Login};
 pub use member::{Bytes, Member};
 pub use settings::Transport;
 pub use version::{ContainerdVersion, Profile};
@@ -28,7 +28,7 @@ pub use version::{ContainerdVersion, Profile};
 use crate::{
     bed::{Bed, Host, Link, Place, Process},
     http,
-    registry::Registry,
+    registry::{Registry, RegistrySetup},
 };
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -52,6 +52,16 @@ pub struct Topology {
     pub place: Place,
     /// `hawkerd`'s and the scheduler's.
     pub log_level: String,
+    /// Registries beside the open one. Those without TLS are in the settings of all hosts.
+    pub registries: Vec<RegistrySetup>,
+    /// The registry in place of Docker Hub; the open one when there is none.
+    pub docker_hub: Option<String>,
+    /// What hawkerd may fetch from although it is not public: all of the bed as a rule.
+    pub allow_private: Vec<String>,
+    /// Lines of hawkerd's section `[mirror]`.
+    pub mirror: String,
+    /// More sections of hawkerd's settings.
+    pub settings: String,
 }
 
 impl Default for Topology {
@@ -69,6 +79,12 @@ impl Default for Topology {
             profile: Profile::default(),
             place: Place::default(),
             log_level: "info".to_owned(),
+            registries: Vec::new(),
+            docker_hub: None,
+            // The registry redirects to a storage port on the same network.
+            allow_private: ["10.77.0.0/16", "fd77::/64"].map(str::to_owned).to_vec(),
+            mirror: String::new(),
+            settings: String::new(),
         }
     }
 }
@@ -77,6 +93,7 @@ impl Default for Topology {
 #[derive(Debug)]
 pub struct Cluster {
     pub registry: Registry,
+    others: Vec<Registry>,
     scheduler: Option<Scheduler>,
     seeds: Vec<Member>,
     nodes: Vec<Member>,
@@ -98,8 +115,7 @@ impl Cluster {
     /// # Errors
     /// When something does not come up: with the tail of its log.
     pub fn start(topology: &Topology) -> Result<Self> {
-        let cluster = Self::prepare(topology)?;
-        cluster.start_daemons(topology)
+        Self::prepare(topology)?.begin(topology)
     }
 
     /// The hosts with their files, but without daemons of Hawker: for what must be put wrong
@@ -111,6 +127,9 @@ impl Cluster {
         let binaries = Binaries::find()?;
         let bed = Bed::start_in(topology.place)?;
         let registry = Registry::start(&bed, &topology.registry_link)?;
+        let others = topology.registries.iter().cloned();
+        let others = others.map(|setup| Registry::launch(&bed, setup));
+        let others = others.collect::<Result<_>>()?;
         let names = |kind: &str, count| {
             (1..=count)
                 .map(|it| format!("{kind}{it}"))
@@ -149,6 +168,7 @@ impl Cluster {
         });
         Ok(Self {
             registry,
+            others,
             scheduler: scheduler.transpose()?,
             seeds,
             nodes,
@@ -157,7 +177,11 @@ impl Cluster {
         })
     }
 
-    fn start_daemons(self, topology: &Topology) -> Result<Self> {
+    /// Starts what was prepared, and waits until it is healthy.
+    ///
+    /// # Errors
+    /// When something does not come up: with the tail of its log.
+    pub fn begin(self, topology: &Topology) -> Result<Self> {
         let members = || self.seeds.iter().chain(&self.nodes);
         for member in members() {
             member.start_hawkerd()?;
@@ -181,6 +205,15 @@ impl Cluster {
     #[must_use]
     pub fn bed(&self) -> &Bed {
         &self.bed
+    }
+
+    /// A registry beside the open one, by the name of its host.
+    ///
+    /// # Errors
+    /// When the cluster was told of none.
+    pub fn registry_named(&self, name: &str) -> Result<&Registry> {
+        let found = self.others.iter().find(|it| it.host().name() == name);
+        found.with_context(|| format!("the cluster has no registry {name}"))
     }
 
     #[must_use]

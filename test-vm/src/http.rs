@@ -2,18 +2,18 @@
 //! bodies in memory or handed on piece by piece. Sockets are opened on the calling thread, so
 //! inside [`crate::bed::Host::enter`] they are the host's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// A whole answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -68,6 +68,53 @@ pub fn send(request: Request<Bytes>, limit: Duration) -> Result<Answer> {
     .with_context(|| format!("request of {url} failed"))
 }
 
+/// One of many requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Timed {
+    pub status: StatusCode,
+    /// From the first byte of the request to the last of the answer.
+    pub elapsed: Duration,
+}
+
+/// The same request so many times on one connection.
+///
+/// # Errors
+/// When the connection fails.
+pub fn repeat(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    count: usize,
+) -> Result<Vec<Timed>> {
+    let request = || -> Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(())?.into_parts();
+        relative(head).map(|head| Request::from_parts(head, Full::default()))
+    };
+    let limit = Duration::from_secs(600);
+    block_on(limit, async {
+        let url: http::Uri = url.parse()?;
+        let mut sender = connect(url.authority().context("the URL has no host")?.as_str()).await?;
+        let mut timed = Vec::with_capacity(count);
+        for _ in 0..count {
+            let request = request()?;
+            let began = Instant::now();
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            body.collect().await.context("the body was cut")?;
+            timed.push(Timed {
+                status: head.status,
+                elapsed: began.elapsed(),
+            });
+        }
+        Ok(timed)
+    })
+}
+
 /// Reads a body piece by piece; returns the head when all of it has come.
 ///
 /// # Errors
@@ -99,32 +146,34 @@ fn block_on<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result
 }
 
 async fn exchange(request: Request<Bytes>) -> Result<http::Response<Incoming>> {
-    let authority = request
-        .uri()
-        .authority()
-        .context("the URL has no host")?
-        .to_string();
-    let address = if authority
+    let authority = request.uri().authority().context("the URL has no host")?;
+    let mut sender = connect(authority.as_str()).await?;
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(relative(head)?, Full::new(body));
+    Ok(sender.send_request(request).await?)
+}
+
+async fn connect(authority: &str) -> Result<SendRequest<Full<Bytes>>> {
+    let has_port = authority
         .rsplit_once(':')
-        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    {
-        authority.clone()
-    } else {
-        format!("{authority}:80")
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let address = match has_port {
+        true => authority.to_owned(),
+        false => format!("{authority}:80"),
     };
     let stream = TcpStream::connect(&address).await?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let (mut head, body) = request.into_parts();
-    head.headers.insert(http::header::HOST, authority.parse()?);
-    head.uri = head
-        .uri
-        .path_and_query()
-        .map_or("/", |it| it.as_str())
-        .parse()?;
-    Ok(sender
-        .send_request(Request::from_parts(head, Full::new(body)))
-        .await?)
+    Ok(sender)
+}
+
+/// With the host in its header, as servers want it.
+fn relative(mut head: http::request::Parts) -> Result<http::request::Parts> {
+    let authority = head.uri.authority().context("the URL has no host")?;
+    let authority = authority.as_str().parse()?;
+    head.headers.insert(http::header::HOST, authority);
+    let path = head.uri.path_and_query().map_or("/", |it| it.as_str());
+    head.uri = path.parse()?;
+    Ok(head)
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use builder::ImageBuilder;
 pub use debian::{PYTHON_COMMAND, big_layer, many_layers, python};
-pub use layer::{Form, LayerBuilder, digest_of};
+pub use layer::{Form, LayerBuilder, Mode, digest_of};
 pub use noise::noise;
 pub use pause::pause;
 pub use synthetic::{Oddity, synthetic};
@@ -111,6 +111,11 @@ impl Image {
     #[must_use]
     pub fn blobs_len(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.size).sum()
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &Descriptor {
+        &self.config
     }
 
     /// The largest layer.

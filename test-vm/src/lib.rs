@@ -7,11 +7,13 @@
 //! * [`bed`]: hosts as namespaces on a bridge, links with rate, delay and loss, processes with
 //!   logs. Whatever happens to the testbed's own process, nothing of a bed outlives it.
 //! * [`registry`]: a real registry behind a counter of requests and bytes, which can be told to
-//!   misbehave.
+//!   misbehave; [`token`]: the service that issues tokens for it; [`pki`], [`proxy`]: what else
+//!   private registries stand behind.
 //! * [`image`]: images of real content and of synthetic oddities, cached, pushed by digest.
 //! * [`cluster`]: Hawker's daemons, containerd and dockerd on the hosts.
-//! * [`demo`], [`bench`], [`cases`], [`matrix`]: what people run.
+//! * [`demo`], [`bench`], [`cases`], [`matrix`], [`access`]: what people run.
 
+pub mod access;
 pub mod bed;
 pub mod bench;
 pub mod cache;
@@ -21,10 +23,14 @@ pub mod demo;
 pub mod http;
 pub mod image;
 pub mod matrix;
+pub mod pki;
 pub mod progress;
+pub mod proxy;
 pub mod registry;
+mod server;
 mod sys;
 mod table;
+pub mod token;
 pub mod tools;
 mod tree;
 

@@ -1,13 +1,13 @@
 //! `hawker-test-vm`: demo, end-to-end cases and benchmarks on a cluster on one machine.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hawker_test_vm::{
-    bed, bench, cases,
+    access, bed, bench, cases,
     cluster::{Client, ContainerdVersion},
-    demo, image, matrix, progress, registry, tools,
+    demo, image, matrix, progress, proxy, registry, token, tools,
 };
 
 /// A cluster of namespaces on this machine, with real registries, containerds and Hawkers.
@@ -48,6 +48,15 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Try who gets what, with which credential and wherever it is, and print the page that says so.
+    Access {
+        /// Write the page into the testbed's docs.
+        #[arg(long)]
+        write: bool,
+        /// Print what came of it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Build the images of the demo and of the cases into the cache.
     Images,
     /// Build the tools that Debian does not have into the cache.
@@ -57,12 +66,13 @@ enum Action {
     Case { name: String },
     /// Registry's counter; for the testbed's own use.
     #[command(hide = true)]
-    Counter {
-        #[arg(long)]
-        upstream: String,
-        #[arg(long)]
-        control: SocketAddr,
-    },
+    Counter(registry::counter::Counter),
+    /// Registry's token service; for the testbed's own use.
+    #[command(hide = true)]
+    TokenServer(token::server::TokenServer),
+    /// A forward proxy; for the testbed's own use.
+    #[command(hide = true)]
+    Proxy(proxy::ProxyServer),
     /// An empty bed until killed; for a case's own use.
     #[command(hide = true)]
     Hold {
@@ -133,6 +143,7 @@ fn run(command: Action) -> Result<()> {
             | Action::Case { .. }
             | Action::Hold { .. }
             | Action::Matrix { .. }
+            | Action::Access { .. }
     ) {
         bed::clean_up_on_signals()?;
     }
@@ -156,10 +167,13 @@ fn run(command: Action) -> Result<()> {
             write,
             json,
         } => matrix(&containerd, write, json),
+        Action::Access { write, json } => access(write, json),
         Action::Images => images(),
         Action::Tools => tools(),
         Action::Case { name } => cases::run_here(&name),
-        Action::Counter { upstream, control } => registry::counter::run(&upstream, control),
+        Action::Counter(counter) => counter.run(),
+        Action::TokenServer(server) => server.run(),
+        Action::Proxy(proxy) => proxy.run(),
         Action::Hold { .. } => hold(),
         Action::Clean { kept } => clean(kept),
         Action::Init { dir, id } => bed::init::run(&dir, &id),
@@ -223,6 +237,27 @@ fn matrix(chosen: &[ContainerdVersion], write: bool, json: bool) -> Result<()> {
         false => println!("{page}"),
     }
     matrix::check(&matrix.outcomes)
+}
+
+fn access(write: bool, json: bool) -> Result<()> {
+    let mut access = access::Access::default();
+    let seen = progress::step("ask at the mirror as curl does", access::run_raw)?;
+    access.seen.extend(seen);
+    for version in ContainerdVersion::ALL {
+        let text = format!("pull with the clients of containerd {}", version.name());
+        let seen = progress::step(&text, || access::run_daemons(version))?;
+        access.seen.extend(seen);
+    }
+    let page = access::document(&access);
+    if write {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/access.md");
+        std::fs::write(path, &page)?;
+    }
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&access)?),
+        false => println!("{page}"),
+    }
+    access::check(&access.seen)
 }
 
 fn tools() -> Result<()> {

@@ -4,50 +4,103 @@
 //! host, so that every counted byte was asked for by somebody who pulls.
 
 pub mod counter;
+mod credential;
 mod fault;
+mod setup;
 mod tally;
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{Request, header};
+use http::{HeaderValue, Request, header};
 
 pub use fault::{Action, Fault};
+pub use setup::{Gate, RegistrySetup, Tls};
 pub use tally::{Tally, Traffic};
 
+use self::setup::Pass;
 use crate::{
     bed::{Bed, Host, Link},
     http as client,
-    image::{Blob, Image},
+    image::Image,
+    token::{Grant, TokenService, await_port},
 };
 
 /// What clients call the registry.
 pub const AUTHORITY: &str = "registry:5000";
 const UPSTREAM: &str = "127.0.0.1:5001";
 const CONTROL: &str = "127.0.0.1:5002";
+const STORAGE_PORT: u16 = 5003;
+const STORAGE: &str = "/var/lib/registry/docker/registry/v2";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running registry with its counter.
 #[derive(Debug)]
 pub struct Registry {
     host: Arc<Host>,
+    setup: RegistrySetup,
+    pass: Pass,
 }
 
 impl Registry {
+    /// The open registry of a bed.
+    ///
     /// # Errors
     /// When the registry or the counter does not come up.
     pub fn start(bed: &Bed, link: &Link) -> Result<Self> {
-        let host = bed.add_host("registry", link)?;
-        host.write("/etc/registry.yml", CONFIG)?;
+        let mut setup = RegistrySetup::new("registry");
+        setup.link = *link;
+        Self::launch(bed, setup)
+    }
+
+    /// Any registry, on a host of its own.
+    ///
+    /// # Errors
+    /// When the registry, its counter or its gate does not come up.
+    pub fn launch(bed: &Bed, setup: RegistrySetup) -> Result<Self> {
+        let host = bed.add_host(&setup.name, &setup.link)?;
+        let tls = setup.install_tls(&host)?;
+        let (pass, gate) = setup.start_gate(&host)?;
+        host.write("/etc/registry.yml", format!("{CONFIG}{gate}"))?;
         let mut command = Command::new("docker-registry");
         let registry = host.spawn("registry", command.args(["serve", "/etc/registry.yml"]))?;
-        registry.wait_until(LIMIT, || answers(&host, &format!("http://{UPSTREAM}/v2/")))?;
+        registry.wait_until(LIMIT, || answers(&host, &format!("http://{UPSTREAM}/")))?;
         let mut command = Command::new(std::env::current_exe()?);
+        let (port, storage) = (setup.port.to_string(), STORAGE_PORT.to_string());
         command.args(["counter", "--upstream", UPSTREAM, "--control", CONTROL]);
+        command.args(["--port", &port, "--storage-port", &storage]);
+        if setup.gate != Gate::Open {
+            command.arg("--passes-credentials");
+        }
+        command.args(tls.into_iter().flat_map(|dir| ["--tls", dir]));
         let counter = host.spawn("counter", &mut command)?;
         counter.wait_until(LIMIT, || answers(&host, &format!("http://{CONTROL}/tally")))?;
-        Ok(Self { host })
+        Ok(Self { host, setup, pass })
+    }
+
+    /// What clients write before the repository.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        self.setup.authority()
+    }
+
+    /// The base of its URLs.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.setup.url()
+    }
+
+    /// The service that issues its tokens.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn tokens(&self) -> Result<&TokenService> {
+        match &self.pass {
+            Pass::Token(service) => Ok(service),
+            _ => anyhow::bail!("{} has no token service", self.setup.name),
+        }
     }
 
     #[must_use]
@@ -61,21 +114,16 @@ impl Registry {
     /// # Errors
     /// When the registry refuses something.
     pub fn push(&self, image: &Image) -> Result<String> {
+        let pusher = self.pusher(&image.repository)?;
         let push = || {
             for blob in image.blobs() {
-                self.push_blob(&image.repository, blob).with_context(|| {
+                let body = Bytes::from(std::fs::read(&blob.path)?);
+                pusher.blob(&blob.digest, body).with_context(|| {
                     format!("failed to push {} of {}", blob.digest, image.repository)
                 })?;
             }
-            let url = format!(
-                "http://{UPSTREAM}/v2/{}/manifests/{}",
-                image.repository, image.tag
-            );
-            let request =
-                Request::put(url).header(header::CONTENT_TYPE, &image.manifest.media_type);
             let body = Bytes::from(std::fs::read(image.path(&image.manifest.digest))?);
-            let answer = client::send(request.body(body)?, LIMIT)?.success()?;
-            let digest = answer.header("docker-content-digest");
+            let digest = pusher.manifest(&image.tag, &image.manifest.media_type, body)?;
             anyhow::ensure!(
                 digest == image.manifest.digest,
                 "the registry calls it {digest}"
@@ -83,7 +131,8 @@ impl Registry {
             anyhow::Ok(())
         };
         self.host.enter(push)??;
-        Ok(format!("{AUTHORITY}/{}:{}", image.repository, image.tag))
+        let authority = self.authority();
+        Ok(format!("{authority}/{}:{}", image.repository, image.tag))
     }
 
     /// Uploads a blob that no manifest names. Returns its path at the registry.
@@ -91,16 +140,57 @@ impl Registry {
     /// # Errors
     /// When the registry refuses it.
     pub fn push_bytes(&self, repository: &str, digest: &str, body: Bytes) -> Result<String> {
-        self.host.enter(|| upload(repository, digest, body))??;
+        let pusher = self.pusher(repository)?;
+        self.host.enter(|| pusher.blob(digest, body))??;
         Ok(format!("/v2/{repository}/blobs/{digest}"))
     }
 
-    fn push_blob(&self, repository: &str, blob: &Blob) -> Result<()> {
-        upload(
-            repository,
-            &blob.digest,
-            Bytes::from(std::fs::read(&blob.path)?),
-        )
+    /// Puts bytes into the registry's storage under a digest that need not be theirs: what a registry
+    /// says whose owner lies.
+    ///
+    /// # Errors
+    /// When the file system refuses, or the digest is none.
+    pub fn plant_blob(&self, repository: &str, digest: &str, bytes: &[u8]) -> Result<()> {
+        let hex = plant_data(&self.host, digest, bytes)?;
+        let link = format!("{STORAGE}/repositories/{repository}/_layers/sha256/{hex}/link");
+        self.host.write(&link, digest)
+    }
+
+    /// Puts a manifest into the registry's storage, whatever it names.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn plant_manifest(&self, repository: &str, tag: &str, bytes: &[u8]) -> Result<String> {
+        let digest = crate::image::digest_of(bytes);
+        let hex = plant_data(&self.host, &digest, bytes)?;
+        let base = format!("{STORAGE}/repositories/{repository}/_manifests");
+        let links = [
+            format!("{base}/revisions/sha256/{hex}/link"),
+            format!("{base}/tags/{tag}/current/link"),
+            format!("{base}/tags/{tag}/index/sha256/{hex}/link"),
+        ];
+        for link in links {
+            self.host.write(&link, &digest)?;
+        }
+        Ok(digest)
+    }
+
+    fn pusher(&self, repository: &str) -> Result<Pusher> {
+        let authorization = match &self.pass {
+            Pass::None => None,
+            Pass::Basic(user, password) => Some(format!(
+                "Basic {}",
+                STANDARD.encode(format!("{user}:{password}"))
+            )),
+            Pass::Token(service) => {
+                let access = [Grant::of(repository, &["pull", "push"])];
+                Some(format!("Bearer {}", service.mint("testbed", &access)?))
+            }
+        };
+        Ok(Pusher {
+            repository: repository.to_owned(),
+            authorization: authorization.map(|it| it.parse()).transpose()?,
+        })
     }
 
     /// What was asked for and sent since the last [`Self::reset`].
@@ -127,6 +217,31 @@ impl Registry {
         self.control("PUT", "/faults", body).map(drop)
     }
 
+    /// Refuses the credentials of these accounts from now on, also tokens that were issued before.
+    ///
+    /// # Errors
+    /// When the counter has ended.
+    pub fn revoke(&self, accounts: &[&str]) -> Result<()> {
+        let accounts: BTreeSet<_> = accounts.iter().collect();
+        let body = Bytes::from(serde_json::to_vec(&accounts)?);
+        self.control("PUT", "/revoked", body).map(drop)
+    }
+
+    /// Refuses connections, or takes them again; its token service too.
+    ///
+    /// # Errors
+    /// When the counter or the token service has ended.
+    pub fn set_open(&self, is_open: bool) -> Result<()> {
+        let body = Bytes::from(serde_json::to_vec(&is_open)?);
+        self.control("PUT", "/open", body)?;
+        let address = format!("{}:{}", self.host.address(), self.setup.port);
+        await_port(&self.host, &address, is_open)?;
+        match &self.pass {
+            Pass::Token(service) => service.set_open(is_open),
+            _ => Ok(()),
+        }
+    }
+
     fn control(&self, method: &str, path: &str, body: Bytes) -> Result<client::Answer> {
         let request = Request::builder()
             .method(method)
@@ -136,24 +251,49 @@ impl Registry {
     }
 }
 
-fn upload(repository: &str, digest: &str, body: Bytes) -> Result<()> {
-    let base = format!("http://{UPSTREAM}/v2/{repository}/blobs");
-    let known = client::send(
-        Request::head(format!("{base}/{digest}")).body(Bytes::new())?,
-        LIMIT,
-    )?;
-    if known.status.is_success() {
-        return Ok(());
+fn plant_data(host: &Host, digest: &str, bytes: &[u8]) -> Result<String> {
+    let hex = digest.strip_prefix("sha256:").context("no SHA-256")?;
+    let short = hex.get(..2).context("no SHA-256")?;
+    host.write(&format!("{STORAGE}/blobs/sha256/{short}/{hex}/data"), bytes)?;
+    Ok(hex.to_owned())
+}
+
+/// Uploads past the counter; for inside the registry's host.
+struct Pusher {
+    repository: String,
+    authorization: Option<HeaderValue>,
+}
+
+impl Pusher {
+    fn blob(&self, digest: &str, body: Bytes) -> Result<()> {
+        let base = format!("http://{UPSTREAM}/v2/{}/blobs", self.repository);
+        let known = self.send(Request::head(format!("{base}/{digest}")), Bytes::new())?;
+        if known.status.is_success() {
+            return Ok(());
+        }
+        let request = Request::post(format!("{base}/uploads/"));
+        let opened = self.send(request, Bytes::new())?.success()?;
+        let location = opened.header("location");
+        let join = if location.contains('?') { '&' } else { '?' };
+        let request = Request::put(format!("{location}{join}digest={digest}"))
+            .header(header::CONTENT_TYPE, "application/octet-stream");
+        self.send(request, body)?.success().map(drop)
     }
-    let request = Request::post(format!("{base}/uploads/")).body(Bytes::new())?;
-    let opened = client::send(request, LIMIT)?.success()?;
-    let location = opened.header("location");
-    let join = if location.contains('?') { '&' } else { '?' };
-    let request = Request::put(format!("{location}{join}digest={digest}"))
-        .header(header::CONTENT_TYPE, "application/octet-stream");
-    client::send(request.body(body)?, LIMIT)?
-        .success()
-        .map(drop)
+
+    /// Returns its digest.
+    fn manifest(&self, tag: &str, media_type: &str, body: Bytes) -> Result<String> {
+        let url = format!("http://{UPSTREAM}/v2/{}/manifests/{tag}", self.repository);
+        let request = Request::put(url).header(header::CONTENT_TYPE, media_type);
+        let answer = self.send(request, body)?.success()?;
+        Ok(answer.header("docker-content-digest").to_owned())
+    }
+
+    fn send(&self, mut request: http::request::Builder, body: Bytes) -> Result<client::Answer> {
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        client::send(request.body(body)?, LIMIT)
+    }
 }
 
 fn answers(host: &Host, url: &str) -> bool {

@@ -6,7 +6,10 @@
 use std::{
     fs::{self, File},
     net::{Ipv4Addr, Ipv6Addr},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::unix::{
+        fs::PermissionsExt,
+        process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -172,6 +175,16 @@ impl Host {
             fs::create_dir_all(parent)?;
         }
         fs::write(&outer, text).with_context(|| format!("failed to write {path} of {}", self.name))
+    }
+
+    /// Lets nobody but the owner read a file of the host.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn restrict(&self, path: &str) -> Result<()> {
+        let owner = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(self.path(path), owner)
+            .with_context(|| format!("failed to restrict {path} of {}", self.name))
     }
 
     /// Runs `work` on a thread inside the host.

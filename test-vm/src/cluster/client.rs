@@ -60,6 +60,8 @@ pub struct Session {
     client: Client,
     namespace: String,
     snapshotter: &'static str,
+    /// `NAME:PASSWORD`.
+    account: Option<String>,
 }
 
 impl Containerd {
@@ -71,6 +73,7 @@ impl Containerd {
             client,
             namespace: client.namespace().to_owned(),
             snapshotter: self.snapshotter(),
+            account: None,
         }
     }
 }
@@ -90,6 +93,13 @@ impl Session {
         self
     }
 
+    /// Pulls with an account, `NAME:PASSWORD`; nerdctl has it from a file.
+    #[must_use]
+    pub fn with_account(mut self, account: &str) -> Self {
+        self.account = Some(account.to_owned());
+        self
+    }
+
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -103,8 +113,14 @@ impl Session {
     /// # Errors
     /// When the pull fails.
     pub fn pull(&self, reference: &str) -> Result<Output> {
+        self.try_pull(reference)?.success()
+    }
+
+    /// # Errors
+    /// When the pull cannot be started or hangs; whether it failed is in its status.
+    pub fn try_pull(&self, reference: &str) -> Result<Output> {
         let mut command = self.pull_command(reference)?;
-        self.host().run(&mut command, PULL_LIMIT)?.success()
+        self.host().run(&mut command, PULL_LIMIT)
     }
 
     /// The pull as a command, for those who want to kill it.
@@ -120,6 +136,14 @@ impl Session {
         };
         if self.client == Client::Ctr {
             command.args(["--snapshotter", self.snapshotter]);
+        }
+        if let Some(account) = &self.account {
+            let option = match self.client {
+                Client::Crictl => "--creds",
+                Client::Ctr => "--user",
+                Client::Nerdctl => bail!("nerdctl pulls with the accounts of its file alone"),
+            };
+            command.args([option, account]);
         }
         command.arg(reference);
         Ok(command)

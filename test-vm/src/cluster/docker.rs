@@ -3,17 +3,36 @@
 use std::{process::Command, sync::Arc, time::Duration};
 
 use anyhow::Result;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::json;
 
 use super::settings;
-use crate::bed::{Host, Output};
+use crate::bed::{Host, Output, Process};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const PULL_LIMIT: Duration = Duration::from_secs(280);
+
+/// What `docker login` would have written.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The registry; Docker Hub is "https://index.docker.io/v1/".
+    pub registry: String,
+    /// `NAME:PASSWORD`.
+    pub account: String,
+}
+
+impl Login {
+    fn config(&self) -> String {
+        let auth = STANDARD.encode(&self.account);
+        json!({"auths": {&self.registry: {"auth": auth}}}).to_string()
+    }
+}
 
 /// A running dockerd.
 #[derive(Debug, Clone)]
 pub struct Docker {
     host: Arc<Host>,
+    process: Arc<Process>,
 }
 
 impl Docker {
@@ -25,12 +44,13 @@ impl Docker {
         let process = host.spawn("dockerd", &mut Command::new("dockerd"))?;
         let this = Self {
             host: Arc::clone(host),
+            process,
         };
         let is_up = || {
             this.docker(&["version"])
                 .is_ok_and(|output| output.status.success())
         };
-        process.wait_until(START_LIMIT, is_up)?;
+        this.process.wait_until(START_LIMIT, is_up)?;
         Ok(this)
     }
 
@@ -38,6 +58,26 @@ impl Docker {
     /// When the pull fails.
     pub fn pull(&self, reference: &str) -> Result<Output> {
         self.docker(&["pull", reference])?.success()
+    }
+
+    /// A pull with an account of a registry, or with none.
+    ///
+    /// # Errors
+    /// When the pull cannot be started or hangs; whether it failed is in its status.
+    pub fn try_pull(&self, reference: &str, login: Option<&Login>) -> Result<Output> {
+        let Some(login) = login else {
+            return self.docker(&["pull", reference]);
+        };
+        let dir = format!("/run/testbed-docker/{:08x}", rand::random::<u32>());
+        self.host
+            .write(&format!("{dir}/config.json"), login.config())?;
+        self.docker(&["--config", &dir, "pull", reference])
+    }
+
+    /// Its daemon.
+    #[must_use]
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
     /// Runs a container to its end and returns what it printed.

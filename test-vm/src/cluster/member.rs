@@ -15,6 +15,7 @@ use crate::{
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(30);
 const METRICS: &str = "http://127.0.0.1:4002";
 
 /// Bytes by where they came from, as a member's `/metrics` says.
@@ -128,6 +129,19 @@ impl Member {
     pub fn kill_hawkerd(&self) -> Result<()> {
         self.hawkerd()?.kill();
         Ok(())
+    }
+
+    /// Changes the settings of `hawkerd` and starts it again.
+    ///
+    /// # Errors
+    /// When it does not come up with them.
+    pub fn restart_with(&self, change: impl FnOnce(&str) -> String) -> Result<()> {
+        const SETTINGS: &str = "/etc/hawker/hawkerd.toml";
+        let text = std::fs::read_to_string(self.host.path(SETTINGS))?;
+        self.host.write(SETTINGS, change(&text))?;
+        self.kill_hawkerd()?;
+        self.start_hawkerd()?;
+        self.wait_until_healthy(START_LIMIT)
     }
 
     /// `hawker status --json`.

@@ -17,6 +17,9 @@ pub(super) struct Settings {
     seeds: String,
     log_level: String,
     has_snapshotter: bool,
+    registries: String,
+    mirror: String,
+    more: String,
 }
 
 impl Settings {
@@ -37,6 +40,12 @@ impl Settings {
             seeds: seeds.iter().map(seed).collect(),
             log_level: topology.log_level.clone(),
             has_snapshotter: topology.profile == Profile::Snapshotter,
+            registries: registries(topology),
+            mirror: format!(
+                "allow_private = {:?}\n{}",
+                topology.allow_private, topology.mirror
+            ),
+            more: topology.settings.clone(),
         }
     }
 
@@ -78,14 +87,26 @@ impl Settings {
         )
     }
 
-    /// The testbed's registry, under its own name and in place of Docker Hub.
     fn registries(&self) -> String {
-        // The registry redirects to a storage port on the same network.
-        let allowed = "[mirror]\nallow_private = [\"10.77.0.0/16\", \"fd77::/64\"]\n";
-        let registries = ["registry:5000", "docker.io"]
-            .map(|name| format!("[registries.\"{name}\"]\nendpoint = \"http://{AUTHORITY}\"\n"));
-        allowed.to_owned() + &registries.concat()
+        let Self {
+            registries,
+            mirror,
+            more,
+            ..
+        } = self;
+        format!("[mirror]\n{mirror}\n{registries}{more}")
     }
+}
+
+/// The testbed's registries without TLS, and one in place of Docker Hub.
+fn registries(topology: &Topology) -> String {
+    let open = format!("http://{AUTHORITY}");
+    let hub = topology.docker_hub.clone().unwrap_or_else(|| open.clone());
+    let own = [(AUTHORITY.to_owned(), open), ("docker.io".to_owned(), hub)];
+    let others = topology.registries.iter().filter(|it| it.tls.is_none());
+    let others = others.map(|it| (it.authority(), it.url()));
+    let section = |(name, url)| format!("[registries.\"{name}\"]\nendpoint = \"{url}\"\n");
+    own.into_iter().chain(others).map(section).collect()
 }
 
 /// What keeps a pod's namespaces, from the testbed's own registry.

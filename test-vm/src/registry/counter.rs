@@ -1,11 +1,13 @@
 //! The counter: a reverse proxy that counts what passes, and misbehaves as told.
 //!
 //! Two ports for clients (the registry's own, and a storage port for redirects), one for the
-//! testbed: `GET /tally`, `DELETE /tally`, `PUT /faults`.
+//! testbed: `GET /tally`, `DELETE /tally`, `PUT /faults`, `PUT /revoked` (accounts whose credentials
+//! are refused from now on), `PUT /open` (whether clients are let in).
 
 use std::{
-    convert::Infallible,
+    collections::BTreeSet,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,30 +16,46 @@ use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header, uri::Authority};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{
-    body::{Frame, Incoming},
-    service::service_fn,
-};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header, uri::Authority};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioIo},
+    rt::TokioExecutor,
 };
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use super::{Action, Fault, Tally};
+use super::{Action, Fault, Tally, credential::Credential, tally::Asked};
+use crate::server::{self, Body, Port, full, json, nothing, serve, text};
 
-const REGISTRY_PORT: u16 = 5000;
-const STORAGE_PORT: u16 = 5003;
 /// What tokens start with; the account's name follows.
 const TOKEN: &str = "token-of-the-testbed-for";
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
-
-struct Counter {
+/// How the program is told what it is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Counter {
+    #[arg(long)]
     upstream: Authority,
+    #[arg(long)]
+    control: SocketAddr,
+    /// Of the registry.
+    #[arg(long)]
+    port: u16,
+    /// Where redirects lead to.
+    #[arg(long)]
+    storage_port: u16,
+    /// Whether the registry behind verifies credentials itself.
+    #[arg(long)]
+    passes_credentials: bool,
+    /// A directory with what `server::acceptor` wants, for the registry's port.
+    #[arg(long)]
+    tls: Option<PathBuf>,
+}
+
+struct Proxy {
+    settings: Counter,
     client: Client<HttpConnector, Full<Bytes>>,
+    open: watch::Sender<bool>,
     state: Mutex<State>,
 }
 
@@ -45,6 +63,8 @@ struct Counter {
 struct State {
     tally: Tally,
     faults: Vec<Fault>,
+    /// Accounts whose credentials are refused.
+    revoked: BTreeSet<String>,
 }
 
 /// Which port a request came to.
@@ -55,60 +75,42 @@ enum Door {
     Control,
 }
 
-/// The life of the counter (`hawker-test-vm counter`).
-///
-/// # Errors
-/// When a port cannot be bound.
-pub fn run(upstream: &str, control: SocketAddr) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let upstream = upstream.parse().context("unreadable upstream")?;
-        let counter = Arc::new(Counter {
-            upstream,
-            client,
-            state: Mutex::default(),
-        });
-        let any = |port| SocketAddr::from(([0_u16; 8], port));
-        let registry = serve(any(REGISTRY_PORT), Door::Registry, Arc::clone(&counter)).await?;
-        let storage = serve(any(STORAGE_PORT), Door::Storage, Arc::clone(&counter)).await?;
-        serve(control, Door::Control, counter).await?.await?;
-        drop((registry, storage));
-        Ok(())
-    })
-}
-
-async fn serve(
-    address: SocketAddr,
-    door: Door,
-    counter: Arc<Counter>,
-) -> Result<tokio::task::JoinHandle<()>> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot bind {address}"))?;
-    Ok(tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                continue;
-            };
-            stream.set_nodelay(true).ok();
-            let counter = Arc::clone(&counter);
-            let service = service_fn(move |request| {
-                let counter = Arc::clone(&counter);
-                async move { Ok::<_, Infallible>(counter.answer(door, request).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that hangs up is part of the game.
-            tokio::spawn(async move { connection.await.ok() });
-        }
-    }))
-}
-
 impl Counter {
+    /// Serves until it is killed.
+    ///
+    /// # Errors
+    /// When a port cannot be bound.
+    pub fn run(&self) -> Result<()> {
+        let tls = self.tls.as_deref().map(server::acceptor).transpose()?;
+        server::run(async {
+            let (open, is_open) = watch::channel(true);
+            let proxy = Arc::new(Proxy {
+                settings: self.clone(),
+                client: Client::builder(TokioExecutor::new()).build_http(),
+                open,
+                state: Mutex::default(),
+            });
+            let at = |door| {
+                let proxy = Arc::clone(&proxy);
+                move |request| Arc::clone(&proxy).answer(door, request)
+            };
+            let registry = Port::anywhere(self.port, is_open.clone()).with_tls(tls);
+            let registry = serve(registry, at(Door::Registry)).await?;
+            let storage = Port::anywhere(self.storage_port, is_open);
+            let storage = serve(storage, at(Door::Storage)).await?;
+            let control = Port {
+                address: self.control,
+                tls: None,
+                is_open: server::always(),
+            };
+            serve(control, at(Door::Control)).await?.await?;
+            drop((registry, storage));
+            Ok(())
+        })
+    }
+}
+
+impl Proxy {
     async fn answer(self: Arc<Self>, door: Door, request: Request<Incoming>) -> Response<Body> {
         let answered = match door {
             Door::Control => self.control(request).await,
@@ -132,13 +134,14 @@ impl Counter {
                 return Ok(Response::new(full(body)));
             }
             ("DELETE", "/tally") => self.state().tally = Tally::default(),
-            ("PUT", "/faults") => {
-                let body = request.into_body().collect().await?.to_bytes();
-                self.state().faults = serde_json::from_slice(&body)?;
+            ("PUT", "/faults") => self.state().faults = read(request).await?,
+            ("PUT", "/revoked") => self.state().revoked = read(request).await?,
+            ("PUT", "/open") => {
+                self.open.send_replace(read(request).await?);
             }
-            _ => return Ok(refusal(StatusCode::NOT_FOUND, "UNKNOWN", "no such control")),
+            _ => return Ok(nothing(StatusCode::NOT_FOUND)),
         }
-        Ok(Response::new(full("")))
+        Ok(nothing(StatusCode::OK))
     }
 
     /// A token service as registries have them.
@@ -172,51 +175,73 @@ impl Counter {
         door: Door,
         request: Request<Incoming>,
     ) -> Result<Response<Body>> {
-        let path = request.uri().path().to_owned();
-        let is_head = request.method() == http::Method::HEAD;
-        let agent = text(request.headers(), header::USER_AGENT);
-        let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
-        let action = {
-            let mut state = self.state();
-            state.tally.count_request(&path, &agent, is_head);
-            if door == Door::Storage && has_credentials {
-                state.tally.leaked_credentials += 1;
-            }
-            let fits = |fault: &Fault| door == Door::Registry || !fault.action.is_at_the_door();
-            let mut faults = state.faults.iter_mut().filter(|fault| fits(fault));
-            faults.find_map(|fault| fault.applies(&path).then(|| fault.action.clone()))
+        let authorization = text(request.headers(), header::AUTHORIZATION);
+        let credential = Credential::parse(&authorization);
+        let asked = Asked {
+            path: request.uri().path().to_owned(),
+            agent: text(request.headers(), header::USER_AGENT),
+            account: credential.account.clone(),
         };
-        if door == Door::Storage && has_credentials {
-            return Ok(refusal(
-                StatusCode::BAD_REQUEST,
-                "DENIED",
-                "only one way to authenticate",
-            ));
+        let action = self.note(door, &asked, &request);
+        if door == Door::Storage && !authorization.is_empty() {
+            let message = "only one way to authenticate";
+            return Ok(refusal(StatusCode::BAD_REQUEST, "DENIED", message));
         }
-        if let Some(refused) = action.as_ref().and_then(|action| refuse(action, &request)) {
-            return Ok(refused);
+        if let Some(refused) = action
+            .as_ref()
+            .and_then(|action| refuse(action, self.settings.storage_port, &request))
+        {
+            return Ok(self.counted_refusal(&asked, refused));
         }
         if let Some(Action::Delay { millis }) = action {
             tokio::time::sleep(Duration::from_millis(millis)).await;
         }
-        let response = self
-            .forward(request, action == Some(Action::IgnoreRange))
-            .await?;
-        let (head, body) = response.into_parts();
-        Ok(Response::from_parts(
-            head,
-            self.count(path, agent, body, action),
-        ))
+        let is_whole = action == Some(Action::IgnoreRange);
+        let response = self.forward(request, &credential, is_whole).await?;
+        let response = self.counted_refusal(&asked, response);
+        Ok(response.map(|body| self.count(asked, body, action)))
     }
 
-    async fn forward(&self, request: Request<Incoming>, whole: bool) -> Result<Response<Incoming>> {
+    /// Counts a request. Returns what is to be done to it.
+    fn note(&self, door: Door, asked: &Asked, request: &Request<Incoming>) -> Option<Action> {
+        let mut state = self.state();
+        let is_head = request.method() == http::Method::HEAD;
+        state.tally.count_request(asked, is_head);
+        if door == Door::Storage && request.headers().contains_key(header::AUTHORIZATION) {
+            state.tally.leaked_credentials += 1;
+        }
+        let fits = |fault: &Fault| door == Door::Registry || !fault.action.is_at_the_door();
+        let mut faults = state.faults.iter_mut().filter(|fault| fits(fault));
+        faults.find_map(|fault| fault.applies(&asked.path).then(|| fault.action.clone()))
+    }
+
+    fn counted_refusal<B>(&self, asked: &Asked, response: Response<B>) -> Response<B> {
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            self.state().tally.count_refusal(asked);
+        }
+        response
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Incoming>,
+        credential: &Credential,
+        is_whole: bool,
+    ) -> Result<Response<Incoming>> {
         let (mut head, body) = request.into_parts();
         let mut parts = head.uri.into_parts();
         parts.scheme = Some(http::uri::Scheme::HTTP);
-        parts.authority = Some(self.upstream.clone());
+        parts.authority = Some(self.settings.upstream.clone());
         head.uri = Uri::from_parts(parts)?;
-        head.headers.remove(header::AUTHORIZATION);
-        if whole {
+        if !self.settings.passes_credentials {
+            head.headers.remove(header::AUTHORIZATION);
+        } else if credential.is_void(&self.state().revoked) {
+            // The registry refuses it with words of its own.
+            let void = HeaderValue::from_static("Bearer void");
+            head.headers.insert(header::AUTHORIZATION, void);
+        }
+        if is_whole {
             head.headers.remove(header::RANGE);
         }
         let body = body.collect().await?.to_bytes();
@@ -227,19 +252,12 @@ impl Counter {
     }
 
     /// The body with its bytes counted as they leave, and with what the fault does to it.
-    fn count(
-        self: Arc<Self>,
-        path: String,
-        agent: String,
-        body: Incoming,
-        action: Option<Action>,
-    ) -> Body {
+    fn count(self: &Arc<Self>, asked: Asked, body: Incoming, action: Option<Action>) -> Body {
+        let this = Arc::clone(self);
         let mut spoil = Spoil::new(action);
         let frames = body.into_data_stream().map(move |data| {
             let data = spoil.apply(data.map_err(std::io::Error::other)?)?;
-            self.state()
-                .tally
-                .count_bytes(&path, &agent, data.len() as u64);
+            this.state().tally.count_bytes(&asked, data.len() as u64);
             Ok(data)
         });
         let frames = frames.then(async |data: std::io::Result<Bytes>| {
@@ -302,13 +320,22 @@ impl Action {
     fn is_at_the_door(&self) -> bool {
         matches!(
             self,
-            Self::Redirect | Self::RedirectWith { .. } | Self::Basic { .. } | Self::Bearer { .. }
+            Self::Redirect
+                | Self::RedirectWith { .. }
+                | Self::RedirectTo { .. }
+                | Self::Realm { .. }
+                | Self::Basic { .. }
+                | Self::Bearer { .. }
         )
     }
 }
 
 /// The answer of a fault that needs no registry behind it.
-fn refuse(action: &Action, request: &Request<Incoming>) -> Option<Response<Body>> {
+fn refuse(
+    action: &Action,
+    storage_port: u16,
+    request: &Request<Incoming>,
+) -> Option<Response<Body>> {
     let given = text(request.headers(), header::AUTHORIZATION);
     let authority = text(request.headers(), header::HOST);
     match action {
@@ -343,32 +370,31 @@ fn refuse(action: &Action, request: &Request<Incoming>) -> Option<Response<Body>
                  scope=\"repository:{repository}:pull\""
             )))
         }
-        Action::RedirectWith { first } => {
-            refuse(first, request).or_else(|| refuse(&Action::Redirect, request))
-        }
+        Action::RedirectWith { first } => refuse(first, storage_port, request)
+            .or_else(|| refuse(&Action::Redirect, storage_port, request)),
         Action::Redirect => {
             let host = authority
                 .rsplit_once(':')
                 .map_or(authority.as_str(), |(host, _)| host);
             let path = request.uri().path();
-            let location = format!("http://{host}:{STORAGE_PORT}{path}?signature=of-the-testbed");
-            let mut redirect = Response::new(full(""));
-            *redirect.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-            redirect
-                .headers_mut()
-                .insert(header::LOCATION, location.parse().ok()?);
-            Some(redirect)
+            redirect(&format!(
+                "http://{host}:{storage_port}{path}?signature=of-the-testbed"
+            ))
         }
+        Action::RedirectTo { base } => redirect(&format!("{base}{}", request.uri().path())),
+        Action::Realm { realm } => Some(challenge(&format!(
+            "Bearer realm=\"{realm}\",service=\"testbed\",scope=\"repository:a:pull\""
+        ))),
         _ => None,
     }
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> String {
-    headers
-        .get(name)
-        .and_then(|it| it.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
+fn redirect(location: &str) -> Option<Response<Body>> {
+    let mut redirect = nothing(StatusCode::TEMPORARY_REDIRECT);
+    redirect
+        .headers_mut()
+        .insert(header::LOCATION, location.parse().ok()?);
+    Some(redirect)
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -394,18 +420,13 @@ fn challenge(challenge: &str) -> Response<Body> {
 }
 
 fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
-    let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
-    let mut refused = Response::new(full(body.to_string()));
-    *refused.status_mut() = status;
-    let json = header::HeaderValue::from_static("application/json");
-    refused.headers_mut().insert(header::CONTENT_TYPE, json);
-    refused
+    let error = serde_json::json!({"code": code, "message": message});
+    json(status, &serde_json::json!({"errors": [error]}))
 }
 
-fn full(body: impl Into<Bytes>) -> Body {
-    Full::new(body.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+async fn read<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T> {
+    let body = request.into_body().collect().await?.to_bytes();
+    serde_json::from_slice(&body).context("unreadable order")
 }
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ pub enum Action {
     Redirect,
     /// The same, after this refusal is satisfied.
     RedirectWith { first: Box<Self> },
+    /// 307 to another server.
+    RedirectTo { base: String },
+    /// 401 with a Bearer challenge that names this realm.
+    Realm { realm: String },
     /// The connection ends after so many bytes of the body.
     Cut { after_len: u64 },
     /// Nothing comes any more after so many bytes of the body.
