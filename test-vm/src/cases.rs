@@ -4,18 +4,23 @@
 //! and its beds with it. A case that cannot run is a failure: nothing is skipped.
 
 mod access;
+mod attacks;
 mod beds;
 mod certificates;
 mod clients;
 mod deaths;
 mod faults;
 mod links;
+mod members;
 mod oddities;
+mod private;
 mod pulls;
 mod registries;
+mod secrets;
 mod setup;
 mod snapshotter;
 mod stock;
+mod tenants;
 
 use std::{
     fs::{self, File},
@@ -66,6 +71,11 @@ pub fn all() -> Vec<Case> {
         beds::CASES,
         registries::CASES,
         access::CASES,
+        attacks::CASES,
+        tenants::CASES,
+        private::CASES,
+        secrets::CASES,
+        members::CASES,
         stock::CASES,
         pulls::CASES,
         oddities::CASES,
