@@ -1,5 +1,6 @@
 //! Benchmarks: never part of the tests, since they measure the machine as well.
 
+mod access;
 mod idle;
 mod machine;
 mod pull;
@@ -8,6 +9,7 @@ mod swarm;
 
 use anyhow::{Context, Result, bail};
 
+pub use access::Access;
 pub use idle::Idle;
 pub use pull::Pull;
 pub use swarm::Swarm;

@@ -121,6 +121,8 @@ enum Bench {
     Swarm(bench::Swarm),
     /// One node pulls and unpacks, through the snapshotter and with stock containerd.
     Pull(bench::Pull),
+    /// What a right to a blob costs, fresh and when many hosts want it at once.
+    Access(bench::Access),
     /// Memory of a hawkerd that does nothing.
     Idle(bench::Idle),
 }
@@ -154,6 +156,7 @@ fn run(command: Action) -> Result<()> {
         }
         Action::Bench(Bench::Swarm(bench)) => bench.run(),
         Action::Bench(Bench::Pull(bench)) => bench.run(),
+        Action::Bench(Bench::Access(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Cases { list: true, .. } => {
             cases::all()
