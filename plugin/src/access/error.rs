@@ -38,13 +38,7 @@ impl AccessError {
         match self {
             Self::Slow => true,
             Self::Refused { .. } => false,
-            Self::Origin(error) => matches!(
-                error,
-                OriginError::Unreachable { .. }
-                    | OriginError::Timeout { .. }
-                    | OriginError::TooShort { .. }
-                    | OriginError::Server { .. }
-            ),
+            Self::Origin(error) => error.is_outage(),
         }
     }
 }

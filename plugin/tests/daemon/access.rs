@@ -230,6 +230,27 @@ async fn registry_that_holds_the_blob_proves_it_once() {
 }
 
 #[tokio::test]
+async fn registries_that_trust_each_other_prove_nothing() {
+    let bytes = noise(MIB, 20);
+    let private = private(vec![bytes.clone()], &[GOOD]).await;
+    let content = bytes.clone();
+    let other = Origin::start(move |seen| Reply::file(seen, &content)).await;
+    let daemon = Daemon::start_with(private.address, |text| {
+        let trusting = [private.address, other.address]
+            .map(|registry| format!("[registries.\"{registry}\"]\ntrust_group = \"ours\"\n"));
+        let only = format!("allow_private = [\"{}\"]", private.address);
+        text.replace(&only, "allow_private = [\"127.0.0.0/8\"]") + &trusting.concat()
+    })
+    .await;
+    let got = get(&daemon, &blob_path(&bytes), Some(GOOD)).await;
+    assert_eq!(got.body.as_ref(), Some(&bytes));
+    daemon.has_stored(1).await;
+    let answer = get(&daemon, &at(&other, &blob_path(&bytes)), None).await;
+    assert_eq!(answer.body, Some(bytes));
+    assert_eq!(other.seen().len(), 1, "one check of the right");
+}
+
+#[tokio::test]
 async fn small_blob_is_compared_whole() {
     for length in [0, 1, 4096, 16_384] {
         let bytes = noise(length, 9);
