@@ -168,10 +168,8 @@ impl Question {
             State::Peer => fixture.peer(),
             State::Local => fixture.node(),
         };
-        let blobs = self.image.iter().flat_map(Image::blobs);
-        blobs
-            .map(|blob| fixture.fill(member, &self.repository, &blob.digest))
-            .collect()
+        let mut blobs = self.image.iter().flat_map(Image::blobs);
+        blobs.try_for_each(|blob| fixture.fill(member, &self.repository, &blob.digest))
     }
 
     /// Asks for what a pull asks for, without the blobs themselves.
@@ -188,10 +186,8 @@ impl Question {
             ask("HEAD", &format!("manifests/{name}"))?;
             ask("GET", &format!("manifests/{name}"))?;
         }
-        let blobs = image.blobs().iter();
-        blobs
-            .map(|blob| ask("HEAD", &format!("blobs/{}", blob.digest)))
-            .collect()
+        let mut blobs = image.blobs().iter();
+        blobs.try_for_each(|blob| ask("HEAD", &format!("blobs/{}", blob.digest)))
     }
 
     /// As the client calls it.
