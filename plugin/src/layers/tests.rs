@@ -80,6 +80,7 @@ impl Bed {
     /// A client of the mirror asks.
     async fn ask(&self, method: Method, path: &str, credential: Option<&str>) -> (u16, Bytes) {
         let mut request = Request::builder().method(method).uri(path);
+        request = request.header("host", "127.0.0.1");
         if let Some(credential) = credential {
             request = request.header("authorization", credential);
         }
