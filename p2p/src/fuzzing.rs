@@ -4,7 +4,7 @@
 use bytes::{BufMut as _, BytesMut};
 use hawker_model::{HostId, Role};
 
-pub use crate::origin::fuzzing::{challenges, content_range};
+pub use crate::origin::fuzzing::{challenges, content_range, hosts_toml};
 use crate::transport::{
     Decoder, FrameError,
     frame::{Credentials, Frame, Hello, PREFACE, encode_hello, encode_message},
@@ -135,6 +135,19 @@ mod tests {
             "bytes 0-9/10\nbytes 1-9/10",
         ]);
         replay("content_range", &seeds, content_range);
+    }
+
+    #[test]
+    fn corpus_of_hosts_files_is_survived() {
+        let seeds = texts(&[
+            "server = \"https://r.example\"\n[host.\"http://127.0.0.1:65001\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+            "[host.\"https://m.example/x\"]\noverride_path = true\nca = \"ca.pem\"\nskip_verify = true\n",
+            "[host.\"m:5000\"]\nca = [\"a.pem\", \"/b.pem\"]\nclient = [[\"c.pem\", \"k.pem\"], [\"d.pem\", \"\"]]\n",
+            "[host.\"https://m\".header]\nx-a = \"1\"\nx-b = [\"2\", \"3\"]\n",
+            "host = 1\n",
+            "server = \"\"\nca = [1]\n",
+        ]);
+        replay("hosts_toml", &seeds, hosts_toml);
     }
 
     #[test]

@@ -15,6 +15,8 @@
 
 mod claim;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod judge;
 mod jwt;
 mod metrics;

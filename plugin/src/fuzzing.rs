@@ -1,7 +1,7 @@
 //! What must hold for any bytes that clients send. The fuzz targets (`fuzz/`) call this, and the
 //! tests here replay their corpus.
 
-pub use crate::mirror::fuzzing::mirror_request;
+pub use crate::{access::fuzzing::jwt, mirror::fuzzing::mirror_request};
 
 #[cfg(test)]
 mod tests {
@@ -25,6 +25,19 @@ mod tests {
             count += 1;
         }
         assert!(count >= seeds.len(), "{} holds {count}", dir.display());
+    }
+
+    #[test]
+    fn corpus_of_tokens_is_survived() {
+        let seeds = [
+            "Bearer eyJhbGciOiJub25lIn0.eyJleHAiOjE3MDAwMDAwMzB9.x",
+            "Bearer eyJhbGciOiJub25lIn0.eyJleHAiOi0xZTMwOH0.x",
+            "bearer e30.eyJleHAiOjFlMzA4fQ.",
+            "Bearer a.b.c.d",
+            "Bearer ...",
+            "Basic YW5uOnB3",
+        ];
+        replay("jwt", &seeds, jwt);
     }
 
     #[test]

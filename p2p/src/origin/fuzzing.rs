@@ -1,12 +1,14 @@
 //! What must hold for any header that an origin sends.
 
+use std::path::Path;
+
 use http::{
     HeaderMap, HeaderValue,
     header::{CONTENT_RANGE, WWW_AUTHENTICATE},
 };
 use url::Url;
 
-use super::{challenge, range::ContentRange, token::TokenKey};
+use super::{certs_d::hosts, challenge, range::ContentRange, token::TokenKey};
 
 /// Bytes as lines, each a header of this name.
 fn headers(name: http::HeaderName, bytes: &[u8]) -> HeaderMap {
@@ -45,5 +47,20 @@ pub fn content_range(bytes: &[u8]) {
     if let Some(range) = said.bytes {
         assert!(range.start < range.end);
         assert!(said.total.is_none_or(|total| range.end <= total));
+    }
+}
+
+/// Bytes as a `hosts.toml`: refused whole, or hosts whose URLs can be asked.
+pub fn hosts_toml(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(file) = hosts::parse(&text, Path::new("/etc/containerd/certs.d/r.example")) else {
+        return;
+    };
+    for entry in file.mirrors.iter().chain([&file.server]) {
+        if let Some(api) = &entry.api {
+            assert!(matches!(api.scheme(), "http" | "https"), "{api}");
+            assert!(api.has_host(), "{api}");
+        }
+        assert!(entry.authorities.iter().all(|path| path.is_absolute()));
     }
 }

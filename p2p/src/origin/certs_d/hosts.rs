@@ -54,13 +54,13 @@ impl HostsFile {
 
 /// A file that is refused, as containerd refuses it.
 #[derive(Debug)]
-pub(super) struct HostsError {
+pub(in super::super) struct HostsError {
     pub(super) line: Option<usize>,
     pub(super) what: String,
 }
 
 /// Reads a file that lies in `dir`.
-pub(super) fn parse(text: &str, dir: &Path) -> Result<HostsFile, HostsError> {
+pub(in super::super) fn parse(text: &str, dir: &Path) -> Result<HostsFile, HostsError> {
     let mut reader = Reader {
         text,
         dir,
