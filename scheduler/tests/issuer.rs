@@ -6,7 +6,7 @@ mod support;
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -120,7 +120,7 @@ async fn start(dir: &Path, ca: &AuthorityFiles, files: &TlsFiles) -> Scheduler {
     Scheduler::start(settings).await.unwrap()
 }
 
-fn install(authority: &ClusterCa, name: &str, role: Role, dir: &PathBuf) -> TlsFiles {
+fn install(authority: &ClusterCa, name: &str, role: Role, dir: &Path) -> TlsFiles {
     let issued = authority.issue(&subject(name, role), 30).unwrap();
     write_host(dir, authority.cert_pem(), &issued, Existing::Replace).unwrap()
 }

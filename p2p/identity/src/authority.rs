@@ -203,7 +203,7 @@ impl ClusterCa {
 
     /// Issues a host's certificate for so many days from now, or until the authority itself ends.
     pub fn issue(&self, subject: &Subject, validity_days: u32) -> Result<Issued, CaError> {
-        self.issue_for(subject, self.from_now(validity_days)?)
+        self.issue_for(subject, self.validity(validity_days)?)
     }
 
     /// Issues a host's certificate for a stated time, cut at the authority's own end.
@@ -226,10 +226,10 @@ impl ClusterCa {
         subject: &Subject,
         validity_days: u32,
     ) -> Result<Certified, CaError> {
-        self.certify(request.key(), subject, self.from_now(validity_days)?)
+        self.certify(request.key(), subject, self.validity(validity_days)?)
     }
 
-    fn from_now(&self, days: u32) -> Result<Validity, CaError> {
+    fn validity(&self, days: u32) -> Result<Validity, CaError> {
         let now = SystemTime::now();
         if self.not_after <= now {
             let ended = Moment::from(self.not_after);
