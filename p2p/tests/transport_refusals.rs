@@ -131,7 +131,7 @@ fn certificate_cases() -> Vec<Case> {
         },
         Case {
             name: "acceptor revoked",
-            acceptor: Security::Tls(revoked_seed.clone()),
+            acceptor: Security::Tls(revoked_seed),
             dialer: knowing(node(), &seed_list),
             acceptor_says: "the peer refused our certificate: it was revoked",
             dialer_says: "we refused the peer's certificate: it was revoked",
@@ -139,7 +139,7 @@ fn certificate_cases() -> Vec<Case> {
         Case {
             name: "dialer revoked",
             acceptor: knowing(seed(), &node_list),
-            dialer: Security::Tls(revoked_node.clone()),
+            dialer: Security::Tls(revoked_node),
             acceptor_says: "we refused the peer's certificate: it was revoked",
             dialer_says: "the peer refused our certificate: it was revoked",
         },

@@ -178,9 +178,8 @@ impl Layers {
     async fn open_blob(&self, image: &ImageName, digest: Digest) -> Result<Opened, LayerError> {
         let mut refused = None;
         for candidate in self.candidates(image, digest) {
-            let claim = match self.claim(image, digest, &candidate).await? {
-                Some(claim) => claim,
-                None => continue,
+            let Some(claim) = self.claim(image, digest, &candidate).await? else {
+                continue;
             };
             let error = match self.open_claim(image, digest, &claim).await {
                 Ok((right, blob, length)) => {

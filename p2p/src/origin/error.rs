@@ -78,7 +78,7 @@ pub enum OriginError {
     TokenServer {
         url: String,
         registry: String,
-        source: Box<OriginError>,
+        source: Box<Self>,
     },
     #[error("{url} timed out: no {awaited} within {} ms", limit.as_millis())]
     Timeout {

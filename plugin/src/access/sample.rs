@@ -25,7 +25,7 @@ impl Sampler {
     /// where it is small.
     pub(super) fn ranges(&self, task: TaskId, place: &str, length: u64) -> Vec<Range<u64>> {
         if length <= PARTS * PART_LEN {
-            return vec![0..length];
+            return std::iter::once(0..length).collect();
         }
         let quarter = length / PARTS;
         let range = |part: u64| {

@@ -113,7 +113,7 @@ fn host(args: &JoinArgs) -> Result<HostId, CliError> {
         return Ok(host.clone());
     }
     let path = args.config.as_deref();
-    let path = path.unwrap_or(Path::new(NODE_CONFIG_PATH));
+    let path = path.unwrap_or_else(|| Path::new(NODE_CONFIG_PATH));
     match path.exists() {
         // The file of a scheduler is none of a node.
         true => match NodeConfig::read(Some(path), None) {

@@ -182,7 +182,7 @@ mod tests {
                 && let Some(rest) = named.query
             {
                 // Nothing of what is left is for us.
-                prop_assert_eq!(of_query(&rest), Ok((None, Some(rest.clone()))));
+                prop_assert_eq!(of_query(&rest), Ok((None, Some(rest))));
             }
         }
     }

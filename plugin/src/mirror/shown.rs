@@ -44,8 +44,11 @@ pub(super) fn of_origin(headers: &HeaderMap) -> HeaderMap {
 }
 
 fn is_shown(name: &HeaderName) -> bool {
-    let is_prefix = |prefix: &&str| name.as_str().starts_with(*prefix);
-    SHOWN.contains(name) || SHOWN_PREFIXES.iter().any(|prefix| is_prefix(&prefix))
+    let name_str = name.as_str();
+    let is_prefixed = SHOWN_PREFIXES
+        .iter()
+        .any(|prefix| name_str.starts_with(prefix));
+    SHOWN.contains(name) || is_prefixed
 }
 
 #[cfg(test)]
