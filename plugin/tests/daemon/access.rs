@@ -161,7 +161,8 @@ async fn registry_that_lies_about_ranges_gets_only_its_own_bytes_through() {
     let wrong = noise(bytes.len(), 5);
     let to = format!("http://{}{}", private.address, blob_path(&bytes));
     let length = bytes.len().to_string();
-    let lies: Vec<Box<dyn Fn(&Seen) -> Reply + Send + Sync>> = vec![
+    type Lie = Box<dyn Fn(&Seen) -> Reply + Send + Sync>;
+    let lies: Vec<Lie> = vec![
         // Has nothing after all.
         Box::new(|_| Reply::status(404)),
         Box::new(|_| Reply::status(500)),
