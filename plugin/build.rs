@@ -1,64 +1,123 @@
-//! Declares the server side of containerd's snapshots service.
+//! Declares the server side of containerd's snapshots, content and diff services.
 //!
-//! Its messages come from the crate `containerd-client`, which generates clients only. Declaring
+//! Their messages come from the crate `containerd-client`, which generates clients only. Declaring
 //! the methods here, over those messages, keeps a second copy of containerd's API out of the tree.
-//! `Snapshots` of containerd's `api/services/snapshots/v1/snapshots.proto` is what is declared.
+//! What is declared is what containerd's `api/services/<name>/v1/<name>.proto` says.
 
-use tonic_build::manual::{Builder, Method, Service};
+use tonic_build::manual::{Builder, Method, MethodBuilder, Service};
 
-const MESSAGES: &str = "containerd_client::services::v1::snapshots";
 /// `google.protobuf.Empty`, which prost has as `()`: no path that the builder takes.
 const EMPTY: &str = "crate::containerd::api::Empty";
 
+/// Where a service's messages are.
+struct Messages(&'static str);
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let message = |name: &str| format!("{MESSAGES}::{name}");
-    let request = |name: &str| message(&format!("{name}Request"));
-    let response = |name: &str| message(&format!("{name}Response"));
-    let empty = || EMPTY.to_owned();
+    Builder::new()
+        .build_client(false)
+        .compile(&[snapshots(), content(), diff()]);
+}
+
+fn snapshots() -> Service {
+    let messages = Messages("containerd_client::services::v1::snapshots");
+    let unary = |name, input, output| messages.unary(name, input, output);
+    let empty = |name, input| messages.method(name, input, EMPTY.to_owned()).build();
     let methods = [
         unary(
             "prepare",
-            request("PrepareSnapshot"),
-            response("PrepareSnapshot"),
+            "PrepareSnapshotRequest",
+            "PrepareSnapshotResponse",
         ),
-        unary("view", request("ViewSnapshot"), response("ViewSnapshot")),
-        unary("mounts", request("Mounts"), response("Mounts")),
-        unary("commit", request("CommitSnapshot"), empty()),
-        unary("remove", request("RemoveSnapshot"), empty()),
-        unary("stat", request("StatSnapshot"), response("StatSnapshot")),
-        unary(
-            "update",
-            request("UpdateSnapshot"),
-            response("UpdateSnapshot"),
-        ),
-        method("list", request("ListSnapshots"), response("ListSnapshots"))
+        unary("view", "ViewSnapshotRequest", "ViewSnapshotResponse"),
+        unary("mounts", "MountsRequest", "MountsResponse"),
+        empty("commit", "CommitSnapshotRequest"),
+        empty("remove", "RemoveSnapshotRequest"),
+        unary("stat", "StatSnapshotRequest", "StatSnapshotResponse"),
+        unary("update", "UpdateSnapshotRequest", "UpdateSnapshotResponse"),
+        messages
+            .answering("list", "ListSnapshotsRequest", "ListSnapshotsResponse")
             .server_streaming()
             .build(),
-        unary("usage", request("Usage"), response("Usage")),
-        unary("cleanup", request("Cleanup"), empty()),
+        unary("usage", "UsageRequest", "UsageResponse"),
+        empty("cleanup", "CleanupRequest"),
     ];
-    let service = Service::builder()
-        .package("containerd.services.snapshots.v1")
-        .name("Snapshots");
+    service("containerd.services.snapshots.v1", "Snapshots", methods)
+}
+
+fn content() -> Service {
+    let messages = Messages("containerd_client::services::v1");
+    let unary = |name, input, output| messages.unary(name, input, output);
+    let empty = |name, input| messages.method(name, input, EMPTY.to_owned()).build();
+    let methods = [
+        unary("info", "InfoRequest", "InfoResponse"),
+        unary("update", "UpdateRequest", "UpdateResponse"),
+        messages
+            .answering("list", "ListContentRequest", "ListContentResponse")
+            .server_streaming()
+            .build(),
+        empty("delete", "DeleteContentRequest"),
+        messages
+            .answering("read", "ReadContentRequest", "ReadContentResponse")
+            .server_streaming()
+            .build(),
+        unary("status", "StatusRequest", "StatusResponse"),
+        unary(
+            "list_statuses",
+            "ListStatusesRequest",
+            "ListStatusesResponse",
+        ),
+        messages
+            .answering("write", "WriteContentRequest", "WriteContentResponse")
+            .client_streaming()
+            .server_streaming()
+            .build(),
+        empty("abort", "AbortRequest"),
+    ];
+    service("containerd.services.content.v1", "Content", methods)
+}
+
+fn diff() -> Service {
+    let messages = Messages("containerd_client::services::v1");
+    let methods = [
+        messages.unary("apply", "ApplyRequest", "ApplyResponse"),
+        messages.unary("diff", "DiffRequest", "DiffResponse"),
+    ];
+    service("containerd.services.diff.v1", "Diff", methods)
+}
+
+fn service(package: &str, name: &str, methods: impl IntoIterator<Item = Method>) -> Service {
+    let service = Service::builder().package(package).name(name);
     let service = methods
         .into_iter()
         .fold(service, |service, method| service.method(method));
-    Builder::new()
-        .build_client(false)
-        .compile(&[service.build()]);
+    service.build()
 }
 
-fn unary(name: &str, input: String, output: String) -> Method {
-    method(name, input, output).build()
+impl Messages {
+    fn unary(&self, name: &str, input: &str, output: &str) -> Method {
+        self.answering(name, input, output).build()
+    }
+
+    fn answering(&self, name: &str, input: &str, output: &str) -> MethodBuilder {
+        self.method(name, input, format!("{}::{output}", self.0))
+    }
+
+    fn method(&self, name: &str, input: &str, output: String) -> MethodBuilder {
+        Method::builder()
+            .name(name)
+            .route_name(camel_case(name))
+            .input_type(format!("{}::{input}", self.0))
+            .output_type(output)
+            .codec_path("tonic_prost::ProstCodec")
+    }
 }
 
-fn method(name: &str, input: String, output: String) -> tonic_build::manual::MethodBuilder {
-    let (first, rest) = name.split_at(1);
-    Method::builder()
-        .name(name)
-        .route_name(first.to_uppercase() + rest)
-        .input_type(input)
-        .output_type(output)
-        .codec_path("tonic_prost::ProstCodec")
+/// `list_statuses` as `ListStatuses`.
+fn camel_case(name: &str) -> String {
+    let words = name.split('_').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_uppercase() + rest
+    });
+    words.collect()
 }
