@@ -56,7 +56,7 @@ use url::Url;
 
 use address::AddressRule;
 use auth::Authorizer;
-use connector::Connector;
+use connector::{Connector, Places, place};
 use dialer::Proxies;
 use group::Groups;
 use registries::{About, Registries};
@@ -97,6 +97,8 @@ struct Inner {
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
     wary: Http,
     authorizer: Authorizer,
+    /// Where we show a client certificate.
+    identified: Places,
 }
 
 impl OriginClient {
@@ -134,6 +136,7 @@ impl OriginClient {
             registries,
             accounts,
             authorizer: Authorizer::default(),
+            identified: assembled.identified,
         })))
     }
 
@@ -240,7 +243,22 @@ impl OriginClient {
         source: &Source,
         range: ByteRange,
     ) -> Result<OriginBody, OriginError> {
-        OriginBody::open(self, source, range).await
+        OriginBody::open(self, Wanted::parse(source)?, range).await
+    }
+
+    /// As [`OriginClient::fetch`], for somebody else who named the source: nothing of ours is shown,
+    /// neither a login that is configured here nor a header or a client certificate. What those open
+    /// is for readers of this host.
+    pub async fn fetch_for_others(
+        &self,
+        source: &Source,
+        range: ByteRange,
+    ) -> Result<OriginBody, OriginError> {
+        let wanted = Wanted {
+            ours: Ours::Withheld,
+            ..Wanted::parse(source)?
+        };
+        OriginBody::open(self, wanted, range).await
     }
 
     /// Passes one request of a client on to its registry and hands back what the registry says,
@@ -270,6 +288,11 @@ impl Inner {
             None if self.rule.exempts_url(on_behalf) => &self.trusting,
             None => &self.wary,
         }
+    }
+
+    /// Whether a client certificate is shown at the host of `url`.
+    fn shows_client(&self, url: &Url) -> bool {
+        url.scheme() == "https" && self.identified.contains(&place(url))
     }
 
     /// The proxy that takes a whole request for `url`, as plain ones are sent.
@@ -308,6 +331,7 @@ struct Wanted {
     /// Answers what the server at `url` asks for. `None`: who is configured, or nobody.
     account: Option<Account>,
     refused: Refused,
+    ours: Ours,
 }
 
 /// What the refusal of a credential that came along means.
@@ -317,6 +341,14 @@ enum Refused {
     MayBePublic,
     /// Just that.
     IsRefused,
+}
+
+/// Whether what is configured here is shown beside what the source brings: logins, what they bought,
+/// headers, client certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ours {
+    Shown,
+    Withheld,
 }
 
 impl Wanted {
@@ -340,6 +372,7 @@ impl Wanted {
             authorization,
             account: source.authorization.as_ref().and_then(Account::of_basic),
             refused: Refused::MayBePublic,
+            ours: Ours::Shown,
         })
     }
 }

@@ -23,7 +23,7 @@ use super::{
     address::AddressRule,
     certs_d::{CertsD, Dir, hosts::HostEntry},
     config,
-    connector::{Connector, Special, TlsSettings},
+    connector::{Connector, Place, Places, Special, TlsSettings, place},
     dialer::{Dialer, Hosts, Proxies},
     endpoint::{Endpoint, Namespace, Serves, Standing},
     exchange,
@@ -40,6 +40,8 @@ pub(super) struct Assembly {
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
     pub(super) wary: Http,
     pub(super) proxies: Proxies,
+    /// Where a client certificate is shown.
+    pub(super) identified: Places,
     pub(super) warnings: Vec<String>,
 }
 
@@ -54,6 +56,8 @@ struct Plan {
 struct Workshop {
     native: RootCertStore,
     special: Special,
+    /// Where a client certificate is shown.
+    identified: Places,
     /// By which proxy everything goes that has no other.
     proxies: Proxies,
     warnings: Vec<String>,
@@ -65,6 +69,7 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
     let mut workshop = Workshop {
         native: tls::native_roots(),
         special: Special::new(),
+        identified: Places::new(),
         proxies: Proxies::Usual(Arc::new(config.proxies.clone())),
         warnings: found.warnings,
     };
@@ -114,6 +119,7 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
         wary: lanes.http(Arc::new(rule.for_strangers())),
         rule,
         proxies: lanes.proxies,
+        identified: workshop.identified,
         warnings: workshop.warnings,
     })
 }
@@ -188,9 +194,7 @@ impl Workshop {
                 .filter(|e: &&Endpoint| e.standing == Standing::Own);
             let places: Vec<_> = own.map(|endpoint| place(endpoint.api())).collect();
             for place in places.into_iter().chain([place(&base)]) {
-                self.special
-                    .entry(place)
-                    .or_insert_with(|| Arc::clone(&tls));
+                self.set_apart(place, &trust, &tls);
             }
         }
         let hosts = settings.resolve.iter();
@@ -241,15 +245,20 @@ impl Workshop {
                 && let Some(tls) = self.usable(&trust, &dir.path)
             {
                 for endpoint in &of_entry {
-                    let place = place(endpoint.api());
-                    self.special
-                        .entry(place)
-                        .or_insert_with(|| Arc::clone(&tls));
+                    self.set_apart(place(endpoint.api()), &trust, &tls);
                 }
             }
             endpoints.extend(of_entry);
         }
         endpoints
+    }
+
+    /// Another trust than the usual one holds at `place`.
+    fn set_apart(&mut self, place: Place, trust: &Trust, tls: &Arc<rustls::ClientConfig>) {
+        if trust.client.is_some() {
+            self.identified.insert(place.clone());
+        }
+        self.special.entry(place).or_insert_with(|| Arc::clone(tls));
     }
 
     /// What `_default` says of all registries: authorities. To believe every certificate of every
@@ -431,11 +440,6 @@ fn secure_form(url: &Url) -> Option<Url> {
         .strip_prefix("http:")
         .filter(|_| port != Some(80))?;
     Url::parse(&format!("https:{rest}")).ok()
-}
-
-fn place(url: &Url) -> (String, u16) {
-    let host = url.host_str().unwrap_or_default().to_owned();
-    (host, url.port_or_known_default().unwrap_or(443))
 }
 
 fn settings(

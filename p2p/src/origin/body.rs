@@ -7,7 +7,6 @@
 use std::{fmt, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use hawker_swarm::Source;
 use http::{
     HeaderValue, Method, StatusCode,
     header::{IF_RANGE, RANGE},
@@ -61,13 +60,12 @@ struct Segment {
 }
 
 impl OriginBody {
-    /// Asks for `range` until the origin answers with success, or the retries are used up.
+    /// Asks for `range` of what is wanted until the origin answers with success, or the retries are used up.
     pub(super) async fn open(
         client: &OriginClient,
-        source: &Source,
+        wanted: Wanted,
         range: ByteRange,
     ) -> Result<Self, OriginError> {
-        let wanted = Wanted::parse(source)?;
         if range.end.is_some_and(|end| end <= range.start) {
             return Err(OriginError::RangeNotSatisfiable {
                 url: shown(&wanted.url),

@@ -2,7 +2,7 @@
 //! host.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use tower::Service;
+use url::Url;
 
 use super::{
     dialer::{BoxError, Connecting, Dialer},
@@ -31,8 +32,17 @@ pub(super) struct TlsSettings {
     pub(super) special: Special,
 }
 
-/// TLS by host and port.
-pub(super) type Special = HashMap<(String, u16), Arc<rustls::ClientConfig>>;
+/// A host and a port.
+pub(super) type Place = (String, u16);
+pub(super) type Places = BTreeSet<Place>;
+/// TLS by place.
+pub(super) type Special = HashMap<Place, Arc<rustls::ClientConfig>>;
+
+/// Where `url` is.
+pub(super) fn place(url: &Url) -> Place {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    (host, url.port_or_known_default().unwrap_or(443))
+}
 
 /// A connection was not made in time.
 #[derive(Debug, thiserror::Error)]

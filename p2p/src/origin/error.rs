@@ -63,6 +63,9 @@ pub enum OriginError {
         reason: String,
         remedy: String,
     },
+    /// A host that has nothing to do with our client certificate named it.
+    #[error("{url} is not asked for other hosts: it would be shown a client certificate")]
+    NotForOthers { url: String },
     /// The proxy on the way does not lead there.
     #[error("cannot reach {url}: {reason}")]
     Proxy { url: String, reason: String },

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use url::Url;
 
 use super::{
-    Http, OriginClient, OriginError, Proxy, Refused, Wanted,
+    Http, OriginClient, OriginError, Ours, Proxy, Refused, Wanted,
     auth::{Demand, Who},
     challenge,
     endpoint::Endpoint,
@@ -185,7 +185,8 @@ impl OriginClient {
         let mut credential = wanted.authorization.clone();
         let account = wanted.account.as_ref();
         let is_first = url.origin() == wanted.on_behalf.origin();
-        if is_first && (credential.is_none() || account.is_some()) {
+        let is_ours = matches!(self.in_whose_name(wanted, &url), Who::Configured);
+        if is_first && (account.is_some() || (credential.is_none() && is_ours)) {
             let remembered = self.0.authorizer.remembered(self, &url, account).await;
             credential = remembered.or(credential);
         }
@@ -218,7 +219,7 @@ impl OriginClient {
                 None if refused.is_some() && wanted.refused == Refused::IsRefused => {
                     return Ok(answer);
                 }
-                None => Who::Configured,
+                None => self.in_whose_name(wanted, &answer.url),
             };
             let demand = Demand {
                 url: &answer.url,
@@ -247,6 +248,16 @@ impl OriginClient {
         .await
     }
 
+    /// Who asks at `url` where the request brings nobody: whoever is configured, unless that is to be
+    /// withheld.
+    fn in_whose_name(&self, wanted: &Wanted, url: &Url) -> Who<'static> {
+        let knows_somebody = self.0.accounts.contains_key(&url.origin());
+        match wanted.ours {
+            Ours::Withheld if knows_somebody => Who::Nobody,
+            _ => Who::Configured,
+        }
+    }
+
     /// What answers a challenge: the account's credential. Where an account that came as a mere
     /// header gets none, ours does: the header alone would have been replaced as well.
     async fn satisfy(
@@ -257,7 +268,7 @@ impl OriginClient {
     ) -> Result<Option<HeaderValue>, OriginError> {
         let authorizer = &self.0.authorizer;
         let ours = Demand {
-            who: Who::Configured,
+            who: self.in_whose_name(wanted, demand.url),
             ..demand
         };
         let is_replaceable = matches!(demand.who, Who::Account(_))

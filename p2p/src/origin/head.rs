@@ -235,6 +235,7 @@ fn elsewhere(wanted: &Wanted, from: &Answer, target: Url) -> Wanted {
         authorization: wanted.authorization.clone().filter(|_| is_same),
         account: wanted.account.clone().filter(|_| is_same),
         refused: wanted.refused,
+        ours: wanted.ours,
     }
 }
 

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use super::{
-    OriginClient, OriginError, Redirects, Refused, Wanted, challenge,
+    OriginClient, OriginError, Ours, Redirects, Refused, Wanted, challenge,
     endpoint::{Endpoint, Standing},
     error::shown,
     exchange::Answer,
@@ -64,6 +64,7 @@ impl OriginClient {
             authorization: None,
             account: None,
             refused: Refused::MayBePublic,
+            ours: Ours::Shown,
         };
         let answer = match is_known {
             true => self.ask_api(&wanted, endpoint).await?,

@@ -5,6 +5,7 @@ mod accounts;
 mod addresses;
 mod asking;
 mod endpoints;
+mod others;
 mod passing;
 mod proxies;
 mod proxy;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, Method};
 
 use super::{
-    OriginClient, OriginError, Redirects, Refused, Wanted,
+    OriginClient, OriginError, Ours, Redirects, Refused, Wanted,
     endpoint::{Endpoint, Standing},
     error::shown,
     exchange::Answer,
@@ -113,7 +113,14 @@ impl OriginClient {
                 });
             };
             let there = wanted.by(&way);
-            let own_headers = way.headers();
+            let own_headers = match wanted.ours {
+                Ours::Shown => way.headers(),
+                Ours::Withheld if self.0.shows_client(&way.url) => {
+                    let url = shown(&way.url);
+                    return Err(OriginError::NotForOthers { url });
+                }
+                Ours::Withheld => HeaderMap::new(),
+            };
             let asking = self.ask_there(method.clone(), &there, headers, &own_headers, redirects);
             let asked = ways.within(&way, asking).await;
             if let Some(stands) = ways.settle(&way, asked) {
@@ -129,12 +136,13 @@ impl OriginClient {
             return Ways::new(vec![straight], self.0.config.endpoint_timeout);
         }
         let mut ways = self.0.registries.ways(&wanted.url);
-        if wanted.refused == Refused::IsRefused {
+        if wanted.refused == Refused::IsRefused || wanted.ours == Ours::Withheld {
             // What a mirror gives for our credential is nobody else's right.
             ways.retain(|way| {
                 let shows_ours = |endpoint: &Arc<Endpoint>| {
                     !endpoint.headers.is_empty()
                         || self.0.accounts.contains_key(&endpoint.api().origin())
+                        || self.0.shows_client(endpoint.api())
                 };
                 way.standing() == Standing::Own || !way.endpoint.as_ref().is_some_and(shows_ours)
             });
@@ -157,6 +165,7 @@ impl Wanted {
             authorization: self.authorization.clone().filter(|_| is_own),
             account: self.account.clone().filter(|_| is_own),
             refused: self.refused,
+            ours: self.ours,
         }
     }
 }

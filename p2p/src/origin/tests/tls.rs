@@ -58,7 +58,7 @@ impl Authority {
     }
 
     /// The same server, which wants client certificates of `others`.
-    fn wants_clients_of(&self, others: &Self) -> ServerConfig {
+    pub(super) fn wants_clients_of(&self, others: &Self) -> ServerConfig {
         let ca = CertificateDer::from_pem_file(others.dir.path().join("ca.pem")).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca).unwrap();
@@ -86,7 +86,7 @@ impl Authority {
     }
 
     /// The files of a client's certificate in `dir`, named as Docker names them.
-    fn client_in(&self, dir: &Path) -> ClientFiles {
+    pub(super) fn client_in(&self, dir: &Path) -> ClientFiles {
         let (cert, key) = self.leaf("client");
         let files = ClientFiles {
             cert: dir.join("client.cert"),

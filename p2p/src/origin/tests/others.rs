@@ -1,0 +1,199 @@
+//! What is fetched for another host, who named the source: nothing of ours is shown for it.
+
+use std::fs;
+
+use hawker_model::RegistryHost;
+use hawker_swarm::{Secret, Source};
+use tempfile::TempDir;
+
+use super::{
+    super::{ByteRange, Login, OriginClient, OriginConfig, OriginError, RegistryEndpoint},
+    client, quick, read_all,
+    server::{Asked, Reply, Server},
+    source, source_as,
+    tls::Authority,
+};
+
+const BLOB: &str = "/v2/team/app/blobs/sha256:0";
+/// ann:pw
+const ANN: &str = "Basic YW5uOnB3";
+
+async fn read_for_others(client: &OriginClient, source: &Source) -> Result<Vec<u8>, OriginError> {
+    let mut body = client.fetch_for_others(source, ByteRange::ALL).await?;
+    let mut all = Vec::new();
+    while let Some(bytes) = body.next().await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok(all)
+}
+
+/// Settings with a login at the server.
+fn with_login(server: &Server) -> OriginConfig {
+    let login = Login {
+        username: "ann".to_owned(),
+        password: Secret::new("pw"),
+    };
+    let endpoint = RegistryEndpoint {
+        login: Some(login),
+        ..RegistryEndpoint::default()
+    };
+    let name = RegistryHost::parse(&server.address.to_string()).unwrap();
+    let mut config = quick();
+    config.registries.insert(name, endpoint);
+    config
+}
+
+fn credentials(asked: &[Asked]) -> Vec<Option<&str>> {
+    asked.iter().map(|a| a.header("authorization")).collect()
+}
+
+fn is_denied(read: Result<Vec<u8>, OriginError>) -> bool {
+    matches!(read, Err(OriginError::Denied { status: 401, .. }))
+}
+
+#[tokio::test]
+async fn a_configured_login_and_what_it_bought_are_not_shown_for_another_host() {
+    let server = Server::start(|asked| match asked.header("authorization") {
+        Some(ANN) => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with("WWW-Authenticate", r#"Basic realm="r""#),
+    })
+    .await;
+    let client = OriginClient::new(with_login(&server)).unwrap();
+    let ours = source(server.url(BLOB));
+    // What a reader of ours gets is remembered, but not for others.
+    assert_eq!(read_all(&client, &ours).await.unwrap(), b"layer");
+    let seen = server.asked().len();
+    assert!(is_denied(read_for_others(&client, &ours).await));
+    for wrong in ["Bearer bad", "Basic eDp5"] {
+        let wrong = source_as(server.url(BLOB), wrong);
+        assert!(is_denied(read_for_others(&client, &wrong).await));
+    }
+    let asked = server.asked();
+    assert!(!credentials(&asked[seen..]).contains(&Some(ANN)));
+    // Their own does.
+    let theirs = source_as(server.url(BLOB), ANN);
+    assert_eq!(read_for_others(&client, &theirs).await.unwrap(), b"layer");
+}
+
+#[tokio::test]
+async fn a_token_that_a_configured_login_bought_is_not_shown_for_another_host() {
+    let issuer = Server::start(|asked| match asked.header("authorization") {
+        Some(ANN) => Reply::body(r#"{"token":"t","expires_in":300}"#),
+        _ => Reply::status(401),
+    })
+    .await;
+    let realm = issuer.url("/token");
+    let registry = Server::start(move |asked| match asked.header("authorization") {
+        Some("Bearer t") => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with(
+            "WWW-Authenticate",
+            format!(r#"Bearer realm="{realm}",service="reg""#),
+        ),
+    })
+    .await;
+    let client = OriginClient::new(with_login(&registry)).unwrap();
+    let wanted = source(registry.url(BLOB));
+    assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+    let seen = (registry.asked().len(), issuer.asked().len());
+    assert!(read_for_others(&client, &wanted).await.is_err());
+    for (server, seen) in [(&registry, seen.0), (&issuer, seen.1)] {
+        let asked = server.asked();
+        assert!(credentials(&asked[seen..]).iter().all(Option::is_none));
+    }
+}
+
+#[tokio::test]
+async fn what_is_public_is_had_for_another_host_in_nobodys_name() {
+    let issuer = Server::start(|asked| match asked.header("authorization") {
+        None => Reply::body(r#"{"token":"anyone","expires_in":300}"#),
+        Some(_) => Reply::status(401),
+    })
+    .await;
+    let realm = issuer.url("/token");
+    let registry = Server::start(move |asked| match asked.header("authorization") {
+        Some("Bearer anyone") => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with(
+            "WWW-Authenticate",
+            format!(r#"Bearer realm="{realm}",service="reg""#),
+        ),
+    })
+    .await;
+    let known = OriginClient::new(with_login(&registry)).unwrap();
+    for client in [known, client()] {
+        for wanted in [
+            source(registry.url(BLOB)),
+            source_as(registry.url(BLOB), "Bearer stale"),
+        ] {
+            let read = read_for_others(&client, &wanted).await;
+            assert_eq!(read.unwrap(), b"layer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_of_hosts_toml_are_not_sent_for_another_host() {
+    let server = Server::start(|asked| match asked.header("x-key") {
+        Some("k") => Reply::file(asked, b"layer"),
+        _ => Reply::status(401),
+    })
+    .await;
+    let mirror = Server::start(|asked| match asked.header("x-key") {
+        Some("m") => Reply::file(asked, b"layer"),
+        _ => Reply::status(401),
+    })
+    .await;
+    let certs_d = TempDir::new().unwrap();
+    let (own, by_mirror) = (
+        certs_d.path().join("own.example"),
+        certs_d.path().join("other.example"),
+    );
+    fs::create_dir(&own).unwrap();
+    fs::create_dir(&by_mirror).unwrap();
+    let root = server.url("");
+    let file = format!("server = \"{root}\"\n[header]\nx-key = \"k\"\n");
+    fs::write(own.join("hosts.toml"), file).unwrap();
+    let file = format!(
+        "server = \"{root}\"\n[host.\"{0}\"]\n[host.\"{0}\".header]\nx-key = \"m\"\n",
+        mirror.url("")
+    );
+    fs::write(by_mirror.join("hosts.toml"), file).unwrap();
+    let mut config = quick();
+    config.certs_d = vec![certs_d.path().to_owned()];
+    let client = OriginClient::new(config).unwrap();
+    for name in ["own.example", "other.example"] {
+        let base = client.base_url(&RegistryHost::parse(name).unwrap());
+        let wanted = source(base.unwrap().join(BLOB).unwrap());
+        assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+        let seen = (server.asked().len(), mirror.asked().len());
+        read_for_others(&client, &wanted).await.unwrap_err();
+        for (server, seen) in [(&server, seen.0), (&mirror, seen.1)] {
+            let asked = server.asked();
+            assert!(asked[seen..].iter().all(|a| a.header("x-key").is_none()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_not_shown_for_another_host() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let wants = authority.wants_clients_of(&clients);
+    let server = Server::start_tls(wants, |asked| Reply::file(asked, b"layer")).await;
+    let dir = TempDir::new().unwrap();
+    let mut config = quick();
+    let registry = RegistryEndpoint {
+        client: Some(clients.client_in(dir.path())),
+        endpoints: vec![server.url("").parse().unwrap()],
+        ..authority.trusted()
+    };
+    let name = RegistryHost::parse("r.example").unwrap();
+    config.registries.insert(name, registry);
+    let client = OriginClient::new(config).unwrap();
+    for path in [BLOB, "/any/file"] {
+        let wanted = source(server.url(path));
+        assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+        let seen = server.asked().len();
+        let error = read_for_others(&client, &wanted).await.unwrap_err();
+        assert!(matches!(error, OriginError::NotForOthers { .. }), "{error}");
+        assert_eq!(server.asked().len(), seen);
+    }
+}
