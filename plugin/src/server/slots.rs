@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::body::{Body, BodyError};
@@ -24,6 +24,8 @@ use crate::body::{Body, BodyError};
 pub(super) struct Slots {
     free: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
+    /// Told when a connection begins to wait.
+    idle: Notify,
 }
 
 /// The connections that wait, the oldest first.
@@ -39,18 +41,17 @@ impl Slots {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(connections)),
             waiting: Mutex::default(),
+            idle: Notify::new(),
         })
     }
 
     /// A slot for a new connection, which waits for its first request. `None`: none will be free.
     /// Cancel-safe, but that it may have cut a connection already.
     pub(super) async fn take(self: &Arc<Self>) -> Option<Arc<Slot>> {
-        if self.free.available_permits() == 0
-            && let Some((_, oldest)) = self.waiting().by_age.pop_first()
-        {
-            oldest.cancel();
-        }
-        let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
+        let permit = match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => self.make_room().await?,
+        };
         let slot = Slot {
             slots: Arc::clone(self),
             cut: CancellationToken::new(),
@@ -59,6 +60,25 @@ impl Slots {
         };
         slot.wait();
         Some(Arc::new(slot))
+    }
+
+    /// Cuts the connection that has waited longest, now or as soon as one waits, unless one ends
+    /// by itself.
+    async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
+        let mut freed = pin!(Arc::clone(&self.free).acquire_owned());
+        while !self.cut_oldest() {
+            tokio::select! {
+                permit = &mut freed => return permit.ok(),
+                () = self.idle.notified() => {}
+            }
+        }
+        freed.await.ok()
+    }
+
+    fn cut_oldest(&self) -> bool {
+        let oldest = self.waiting().by_age.pop_first();
+        let oldest = oldest.map(|(_, oldest)| oldest.cancel());
+        oldest.is_some()
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -89,6 +109,7 @@ impl Slot {
         waiting.next += 1;
         waiting.by_age.insert(age, self.cut.clone());
         *lock(&self.age) = Some(age);
+        self.slots.idle.notify_one();
     }
 
     /// A request is being answered from now on, until the body of [`Slot::held_by`] is dropped.
@@ -176,6 +197,22 @@ mod tests {
         });
         assert!(taken.is_some() && !first.cut.is_cancelled());
         assert_eq!(slots.waiting().by_age.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn where_all_are_busy_the_first_that_is_answered_makes_room() {
+        let slots = Slots::new(2);
+        let (first, second) = (slots.take().await.unwrap(), slots.take().await.unwrap());
+        first.work();
+        second.work();
+        let mut taking = Box::pin(slots.take());
+        assert!(futures::poll!(&mut taking).is_pending());
+        drop(second.held_by(body::empty()));
+        let (taken, ()) = tokio::join!(taking, async {
+            second.cut().await;
+            drop(second);
+        });
+        assert!(taken.is_some() && !first.cut.is_cancelled());
     }
 
     #[tokio::test]
