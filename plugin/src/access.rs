@@ -29,7 +29,7 @@ mod rights;
 mod sample;
 mod seed_first;
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::{Either, select};
 use hawker_model::{Digest, RegistryHost, Repository, TaskId};
@@ -122,8 +122,8 @@ impl Access {
         F: Future<Output = Result<Granted, AccessError>>,
     {
         let inner = &*self.0;
-        let registry = claim.place.registry();
-        if inner.outages.is_down(registry)
+        let holder = &claim.key.holder;
+        if inner.outages.is_down(holder)
             && let Some(right) = inner.rights.held(&claim.key)
         {
             inner.metrics.used(Basis::Grace);
@@ -135,7 +135,7 @@ impl Access {
             Err(error) => error.is_outage(),
         };
         if is_outage {
-            inner.outages.note(registry);
+            inner.outages.note(holder);
         }
         let (right, basis) = established?;
         inner.metrics.used(basis);
@@ -145,7 +145,9 @@ impl Access {
     /// Asks for a right: the seed first, where that may be.
     async fn ask(&self, claim: &Claim) -> Result<Granted, AccessError> {
         let inner = &*self.0;
-        if !claim.is_for_judges() || self.account_of(claim)?.is_some() {
+        // A seed may remember a yes from before a refusal that was met here.
+        let was_refused = inner.rights.was_ended(&claim.key.holder, judge::JUST_NOW);
+        if was_refused || !claim.is_for_judges() || self.account_of(claim)?.is_some() {
             return self.ask_origin(claim).await;
         }
         let seed = inner.node.ask_seed(claim.task, &claim.source);
@@ -244,12 +246,11 @@ impl Access {
             let right = inner.rights.held(&claim.key);
             right.is_some_and(|right| right.is_proven)
         };
-        let proving = inner
-            .proofs
-            .prove(&inner.origin, claim, &source, blob, is_proven);
-        let proven = tokio::time::timeout(inner.patience, proving).await;
-        let proven = proven
-            .unwrap_or_else(|_| Err(possession::unproven(claim, "it did not answer in time")));
+        let (origin, patience) = (&inner.origin, inner.patience);
+        let proofs = &inner.proofs;
+        let proven = proofs
+            .prove(origin, claim, &source, blob, patience, is_proven)
+            .await;
         inner.metrics.compared(&proven);
         match &proven {
             Ok(()) => inner.rights.prove(&claim.key),
@@ -257,6 +258,24 @@ impl Access {
             Err(_) => {}
         }
         proven
+    }
+
+    /// Whether a proof of the claim's is being made.
+    pub(crate) fn is_proving(&self, claim: &Claim) -> bool {
+        self.0.proofs.is_running(&claim.key)
+    }
+
+    /// Whether it has just been tried in vain to prove that the claim's origin holds what is here
+    /// of `range`: reading it would end in an error.
+    pub(crate) fn is_unproven(
+        &self,
+        claim: &Claim,
+        right: &Right,
+        blob: &Blob,
+        range: Range<u64>,
+    ) -> bool {
+        let is_open = !right.is_proven && self.0.proofs.is_open(&claim.key);
+        is_open && !possession::is_known(claim, blob, range)
     }
 
     /// The origin refused after all what it had granted: whatever it granted to this credential at

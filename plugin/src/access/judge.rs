@@ -16,7 +16,7 @@ use super::{
 };
 
 /// How long one answer of the origin's serves all hosts that ask: those that pull the same at once.
-const JUST_NOW: Duration = Duration::from_secs(15);
+pub(super) const JUST_NOW: Duration = Duration::from_secs(15);
 
 impl Access {
     /// Whether whoever shows the source's credential may have the task.

@@ -1,5 +1,9 @@
-//! Registries that could not be reached a moment ago: while there is grace, not every request has to
-//! find that out for itself.
+//! Who could not reach a registry a moment ago: while there is grace, not every request has to find
+//! that out for itself.
+//!
+//! By asker and repository, not by registry: one repository of a registry may fail while all others
+//! answer, and whoever makes one fail must not lengthen any right by it, least of all one that has
+//! been withdrawn.
 
 use std::{
     collections::HashMap,
@@ -7,30 +11,32 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::right_key::Holder;
+
 /// How long what failed is taken to be down.
 const KEEP: Duration = Duration::from_secs(5);
-/// Registries remembered at most.
-const MOST: usize = 256;
+/// Askers remembered at most.
+const MOST: usize = 4096;
 
-/// When which registry was last found to be down.
+/// When who last found the place of theirs to be down.
 #[derive(Debug, Default)]
-pub(super) struct Outages(Mutex<HashMap<String, Instant>>);
+pub(super) struct Outages(Mutex<HashMap<Holder, Instant>>);
 
 impl Outages {
-    pub(super) fn note(&self, registry: &str) {
+    pub(super) fn note(&self, holder: &Holder) {
         let mut known = self.lock();
         if known.len() >= MOST {
             known.clear();
         }
-        known.insert(registry.to_owned(), Instant::now());
+        known.insert(*holder, Instant::now());
     }
 
-    pub(super) fn is_down(&self, registry: &str) -> bool {
+    pub(super) fn is_down(&self, holder: &Holder) -> bool {
         let known = self.lock();
-        known.get(registry).is_some_and(|at| at.elapsed() < KEEP)
+        known.get(holder).is_some_and(|at| at.elapsed() < KEEP)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,11 +48,12 @@ mod tests {
     #[test]
     fn only_what_failed_is_down_and_memory_is_bounded() {
         let outages = Outages::default();
-        outages.note("r.io");
-        assert!(outages.is_down("r.io"));
-        assert!(!outages.is_down("s.io"));
+        let holder = |repository: &str| Holder::of_repository(repository, None);
+        outages.note(&holder("r.io/a"));
+        assert!(outages.is_down(&holder("r.io/a")));
+        assert!(!outages.is_down(&holder("r.io/b")));
         for i in 0..2 * MOST {
-            outages.note(&i.to_string());
+            outages.note(&holder(&i.to_string()));
         }
         assert!(outages.lock().len() <= MOST);
     }

@@ -23,10 +23,13 @@ use super::{
     AccessError, Claim, PossessionError, claim::Tie, right_key::RightKey, sample::Sampler,
 };
 
-/// How long a registry that failed the comparison is not compared with again.
-const KEEP_REFUTED: Duration = Duration::from_secs(60);
+/// How long a registry that failed the comparison, or could not be compared, is not compared with
+/// again: its clients get what it gives itself meanwhile.
+const KEEP_FAILED: Duration = Duration::from_secs(60);
 /// Failed comparisons remembered at most.
-const MOST_REFUTED: usize = 1024;
+const MOST_FAILED: usize = 1024;
+/// How long our own side of a comparison may take: what is not here by then may be long in coming.
+const OUR_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Compares, and remembers what failed.
 #[derive(Debug, Default)]
@@ -39,7 +42,7 @@ pub(super) struct Proofs {
 struct Inner {
     /// Comparisons that go on: the same asker makes one at a time.
     running: HashMap<RightKey, Arc<tokio::sync::Mutex<()>>>,
-    refuted: HashMap<RightKey, Instant>,
+    failed: HashMap<RightKey, (Instant, PossessionError)>,
 }
 
 /// Whether it is known, without asking anybody, that the claim's own origin holds the bytes `range`,
@@ -50,13 +53,15 @@ pub(super) fn is_known(claim: &Claim, blob: &Blob, range: Range<u64>) -> bool {
 
 impl Proofs {
     /// Has the claim's origin show that it holds `blob`, by the source that goes with the claim.
-    /// `is_proven` says whether somebody else has seen to it meanwhile.
+    /// The comparison may take `patience`. `is_proven` says whether somebody else has seen to it
+    /// meanwhile.
     pub(super) async fn prove(
         &self,
         origin: &OriginClient,
         claim: &Claim,
         source: &Source,
         blob: &Blob,
+        patience: Duration,
         is_proven: impl Fn() -> bool,
     ) -> Result<(), PossessionError> {
         let running = Running::begin(self, claim.key);
@@ -64,17 +69,25 @@ impl Proofs {
         if is_proven() {
             return Ok(());
         }
-        if self.is_refuted(&claim.key) {
-            return Err(refuted(claim));
+        if let Some(error) = self.failure(&claim.key) {
+            return Err(error);
         }
-        let compared = self.compare(origin, claim, source, blob).await;
+        let comparing = self.compare(origin, claim, source, blob);
+        let compared = tokio::time::timeout(patience, comparing).await;
+        let compared =
+            compared.unwrap_or_else(|_| Err(unproven(claim, "it did not answer in time")));
         match &compared {
             Ok(()) => note(claim, blob),
-            Err(error @ PossessionError::Refuted { .. }) => {
-                warn!(place = %claim.place, task = %claim.task, "{error}");
-                self.note_refuted(claim.key);
+            Err(PossessionError::Refused(_)) => {}
+            Err(error) => {
+                match error {
+                    PossessionError::Refuted { .. } => {
+                        warn!(place = %claim.place, task = %claim.task, "{error}");
+                    }
+                    _ => debug!(task = %claim.task, %error, "possession is open"),
+                }
+                self.note_failed(claim.key, error.clone());
             }
-            Err(error) => debug!(task = %claim.task, %error, "possession is open"),
         }
         compared
     }
@@ -106,17 +119,29 @@ impl Proofs {
         try_join_all(parts).await.map(|_| ())
     }
 
-    fn is_refuted(&self, key: &RightKey) -> bool {
-        let at = self.lock().refuted.get(key).copied();
-        at.is_some_and(|at| at.elapsed() < KEEP_REFUTED)
+    /// Whether a comparison goes on, or is waited for.
+    pub(super) fn is_running(&self, key: &RightKey) -> bool {
+        self.lock().running.contains_key(key)
     }
 
-    fn note_refuted(&self, key: RightKey) {
+    /// Whether a comparison could not be made, and is not tried again yet.
+    pub(super) fn is_open(&self, key: &RightKey) -> bool {
+        let failure = self.failure(key);
+        matches!(failure, Some(PossessionError::Unproven { .. }))
+    }
+
+    fn failure(&self, key: &RightKey) -> Option<PossessionError> {
+        let inner = self.lock();
+        let (at, error) = inner.failed.get(key)?;
+        (at.elapsed() < KEEP_FAILED).then(|| error.clone())
+    }
+
+    fn note_failed(&self, key: RightKey, error: PossessionError) {
         let mut inner = self.lock();
-        if inner.refuted.len() >= MOST_REFUTED {
-            inner.refuted.clear();
+        if inner.failed.len() >= MOST_FAILED {
+            inner.failed.clear();
         }
-        inner.refuted.insert(key, Instant::now());
+        inner.failed.insert(key, (Instant::now(), error));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -171,14 +196,18 @@ async fn theirs(
     Ok(bytes.freeze())
 }
 
-/// What is here, or arrives.
+/// What is here, or arrives at once.
 async fn ours(claim: &Claim, blob: &Blob, range: Range<u64>) -> Result<Bytes, PossessionError> {
-    let mut bytes = BytesMut::new();
-    let mut chunks = std::pin::pin!(blob.read(range));
-    while let Some(chunk) = chunks.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|failure| unproven(claim, failure))?);
-    }
-    Ok(bytes.freeze())
+    let reading = async {
+        let mut bytes = BytesMut::new();
+        let mut chunks = std::pin::pin!(blob.read(range));
+        while let Some(chunk) = chunks.next().await {
+            bytes.extend_from_slice(&chunk.map_err(|failure| unproven(claim, failure))?);
+        }
+        Ok(bytes.freeze())
+    };
+    let read = tokio::time::timeout(OUR_PATIENCE, reading).await;
+    read.unwrap_or_else(|_| Err(unproven(claim, "what is to be compared is not here yet")))
 }
 
 /// What a difference means. Until the digest of our own bytes is proven it may be them that are
@@ -197,7 +226,7 @@ fn refuted(claim: &Claim) -> PossessionError {
     }
 }
 
-pub(super) fn unproven(claim: &Claim, reason: impl std::fmt::Display) -> PossessionError {
+fn unproven(claim: &Claim, reason: impl std::fmt::Display) -> PossessionError {
     PossessionError::Unproven {
         place: claim.place.to_string(),
         content: claim.task.to_string(),

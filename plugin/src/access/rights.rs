@@ -8,6 +8,7 @@
 //! Whoever asks for the same right at once shares one question and its answer ([`Rights::establish`]).
 //! Memory is bounded: what has expired goes first, then what was granted longest ago.
 
+mod ended;
 mod table;
 
 use std::{
@@ -23,7 +24,10 @@ use std::{
 use hawker_swarm::Secret;
 
 pub(crate) use self::table::{RepositoryRights, Right};
-use self::table::{Standing, Table};
+use self::{
+    ended::Ended,
+    table::{Standing, Table},
+};
 use super::{
     AccessError, Place, jwt,
     right_key::{Holder, RightKey},
@@ -60,6 +64,8 @@ struct Inner {
     table: Table,
     /// Rights that are being asked for.
     flights: HashMap<RightKey, Arc<Flight>>,
+    /// When whose rights were last ended.
+    ended: Ended,
 }
 
 /// One right that is being asked for. Its lock is held by whoever asks.
@@ -67,7 +73,7 @@ struct Inner {
 struct Flight {
     /// When the last question failed, and how: whoever waited for it shares that.
     failed: tokio::sync::Mutex<Option<(Instant, AccessError)>>,
-    /// The origin has refused the holder since this began: what is granted is not remembered.
+    /// The origin has refused the holder since it was asked: what it grants is not remembered.
     is_ended: AtomicBool,
 }
 
@@ -110,6 +116,8 @@ impl Rights {
         if let Some(right) = self.granted_since(key, since) {
             return Ok((right, Basis::Asked));
         }
+        // What was ended before is asked for now; what is ended from now on is not remembered.
+        flight.flight.is_ended.store(false, Ordering::Relaxed);
         let error = match ask().await {
             Ok(granted) => {
                 let right = granted.right.clone();
@@ -202,7 +210,14 @@ impl Rights {
     pub(super) fn end(&self, holder: &Holder) {
         let mut inner = self.lock();
         inner.table.end(holder);
+        inner.ended.note(*holder, Instant::now());
         inner.end_flights(|key| key.holder == *holder);
+    }
+
+    /// Whether all rights of the holder were ended within the last `while_ago`.
+    pub(super) fn was_ended(&self, holder: &Holder, while_ago: Duration) -> bool {
+        let at = self.lock().ended.find(holder);
+        at.is_some_and(|at| at.elapsed() < while_ago)
     }
 
     /// A right is to be asked for again; until its time of grace is over it outlasts an outage.
@@ -222,7 +237,9 @@ impl Rights {
         let mut inner = self.lock();
         // Whose place a question is about is not known here: all of them are asked anew.
         inner.end_flights(|_| true);
-        inner.table.forget(applies)
+        let Inner { table, ended, .. } = &mut *inner;
+        let now = Instant::now();
+        table.forget(applies, &mut |holder| ended.note(holder, now))
     }
 
     /// How many rights are remembered and good for something.

@@ -27,7 +27,8 @@ use crate::{
     metrics::Served,
 };
 
-/// How long an answer's headers wait for its first bytes, so that a failure still has a status.
+/// How long an answer's headers wait for its first bytes, so that a failure still has a status. While
+/// it is found out whether these may be handed out, they wait on.
 const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A blob that is being had through the network.
@@ -137,8 +138,12 @@ impl Mirror {
         };
         let served = opened.served;
         let access = self.layers.access();
-        let bytes = access.read(claim, right, &opened.blob, range.clone());
-        let bytes = match first_bytes(digest, bytes).await {
+        if access.is_unproven(&claim, &right, &opened.blob, range.clone()) {
+            debug!(%digest, "nobody could tell lately whether the registry holds it: passed through");
+            return self.pass(call).await;
+        }
+        let bytes = access.read(claim.clone(), right, &opened.blob, range.clone());
+        let bytes = match first_bytes(digest, bytes, || access.is_proving(&claim)).await {
             Ok(bytes) => bytes,
             Err(error) => match remedy(digest, error) {
                 Remedy::Answer(failure) => return Err(failure),
@@ -160,12 +165,16 @@ impl Mirror {
 async fn first_bytes(
     digest: Digest,
     bytes: impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static,
+    is_proving: impl Fn() -> bool,
 ) -> Result<BoxStream<'static, Result<Bytes, ReadError>>, ReadError> {
     let mut bytes = bytes.boxed();
-    let first = match tokio::time::timeout(FIRST_BYTES_PATIENCE, bytes.next()).await {
-        Ok(Some(Err(failure))) => return Err(failure),
-        Ok(first) => first,
-        Err(_) => None,
+    let first = loop {
+        match tokio::time::timeout(FIRST_BYTES_PATIENCE, bytes.next()).await {
+            Ok(Some(Err(failure))) => return Err(failure),
+            Ok(first) => break first,
+            Err(_) if is_proving() => {}
+            Err(_) => break None,
+        }
     };
     let bytes = stream::iter(first).chain(bytes).inspect(move |chunk| {
         if let Err(error) = chunk {

@@ -1,15 +1,19 @@
 //! Who gets which bytes at the doors, and at what price: attacks by name, and what honest clients
 //! cost.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use base64::Engine as _;
 use bytes::Bytes;
 use hawker_model::Digest;
 use http::Method;
+use tokio::sync::Semaphore;
 
 use crate::{
     client::{Answer, fetch},
@@ -302,6 +306,103 @@ async fn half_that_came_from_elsewhere_is_not_handed_out_unproven() {
     // The one never gave the second half.
     let again = get(&daemon, &path, None).await;
     assert_ne!(again.body, Some(bytes));
+}
+
+/// A client that tries once more, as containerd and Docker do.
+async fn get_twice(daemon: &Daemon, path: &str) -> Option<Bytes> {
+    let first = get(daemon, path, None).await;
+    match first.body {
+        Some(body) => Some(body),
+        None => get(daemon, path, None).await.body,
+    }
+}
+
+#[tokio::test]
+async fn blob_that_still_arrives_from_elsewhere_delays_no_client_of_another_registry() {
+    let bytes = noise(4 * MIB, 20);
+    let path = blob_path(&bytes);
+    let (content, held) = (bytes.clone(), Arc::new(Semaphore::new(0)));
+    let waits = Arc::clone(&held);
+    let slow = Origin::start(move |seen| match seen.method == Method::HEAD {
+        true => Reply::file(seen, &content),
+        false => {
+            let half = Part::Bytes(content.slice(..2 * MIB));
+            Reply::parts(content.len(), vec![half, Part::Wait(Arc::clone(&waits))])
+        }
+    })
+    .await;
+    let daemon = daemon(&slow, "").await;
+    let content = bytes.clone();
+    let whole = Origin::start(move |seen| Reply::file(seen, &content)).await;
+    let (waiting, got) = tokio::join!(
+        tokio::time::timeout(Duration::from_secs(20), get(&daemon, &path, None)),
+        async {
+            while slow.count(Method::GET, &path) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let got = get_twice(&daemon, &at(&whole, &path)).await;
+            held.close();
+            got
+        }
+    );
+    assert_eq!(got, Some(bytes));
+    assert!(waiting.is_ok());
+}
+
+#[tokio::test]
+async fn registry_that_is_slow_and_gives_no_ranges_still_serves_its_clients() {
+    let bytes = noise(MIB, 21);
+    let path = blob_path(&bytes);
+    let (_first, daemon) = {
+        let content = bytes.clone();
+        let origin = Origin::start(move |seen| Reply::file(seen, &content)).await;
+        let daemon = Daemon::start_with(origin.address, |text| {
+            let text = text.replace("origin_timeout = \"1s\"", "origin_timeout = \"5s\"");
+            let only = format!("allow_private = [\"{}\"]", origin.address);
+            text.replace(&only, "allow_private = [\"127.0.0.0/8\"]")
+        })
+        .await;
+        assert_eq!(get(&daemon, &path, None).await.body, Some(bytes.clone()));
+        daemon.has_stored(1).await;
+        (origin, daemon)
+    };
+    let content = bytes.clone();
+    let plain = Origin::start(move |_| {
+        let late = Arc::new(Semaphore::new(0));
+        let permits = Arc::clone(&late);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            permits.add_permits(1);
+        });
+        Reply::bytes(content.clone()).after(&late)
+    })
+    .await;
+    let answer = get(&daemon, &at(&plain, &path), None).await;
+    assert_eq!(answer.body, Some(bytes));
+}
+
+#[tokio::test]
+async fn failing_repository_lengthens_no_right_at_its_neighbour() {
+    let bytes = noise(50_000, 22);
+    let path = blob_path(&bytes);
+    let revoked = Arc::new(AtomicBool::new(false));
+    let (content, is_revoked) = (bytes.clone(), Arc::clone(&revoked));
+    let origin = Origin::start(move |seen| {
+        if seen.path.starts_with("/v2/broken/") {
+            return Reply::status(503);
+        }
+        match seen.header("authorization") == Some(GOOD) && !is_revoked.load(Ordering::Relaxed) {
+            true => give(seen, std::slice::from_ref(&content)),
+            false => Reply::status(403),
+        }
+    })
+    .await;
+    let daemon = daemon(&origin, "keep_rights = \"1ms\"\nrights_grace = \"1m\"").await;
+    assert_eq!(get(&daemon, &path, Some(GOOD)).await.status, 200);
+    revoked.store(true, Ordering::Relaxed);
+    let broken = path.replace("/v2/a/", "/v2/broken/");
+    assert!(get(&daemon, &broken, Some(GOOD)).await.status >= 500);
+    assert_eq!(get(&daemon, &path, Some(GOOD)).await.status, 403);
 }
 
 #[tokio::test]

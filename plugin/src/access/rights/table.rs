@@ -153,9 +153,20 @@ impl Table {
         self.count -= usize::from(gone.is_some());
     }
 
-    pub(super) fn forget(&mut self, applies: &dyn Fn(&Place) -> bool) -> usize {
+    /// Forgets what is held at the places that `applies` takes, and tells `gone` of whom.
+    pub(super) fn forget(
+        &mut self,
+        applies: &dyn Fn(&Place) -> bool,
+        gone: &mut dyn FnMut(Holder),
+    ) -> usize {
         let before = self.count;
-        self.holders.retain(|_, holdings| !applies(&holdings.place));
+        self.holders.retain(|holder, holdings| {
+            let is_kept = !applies(&holdings.place);
+            if !is_kept {
+                gone(*holder);
+            }
+            is_kept
+        });
         self.recount();
         before - self.count
     }
@@ -325,7 +336,10 @@ mod tests {
                 (KEEP, USABLE),
             );
         }
-        assert_eq!(table.forget(&|place| place.repository() == "a"), 2);
+        let mut gone = Vec::new();
+        let of_a = |place: &Place| place.repository() == "a";
+        assert_eq!(table.forget(&of_a, &mut |holder| gone.push(holder)), 2);
+        assert_eq!(gone, [key("a", "t", "").holder]);
         assert_eq!(table.report(now + KEEP).len(), 1);
         assert_eq!(table.report(now + KEEP)[0].in_grace, 1);
         assert!(table.report(now + USABLE).is_empty());

@@ -95,6 +95,30 @@ async fn failure_is_shared_by_those_who_waited_for_it() {
 }
 
 #[tokio::test]
+async fn right_that_was_ended_is_remembered_again_by_those_who_ask_afterwards() {
+    let rights = rights(LONG, Duration::ZERO);
+    let (asked, held) = (AtomicU32::new(0), tokio::sync::Semaphore::new(0));
+    let ask = || async {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let _turn = held.acquire().await;
+        yes()
+    };
+    let (key, place) = (key("t", "x"), place());
+    let establish = || Box::pin(rights.establish(&key, &place, ask));
+    let mut first = establish();
+    assert!(futures::poll!(&mut first).is_pending());
+    rights.end(&key.holder);
+    let (mut second, mut third) = (establish(), establish());
+    assert!(futures::poll!(&mut second).is_pending());
+    assert!(futures::poll!(&mut third).is_pending());
+    held.add_permits(1);
+    let (first, second, third) = tokio::join!(first, second, third);
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    assert!(rights.find(&key).is_some());
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn asker_who_leaves_is_followed_by_the_next() {
     let rights = rights(LONG, Duration::ZERO);
     let (key, place) = (key("t", "x"), place());
@@ -155,6 +179,21 @@ async fn refusal_ends_all_rights_of_the_credential_and_there_is_no_grace_after_i
     }
     let other = establish(&rights, &key("u", "x"), Err(AccessError::Slow)).await;
     assert_eq!(other.unwrap(), Basis::Grace);
+}
+
+#[tokio::test]
+async fn who_was_refused_or_forgotten_is_known_for_a_while() {
+    let rights = rights(LONG, LONG);
+    for key in [key("t", "x"), key("u", "x"), key("v", "x")] {
+        establish(&rights, &key, yes()).await.unwrap();
+        assert!(!rights.was_ended(&key.holder, LONG));
+    }
+    assert!(establish(&rights, &key("t", "y"), refused()).await.is_err());
+    assert!(rights.was_ended(&key("t", "x").holder, LONG));
+    assert!(!rights.was_ended(&key("t", "x").holder, Duration::ZERO));
+    assert!(!rights.was_ended(&key("u", "x").holder, LONG));
+    rights.forget(&|place| place.registry() == "r.io");
+    assert!(rights.was_ended(&key("u", "x").holder, LONG));
 }
 
 #[tokio::test]
