@@ -27,6 +27,7 @@ mod credentials;
 mod current;
 mod explain;
 mod files;
+mod handshake;
 mod host;
 mod identity_error;
 mod issued;

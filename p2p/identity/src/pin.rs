@@ -5,13 +5,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use hawker_model::Role;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, Error, OtherError, RootCertStore,
     client::{
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
-    crypto::{self, WebPkiSupportedAlgorithms, verify_tls13_signature},
+    crypto::{self, WebPkiSupportedAlgorithms},
     server::ParsedCertificate,
     version::TLS13,
 };
@@ -19,8 +18,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _
 
 use crate::{
     certificate::{PeerCertificate, parse_x509},
+    handshake::tls13_signatures,
     serial::sha256,
-    verifier::no_tls12,
 };
 
 /// The SHA-256 of an authority's public key (its SubjectPublicKeyInfo in DER), as `kubeadm` has it.
@@ -141,25 +140,5 @@ impl ServerCertVerifier for PinVerifier {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    tls13_signatures!();
 }
