@@ -101,6 +101,8 @@ pub(crate) enum RevokeError {
     #[error("the list of revoked certificates is not believed: {0}")]
     List(#[from] CrlError),
     #[error(transparent)]
+    Issued(#[from] IssuedLogError),
+    #[error(transparent)]
     Write(#[from] WriteError),
 }
 
@@ -191,11 +193,15 @@ impl Issuer {
     }
 
     /// What was issued, here and by `hawker ca`, oldest first.
-    pub(crate) fn certificates(&self) -> Vec<Record> {
-        let mut all = self.elsewhere.read().unwrap_or_default();
-        all.extend(self.state().records.iter().cloned());
+    pub(crate) fn certificates(&self) -> Result<Vec<Record>, IssuedLogError> {
+        self.records(&self.state())
+    }
+
+    fn records(&self, state: &State) -> Result<Vec<Record>, IssuedLogError> {
+        let mut all = self.elsewhere.read()?;
+        all.extend(state.records.iter().cloned());
         all.sort_by_key(|record| record.issued);
-        all
+        Ok(all)
     }
 
     /// Answers a host that shows a token.
@@ -251,10 +257,9 @@ impl Issuer {
 
     /// A token for any host is not one for a host that exists: it could take its place.
     fn check_name(&self, state: &State, host: &HostId, now: SystemTime) -> Result<(), Refusal> {
-        let elsewhere = self.elsewhere.read().unwrap_or_default();
-        let mut records = state.records.iter().chain(&elsewhere);
+        let records = self.records(state)?;
         let revoked = self.revoked();
-        let taken = records.any(|record| {
+        let taken = records.iter().any(|record| {
             record.host == *host && record.not_after > now && !revoked.contains(&record.serial)
         });
         match taken || host == self.identity.host() {
@@ -372,7 +377,7 @@ impl Issuer {
 
     fn serials_of(&self, target: &str) -> Result<Vec<Serial>, RevokeError> {
         let now = SystemTime::now();
-        let records = self.certificates();
+        let records = self.certificates()?;
         let of_host = records
             .iter()
             .filter(|record| record.host.as_str() == target && record.not_after > now);
@@ -416,3 +421,6 @@ impl hawker_enrol::Issuer for OwnIssuer {
         Box::pin(std::future::ready(answer()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::{net::UnixListener, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::{Issuer, TokenOrder};
+use super::{Issuer, RevokeError, TokenOrder};
 
 /// A token cannot be good for longer.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
@@ -176,7 +176,8 @@ async fn revoke_token(State(issuer): State<Arc<Issuer>>, UrlPath(id): UrlPath<St
 
 async fn certificates(State(issuer): State<Arc<Issuer>>) -> Response {
     answer(move || {
-        let (records, revoked) = (issuer.certificates(), issuer.revoked());
+        let records = issuer.certificates().map_err(failed)?;
+        let revoked = issuer.revoked();
         let records = records.into_iter().map(|record| Certificate {
             revoked: revoked.contains(&record.serial),
             serial: record.serial.to_string(),
@@ -192,7 +193,11 @@ async fn certificates(State(issuer): State<Arc<Issuer>>) -> Response {
 
 async fn revoke(State(issuer): State<Arc<Issuer>>, Json(revoke): Json<Revoke>) -> Response {
     answer(move || {
-        let serials = issuer.revoke(&revoke.target).map_err(wrong)?;
+        let serials = issuer.revoke(&revoke.target);
+        let serials = serials.map_err(|error| match &error {
+            RevokeError::Unknown(_) => wrong(error),
+            _ => failed(error),
+        })?;
         let serials: Vec<_> = serials.iter().map(ToString::to_string).collect();
         Ok(json!({ "revoked": serials }))
     })

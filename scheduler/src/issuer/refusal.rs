@@ -33,9 +33,9 @@ pub(crate) enum Refusal {
     Distrust(#[from] Distrust),
     #[error("{0}")]
     Authority(#[from] CaError),
-    #[error("the issuer cannot write: {0}")]
+    #[error("the issuer fails: {0}")]
     Issued(#[from] IssuedLogError),
-    #[error("the issuer cannot write: {0}")]
+    #[error("the issuer fails: {0}")]
     Tokens(#[from] TokenStoreError),
     #[error("the request is not understood: {0}")]
     Malformed(String),
