@@ -302,9 +302,9 @@ impl Issuer {
         der: &[u8],
         request_pem: &str,
     ) -> Result<Certified, Refusal> {
-        // Since the handshake it may have been revoked.
-        self.identity.check(&owner.id)?;
         let mut state = self.state();
+        // Since the handshake it may have been revoked, as long as we waited for the lock.
+        self.identity.check(&owner.id)?;
         let renewals = &mut state.renewals;
         if renewals.count(owner.host.as_str()) >= RENEWALS_PER_HOST {
             return Err(Refusal::TooMany);
@@ -357,9 +357,9 @@ impl Issuer {
     /// Revokes all certificates of a host, or one by its number; gives their numbers. All hosts
     /// are told at once.
     pub(crate) fn revoke(&self, target: &str) -> Result<Vec<Serial>, RevokeError> {
-        let serials = self.serials_of(target)?;
-        // Two at a time would make two lists of which one is lost.
-        let _state = self.state();
+        // Until the list is known, nobody renews what it is to name, and nobody makes another list.
+        let state = self.state();
+        let serials = self.serials_of(&state, target)?;
         let before = self.identity.crl_pem();
         let list = self
             .authority
@@ -375,9 +375,9 @@ impl Issuer {
         Ok(serials)
     }
 
-    fn serials_of(&self, target: &str) -> Result<Vec<Serial>, RevokeError> {
+    fn serials_of(&self, state: &State, target: &str) -> Result<Vec<Serial>, RevokeError> {
         let now = SystemTime::now();
-        let records = self.certificates()?;
+        let records = self.records(state)?;
         let of_host = records
             .iter()
             .filter(|record| record.host.as_str() == target && record.not_after > now);

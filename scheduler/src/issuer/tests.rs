@@ -1,3 +1,5 @@
+use std::{sync::Barrier, thread};
+
 use hawker_enrol::{JoinRequest, JoinToken};
 use hawker_identity::{AuthorityFiles, Existing, NewKey, TlsFiles, write_authority, write_host};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -78,6 +80,58 @@ fn subject(host: &str, role: Role) -> Subject {
 fn der(pem: &str) -> Vec<u8> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes());
     der.unwrap().to_vec()
+}
+
+/// Renews a certificate again and again until that is refused.
+fn renew_on(issuer: &Issuer, mut certificate: Vec<u8>) {
+    let host = PeerCertificate::parse(&certificate).unwrap().host;
+    let request = NewKey::generate(&host).unwrap().request_pem;
+    for _ in 0..100 {
+        issuer.state().renewals = Attempts::new(RENEWAL_WINDOW);
+        let owner = PeerCertificate::parse(&certificate).unwrap();
+        match issuer.renew(&owner, &certificate, &request) {
+            Ok(granted) => certificate = der(&granted.certificate),
+            Err(_) => return,
+        }
+    }
+}
+
+/// So many that looking through them takes a while.
+fn issue_elsewhere(fixture: &Fixture, certificates: u32) {
+    let line = |number| format!("{number:032x}\tother\tnode\t1\t2\tca\n");
+    let lines: String = (1..=certificates).map(line).collect();
+    fs::write(fixture.ca().issued, lines).unwrap();
+}
+
+#[test]
+fn no_renewal_escapes_the_revocation_of_its_host() {
+    let fixture = Fixture::new();
+    issue_elsewhere(&fixture, 2000);
+    let issuer = &fixture.issuer;
+    for round in 0..10 {
+        let name = format!("node-{round}");
+        let certificate = fixture.join(&fixture.token(None), &name).unwrap();
+        let start = Barrier::new(3);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    start.wait();
+                    renew_on(issuer, certificate.clone());
+                });
+            }
+            start.wait();
+            issuer.revoke(&name).unwrap();
+        });
+        let revoked = issuer.revoked();
+        let mut records = issuer.certificates().unwrap();
+        records.retain(|record| record.host.as_str() == name);
+        for record in records {
+            assert!(
+                revoked.contains(&record.serial),
+                "round {round}: {record:?}"
+            );
+        }
+    }
 }
 
 #[test]
