@@ -52,6 +52,12 @@ pub(crate) struct Sources {
     last: Option<SourceMark>,
 }
 
+impl Known {
+    fn is_readers(&self) -> bool {
+        self.givers.contains(&Giver::Reader)
+    }
+}
+
 impl Sources {
     /// Adds a source unless it has failed; says whether it is a new one.
     pub(crate) fn add(&mut self, source: Source, giver: Giver) -> bool {
@@ -79,7 +85,7 @@ impl Sources {
 
     /// The oldest go that are not in use: the giver's, if it has brought many, or anyone's.
     fn make_room(&mut self, giver: &Giver) {
-        let last = self.last;
+        let last = self.in_use();
         let of_giver = |known: &Known| known.givers.contains(giver);
         if self.known.iter().filter(|known| of_giver(known)).count() >= MOST_PER_GIVER {
             let mut known = self.known.iter_mut();
@@ -98,11 +104,12 @@ impl Sources {
 
     /// The best one to ask: one that works, else the one that kept us waiting least often.
     pub(crate) fn first(&self) -> Option<&Source> {
-        let best = self
-            .known
-            .iter()
-            .min_by_key(|known| (!known.works, known.slow));
-        best.map(|known| &known.source)
+        self.best().map(|known| &known.source)
+    }
+
+    fn best(&self) -> Option<&Known> {
+        let known = self.known.iter();
+        known.min_by_key(|known| (!known.works, known.slow))
     }
 
     /// [`Self::first`], which from now on is the one in use.
@@ -119,28 +126,24 @@ impl Sources {
 
     /// The source in use comes before all others, if it is still known.
     pub(crate) fn prefer_last(&mut self) -> bool {
-        let last = self.last;
+        let last = self.in_use();
         for known in &mut self.known {
             known.works = Some(known.mark) == last;
         }
         self.known.iter().any(|known| known.works)
     }
 
-    /// All of them, to be told to a seed.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
-        self.known.iter().map(|known| &known.source)
+    /// Those that readers of this host brought, which seeds are told. What other hosts brought was
+    /// for us.
+    pub(crate) fn of_readers(&self) -> impl Iterator<Item = &Source> {
+        let ours = self.known.iter().filter(|known| known.is_readers());
+        ours.map(|known| &known.source)
     }
 
     /// One that a reader of this host brought.
     pub(crate) fn of_reader(&self, mark: &SourceMark) -> Option<&Source> {
-        let ours = |known: &&Known| known.mark == *mark && known.givers.contains(&Giver::Reader);
+        let ours = |known: &&Known| known.mark == *mark && known.is_readers();
         self.known.iter().find(ours).map(|known| &known.source)
-    }
-
-    /// Another than this one.
-    pub(crate) fn other_than(&self, mark: &SourceMark) -> Option<&Source> {
-        let mut others = self.known.iter().filter(|known| known.mark != *mark);
-        others.next().map(|known| &known.source)
     }
 
     /// The source in use brought bytes.
@@ -152,9 +155,10 @@ impl Sources {
 
     /// How often the source in use kept us waiting, if there is another to replace it.
     pub(crate) fn replaceable(&self) -> Option<u32> {
-        let last = self.last?;
+        let last = self.in_use()?;
         let known = self.known.iter().find(|known| known.mark == last)?;
-        self.other_than(&last).map(|_| known.slow)
+        let other = self.known.iter().any(|other| other.mark != last);
+        other.then_some(known.slow)
     }
 
     /// The source in use keeps us waiting: others come first.
@@ -166,7 +170,7 @@ impl Sources {
     }
 
     fn last(&mut self) -> Option<&mut Known> {
-        let last = self.last?;
+        let last = self.in_use()?;
         self.known.iter_mut().find(|known| known.mark == last)
     }
 
@@ -279,12 +283,12 @@ mod tests {
         for number in 0..1000 {
             assert!(sources.add(source(&format!("wrong {number}")), giver("a")));
         }
-        assert_eq!(sources.iter().count(), 1 + MOST_PER_GIVER);
+        assert_eq!(sources.known.len(), 1 + MOST_PER_GIVER);
         assert_eq!(sources.first(), Some(&source("right")));
         for number in 0..1000 {
             sources.add(source(&format!("{number}")), giver(&format!("h{number}")));
         }
-        assert_eq!(sources.iter().count(), MOST);
+        assert_eq!(sources.known.len(), MOST);
     }
 
     #[test]
@@ -295,7 +299,12 @@ mod tests {
         for number in 0..100 {
             assert!(sources.add(source(&format!("{number}")), giver("a")));
         }
-        assert!(sources.iter().any(|kept| *kept == source("in use")));
+        assert!(
+            sources
+                .known
+                .iter()
+                .any(|kept| kept.source == source("in use"))
+        );
     }
 
     #[test]
@@ -321,7 +330,7 @@ mod tests {
         assert_eq!(sources.refuse(denied()), None);
         sources.add(source("b"), giver("b"));
         sources.drop_all();
-        assert_eq!(sources.iter().count(), 0);
+        assert_eq!(sources.known.len(), 0);
         assert_eq!(
             sources.failure_for(&sample::host("a")),
             Some(&denied()),

@@ -237,6 +237,24 @@ fn token(actions: &[Action]) -> Option<String> {
     })
 }
 
+/// A call for another credential than the one with this token.
+fn renew(token: &str) -> Message {
+    let refused = source_of(token).mark();
+    Message::Renew { refused }
+}
+
+/// What of this says a credential, or has the owner asked for one.
+fn told(actions: &[Action]) -> Vec<&Action> {
+    let tells = |action: &&Action| match action {
+        Action::Renew { .. } => true,
+        Action::Send { envelope, .. } => {
+            matches!(envelope.message, Message::Join { source: Some(_) })
+        }
+        _ => false,
+    };
+    actions.iter().filter(tells).collect()
+}
+
 const DENIED: Message = Message::Refuse {
     piece: None,
     reason: Refusal::Denied,
@@ -933,6 +951,52 @@ fn a_stranger_cannot_make_a_host_ask_its_owner() {
     let refused = source_of("old").mark();
     bench.say("stranger", Message::Renew { refused });
     assert_eq!(bench.actions(), []);
+}
+
+#[test]
+fn only_a_seed_that_asks_for_a_fresh_credential_is_told_one() {
+    for mut bench in [seed_of_two_tenants(), node_at_seed()] {
+        bench.connect("thief", Role::Node);
+        bench.say("thief", Message::Join { source: None });
+        bench.actions();
+        for token in ["foreign", "a", "b", "old"] {
+            bench.say("thief", renew(token));
+            assert_eq!(told(&bench.actions()), [] as [&Action; 0], "{token}");
+        }
+    }
+    // Nor when the owner is asked for a seed at that moment, and has nothing.
+    let mut bench = node_at_seed();
+    bench.open(Want::Fetch, Some(source_of("second")), None);
+    bench.connect("thief", Role::Node);
+    bench.say("thief", Message::Join { source: None });
+    call_back(&mut bench, "old");
+    bench.say("thief", renew("old"));
+    bench.actions();
+    bench.renewed("old", None);
+    let actions = bench.actions();
+    let to_seed =
+        |action: &&Action| matches!(action, Action::Send { host, .. } if host.as_str() == "seed");
+    assert_eq!(told(&actions).len(), 1, "{actions:#?}");
+    assert!(told(&actions).iter().all(to_seed), "{actions:#?}");
+}
+
+#[test]
+fn a_seed_is_told_no_credential_that_other_hosts_brought_to_another_seed() {
+    let mut bench = seed_of_two_tenants();
+    bench.connect("other", Role::Seed);
+    bench.say("other", Message::Join { source: None });
+    for token in ["foreign", "a", "b"] {
+        bench.say("other", renew(token));
+    }
+    assert_eq!(told(&bench.actions()), [] as [&Action; 0]);
+    // What a reader of this very host brought is another matter.
+    bench.open(Want::Fetch, Some(source_of("mine")), None);
+    let join = |token: &str| Message::Join {
+        source: Some(source_of(token)),
+    };
+    assert_eq!(bench.sent("other"), [join("mine")]);
+    bench.say("other", renew("foreign"));
+    assert_eq!(bench.sent("other"), [join("mine")]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Task {
             return;
         }
         let told = role == Role::Seed && self.is_fetching();
-        let mut sources = self.origin.sources.iter().filter(|_| told).cloned();
+        let mut sources = self.origin.sources.of_readers().filter(|_| told).cloned();
         let source = sources.next();
         cx.send(host, self.id, Message::Join { source });
         for source in sources {
@@ -49,7 +49,7 @@ impl Task {
 
     /// We fetch now: seeds that were greeted without a source get ours.
     pub(super) fn greet_seeds_again(&mut self, cx: &mut Shared) {
-        for source in self.origin.sources.iter() {
+        for source in self.origin.sources.of_readers() {
             self.tell_seeds(source, cx);
         }
     }

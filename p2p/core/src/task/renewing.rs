@@ -77,9 +77,10 @@ impl Task {
 
     // --- Being asked ---
 
-    /// A seed found a source of ours refused.
+    /// A seed found a source of ours refused. Nobody else is told of any.
     pub(crate) fn on_renew(&mut self, host: &HostId, refused: SourceMark, cx: &mut Shared) {
-        if !self.neighbours.contains_key(host) {
+        if !self.is_seed(host) {
+            tracing::warn!(task = %self.id, %host, "no seed, and asks for a credential");
             return;
         }
         let own = self.origin.sources.of_reader(&refused).cloned();
@@ -99,9 +100,19 @@ impl Task {
         }
     }
 
-    /// There is no fresh one: another source of ours, or none.
+    /// Whether a neighbour is a seed, by its certificate.
+    fn is_seed(&self, host: &HostId) -> bool {
+        let neighbour = self.neighbours.get(host);
+        neighbour.is_some_and(|neighbour| neighbour.role == Role::Seed)
+    }
+
+    /// There is no fresh one: another source of our own readers, or none.
     fn answer_call(&self, host: &HostId, refused: &SourceMark, cx: &mut Shared) {
-        let other = self.origin.sources.other_than(refused);
+        if !self.is_seed(host) {
+            return;
+        }
+        let mut others = self.origin.sources.of_readers();
+        let other = others.find(|source| source.mark() != *refused);
         let source = other.filter(|_| self.is_fetching()).cloned();
         self.send(host, Message::Join { source }, cx);
     }
