@@ -6,8 +6,11 @@ mod support;
 
 use std::time::Duration;
 
-use hawker_model::{HostId, Role, TaskId};
-use hawker_p2p::{NoSeed, Node, NodeRequest, NodeSettings, Security, SeedAddress, Verdict};
+use hawker_model::{HostId, RegistryHost, Role, TaskId};
+use hawker_p2p::{
+    Login, NoSeed, Node, NodeRequest, NodeSettings, RegistryEndpoint, Security, SeedAddress,
+    Verdict,
+};
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
 use hawker_swarm::{Secret, Source};
 use tokio::sync::mpsc;
@@ -247,4 +250,44 @@ async fn a_refused_credential_is_renewed_by_the_host_that_brought_it() {
     assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
     assert_eq!(node.bytes().origin, 0, "the seed fetched it");
     assert_eq!(seed.bytes().origin, data.len() as u64);
+}
+
+/// A seed with a login of its own at the origin.
+async fn seed_with_login(cluster: &mut Cluster, origin: &Origin) -> Node {
+    let login = Login {
+        username: "ann".to_owned(),
+        password: Secret::new("pw"),
+    };
+    let endpoint = RegistryEndpoint {
+        login: Some(login),
+        ..RegistryEndpoint::default()
+    };
+    let name = RegistryHost::parse(&origin.address.to_string()).unwrap();
+    let mut settings = cluster.settings("seed", Role::Seed);
+    settings.origin.registries.insert(name, endpoint);
+    let seed = Node::start(settings).await.unwrap();
+    cluster.know("seed", &seed);
+    seed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_shows_its_own_login_to_no_origin_that_another_host_names() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let data = content(8, 1 << 20);
+    let (task, mut source) = origin.add(&data);
+    // ann:pw
+    let login = "Basic YW5uOnB3";
+    origin.require(login);
+    let seed = seed_with_login(&mut cluster, &origin).await;
+    let node = cluster.node("node").await;
+    for authorization in [None, Some("Bearer bad")] {
+        source.authorization = authorization.map(Secret::new);
+        let error = fetch(&node, task, &source).await.unwrap_err();
+        assert!(error.contains("denied"), "{error}");
+    }
+    assert!(!origin.shown().contains(login));
+    assert_eq!(seed.bytes().origin, 0);
+    // Its own readers have it.
+    source.authorization = None;
+    assert_eq!(fetch(&seed, task, &source).await.unwrap(), data);
 }

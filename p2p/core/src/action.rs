@@ -38,6 +38,7 @@ pub enum Action {
     FetchOrigin {
         task: TaskId,
         source: Source,
+        behalf: Behalf,
         first: PieceIndex,
         end: Option<PieceIndex>,
     },
@@ -69,6 +70,16 @@ pub enum Action {
     /// What is stored of the task was checked against a list that proved false: delete it all.
     /// Followed by `FetchOrigin` or `Failed`.
     Discard { task: TaskId },
+}
+
+/// For whom the origin is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behalf {
+    /// A reader of this host brought the source: what is configured here may be shown beside it.
+    Reader,
+    /// Other hosts alone brought it: nothing of ours may be shown, since nobody knows what of that
+    /// they may have.
+    Others,
 }
 
 /// What a peer did.

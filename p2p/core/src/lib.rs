@@ -36,7 +36,7 @@ mod task;
 mod upload;
 mod verdict;
 
-pub use action::{Action, Misbehaviour, TaskFailure};
+pub use action::{Action, Behalf, Misbehaviour, TaskFailure};
 pub use claims::{ClaimAction, Claims, NoSeed};
 pub use config::SwarmConfig;
 pub use docket::{Admission, Docket};

@@ -5,7 +5,7 @@
 
 use hawker_model::HostId;
 
-use crate::{Source, SourceMark, TaskFailure};
+use crate::{Behalf, Source, SourceMark, TaskFailure};
 
 /// Sources kept of one giver: a host has several where several of its clients want the task.
 const MOST_PER_GIVER: usize = 8;
@@ -48,13 +48,20 @@ pub(crate) struct Refused {
 pub(crate) struct Sources {
     known: Vec<Known>,
     refused: Vec<Refused>,
-    /// The one asked last.
-    last: Option<SourceMark>,
+    /// The one asked last, and for whom.
+    last: Option<(SourceMark, Behalf)>,
 }
 
 impl Known {
     fn is_readers(&self) -> bool {
         self.givers.contains(&Giver::Reader)
+    }
+
+    fn behalf(&self) -> Behalf {
+        match self.is_readers() {
+            true => Behalf::Reader,
+            false => Behalf::Others,
+        }
     }
 }
 
@@ -112,16 +119,25 @@ impl Sources {
         known.min_by_key(|known| (!known.works, known.slow))
     }
 
-    /// [`Self::first`], which from now on is the one in use.
-    pub(crate) fn take_first(&mut self) -> Option<Source> {
-        let source = self.first().cloned()?;
-        self.last = Some(source.mark());
-        Some(source)
+    /// [`Self::first`], which from now on is the one in use, and for whom.
+    pub(crate) fn take_first(&mut self) -> Option<(Source, Behalf)> {
+        let known = self.best()?;
+        let (source, mark, behalf) = (known.source.clone(), known.mark, known.behalf());
+        self.last = Some((mark, behalf));
+        Some((source, behalf))
     }
 
     /// The one asked last.
     pub(crate) fn in_use(&self) -> Option<SourceMark> {
-        self.last
+        self.last.map(|(mark, _)| mark)
+    }
+
+    /// Whether the source in use was asked for other hosts alone, and a reader of ours has brought
+    /// it since.
+    pub(crate) fn is_readers_by_now(&self) -> bool {
+        let then = self.last.map(|(_, behalf)| behalf);
+        let now = self.known.iter().find(|k| Some(k.mark) == self.in_use());
+        then == Some(Behalf::Others) && now.is_some_and(Known::is_readers)
     }
 
     /// The source in use comes before all others, if it is still known.
@@ -176,7 +192,7 @@ impl Sources {
 
     /// The source in use failed for good. Returns it if a reader of this host brought it.
     pub(crate) fn refuse(&mut self, failure: TaskFailure) -> Option<Source> {
-        let last = self.last.take()?;
+        let (last, _) = self.last.take()?;
         let at = self.known.iter().position(|known| known.mark == last)?;
         let Known { source, givers, .. } = self.known.remove(at);
         let by_reader = givers.contains(&Giver::Reader);
@@ -267,7 +283,7 @@ mod tests {
         assert!(sources.add(source("a"), Giver::Reader));
         assert!(!sources.add(source("a"), Giver::Reader));
         assert!(sources.add(source("b"), Giver::Reader));
-        assert_eq!(sources.take_first(), Some(source("a")));
+        assert_eq!(sources.take_first(), Some((source("a"), Behalf::Reader)));
         assert_eq!(sources.refuse(denied()), Some(source("a")));
         assert!(!sources.add(source("a"), Giver::Reader));
         assert_eq!(sources.failure_of(&source("a")), Some(&denied()));
@@ -295,7 +311,10 @@ mod tests {
     fn the_source_in_use_survives_a_flood() {
         let mut sources = Sources::default();
         assert!(sources.add(source("in use"), giver("a")));
-        assert_eq!(sources.take_first(), Some(source("in use")));
+        assert_eq!(
+            sources.take_first(),
+            Some((source("in use"), Behalf::Others))
+        );
         for number in 0..100 {
             assert!(sources.add(source(&format!("{number}")), giver("a")));
         }
@@ -311,12 +330,18 @@ mod tests {
     fn a_source_that_keeps_us_waiting_gives_way_and_one_that_works_stays() {
         let mut sources = Sources::default();
         sources.add(source("hangs"), giver("a"));
-        assert_eq!(sources.take_first(), Some(source("hangs")));
+        assert_eq!(
+            sources.take_first(),
+            Some((source("hangs"), Behalf::Others))
+        );
         assert_eq!(sources.replaceable(), None);
         sources.add(source("works"), giver("b"));
         assert_eq!(sources.replaceable(), Some(0));
         sources.put_back();
-        assert_eq!(sources.take_first(), Some(source("works")));
+        assert_eq!(
+            sources.take_first(),
+            Some((source("works"), Behalf::Others))
+        );
         sources.note_bytes();
         sources.add(source("new"), giver("c"));
         assert_eq!(sources.first(), Some(&source("works")));
@@ -326,7 +351,7 @@ mod tests {
     fn nothing_secret_is_left_when_all_are_dropped() {
         let mut sources = Sources::default();
         sources.add(source("a"), giver("a"));
-        assert_eq!(sources.take_first(), Some(source("a")));
+        assert_eq!(sources.take_first(), Some((source("a"), Behalf::Others)));
         assert_eq!(sources.refuse(denied()), None);
         sources.add(source("b"), giver("b"));
         sources.drop_all();

@@ -10,8 +10,8 @@ use hawker_model::{
     TaskId,
 };
 use hawker_swarm::{
-    Action, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Secret, Source,
-    Stored, Swarm, SwarmConfig, TaskFailure, Want,
+    Action, Behalf, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Secret,
+    Source, Stored, Swarm, SwarmConfig, TaskFailure, Want,
 };
 
 const PIECES: u32 = 8;
@@ -233,6 +233,14 @@ fn token(actions: &[Action]) -> Option<String> {
             let secret = source.authorization.as_ref()?.expose();
             Some(secret.trim_start_matches("Bearer ").to_owned())
         }
+        _ => None,
+    })
+}
+
+/// For whom the origin is asked, at last.
+fn behalf(actions: &[Action]) -> Option<Behalf> {
+    actions.iter().rev().find_map(|action| match action {
+        Action::FetchOrigin { behalf, .. } => Some(*behalf),
         _ => None,
     })
 }
@@ -997,6 +1005,23 @@ fn a_seed_is_told_no_credential_that_other_hosts_brought_to_another_seed() {
     assert_eq!(bench.sent("other"), [join("mine")]);
     bench.say("other", renew("foreign"));
     assert_eq!(bench.sent("other"), [join("mine")]);
+}
+
+#[test]
+fn what_other_hosts_brought_is_fetched_with_nothing_of_ours_until_a_reader_brings_it_too() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    assert_eq!(behalf(&bench.actions()), Some(Behalf::Others));
+    bench.open(Want::Fetch, Some(source()), None);
+    bench.denied();
+    let actions = bench.actions();
+    assert_eq!(behalf(&actions), Some(Behalf::Reader));
+    assert_eq!(token(&actions).as_deref(), Some("t"));
+    bench.denied();
+    assert_eq!(behalf(&bench.actions()), None, "refused for good");
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    assert_eq!(behalf(&bench.actions()), Some(Behalf::Reader));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use hawker_model::{Chain, Geometry, OriginName, PieceIndex, PieceList, TaskId};
-use hawker_swarm::{Source, TaskFailure};
+use hawker_swarm::{Behalf, Source, TaskFailure};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
@@ -46,6 +46,7 @@ pub(crate) struct Fetch {
     pub(crate) task: TaskId,
     pub(crate) id: u64,
     pub(crate) source: Source,
+    pub(crate) behalf: Behalf,
     pub(crate) first: PieceIndex,
     pub(crate) end: Option<PieceIndex>,
     /// What is known of the chain; `None` while the geometry is unknown.
@@ -128,10 +129,11 @@ impl Fetch {
             None => (0, None),
         };
         let range = ByteRange { start, end };
-        self.origin
-            .fetch(&self.source, range)
-            .await
-            .map_err(|error| Stop::Failed(failure(error)))
+        let opened = match self.behalf {
+            Behalf::Reader => self.origin.fetch(&self.source, range).await,
+            Behalf::Others => self.origin.fetch_for_others(&self.source, range).await,
+        };
+        opened.map_err(|error| Stop::Failed(failure(error)))
     }
 
     fn check_length(&self, body: &OriginBody, known: Option<Geometry>) -> Result<Geometry, Stop> {

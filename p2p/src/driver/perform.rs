@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use hawker_model::{Geometry, HostId, PieceIndex, TaskId};
-use hawker_swarm::{Action, Duty, Envelope, Message, Refusal, Source, TaskFailure};
+use hawker_swarm::{Action, Behalf, Duty, Envelope, Message, Refusal, Source, TaskFailure};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -55,10 +55,11 @@ impl Driver {
             Action::FetchOrigin {
                 task,
                 source,
+                behalf,
                 first,
                 end,
             } => {
-                self.fetch(task, source, first, end);
+                self.fetch(task, (source, behalf), first, end);
             }
             Action::HangUp { host, reason } => {
                 self.hang_up(&host, reason, now);
@@ -253,18 +254,25 @@ impl Driver {
         self.next
     }
 
-    fn fetch(&mut self, task: TaskId, source: Source, first: PieceIndex, end: Option<PieceIndex>) {
+    fn fetch(
+        &mut self,
+        task: TaskId,
+        (source, behalf): (Source, Behalf),
+        first: PieceIndex,
+        end: Option<PieceIndex>,
+    ) {
         let id = self.number();
         let Some(entry) = self.entries.get_mut(&task) else {
             return;
         };
         entry.stop_fetch();
         let cancel = CancellationToken::new();
-        tracing::info!(%task, ?source, %first, "fetching from the origin");
+        tracing::info!(%task, ?source, ?behalf, %first, "fetching from the origin");
         let fetch = Fetch {
             task,
             id,
             source,
+            behalf,
             first,
             end,
             list: self.swarm.list(&task).cloned(),

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::SocketAddr,
     sync::{
@@ -52,6 +52,8 @@ struct OriginState {
     chunk_delay: Mutex<Duration>,
     /// The `Authorization` that is asked for.
     required: Mutex<Option<String>>,
+    /// Every one that was shown.
+    shown: Mutex<BTreeSet<String>>,
 }
 
 impl Origin {
@@ -115,6 +117,11 @@ impl Origin {
         *self.state.required.lock().unwrap() = Some(authorization.to_owned());
     }
 
+    /// Every credential that was shown here.
+    pub(crate) fn shown(&self) -> BTreeSet<String> {
+        self.state.shown.lock().unwrap().clone()
+    }
+
     /// Body bytes that left the origin.
     pub(crate) fn bytes(&self) -> u64 {
         self.state.bytes.load(SeqCst)
@@ -133,6 +140,8 @@ impl OriginState {
             .headers()
             .get(header::AUTHORIZATION)
             .and_then(|v| v.to_str().ok());
+        let mut shown = self.shown.lock().unwrap();
+        shown.extend(given.map(str::to_owned));
         if let Some(required) = &*self.required.lock().unwrap()
             && given != Some(required)
         {

@@ -42,7 +42,7 @@ impl Task {
     }
 
     fn fetch(&mut self, first: PieceIndex, end: Option<PieceIndex>, cx: &mut Shared, now: Instant) {
-        let Some(source) = self.origin.sources.take_first() else {
+        let Some((source, behalf)) = self.origin.sources.take_first() else {
             return;
         };
         tracing::debug!(task = %self.id, %first, ?end, "to the origin");
@@ -51,6 +51,7 @@ impl Task {
         cx.act(Action::FetchOrigin {
             task,
             source,
+            behalf,
             first,
             end,
         });
@@ -289,6 +290,9 @@ impl Task {
     /// The source in use is of no use: the next one, or none.
     fn source_failed(&mut self, failure: TaskFailure, cx: &mut Shared, now: Instant) {
         tracing::info!(task = %self.id, %failure, "source failed");
+        if self.origin.sources.is_readers_by_now() {
+            return self.steer(cx, now);
+        }
         let denied = matches!(failure, TaskFailure::Denied(_));
         let own = self.origin.sources.refuse(failure);
         if let Some(own) = own.filter(|_| denied) {
