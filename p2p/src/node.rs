@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use hawker_model::{HostId, Role, TaskId};
+use hawker_model::{Digest, HostId, Role, TaskId};
 use hawker_swarm::{NoSeed, Source, SwarmConfig, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -25,7 +25,7 @@ use crate::{
     request::NodeRequest,
     session::{Session, SessionConfig},
     status::NodeStatus,
-    store::{OpenStoreError, Store, StoreConfig},
+    store::{BlobError, BlobSummary, OpenStoreError, StateError, Store, StoreConfig},
     transport::{Dialer, Listener, Security, frame},
 };
 
@@ -171,6 +171,24 @@ impl Node {
         tokio::task::spawn_blocking(find)
             .await
             .map_err(|_| OpenError::Stopping)
+    }
+
+    /// All blobs of the store, ordered by task. Does not block.
+    pub fn blobs(&self) -> Vec<BlobSummary> {
+        self.inner.store.blobs()
+    }
+
+    /// Keeps a blob from being evicted, also by later processes, until it is unpinned: durable when
+    /// it returns. `false`: the store does not have it.
+    pub async fn set_pinned(&self, digest: Digest, pinned: bool) -> Result<bool, BlobError> {
+        let store = self.inner.store.clone();
+        let set = move || store.set_pinned(&TaskId::Blob(digest), pinned);
+        let set = tokio::task::spawn_blocking(set).await;
+        match set.unwrap_or(Err(StateError::Closed.into())) {
+            Ok(()) => Ok(true),
+            Err(BlobError::Unknown(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the node asks of its owner from now on. `None` when that was called before.

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::{
     access::Access,
     containerd::{self, Containerd, NodeSupply},
+    content::{ContentStore, OpenContentError},
     control::Control,
     layers::{ImageIndex, Layers},
     metrics::Metrics,
@@ -47,6 +48,7 @@ pub struct App {
     socket: SocketFile,
     containerd: Option<SocketFile>,
     keeper: Option<KeeperHandle>,
+    content: Option<ContentStore>,
     /// Mirror, containerd's socket and control: drained first.
     doors: JoinSet<()>,
     /// Metrics, answers to the node's questions, certificates: watched until the end.
@@ -69,6 +71,8 @@ pub enum AppError {
          `containerd.enabled = false` where containerd does not use hawker"
     )]
     Snapshots(#[from] OpenSnapshotsError),
+    #[error(transparent)]
+    Content(#[from] OpenContentError),
     #[error("stopped while it was starting")]
     Stopping,
     #[error("cannot listen on {address} ({key}): {source}; is another hawkerd running?")]
@@ -118,6 +122,7 @@ impl App {
             socket,
             containerd: containerd_file,
             keeper: None,
+            content: None,
             doors: JoinSet::new(),
             watched: JoinSet::new(),
             close_doors: CancellationToken::new(),
@@ -142,6 +147,13 @@ impl App {
             stop.run_until_cancelled(answers).await;
         });
         let images = ImageIndex::new(layers.clone());
+        let content = ContentStore::open(
+            config.store.dir.join("content"),
+            app.node.clone(),
+            layers.clone(),
+            images.clone(),
+        );
+        app.content = Some(content.await?);
         let supply = NodeSupply {
             layers: layers.clone(),
             images: images.clone(),
@@ -297,6 +309,9 @@ impl App {
     pub async fn drain(mut self) {
         self.close_doors.cancel();
         while self.doors.join_next().await.is_some() {}
+        if let Some(content) = &self.content {
+            content.close().await;
+        }
         self.node.shutdown().await;
         self.stop_watching.cancel();
         while self.watched.join_next().await.is_some() {}

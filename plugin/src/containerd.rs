@@ -36,7 +36,7 @@ use self::{
 pub(crate) use self::{
     metrics::SnapshotMetrics,
     stager::StagerSettings,
-    supply::{LayerSupply, NodeSupply},
+    supply::{LayerSupply, NodeSupply, OpenLayer},
 };
 
 use crate::control::LayerReport;

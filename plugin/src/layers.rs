@@ -14,6 +14,7 @@
 mod docker_config;
 mod error;
 mod evidence;
+mod granted;
 mod helper;
 mod image_index;
 mod image_name;
@@ -34,8 +35,8 @@ use hawker_swarm::{Secret, Source};
 use tracing::debug;
 
 pub(crate) use self::{
-    docker_config::DockerConfig, error::LayerError, image_index::ImageIndex, image_name::ImageName,
-    node_layer::NodeLayer,
+    docker_config::DockerConfig, error::LayerError, granted::GrantedBlob, image_index::ImageIndex,
+    image_name::ImageName, node_layer::NodeLayer,
 };
 use self::{evidence::Evidence, keychain::Keychain};
 use crate::access::{Access, Claim, Right, both};
@@ -76,6 +77,7 @@ enum Candidate {
 }
 
 /// A blob that may be read.
+#[derive(Clone)]
 struct Opened {
     blob: Blob,
     length: u64,
@@ -113,7 +115,7 @@ impl Layers {
     }
 
     /// Remembers what a manifest of the image's repository names, which a registry gave to somebody.
-    fn note_named(&self, image: &ImageName, named: &[Digest]) {
+    pub(crate) fn note_named(&self, image: &ImageName, named: &[Digest]) {
         self.0.evidence.note(image, named);
     }
 
@@ -128,8 +130,23 @@ impl Layers {
         image: &ImageName,
         digest: Digest,
     ) -> Result<NodeLayer, LayerError> {
+        let granted = self.grant(image, digest).await?;
+        Ok(granted.read(0..granted.length()))
+    }
+
+    /// Opens a blob of an image, once the registry has granted it: to be held while it arrives, and
+    /// read from anywhere. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Layers::open`].
+    pub(crate) async fn grant(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+    ) -> Result<GrantedBlob, LayerError> {
         let opened = self.open_blob(image, digest).await?;
-        Ok(NodeLayer::new(self.clone(), image.clone(), digest, opened))
+        let granted = GrantedBlob::new(self.clone(), image.clone(), digest, opened);
+        Ok(granted)
     }
 
     /// Opens again what was refused while it was read: the registry is asked anew, whatever it

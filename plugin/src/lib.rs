@@ -9,6 +9,8 @@ mod app;
 mod body;
 pub mod cli;
 mod containerd;
+#[allow(dead_code, unused_imports, reason = "called by what lands next")]
+mod content;
 mod control;
 mod doctor;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -28,6 +30,7 @@ mod url_task;
 mod verified;
 
 pub use app::{App, AppError};
+pub use content::OpenContentError;
 pub use metrics::Metrics;
 pub use mirror::{Mirror, MirrorSettings, REGISTRY_HEADER};
 pub use settings::{SettingsError, check};

@@ -50,6 +50,21 @@ impl Access {
             Ok(chunk.map(|chunk| (chunk, reading)))
         })
     }
+
+    /// Waits until all of `blob` is here, and the claim's own origin is known to hold it.
+    pub(crate) async fn complete(
+        &self,
+        claim: &Claim,
+        right: &Right,
+        blob: &Blob,
+    ) -> Result<(), ReadError> {
+        blob.complete().await?;
+        let length = blob.geometry().await?.length();
+        if right.is_proven || possession::is_known(claim, blob, 0..length) {
+            return Ok(());
+        }
+        Ok(self.prove(claim, right, blob).await?)
+    }
 }
 
 impl Reading {

@@ -1,6 +1,6 @@
 //! A layer as its unpacker reads it: in order, from a thread that may block.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
@@ -16,7 +16,7 @@ use crate::access::{Claim, ReadError};
 
 /// How often the registry is asked anew, after refusals, without a further byte: tokens live for
 /// minutes, layers sometimes take longer.
-const MOST_RENEWALS: u32 = 3;
+pub(super) const MOST_RENEWALS: u32 = 3;
 
 /// A layer in the piece network, being read. Dropping it ends the reading.
 pub(crate) struct NodeLayer {
@@ -27,6 +27,7 @@ pub(crate) struct NodeLayer {
     claim: Claim,
     length: u64,
     position: u64,
+    end: u64,
     bytes: BoxStream<'static, Result<Bytes, ReadError>>,
     /// Since the last byte.
     renewals: u32,
@@ -35,14 +36,22 @@ pub(crate) struct NodeLayer {
 }
 
 impl NodeLayer {
-    pub(super) fn new(layers: Layers, image: ImageName, digest: Digest, opened: Opened) -> Self {
+    /// Reads `range`, which lies within the blob.
+    pub(super) fn new(
+        layers: Layers,
+        image: ImageName,
+        digest: Digest,
+        opened: Opened,
+        range: Range<u64>,
+    ) -> Self {
         let Opened {
             blob,
             length,
             claim,
             right,
         } = opened;
-        let bytes = layers.0.access.read(claim.clone(), right, &blob, 0..length);
+        let (position, end) = (range.start, range.end);
+        let bytes = layers.0.access.read(claim.clone(), right, &blob, range);
         Self {
             bytes: bytes.boxed(),
             claim,
@@ -51,7 +60,8 @@ impl NodeLayer {
             digest,
             blob,
             length,
-            position: 0,
+            position,
+            end,
             renewals: 0,
             stop: CancellationToken::new(),
             runtime: Handle::current(),
@@ -64,7 +74,7 @@ impl NodeLayer {
     }
 
     /// The next bytes; empty at the end.
-    async fn next_bytes(&mut self) -> Result<Bytes, LayerError> {
+    pub(crate) async fn next_bytes(&mut self) -> Result<Bytes, LayerError> {
         loop {
             let next = self.stop.run_until_cancelled(self.bytes.next()).await;
             match next.ok_or(LayerError::Stopped)? {
@@ -96,7 +106,7 @@ impl NodeLayer {
                 network: opened.length,
             });
         }
-        let rest = self.position..self.length;
+        let rest = self.position..self.end;
         let access = &self.layers.0.access;
         let bytes = access.read(opened.claim.clone(), opened.right, &opened.blob, rest);
         self.bytes = bytes.boxed();
@@ -107,7 +117,7 @@ impl NodeLayer {
 
     /// After the end: all of the blob was read and has its digest.
     async fn proven(&self) -> Result<(), LayerError> {
-        if self.position != self.length {
+        if self.position != self.end {
             return Err(LayerError::WrongBytes);
         }
         let complete = self.stop.run_until_cancelled(self.blob.complete()).await;

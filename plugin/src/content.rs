@@ -1,0 +1,275 @@
+//! containerd's content in Hawker's blob store: one copy of everything.
+//!
+//! A **record** says of a digest that containerd has it, or may believe that it has it
+//! (`docs/content.md`):
+//!
+//! * **committed**: containerd wrote it, or imported it, or what was promised has become whole. Its
+//!   bytes are a blob of the store, pinned. What is pinned is committed, and the other way round;
+//!   after a crash the pins decide.
+//! * **promised**: a manifest that names it passed the mirror, and its registry granted it. containerd
+//!   is told that it has it; the bytes come meanwhile, and whoever reads them waits for them.
+//!
+//! Records are in memory: [`ContentStore::info`] is asked inside containerd's one write transaction.
+//! A record is changed by whoever has its digest's turn ([`turns`]): decide, save ([`journal`]),
+//! then memory ([`records`]). What is missing is had again from the image that named it ([`reader`]).
+
+mod error;
+mod holds;
+mod journal;
+mod promises;
+mod reader;
+mod record;
+mod records;
+mod rows;
+mod turns;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    future::Future,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use hawker_model::Digest;
+use hawker_p2p::Node;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+pub use self::error::OpenContentError;
+pub(crate) use self::{
+    error::ContentError,
+    promises::Promise,
+    reader::ContentReader,
+    record::{ContentInfo, ContentState},
+    records::ContentTotal,
+};
+use self::{
+    holds::Holds,
+    journal::Journal,
+    reader::{ContentLayer, Source},
+    record::{Record, Row},
+    records::Records,
+    rows::{Change, Rows},
+    turns::Turns,
+};
+use crate::{
+    containerd::OpenLayer,
+    layers::{ImageIndex, LayerError, Layers},
+};
+
+/// What containerd has as content. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct ContentStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    layers: Layers,
+    /// Told of the manifests and configs that are committed.
+    images: ImageIndex,
+    records: Arc<Records>,
+    journal: Journal,
+    turns: Turns,
+    holds: Holds,
+    is_used: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl ContentStore {
+    /// Opens the content store in `dir`, which is created if need be, over the blobs of `node`.
+    /// Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When the directory or its database cannot be used. A database that is damaged is no error.
+    pub(crate) async fn open(
+        dir: PathBuf,
+        node: Node,
+        layers: Layers,
+        images: ImageIndex,
+    ) -> Result<Self, OpenContentError> {
+        let pinned = pinned(&node);
+        let opening = tokio::task::spawn_blocking(move || open_records(&dir, pinned));
+        let opened = opening.await.map_err(|_| OpenContentError::Stopping)??;
+        let store = Self(Arc::new(Inner {
+            node,
+            layers,
+            images,
+            records: opened.records,
+            journal: opened.journal,
+            turns: Turns::default(),
+            holds: Holds::default(),
+            is_used: AtomicBool::new(opened.is_used),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }));
+        store.keep_promises();
+        Ok(store)
+    }
+
+    /// Whether containerd uses the content service: only then is it worth while to promise it
+    /// anything.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.is_used.load(Relaxed)
+    }
+
+    /// containerd has called the content service.
+    pub(crate) fn note_used(&self) {
+        if !self.0.is_used.swap(true, Relaxed) {
+            info!("containerd keeps its content here");
+            self.0.journal.note(Change::Used(true));
+        }
+    }
+
+    /// What is known of a digest. From memory; tells containerd nothing.
+    pub(crate) fn find(&self, digest: &Digest) -> Option<ContentInfo> {
+        let record = self.0.records.get(digest)?;
+        Some(record.info(*digest))
+    }
+
+    /// The same for containerd, which relies on it from now on. From memory.
+    pub(crate) fn info(&self, digest: &Digest) -> Option<ContentInfo> {
+        let record = self.0.records.tell(digest)?;
+        Some(record.info(*digest))
+    }
+
+    /// How much there is in one state. From memory.
+    pub(crate) fn total(&self, state: ContentState) -> ContentTotal {
+        self.0.records.total(state)
+    }
+
+    /// Opens content for the unpacking of a layer: what containerd has needs no further right.
+    ///
+    /// # Errors
+    /// When there is no such content, or when what is missing of it cannot be had.
+    pub(crate) async fn open_layer(&self, digest: &Digest) -> Result<OpenLayer, LayerError> {
+        let reader = self.read(digest, 0..u64::MAX).await;
+        let reader = reader.map_err(|error| match error {
+            ContentError::Layer { cause, .. } => cause,
+            ContentError::NotFound { what } => LayerError::NotFound(what),
+            other => LayerError::Unavailable(other.to_string()),
+        })?;
+        let layer = ContentLayer::new(reader);
+        Ok(OpenLayer {
+            stopper: layer.stopper(),
+            source: Box::new(layer),
+        })
+    }
+
+    /// The bytes of `range`, which is cut to the content's length. What was promised comes as it
+    /// arrives; what is missing is had again.
+    ///
+    /// # Errors
+    /// When there is no such content, or when what is missing of it cannot be had.
+    pub(crate) async fn read(
+        &self,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<ContentReader, ContentError> {
+        let inner = &*self.0;
+        let record = inner.records.get(digest);
+        let record = record.ok_or_else(|| ContentError::unknown(digest))?;
+        let end = range.end.min(record.row.size);
+        let range = range.start.min(end)..end;
+        if record.row.state == ContentState::Committed {
+            let found = inner.node.find(reader::task(*digest)).await;
+            if let Some(blob) = found.map_err(|_| ContentError::Stopping)? {
+                let source = Source::stored(&blob, range.clone());
+                return Ok(self.reader(*digest, source, range, false));
+            }
+        }
+        let source = self.fetch(*digest, range.clone()).await?;
+        Ok(self.reader(*digest, source, range, true))
+    }
+
+    fn reader(
+        &self,
+        digest: Digest,
+        source: Source,
+        range: Range<u64>,
+        is_healed: bool,
+    ) -> ContentReader {
+        ContentReader::new(self.clone(), digest, source, range, is_healed)
+    }
+
+    /// Ends what goes on in the background. What was promised is promised still when it is opened
+    /// again.
+    pub(crate) async fn close(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Runs what must not be left half done when whoever asked for it goes away.
+    async fn undisturbed<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ContentError>> + Send + 'static,
+    ) -> Result<T, ContentError> {
+        let worked = self.0.tasks.spawn(work).await;
+        worked.map_err(|_| ContentError::Stopping)?
+    }
+
+    fn layer_error(&self, digest: Digest, cause: LayerError) -> ContentError {
+        ContentError::Layer { digest, cause }
+    }
+}
+
+/// What a directory held.
+struct Opened {
+    records: Arc<Records>,
+    journal: Journal,
+    is_used: bool,
+}
+
+/// The blobs that are pinned, with their lengths: nothing else pins any.
+fn pinned(node: &Node) -> BTreeMap<Digest, Row> {
+    let blobs = node.blobs().into_iter().filter(|blob| blob.pinned);
+    let rows = blobs.filter_map(|blob| {
+        let row = Row::since(
+            blob.geometry.length(),
+            ContentState::Committed,
+            blob.created,
+        );
+        Some((blob.task.digest()?, row))
+    });
+    rows.collect()
+}
+
+/// Blocks on the disk.
+fn open_records(dir: &Path, pinned: BTreeMap<Digest, Row>) -> Result<Opened, OpenContentError> {
+    let in_dir = |cause| OpenContentError::Directory {
+        dir: dir.to_owned(),
+        cause,
+    };
+    fs::create_dir_all(dir).map_err(in_dir)?;
+    let (rows, saved) = Rows::open(&journal::path(dir))?;
+    let is_used = saved.is_used || !saved.rows.is_empty();
+    let mut records = BTreeMap::new();
+    for (digest, row) in saved.rows {
+        records.insert(digest, Arc::new(Record::saved(row)));
+    }
+    let mut found = Vec::new();
+    for (digest, row) in pinned {
+        let known = records.get(&digest);
+        if known.is_some_and(|known| known.row.state == ContentState::Committed) {
+            continue;
+        }
+        // It was pinned, and then the machine stopped.
+        let row = known.map_or(row, |known| known.row.clone().committed());
+        records.insert(digest, Arc::new(Record::saved(row.clone())));
+        found.push(Change::Put(digest, row));
+    }
+    let records = Arc::new(Records::new(records));
+    let journal = Journal::start(rows, Arc::clone(&records)).map_err(in_dir)?;
+    found.into_iter().for_each(|change| journal.note(change));
+    Ok(Opened {
+        is_used,
+        records,
+        journal,
+    })
+}

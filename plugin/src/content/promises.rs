@@ -1,0 +1,270 @@
+//! What containerd may believe that it has, before it has it.
+//!
+//! The life of a promise: a manifest passes the mirror, the registry grants what it names, the
+//! download begins ([`holds`](super::holds)), a durable record. containerd asks ([`ContentStore::info`]):
+//! from then on the promise is *told*, shown in lists, and ends as containerd wants. Whole, it is
+//! pinned and becomes committed. A promise that nobody asks for ends by itself.
+
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hawker_model::Digest;
+use tracing::{debug, info, warn};
+
+use super::{
+    ContentError, ContentState, ContentStore,
+    holds::Held,
+    reader::{self, Source},
+    record::{Record, Row},
+    rows::Change,
+};
+use crate::layers::{ImageName, LayerError};
+
+/// How long a promise waits for somebody to ask for it: as long as a manifest is evidence.
+pub(super) const KEEP: Duration = Duration::from_secs(3600);
+/// Between two looks for promises that nobody asked for.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long peers may take to tell a blob's length, where no image is known for it.
+const PEERS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a manifest names, and its registry is to grant.
+#[derive(Clone, Debug)]
+pub(crate) struct Promise {
+    pub(crate) digest: Digest,
+    /// As the manifest says.
+    pub(crate) size: u64,
+    pub(crate) image: ImageName,
+}
+
+impl ContentStore {
+    /// Promises containerd a layer or config that a manifest names: asks the registry for the right
+    /// as the image's pull may, starts the download, and records it durably. When it returns,
+    /// containerd is told that it has it. Renews what was promised before.
+    ///
+    /// # Errors
+    /// When the registry does not grant it, when it has another size, or when it cannot be saved:
+    /// then nothing is promised.
+    pub(crate) async fn promise(&self, promise: Promise) -> Result<(), ContentError> {
+        let Promise {
+            digest,
+            size,
+            image,
+        } = promise;
+        let blob = match self.granted_before(&digest, &image) {
+            true => None,
+            false => Some(Arc::new(self.grant(&image, digest).await?)),
+        };
+        let length = blob.as_ref().map_or(size, |blob| blob.length());
+        if length != size {
+            return Err(ContentError::FailedPrecondition {
+                what: format!(
+                    "content {digest}: the manifest says {size} bytes, the registry {length}"
+                ),
+            });
+        }
+        let store = self.clone();
+        let recording = async move { store.record_promise(digest, size, image, blob).await };
+        self.undisturbed(recording).await
+    }
+
+    /// Whether the image's registry granted it when it was promised, and nothing is missing since.
+    fn granted_before(&self, digest: &Digest, image: &ImageName) -> bool {
+        let is_here = |record: &Record| {
+            record.row.state == ContentState::Committed || self.0.holds.get(digest).is_some()
+        };
+        let record = self.0.records.get(digest);
+        record.is_some_and(|known| known.row.image().as_ref() == Some(image) && is_here(&known))
+    }
+
+    /// `blob` is `None` where it was granted before.
+    async fn record_promise(
+        &self,
+        digest: Digest,
+        size: u64,
+        image: ImageName,
+        blob: Option<Arc<Held>>,
+    ) -> Result<(), ContentError> {
+        let inner = &*self.0;
+        let _turn = inner.turns.take(&digest).await;
+        let now = Instant::now();
+        let record = match inner.records.get(&digest) {
+            Some(known) => {
+                self.check_length(&digest, size, known.row.size)?;
+                let row = known.row.clone().with_image(&image);
+                if row != known.row {
+                    inner.journal.note(Change::Put(digest, row.clone()));
+                }
+                known.with_row(row).promised_again(now)
+            }
+            // Deleted meanwhile: whoever asks finds nothing, and fetches it.
+            None if blob.is_none() => return Ok(()),
+            None => {
+                let row = Row::new(size, ContentState::Promised).with_image(&image);
+                let change = Change::Put(digest, row.clone());
+                inner.journal.save(change).await?;
+                Record::promised(row, now)
+            }
+        };
+        if record.row.state == ContentState::Promised
+            && inner.holds.get(&digest).is_none()
+            && let Some(blob) = blob
+        {
+            self.hold(digest, blob);
+        }
+        inner.records.put(digest, Arc::new(record));
+        Ok(())
+    }
+
+    /// Opens a blob of an image.
+    async fn grant(&self, image: &ImageName, digest: Digest) -> Result<Held, ContentError> {
+        let granted = self.0.layers.grant(image, digest).await;
+        let granted = granted.map_err(|cause| self.layer_error(digest, cause))?;
+        Ok(Held::Granted(Box::new(granted)))
+    }
+
+    /// Keeps the blob's download going until it is whole, and then commits it.
+    fn hold(&self, digest: Digest, blob: Arc<Held>) {
+        let inner = &*self.0;
+        let released = inner.holds.hold(digest, Arc::clone(&blob));
+        let (stop, store) = (inner.stop.clone(), Arc::downgrade(&self.0));
+        self.0.tasks.spawn(async move {
+            let completed = tokio::select! {
+                () = released.cancelled() => return,
+                () = stop.cancelled() => return,
+                completed = blob.complete() => completed,
+            };
+            let Some(store) = store.upgrade().map(Self) else {
+                return;
+            };
+            match completed {
+                Ok(()) => store.commit_promise(digest).await,
+                Err(error) => {
+                    info!(%digest, %error, "content stays incomplete until it is read again");
+                }
+            }
+            store.0.holds.release_this(&digest, &blob);
+        });
+    }
+
+    /// All bytes of a promised blob are here.
+    async fn commit_promise(&self, digest: Digest) {
+        let inner = &*self.0;
+        let _turn = inner.turns.take(&digest).await;
+        let Some(known) = inner.records.get(&digest) else {
+            return;
+        };
+        if let Err(error) = inner.node.set_pinned(digest, true).await {
+            warn!(%digest, %error, "whole content cannot be pinned");
+            return;
+        }
+        // A crash from here on finds the pin.
+        let row = known.row.clone().committed();
+        inner.journal.note(Change::Put(digest, row.clone()));
+        inner.records.put(digest, Arc::new(known.with_row(row)));
+        debug!(%digest, "promised content is whole");
+    }
+
+    /// Reads what is not whole in the store.
+    pub(super) async fn fetch(
+        &self,
+        digest: Digest,
+        range: Range<u64>,
+    ) -> Result<Source, ContentError> {
+        let inner = &*self.0;
+        if let Some(held) = inner.holds.get(&digest) {
+            return Ok(held.read(range));
+        }
+        let record = inner.records.get(&digest);
+        let record = record.ok_or_else(|| ContentError::unknown(&digest))?;
+        let held = match record.row.image() {
+            Some(image) => {
+                // That a registry granted it before, for what passed the mirror, is evidence for
+                // this host's own accounts.
+                inner.layers.note_named(&image, &[digest]);
+                self.grant(&image, digest).await?
+            }
+            None => self.ask_peers(digest).await?,
+        };
+        self.check_length(&digest, held.length(), record.row.size)?;
+        let held = Arc::new(held);
+        let source = held.read(range);
+        self.hold(digest, held);
+        Ok(source)
+    }
+
+    /// Where nobody knows an image that names it: containerd had these very bytes, so whoever is
+    /// let into the cluster may give them back.
+    async fn ask_peers(&self, digest: Digest) -> Result<Held, ContentError> {
+        let missing = |reason: String| ContentError::Unavailable {
+            what: format!("content {digest} is lost here, and no other host gives it: {reason}"),
+        };
+        let opening = async {
+            let blob = self.0.node.open(reader::task(digest), None).await;
+            let blob = blob.map_err(|_| ContentError::Stopping)?;
+            let geometry = blob.geometry().await;
+            let length = geometry
+                .map_err(|failure| missing(failure.to_string()))?
+                .length();
+            Ok(Held::Peers { blob, length })
+        };
+        let opened = tokio::time::timeout(PEERS_PATIENCE, opening).await;
+        opened.unwrap_or_else(|_| Err(missing("none in time".to_owned())))
+    }
+
+    fn check_length(&self, digest: &Digest, told: u64, known: u64) -> Result<(), ContentError> {
+        match told == known {
+            true => Ok(()),
+            false => Err(self.layer_error(
+                *digest,
+                LayerError::Length {
+                    told: known,
+                    network: told,
+                },
+            )),
+        }
+    }
+
+    /// Goes on with the downloads of promises that a stop cut off, and ends those promises that
+    /// nobody asks for.
+    pub(super) fn keep_promises(&self) {
+        let stop = self.0.stop.clone();
+        let store = Arc::downgrade(&self.0);
+        self.0.tasks.spawn(async move {
+            let keeping = async {
+                if let Some(inner) = store.upgrade() {
+                    Self(inner).resume().await;
+                }
+                loop {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    let Some(inner) = store.upgrade() else { return };
+                    Self(inner).end_forgotten(Instant::now(), KEEP).await;
+                }
+            };
+            stop.run_until_cancelled(keeping).await;
+        });
+    }
+
+    async fn resume(&self) {
+        for digest in self.0.records.digests(ContentState::Promised) {
+            // Its end is the hold's.
+            if let Err(error) = self.fetch(digest, 0..0).await {
+                debug!(%digest, %error, "promised content is had when it is read");
+            }
+        }
+    }
+
+    /// Ends the promises that nobody asked for in the time `keep`.
+    pub(super) async fn end_forgotten(&self, now: Instant, keep: Duration) {
+        for digest in self.0.records.digests(ContentState::Promised) {
+            let _turn = self.0.turns.take(&digest).await;
+            if self.0.records.remove_forgotten(&digest, now, keep) {
+                self.0.holds.release(&digest);
+                self.0.journal.note(Change::Delete(digest));
+                debug!(%digest, "nobody asked for promised content");
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What is known of one digest, in memory and as it is saved (`docs/content.md`).
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use hawker_model::{Digest, RegistryHost, Repository};
+use serde::{Deserialize, Serialize};
+
+use crate::layers::ImageName;
+
+/// Whether its bytes must be here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ContentState {
+    /// All bytes were here, checked and pinned.
+    Committed,
+    /// They come, or can be had when they are read.
+    Promised,
+}
+
+impl ContentState {
+    pub(crate) const ALL: [Self; 2] = [Self::Committed, Self::Promised];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Promised => "promised",
+        }
+    }
+}
+
+/// A piece of content as its readers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContentInfo {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) state: ContentState,
+    /// Where it can be fetched (again), where that is known.
+    pub(crate) image: Option<ImageName>,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// When it was committed or promised.
+    pub(crate) created: SystemTime,
+    /// When its labels changed; until then `created`.
+    pub(crate) updated: SystemTime,
+}
+
+/// A saved record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) size: u64,
+    pub(super) state: ContentState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<Image>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<String, String>,
+    /// Nanoseconds since 1970.
+    created: u64,
+    updated: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Image {
+    registry: String,
+    repository: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifest: Option<Digest>,
+}
+
+impl Row {
+    /// A row that begins now.
+    pub(super) fn new(size: u64, state: ContentState) -> Self {
+        Self::since(size, state, SystemTime::now())
+    }
+
+    pub(super) fn since(size: u64, state: ContentState, created: SystemTime) -> Self {
+        let created = nanos(created);
+        Self {
+            size,
+            state,
+            image: None,
+            labels: BTreeMap::new(),
+            created,
+            updated: created,
+        }
+    }
+
+    pub(super) fn with_image(mut self, image: &ImageName) -> Self {
+        self.image = Some(Image {
+            registry: image.registry.as_str().to_owned(),
+            repository: image.repository.as_str().to_owned(),
+            manifest: image.manifest,
+        });
+        self
+    }
+
+    /// The same with other labels. For containerd a label without a value is no label.
+    pub(super) fn with_labels(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.labels = labels;
+        self.labels.retain(|_, value| !value.is_empty());
+        self
+    }
+
+    /// The same, with labels that changed now. Time never runs backwards for one piece of content.
+    pub(super) fn relabelled(mut self, labels: BTreeMap<String, String>) -> Self {
+        self.updated = nanos(SystemTime::now()).max(self.updated);
+        self.with_labels(labels)
+    }
+
+    pub(super) fn committed(mut self) -> Self {
+        self.state = ContentState::Committed;
+        self
+    }
+
+    pub(super) fn image(&self) -> Option<ImageName> {
+        let image = self.image.as_ref()?;
+        Some(ImageName {
+            registry: RegistryHost::parse(&image.registry).ok()?,
+            repository: Repository::parse(&image.repository).ok()?,
+            manifest: image.manifest,
+        })
+    }
+}
+
+/// A row in memory.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) row: Row,
+    /// containerd may know of it: it was answered for.
+    told: AtomicBool,
+    /// When a manifest that names it last passed; `None`: not since the start.
+    promised: Option<Instant>,
+}
+
+impl Record {
+    /// What was saved before the start. Nobody knows any more whether a promise was told.
+    pub(super) fn saved(row: Row) -> Self {
+        Self {
+            row,
+            told: AtomicBool::new(true),
+            promised: None,
+        }
+    }
+
+    /// What containerd commits.
+    pub(super) fn committed(row: Row) -> Self {
+        Self::saved(row)
+    }
+
+    /// A promise that nobody has asked for.
+    pub(super) fn promised(row: Row, now: Instant) -> Self {
+        Self {
+            row,
+            told: AtomicBool::new(false),
+            promised: Some(now),
+        }
+    }
+
+    /// The same record with another row.
+    pub(super) fn with_row(&self, row: Row) -> Self {
+        Self {
+            row,
+            told: AtomicBool::new(self.told.load(Relaxed)),
+            promised: self.promised,
+        }
+    }
+
+    /// The same, named by a manifest that passes now.
+    pub(super) fn promised_again(&self, now: Instant) -> Self {
+        Self {
+            promised: Some(now),
+            ..self.with_row(self.row.clone())
+        }
+    }
+
+    /// containerd is told of it, and so owns it.
+    pub(super) fn tell(&self) {
+        self.told.store(true, Relaxed);
+    }
+
+    /// Whether containerd may rely on it, and is to say when it no longer does.
+    pub(super) fn is_listed(&self) -> bool {
+        self.row.state == ContentState::Committed || self.told.load(Relaxed)
+    }
+
+    /// Whether a manifest passed so lately that the pull it belongs to may still ask.
+    pub(super) fn is_awaited(&self, now: Instant, keep: Duration) -> bool {
+        self.promised
+            .is_some_and(|at| now.saturating_duration_since(at) < keep)
+    }
+
+    pub(super) fn info(&self, digest: Digest) -> ContentInfo {
+        let time = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
+        ContentInfo {
+            digest,
+            size: self.row.size,
+            state: self.row.state,
+            image: self.row.image(),
+            labels: self.row.labels.clone(),
+            created: time(self.row.created),
+            updated: time(self.row.updated),
+        }
+    }
+}
+
+fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}

@@ -1,0 +1,26 @@
+//! One change of a digest's record at a time.
+
+use hawker_model::Digest;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// So many digests may change at once; some wait for each other without need.
+const SHARDS: usize = 64;
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub(super) struct Turns([Mutex<()>; SHARDS]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Turns {
+    /// Waits until no other change of the digest is under way. Whoever holds the turn decides by
+    /// what it finds, saves, and then changes memory.
+    pub(super) async fn take(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+        let shard = usize::from(digest.as_bytes()[0]) % SHARDS;
+        self.0[shard].lock().await
+    }
+}
