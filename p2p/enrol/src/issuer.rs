@@ -62,20 +62,26 @@ pub(crate) async fn renew_identity(
 ) -> Result<(), RenewalError> {
     let key = NewKey::generate(identity.host())?;
     let granted = issuer.renew(identity, &key.request_pem).await?;
-    let authorities = merged(&identity.authorities_pem(), &granted.authorities);
     // All that could be wrong is found before a file is touched.
-    let pem = TlsPem {
-        ca: authorities.as_bytes(),
-        cert: granted.certificate.as_bytes(),
-        key: key.key_pem.as_bytes(),
+    let check = |authorities: &str| {
+        let pem = TlsPem {
+            ca: authorities.as_bytes(),
+            cert: granted.certificate.as_bytes(),
+            key: key.key_pem.as_bytes(),
+        };
+        let now = std::time::SystemTime::now();
+        Identity::from_pem(pem, identity.files(), now).map_err(RenewalError::Useless)
     };
-    let now = std::time::SystemTime::now();
-    let next = Identity::from_pem(pem, identity.files(), now).map_err(RenewalError::Useless)?;
+    // An authority that we believe vouches for the issuer: else it could bring in any other, and
+    // a certificate of that.
+    let next = check(&identity.authorities_pem())?;
     let same = (next.host(), next.role()) == (identity.host(), identity.role());
     if !same || next.cluster() != identity.cluster() {
         let what = format!("it is for {} {}", next.role(), next.host());
         return Err(EnrolError::Answer(what).into());
     }
+    let authorities = merged(&identity.authorities_pem(), &granted.authorities);
+    check(&authorities)?;
     if authorities != identity.authorities_pem() {
         write_public(&identity.files().ca, &authorities)?;
     }
@@ -105,7 +111,91 @@ fn merged(ours: &str, theirs: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use hawker_identity::{CertificateRequest, ClusterCa, Existing, Subject, TlsFiles, write_host};
+    use hawker_model::{HostId, Role};
+    use tempfile::TempDir;
+
     use super::*;
+
+    /// Signs with its authority, and says that it believes these.
+    #[derive(Debug)]
+    struct Signer {
+        authority: ClusterCa,
+        believed: String,
+    }
+
+    impl Signer {
+        fn new(authority: ClusterCa, others: &[&ClusterCa]) -> Self {
+            let others = others.iter().map(|other| other.cert_pem());
+            let believed = others.chain([authority.cert_pem()]).collect();
+            Self {
+                authority,
+                believed,
+            }
+        }
+    }
+
+    impl Issuer for Signer {
+        fn renew<'a>(&'a self, identity: &'a Identity, request_pem: &'a str) -> Renewed<'a> {
+            let request = CertificateRequest::from_pem(request_pem).unwrap();
+            let subject = subject(identity.host().as_str());
+            let issued = self.authority.issue_to(&request, &subject, 30).unwrap();
+            let granted = Granted {
+                certificate: issued.cert_pem,
+                authorities: self.believed.clone(),
+                revocations: String::new(),
+            };
+            Box::pin(std::future::ready(Ok(granted)))
+        }
+    }
+
+    fn subject(host: &str) -> Subject {
+        Subject {
+            host: HostId::parse(host).unwrap(),
+            role: Role::Node,
+            names: Vec::new(),
+        }
+    }
+
+    fn authority() -> ClusterCa {
+        ClusterCa::create("prod", 365).unwrap()
+    }
+
+    fn installed(authority: &ClusterCa) -> (TempDir, TlsFiles, Identity) {
+        let dir = tempfile::tempdir().unwrap();
+        let issued = authority.issue(&subject("node-1"), 30).unwrap();
+        let pem = authority.cert_pem();
+        let files = write_host(dir.path(), pem, &issued, Existing::Keep).unwrap();
+        let identity = Identity::load(&files).unwrap();
+        (dir, files, identity)
+    }
+
+    #[tokio::test]
+    async fn an_issuer_brings_in_no_authority_that_vouches_for_itself() {
+        let ours = authority();
+        let (_dir, files, node) = installed(&ours);
+        let before = [&files.ca, &files.cert, &files.key].map(|file| fs::read(file).unwrap());
+        let thief = Signer::new(authority(), &[&ours]);
+        let error = renew_identity(&node, &thief).await.unwrap_err();
+        assert!(matches!(error, RenewalError::Useless(_)), "{error}");
+        let after = [&files.ca, &files.cert, &files.key].map(|file| fs::read(file).unwrap());
+        assert_eq!(before, after);
+    }
+
+    #[tokio::test]
+    async fn a_new_authority_comes_with_a_certificate_of_the_old_one_and_issues_the_next() {
+        let (old, new) = (authority(), authority());
+        let (_dir, files, node) = installed(&old);
+        let both = Signer::new(old, &[&new]);
+        renew_identity(&node, &both).await.unwrap();
+        assert_eq!(node.authority_pins().len(), 2);
+        let then = Signer::new(new, &[&both.authority]);
+        renew_identity(&node, &then).await.unwrap();
+        assert_eq!(Identity::load(&files).unwrap().serial(), node.serial());
+        assert_eq!(node.authority_pins().len(), 2);
+    }
 
     #[test]
     fn new_authorities_are_added_and_known_ones_are_not() {
