@@ -25,8 +25,8 @@ fn identity(settings: &NodeSettings) -> Arc<Identity> {
 /// Tells `host` that `bad` is revoked.
 fn revoke(cluster: &Cluster, host: &Identity, bad: &Identity) {
     let list = cluster.ca.revoke(&[bad.serial()], None).unwrap();
-    let list = cluster.ca.own_list(list.as_bytes()).unwrap().unwrap();
-    host.learn(list.der()).unwrap();
+    let lists = cluster.ca.own_lists(list.as_bytes()).unwrap();
+    host.learn(lists[0].der()).unwrap();
 }
 
 async fn peers(node: &Node) -> usize {

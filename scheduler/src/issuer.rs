@@ -25,9 +25,9 @@ use std::{
 
 use hawker_enrol::{EnrolError, Granted, JoinRequest, JoinToken, Renewed, TokenId, TokenSecret};
 use hawker_identity::{
-    AuthorityPin, CaError, CertificateRequest, Certified, ClusterCa, CrlError, Identity, IssuedLog,
-    IssuedLogError, PeerCertificate, Record, Serial, Subject, WriteError, date, other_names,
-    write_public,
+    AuthorityPin, CaError, CertificateRequest, Certified, ClusterCa, CrlError, Identity,
+    IdentityError, IssuedLog, IssuedLogError, PeerCertificate, Record, Reloaded, Serial, Subject,
+    date, other_names,
 };
 use hawker_model::{HostId, Role};
 
@@ -59,6 +59,8 @@ pub(crate) struct Issuer {
     days: u32,
     /// What `hawker ca` has issued with the same key, where the authority's directory is here.
     elsewhere: IssuedLog,
+    /// What `hawker ca` has revoked there.
+    revoked_elsewhere: PathBuf,
     state: Mutex<State>,
 }
 
@@ -89,6 +91,8 @@ pub enum IssuerError {
     Tokens(#[from] TokenStoreError),
     #[error(transparent)]
     Issued(#[from] IssuedLogError),
+    #[error(transparent)]
+    Revoked(#[from] IdentityError),
 }
 
 /// Why a certificate cannot be revoked.
@@ -102,8 +106,8 @@ pub(crate) enum RevokeError {
     List(#[from] CrlError),
     #[error(transparent)]
     Issued(#[from] IssuedLogError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
+    #[error("it is revoked, and all hosts are told, but it is not written down: {0}")]
+    Keeping(#[from] IdentityError),
 }
 
 /// A new token, as the operator wants it.
@@ -116,7 +120,7 @@ pub(crate) struct TokenOrder {
 }
 
 impl Issuer {
-    /// Reads the authority and what was issued before.
+    /// Reads the authority, and what was issued and revoked before.
     pub(crate) fn open(
         places: &IssuerPlaces,
         identity: Arc<Identity>,
@@ -137,6 +141,8 @@ impl Issuer {
             path: places.dir.clone(),
             source,
         })?;
+        let revoked_elsewhere = places.ca_cert.with_file_name("crl.pem");
+        identity.learn_file(&revoked_elsewhere)?.sound()?;
         let issued = IssuedLog::new(&places.dir.join("issued.tsv"));
         let state = State {
             tokens: TokenStore::open(&places.dir.join("tokens.json"))?,
@@ -151,6 +157,7 @@ impl Issuer {
             identity,
             days: places.days,
             elsewhere: IssuedLog::new(&places.ca_cert.with_file_name("issued.tsv")),
+            revoked_elsewhere,
             state: Mutex::new(state),
         })
     }
@@ -360,19 +367,30 @@ impl Issuer {
         // Until the list is known, nobody renews what it is to name, and nobody makes another list.
         let state = self.state();
         let serials = self.serials_of(&state, target)?;
+        self.learn_files();
         let before = self.identity.crl_pem();
         let list = self
             .authority
             .revoke(&serials, before.as_deref().map(str::as_bytes))?;
-        if let Some(list) = self.authority.own_list(list.as_bytes())? {
+        for list in self.authority.own_lists(list.as_bytes())? {
             self.identity.learn(list.der())?;
         }
-        let lists = self.identity.crl_pem().unwrap_or(list);
-        write_public(&self.identity.files().crl, &lists)?;
         for serial in &serials {
             tracing::warn!(target_ = target, %serial, "revoked a certificate");
         }
+        self.identity.keep_lists()?;
         Ok(serials)
+    }
+
+    /// Learns what others have revoked with the same key and nobody has read yet, so that the next
+    /// list names it too. Without it the list is as good: none takes anything back.
+    fn learn_files(&self) {
+        for file in [&self.revoked_elsewhere, &self.identity.files().crl] {
+            let learned = self.identity.learn_file(file);
+            if let Err(error) = learned.and_then(Reloaded::sound) {
+                tracing::warn!(%error, "went on without that list of revoked certificates");
+            }
+        }
     }
 
     fn serials_of(&self, state: &State, target: &str) -> Result<Vec<Serial>, RevokeError> {

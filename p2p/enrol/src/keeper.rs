@@ -5,7 +5,6 @@
 //! that fails or when nobody renews it, and writes down what the schedulers say is revoked.
 
 use std::{
-    fs,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hawker_identity::{Identity, Reloaded, date, write_public};
+use hawker_identity::{Identity, Reloaded, date};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, MissedTickBehavior, interval},
@@ -118,6 +117,8 @@ impl Keeper {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // What the files said while nobody looked, and lists that are not believed.
         self.reload();
+        // What was read at the start is to be remembered, too.
+        self.write_lists();
         loop {
             let shared = self.shared.clone();
             tokio::select! {
@@ -182,24 +183,14 @@ impl Keeper {
         }
         let refused = reloaded.refused.iter().map(ToString::to_string);
         let refused = refused.collect::<Vec<_>>().join("; ");
-        let file = self.identity.files().crl.display();
-        (!refused.is_empty())
-            .then(|| format!("{file}: refused a list of revoked certificates: {refused}"))
+        (!refused.is_empty()).then_some(refused)
     }
 
     /// Keeps what schedulers have told for the next start.
     fn write_lists(&mut self) {
-        let file = &self.identity.files().crl;
-        let Some(lists) = self.identity.crl_pem() else {
-            return;
-        };
-        let written = fs::read(file).is_ok_and(|text| text == lists.as_bytes());
-        let failed = match written {
-            true => None,
-            false => write_public(file, &lists).err(),
-        };
+        let failed = self.identity.keep_lists().err();
         if let Some(error) = failed.as_ref().filter(|_| !self.lists_unwritten) {
-            warn!(%error, "what is revoked will have to be learned anew after a restart");
+            warn!(%error, "cannot write down all that is revoked");
         }
         self.lists_unwritten = failed.is_some();
     }
@@ -259,5 +250,53 @@ impl Keeper {
             return;
         };
         self.remind_at = Instant::now() + wait;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hawker_identity::{ClusterCa, Existing, Issued, Subject, write_host};
+    use hawker_model::{HostId, Role};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    fn issue(authority: &ClusterCa, host: &str) -> Issued {
+        let subject = Subject {
+            host: HostId::parse(host).unwrap(),
+            role: Role::Node,
+            names: Vec::new(),
+        };
+        authority.issue(&subject, 30).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_revoked_at_the_start_is_remembered_as_well() {
+        let authority = ClusterCa::create("prod", 365).unwrap();
+        let [own, one, two] = ["node-1", "node-2", "node-3"].map(|host| issue(&authority, host));
+        let dir = tempfile::tempdir().unwrap();
+        let pem = authority.cert_pem();
+        let files = write_host(dir.path(), pem, &own, Existing::Keep).unwrap();
+        let [first, second] = [&one, &two].map(|bad| {
+            let serial = bad.serial.clone();
+            authority.revoke(&[serial], None).unwrap()
+        });
+        fs::write(&files.crl, &first).unwrap();
+        let identity = Arc::new(Identity::load(&files).unwrap());
+        let (keeper, _handle) = Keeper::new(identity, None);
+        let keeper = tokio::spawn(keeper.run());
+        let known = files.crl.with_file_name("crl.pem.known");
+        let written = async {
+            while !known.exists() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), written).await.unwrap();
+        keeper.abort();
+        let _ = keeper.await;
+        fs::write(&files.crl, &second).unwrap();
+        assert_eq!(Identity::load(&files).unwrap().revoked_count(), 2);
     }
 }

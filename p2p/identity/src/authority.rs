@@ -5,6 +5,7 @@
 //! authority.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, SystemTime},
 };
@@ -108,7 +109,7 @@ pub enum CaError {
     KeyMismatch,
     #[error("the authority's certificate expired on {0}: every host needs a new authority")]
     Expired(String),
-    #[error("the list of revoked certificates at hand is not this authority's: {0}")]
+    #[error("the lists of revoked certificates at hand cannot be used: {0}")]
     List(#[from] CrlError),
     #[error("no random numbers are to be had")]
     Random,
@@ -270,31 +271,29 @@ impl ClusterCa {
         })
     }
 
-    /// Revokes certificates: a new list (PEM) with them and all of `before`, this authority's last
-    /// list in PEM, if there is one. Lists of other authorities in `before` are left out.
+    /// Revokes certificates: a new list (PEM) with them and all that is in `before`, the lists of
+    /// this authority in PEM, if there are any. Lists of other authorities in `before` are left out.
     pub fn revoke(&self, serials: &[Serial], before: Option<&[u8]>) -> Result<String, CaError> {
-        let before = before.map(|pem| self.own_list(pem)).transpose()?.flatten();
+        let before = before.map(|pem| self.own_lists(pem)).transpose()?;
+        let before = before.unwrap_or_default();
         let now = SystemTime::now();
-        let mut revoked: Vec<(Serial, SystemTime)> = Vec::new();
-        if let Some(before) = &before {
-            revoked.extend(before.revoked().map(|(serial, at)| (serial.clone(), at)));
-        }
-        for serial in serials {
-            if !revoked.iter().any(|(known, _)| known == serial) {
-                revoked.push((serial.clone(), now));
-            }
+        let new = serials.iter().map(|serial| (serial, now));
+        let mut revoked: BTreeMap<Serial, SystemTime> = BTreeMap::new();
+        for (serial, at) in before.iter().flat_map(Crl::revoked).chain(new) {
+            let since = revoked.entry(serial.clone()).or_insert(at);
+            *since = at.min(*since);
         }
         // The time, so that two who hold the authority's key do not give one number twice.
         let now_seconds = u64::try_from(Moment::from(now).to_unix()).unwrap_or(0);
-        let number = before.map_or(0, |before| before.number()).saturating_add(1);
-        self.sign_list(number.max(now_seconds), now, &revoked)
+        let last = before.iter().map(Crl::number).max().unwrap_or(0);
+        self.sign_list(last.saturating_add(1).max(now_seconds), now, &revoked)
     }
 
     fn sign_list(
         &self,
         number: u64,
         now: SystemTime,
-        revoked: &[(Serial, SystemTime)],
+        revoked: &BTreeMap<Serial, SystemTime>,
     ) -> Result<String, CaError> {
         let entries = revoked.iter().map(|(serial, at)| RevokedCertParams {
             serial_number: SerialNumber::from_slice(serial.as_bytes()),
@@ -313,18 +312,19 @@ impl ClusterCa {
         Ok(params.signed_by(&self.issuer)?.pem()?)
     }
 
-    /// This authority's list among those of a file in PEM.
-    pub fn own_list(&self, pem: &[u8]) -> Result<Option<Crl>, CaError> {
+    /// This authority's lists among those of a file in PEM.
+    pub fn own_lists(&self, pem: &[u8]) -> Result<Vec<Crl>, CaError> {
         let authority = CertificateDer::from_pem_slice(self.cert_pem.as_bytes())
             .map_err(|error| CaError::Certificate(error.to_string()))?;
+        let mut own = Vec::new();
         for list in read_pem(pem)? {
             match Crl::check(&list, std::slice::from_ref(&authority)) {
-                Ok(list) => return Ok(Some(list)),
+                Ok(list) => own.push(list),
                 Err(CrlError::Foreign(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(None)
+        Ok(own)
     }
 }
 

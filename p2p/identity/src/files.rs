@@ -22,7 +22,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The host's key.
     pub key: PathBuf,
-    /// The authorities' lists of revoked certificates; need not be there.
+    /// The authorities' lists of revoked certificates; need not be there. The daemon adds what it
+    /// is told ([`crate::Identity::keep_lists`]).
     pub crl: PathBuf,
 }
 
@@ -39,10 +40,20 @@ impl TlsFiles {
 
     /// Where a new key waits until its certificate is there.
     fn next_key(&self) -> PathBuf {
-        let mut name = self.key.as_os_str().to_owned();
-        name.push(".next");
-        name.into()
+        beside(&self.key, ".next")
     }
+
+    /// All lists that the daemon has ever believed: it remembers them whatever is put in the place
+    /// of [`Self::crl`] while it does not run.
+    pub(crate) fn known_crl(&self) -> PathBuf {
+        beside(&self.crl, ".known")
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Where a cluster authority's files are.
@@ -50,7 +61,7 @@ impl TlsFiles {
 pub struct AuthorityFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// Its newest list of revoked certificates; not there before the first.
+    /// Its list of revoked certificates; not there before the first.
     pub crl: PathBuf,
     /// What it has issued, see [`crate::IssuedLog`].
     pub issued: PathBuf,

@@ -2,8 +2,9 @@
 //! when the files change while it runs.
 
 use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
+    fmt, fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::SystemTime,
 };
 
@@ -16,12 +17,13 @@ use crate::{
     certificate::{Parsed, PeerCertificate},
     credentials::Credentials,
     current::Current,
-    files::{TlsFiles, finish_renewal},
+    files::{TlsFiles, finish_renewal, write_public},
     identity_error::IdentityError,
     moment::Moment,
     pem::pem_of,
     pin::AuthorityPin,
     reading::{read_crl_file, read_files},
+    reloaded::Reloaded,
     revocation::{Crl, CrlError, Learned},
     serial::{CertificateId, Serial},
     signer::SignerError,
@@ -39,6 +41,8 @@ pub struct Identity {
     files: TlsFiles,
     current: RwLock<Arc<Current>>,
     changes: watch::Sender<u64>,
+    /// Held while the lists of revoked certificates are written.
+    keeping: Mutex<()>,
 }
 
 /// A signature, and the certificate that it belongs to.
@@ -57,19 +61,6 @@ pub enum Stale {
     Expired,
     /// Its certificate was revoked, or its authority is no longer believed.
     Distrusted,
-}
-
-/// What a reload has changed.
-#[derive(Debug, Default)]
-pub struct Reloaded {
-    /// The certificate is another one.
-    pub certificate: bool,
-    /// The authorities are others.
-    pub authorities: bool,
-    /// More is revoked than before.
-    pub revocations: bool,
-    /// Lists in the file that are not believed. What was known stays.
-    pub refused: Vec<CrlError>,
 }
 
 /// The three files' contents, PEM.
@@ -101,11 +92,8 @@ impl Identity {
             }
             loaded => loaded?,
         };
-        let refused = identity.learn_file()?.refused;
-        let foreign = |error: &CrlError| matches!(error, CrlError::Foreign(_));
-        if let Some(source) = refused.into_iter().find(|error| !foreign(error)) {
-            let file = files.crl.clone();
-            return Err(IdentityError::Crl { file, source });
+        for file in [&files.known_crl(), &files.crl] {
+            identity.learn_file(file)?.sound()?;
         }
         identity.state().check_own(files, now)?;
         Ok(identity)
@@ -128,6 +116,7 @@ impl Identity {
             files: files.clone(),
             current: RwLock::new(Arc::new(current)),
             changes: watch::Sender::new(0),
+            keeping: Mutex::new(()),
         })
     }
 
@@ -153,14 +142,14 @@ impl Identity {
         if reloaded.certificate || reloaded.authorities {
             self.replace(Arc::new(credentials), trust)?;
         }
-        let learned = self.learn_file()?;
+        let learned = self.learn_file(&self.files.crl)?;
         reloaded.revocations = learned.revocations;
         reloaded.refused = learned.refused;
         Ok(reloaded)
     }
 
-    /// Checks a list of revoked certificates in DER and takes it up if it is newer than what is
-    /// known.
+    /// Checks a list of revoked certificates in DER and takes it up if it says more than what is
+    /// known. What is known is never forgotten for it.
     pub fn learn(&self, crl: &[u8]) -> Result<Learned, CrlError> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut trust = Trust::clone(&current.trust);
@@ -175,14 +164,18 @@ impl Identity {
         Ok(learned)
     }
 
-    /// Learns what is in the file of revoked certificates, if there is one.
-    fn learn_file(&self) -> Result<Reloaded, IdentityError> {
+    /// Learns the lists of revoked certificates that are in a file, if there is one.
+    pub fn learn_file(&self, file: &Path) -> Result<Reloaded, IdentityError> {
         let mut learned = Reloaded::default();
-        let lists = match read_crl_file(&self.files.crl)? {
+        let refused = |source| IdentityError::Crl {
+            file: file.to_owned(),
+            source,
+        };
+        let lists = match read_crl_file(file)? {
             None => return Ok(learned),
             Some(Ok(lists)) => lists,
             Some(Err(error)) => {
-                learned.refused.push(error);
+                learned.refused.push(refused(error));
                 return Ok(learned);
             }
         };
@@ -190,10 +183,24 @@ impl Identity {
             match self.learn(&list) {
                 Ok(Learned::Newer) => learned.revocations = true,
                 Ok(Learned::Known) => {}
-                Err(error) => learned.refused.push(error),
+                Err(error) => learned.refused.push(refused(error)),
             }
         }
         Ok(learned)
+    }
+
+    /// Writes down what is revoked, for the next start and for whoever copies the file. A list that
+    /// was put there and that nobody has read is learned first; a file that is wrong, or not whole
+    /// yet, is left as it is.
+    pub fn keep_lists(&self) -> Result<(), IdentityError> {
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.learn_file(&self.files.crl);
+        let Some(lists) = self.crl_pem() else {
+            return Ok(());
+        };
+        replace(&self.files.known_crl(), &lists)?;
+        read?.sound()?;
+        replace(&self.files.crl, &lists)
     }
 
     fn check_owner(&self, found: &PeerCertificate) -> Result<(), IdentityError> {
@@ -303,7 +310,7 @@ impl Identity {
             .collect()
     }
 
-    /// The newest list of revoked certificates of each authority.
+    /// The lists of revoked certificates that count, of all authorities.
     pub fn crls(&self) -> Vec<Crl> {
         self.state().trust.crls().cloned().collect()
     }
@@ -394,6 +401,14 @@ impl Identity {
         current
             .signers
             .verify(&current.verifier, certificate, message, signature, now)
+    }
+}
+
+/// Writes a file that does not say the same already.
+fn replace(file: &Path, text: &str) -> Result<(), IdentityError> {
+    match fs::read(file).is_ok_and(|found| found == text.as_bytes()) {
+        true => Ok(()),
+        false => Ok(write_public(file, text)?),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{certificate::PeerCertificateError, revocation::CrlError};
+use crate::{certificate::PeerCertificateError, files::WriteError, revocation::CrlError};
 
 /// Why a host's files are of no use. Every message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,8 @@ pub enum IdentityError {
         "the list of revoked certificates in {file} cannot be used: {source}; copy it again, or remove it"
     )]
     Crl { file: PathBuf, source: CrlError },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     #[error(
         "the certificate in {file} is now for {found}, and this host runs as {own}; restart the daemon with the settings for it, or put the right certificate there"
     )]

@@ -35,6 +35,7 @@ mod moment;
 mod pem;
 mod pin;
 mod reading;
+mod reloaded;
 mod request;
 mod revocation;
 mod serial;
@@ -50,11 +51,12 @@ pub use files::{
     AuthorityFiles, Existing, TlsFiles, WriteError, replace_pair, write_authority, write_host,
     write_public, write_secret,
 };
-pub use host::{Identity, Reloaded, Signed, Stale, TlsPem, server_name};
+pub use host::{Identity, Signed, Stale, TlsPem, server_name};
 pub use identity_error::IdentityError;
 pub use issued::{IssuedLog, IssuedLogError, Record};
 pub use moment::date;
 pub use pin::{AuthorityPin, AuthorityPinError};
+pub use reloaded::Reloaded;
 pub use request::{CertificateRequest, MAX_REQUEST_BYTES, NewKey, RequestError};
 pub use revocation::{Crl, CrlError, Learned, MAX_CRL_BYTES, MAX_CRLS};
 pub use serial::{CertificateId, Serial, SerialError};

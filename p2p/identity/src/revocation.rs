@@ -1,10 +1,16 @@
 //! Which certificates are not to be believed any more, though they have not ended.
 //!
-//! Every authority of the cluster has a list of its own (X.509 v2 CRL). Of two lists of the same
-//! authority the one with the higher number counts. A list counts for ever: that a newer one is
-//! late makes nobody trustworthy again.
+//! Every authority of the cluster signs lists of its own (X.509 v2 CRL). A list counts for ever:
+//! neither that a newer one is late nor that a newer one says less makes anybody trustworthy again.
+//! Several who hold the authority's key may sign lists without knowing each other's, so what is
+//! revoked is what any of them names; a list that names nothing of its own is forgotten.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use webpki::BorrowedCertRevocationList;
@@ -21,8 +27,9 @@ use crate::{
 
 /// A longer list is not read: some 25,000 revoked certificates.
 pub const MAX_CRL_BYTES: usize = 1 << 20;
-/// Most lists of one file or message: one for each authority of the cluster.
-pub const MAX_CRLS: usize = 8;
+/// Most lists of one file, and most that are kept: one for each authority of the cluster, and for
+/// each that was signed without knowing of the others. The next revocation makes one of those.
+pub const MAX_CRLS: usize = 32;
 
 /// A list that one of the cluster's authorities has signed.
 #[derive(Clone)]
@@ -30,7 +37,7 @@ pub struct Crl {
     issuer: IssuerId,
     number: u64,
     this_update: Moment,
-    revoked: BTreeMap<Serial, Moment>,
+    revoked: Arc<BTreeMap<Serial, Moment>>,
     der: Arc<[u8]>,
 }
 
@@ -39,7 +46,11 @@ pub struct Crl {
 pub enum CrlError {
     #[error("it is larger than {} bytes", MAX_CRL_BYTES)]
     TooLarge,
-    #[error("there are more than {} lists", MAX_CRLS)]
+    #[error(
+        "there are more than {} lists that each name others: make one of them with `hawker ca \
+         revoke`",
+        MAX_CRLS
+    )]
     TooMany,
     #[error("it is no list of revoked certificates (X.509 v2 CRL): {0}")]
     Unreadable(String),
@@ -71,12 +82,12 @@ impl Crl {
             issuer: IssuerId::of(crl.issuer().as_raw()),
             number: number.ok_or(CrlError::Number)?,
             this_update: Moment::from_unix(crl.last_update().timestamp()),
-            revoked: revoked.collect(),
+            revoked: Arc::new(revoked.collect()),
             der: Arc::from(der),
         })
     }
 
-    /// Grows with every new list of the same authority.
+    /// Grows with the lists of the same authority, as far as who signs one knows the others.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -92,8 +103,8 @@ impl Crl {
         entries.map(|(serial, at)| (serial, at.to_system()))
     }
 
-    pub(crate) fn issuer(&self) -> IssuerId {
-        self.issuer
+    fn names(&self, serial: &Serial) -> bool {
+        self.revoked.contains_key(serial)
     }
 }
 
@@ -161,34 +172,43 @@ pub(crate) fn read_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, CrlError> {
     }
 }
 
-/// The newest list of each authority.
+/// The lists of each authority that name what its others do not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Revocations {
-    lists: BTreeMap<IssuerId, Crl>,
+    lists: BTreeMap<IssuerId, Vec<Crl>>,
 }
 
 /// What became of a list that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
-    /// It is newer than what was known, and counts from now on.
+    /// It says more than what was known, or the same and is newer. It counts from now on.
     Newer,
-    /// It, or a newer one, was known.
+    /// All that it names was known.
     Known,
 }
 
 impl Revocations {
-    pub(crate) fn learn(&mut self, crl: Crl) -> Learned {
-        let known = self.lists.get(&crl.issuer());
-        if known.is_some_and(|known| known.number >= crl.number) {
-            return Learned::Known;
+    pub(crate) fn learn(&mut self, crl: Crl) -> Result<Learned, CrlError> {
+        let (issuer, der) = (crl.issuer, crl.der.clone());
+        let known = self.lists.get(&issuer).map_or(&[][..], Vec::as_slice);
+        if known.iter().any(|known| known.der == der) {
+            return Ok(Learned::Known);
         }
-        self.lists.insert(crl.issuer(), crl);
-        Learned::Newer
+        let needed = needed([known, &[crl]].concat());
+        if !needed.iter().any(|list| list.der == der) {
+            return Ok(Learned::Known);
+        }
+        let of_others = self.iter().count() - known.len();
+        if of_others + needed.len() > MAX_CRLS {
+            return Err(CrlError::TooMany);
+        }
+        self.lists.insert(issuer, needed);
+        Ok(Learned::Newer)
     }
 
     pub(crate) fn contains(&self, id: &CertificateId) -> bool {
-        let list = self.lists.get(&id.issuer);
-        list.is_some_and(|list| list.revoked.contains_key(&id.serial))
+        let lists = self.lists.get(&id.issuer);
+        lists.is_some_and(|lists| lists.iter().any(|list| list.names(&id.serial)))
     }
 
     /// Forgets the lists of authorities that are no longer believed.
@@ -197,10 +217,34 @@ impl Revocations {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Crl> {
-        self.lists.values()
+        self.lists.values().flatten()
     }
 
+    /// How many certificates are revoked.
     pub(crate) fn len(&self) -> usize {
-        self.lists.values().map(|list| list.revoked.len()).sum()
+        let named = |lists: &Vec<Crl>| {
+            let serials = lists.iter().flat_map(|list| list.revoked.keys());
+            serials.collect::<BTreeSet<_>>().len()
+        };
+        self.lists.values().map(named).sum()
     }
+}
+
+/// The lists of one authority without those that name nothing which the others do not: shorter
+/// ones go before longer ones, and of two that say the same the older one. The same whatever the
+/// order they come in.
+fn needed(mut lists: Vec<Crl>) -> Vec<Crl> {
+    lists.sort_by(|a, b| {
+        let key = |list: &Crl| (list.revoked.len(), list.number);
+        key(a).cmp(&key(b)).then_with(|| a.der.cmp(&b.der))
+    });
+    let mut left = VecDeque::from(lists);
+    for _ in 0..left.len() {
+        let Some(list) = left.pop_front() else { break };
+        let known = |serial: &Serial| left.iter().any(|other| other.names(serial));
+        if !list.revoked.keys().all(known) {
+            left.push_back(list);
+        }
+    }
+    Vec::from(left)
 }

@@ -62,10 +62,10 @@ impl Trust {
             .keep(|issuer| self.issuers.contains(issuer));
     }
 
-    /// Checks a list in DER and takes it up if it is newer.
+    /// Checks a list in DER and takes it up if it says more.
     pub(crate) fn learn(&mut self, der: &[u8]) -> Result<Learned, CrlError> {
         let crl = Crl::check(der, &self.authorities)?;
-        Ok(self.revocations.learn(crl))
+        self.revocations.learn(crl)
     }
 
     /// Whether a certificate whose signature and time were found good is to be believed still.

@@ -8,8 +8,8 @@ use std::{fs, sync::Arc};
 
 use cluster::{Cluster, subject};
 use hawker_identity::{
-    CertificateId, CrlError, Distrust, Existing, Identity, IdentityError, Learned, PeerCertificate,
-    TlsFiles, explain_io, server_name, write_host, write_public,
+    CertificateId, CrlError, Distrust, Existing, Identity, IdentityError, Learned, MAX_CRLS,
+    PeerCertificate, TlsFiles, explain_io, server_name, write_host, write_public,
 };
 use hawker_model::Role;
 use rustls_pki_types::{CertificateRevocationListDer, pem::PemObject as _};
@@ -71,12 +71,121 @@ fn newer_lists_keep_what_was_revoked_and_older_ones_change_nothing() {
     for bad in [&one, &two] {
         assert_eq!(node.check(&id(bad)), Err(Distrust::Revoked));
     }
-    let own = cluster
-        .authority
-        .own_list(second.as_bytes())
-        .unwrap()
-        .unwrap();
-    assert_eq!(own.revoked().count(), 2);
+    let own = cluster.authority.own_lists(second.as_bytes()).unwrap();
+    assert_eq!(own[0].revoked().count(), 2);
+}
+
+/// A host that was told `lists`, in this order.
+fn told(cluster: &Cluster, lists: &[&String]) -> (tempfile::TempDir, TlsFiles, Identity) {
+    let (dir, files, node) = installed(cluster);
+    for list in lists {
+        node.learn(&der(list)).unwrap();
+    }
+    (dir, files, node)
+}
+
+fn assert_revoked(node: &Identity, revoked: &[&Arc<Identity>]) {
+    for bad in revoked {
+        assert_eq!(node.check(&id(bad)), Err(Distrust::Revoked));
+    }
+    assert_eq!(node.revoked_count(), revoked.len());
+}
+
+#[test]
+fn lists_of_two_who_do_not_know_of_each_other_both_count() {
+    let cluster = Cluster::new("prod");
+    let bad = [1, 2, 3].map(|n| cluster.identity(&format!("node-{n}"), Role::Node));
+    let [one, two, three] = &bad;
+    let (first, second) = (list(&cluster, one, None), list(&cluster, two, None));
+    for order in [[&first, &second], [&second, &first]] {
+        let (_dir, files, node) = told(&cluster, &order);
+        assert_revoked(&node, &[one, two]);
+        // Also for the next start, and for whoever is given the file.
+        node.keep_lists().unwrap();
+        assert_revoked(&Identity::load(&files).unwrap(), &[one, two]);
+        let (_other_dir, other_files, other) = installed(&cluster);
+        fs::copy(&files.crl, &other_files.crl).unwrap();
+        assert!(other.reload().unwrap().revocations);
+        assert_revoked(&other, &[one, two]);
+        // The next list is of all of them, and all that is kept.
+        let all = list(&cluster, three, node.crl_pem().as_deref());
+        assert_eq!(node.learn(&der(&all)), Ok(Learned::Newer));
+        assert_revoked(&node, &[one, two, three]);
+        assert_eq!(node.crls().len(), 1);
+        for older in order {
+            assert_eq!(node.learn(&der(older)), Ok(Learned::Known));
+        }
+    }
+}
+
+#[test]
+fn a_newer_list_that_says_less_takes_nothing_back() {
+    let cluster = Cluster::new("prod");
+    let [one, two] = [1, 2].map(|n| cluster.identity(&format!("node-{n}"), Role::Node));
+    let first = list(&cluster, &one, None);
+    let both = list(&cluster, &two, Some(&first));
+    // The same again has the higher number each time.
+    let again = |before: String, _| list(&cluster, &one, Some(&before));
+    let less = (0..5).fold(first, again);
+    let (_dir, _files, node) = told(&cluster, &[&both]);
+    let number = cluster.authority.own_lists(less.as_bytes()).unwrap()[0].number();
+    assert!(number > node.crls()[0].number());
+    assert_eq!(node.learn(&der(&less)), Ok(Learned::Known));
+    assert_revoked(&node, &[&one, &two]);
+}
+
+#[test]
+fn an_older_file_put_in_place_between_two_starts_takes_nothing_back() {
+    let cluster = Cluster::new("prod");
+    let [one, two] = [1, 2].map(|n| cluster.identity(&format!("node-{n}"), Role::Node));
+    let first = list(&cluster, &one, None);
+    let (_dir, files, node) = told(&cluster, &[&list(&cluster, &two, Some(&first))]);
+    node.keep_lists().unwrap();
+    write_public(&files.crl, &first).unwrap();
+    let node = Identity::load(&files).unwrap();
+    assert_revoked(&node, &[&one, &two]);
+    fs::remove_file(&files.crl).unwrap();
+    let node = Identity::load(&files).unwrap();
+    assert_revoked(&node, &[&one, &two]);
+    node.keep_lists().unwrap();
+    assert_eq!(fs::read_to_string(&files.crl).ok(), node.crl_pem());
+}
+
+#[test]
+fn a_file_that_nobody_has_read_is_not_written_over() {
+    let cluster = Cluster::new("prod");
+    let [one, two] = [1, 2].map(|n| cluster.identity(&format!("node-{n}"), Role::Node));
+    let (_dir, files, node) = told(&cluster, &[&list(&cluster, &one, None)]);
+    let copied = list(&cluster, &two, None);
+    // Half of it is there.
+    fs::write(&files.crl, &copied[..100]).unwrap();
+    let error = node.keep_lists().unwrap_err();
+    assert!(matches!(error, IdentityError::Crl { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&files.crl).unwrap(), copied[..100]);
+    fs::write(&files.crl, &copied).unwrap();
+    node.keep_lists().unwrap();
+    assert_revoked(&node, &[&one, &two]);
+    assert_eq!(fs::read_to_string(&files.crl).ok(), node.crl_pem());
+}
+
+#[test]
+fn lists_that_each_name_another_certificate_are_kept_up_to_a_bound() {
+    let cluster = Cluster::new("prod");
+    let bad: Vec<_> = (0..=MAX_CRLS)
+        .map(|n| cluster.identity(&format!("node-{n}"), Role::Node))
+        .collect();
+    let (_dir, files, node) = told(&cluster, &[]);
+    for bad in &bad[1..] {
+        node.learn(&der(&list(&cluster, bad, None))).unwrap();
+    }
+    let more = list(&cluster, &bad[0], None);
+    assert_eq!(node.learn(&der(&more)), Err(CrlError::TooMany));
+    assert_eq!(node.revoked_count(), MAX_CRLS);
+    node.keep_lists().unwrap();
+    assert_eq!(Identity::load(&files).unwrap().revoked_count(), MAX_CRLS);
+    let all = list(&cluster, &bad[0], node.crl_pem().as_deref());
+    assert_eq!(node.learn(&der(&all)), Ok(Learned::Newer));
+    assert_eq!((node.revoked_count(), node.crls().len()), (bad.len(), 1));
 }
 
 #[test]

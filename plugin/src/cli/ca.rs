@@ -1,7 +1,7 @@
 //! `hawker ca`: the cluster's certificate authority and the hosts' certificates, as files.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -19,6 +19,8 @@ use super::{CliError, scheduler::SchedulerArgs, table::table};
 
 const AUTHORITY_DAYS: u32 = 3650;
 const HOST_DAYS: u32 = 825;
+/// Where the schedulers' lists of revoked certificates are, unless their settings say otherwise.
+const SCHEDULERS_CRL: &str = "/etc/hawker/tls/crl.pem";
 
 #[derive(Debug, Args)]
 pub(super) struct CaArgs {
@@ -45,8 +47,9 @@ enum CaCommand {
     /// Revoke a host's certificates, or one certificate by its number
     ///
     /// On a scheduler's machine with [issuer], the scheduler does it and tells all hosts at once.
-    /// With --ca the new list is written to DIR/crl.pem: copy it to tls.crl of the schedulers
-    /// (/etc/hawker/tls/crl.pem), which tell all hosts.
+    /// With --ca the new list is written to DIR/crl.pem: append it to tls.crl of the schedulers
+    /// (/etc/hawker/tls/crl.pem), which tell all hosts. What was revoked once stays so: no list
+    /// takes back what another names.
     Revoke(RevokeArgs),
     /// Show which certificates were issued, and which of them are revoked
     List(ListArgs),
@@ -61,7 +64,47 @@ struct RevokeArgs {
     #[arg(long, value_name = "DIR")]
     ca: Option<PathBuf>,
     #[command(flatten)]
+    told: Told,
+    #[command(flatten)]
     scheduler: SchedulerArgs,
+}
+
+/// What schedulers have revoked with the authority's key.
+#[derive(Debug, Args)]
+struct Told {
+    /// With --ca: tls.crl of a scheduler, whose revocations count as well; may be repeated. Without
+    /// it /etc/hawker/tls/crl.pem, if it is there
+    #[arg(long = "crl", value_name = "FILE", requires = "ca")]
+    files: Vec<PathBuf>,
+}
+
+impl Told {
+    /// All lists of revoked certificates at hand, PEM.
+    fn lists(&self, authority: &AuthorityFiles) -> Result<Option<Vec<u8>>, CliError> {
+        let mut all = read_if_there(&authority.crl)?.unwrap_or_default();
+        match self.files.is_empty() {
+            true => all.extend(read_if_there(Path::new(SCHEDULERS_CRL))?.unwrap_or_default()),
+            false => {
+                for file in &self.files {
+                    all.extend(fs::read(file).map_err(|error| unreadable(file, &error))?);
+                }
+            }
+        }
+        Ok((!all.is_empty()).then_some(all))
+    }
+}
+
+/// `None` only where there is no file: what cannot be read is not nothing.
+fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, CliError> {
+    match fs::read(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(file, &error)),
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> CliError {
+    CliError::Failed(format!("cannot read {}: {error}", file.display()))
 }
 
 #[derive(Debug, Args)]
@@ -164,7 +207,7 @@ pub(super) fn run(args: CaArgs) -> Result<(), CliError> {
         CaCommand::Issue(args) => issue(&args),
         CaCommand::Cluster(args) => cluster(&args),
         CaCommand::Revoke(args) => match args.ca.clone() {
-            Some(dir) => revoke(&dir, &args.targets),
+            Some(dir) => revoke(&dir, &args.told, &args.targets),
             None => super::block_on(revoke_at_scheduler(args)),
         },
         CaCommand::List(args) => match &args.ca {
@@ -185,7 +228,7 @@ async fn revoke_at_scheduler(args: RevokeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn revoke(dir: &Path, targets: &[String]) -> Result<(), CliError> {
+fn revoke(dir: &Path, told: &Told, targets: &[String]) -> Result<(), CliError> {
     let authority = load(dir)?;
     let files = AuthorityFiles::in_dir(dir);
     let issued = IssuedLog::new(&files.issued);
@@ -194,14 +237,7 @@ fn revoke(dir: &Path, targets: &[String]) -> Result<(), CliError> {
     for target in targets {
         serials.extend(serials_of(target, &issued)?);
     }
-    let before = match fs::read(&files.crl) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => {
-            let place = files.crl.display();
-            return Err(CliError::Failed(format!("cannot read {place}: {error}")));
-        }
-    };
+    let before = told.lists(&files)?;
     let list = authority.revoke(&serials, before.as_deref());
     let list = list.map_err(CliError::failed)?;
     write_public(&files.crl, &list).map_err(CliError::failed)?;
@@ -209,7 +245,7 @@ fn revoke(dir: &Path, targets: &[String]) -> Result<(), CliError> {
         println!("revoked  {serial}");
     }
     println!(
-        "\nCopy {} to /etc/hawker/tls/crl.pem on the schedulers: they tell all hosts.",
+        "\nAppend {} to {SCHEDULERS_CRL} on the schedulers: they tell all hosts.",
         files.crl.display()
     );
     Ok(())
@@ -239,12 +275,12 @@ fn list(dir: &Path) -> Result<(), CliError> {
     let files = AuthorityFiles::in_dir(dir);
     let issued = IssuedLog::new(&files.issued);
     let issued = issued.read().map_err(CliError::failed)?;
-    let list = match fs::read(&files.crl) {
-        Ok(text) => authority.own_list(&text).map_err(CliError::failed)?,
-        Err(_) => None,
+    let lists = match fs::read(&files.crl) {
+        Ok(text) => authority.own_lists(&text).map_err(CliError::failed)?,
+        Err(_) => Vec::new(),
     };
     let revoked = |serial: &Serial| {
-        let mut entries = list.iter().flat_map(|list| list.revoked());
+        let mut entries = lists.iter().flat_map(|list| list.revoked());
         entries.any(|(revoked, _)| revoked == serial)
     };
     let rows = issued.iter().map(|record| {

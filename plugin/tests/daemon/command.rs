@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hawker_identity::{Identity, TlsFiles};
+use hawker_identity::{AuthorityFiles, Identity, TlsFiles};
 use hawker_model::{Digest, Role};
 use http::Method;
 use nix::{
@@ -350,6 +350,54 @@ async fn a_host_is_revoked_where_the_authority_is() {
     let unknown = run(&["ca", "revoke", "--ca", ca_text, "nobody"]).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(said(&unknown).contains("nobody"), "{}", said(&unknown));
+}
+
+/// A cluster of a, b and c in `dir`, and their certificates' numbers.
+async fn made_cluster(dir: &Path) -> [String; 3] {
+    let out = dir.to_str().unwrap();
+    let nodes = ["--node", "a", "--node", "b", "--node", "c"];
+    let made = hawker(
+        dir,
+        &[&["ca", "cluster", "--out", out][..], &nodes].concat(),
+    )
+    .await;
+    assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+    ["a", "b", "c"].map(|host| {
+        let files = TlsFiles::in_dir(&dir.join(host));
+        Identity::load(&files).unwrap().serial().to_string()
+    })
+}
+
+#[tokio::test]
+async fn a_revocation_where_the_authority_is_keeps_those_of_the_schedulers() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = made_cluster(dir.path()).await;
+    let ca = dir.path().join("ca");
+    // Two schedulers have revoked one each.
+    let authority = AuthorityFiles::in_dir(&ca).load().unwrap();
+    let told = [&a, &b].map(|serial| {
+        let file = dir.path().join(format!("{serial}.pem"));
+        let list = authority.revoke(&[serial.parse().unwrap()], None).unwrap();
+        fs::write(&file, list).unwrap();
+        file.to_str().unwrap().to_owned()
+    });
+    let at = [
+        "--ca",
+        ca.to_str().unwrap(),
+        "--crl",
+        &told[0],
+        "--crl",
+        &told[1],
+    ];
+    let revoked = hawker(dir.path(), &[&["ca", "revoke", "c"][..], &at].concat()).await;
+    assert_eq!(revoked.status.code(), Some(0), "{}", said(&revoked));
+    let lists = fs::read(ca.join("crl.pem")).unwrap();
+    let lists = authority.own_lists(&lists).unwrap();
+    let named = |serial: &String| {
+        let mut revoked = lists[0].revoked();
+        revoked.any(|(revoked, _)| revoked.to_string() == *serial)
+    };
+    assert!(lists.len() == 1 && [a, b, c].iter().all(named), "{lists:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 use std::{sync::Barrier, thread};
 
 use hawker_enrol::{JoinRequest, JoinToken};
-use hawker_identity::{AuthorityFiles, Existing, NewKey, TlsFiles, write_authority, write_host};
+use hawker_identity::{
+    AuthorityFiles, CertificateId, Existing, NewKey, TlsFiles, write_authority, write_host,
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
 
@@ -152,4 +154,41 @@ fn no_name_is_given_out_while_the_list_of_issued_ones_cannot_be_read() {
     // The token was not used up.
     fs::remove_dir(&issued).unwrap();
     fixture.join(&any, "node-1").unwrap();
+}
+
+#[test]
+fn revocations_here_and_where_the_authority_is_do_not_undo_each_other() {
+    let fixture = Fixture::new();
+    let names = ["node-1", "node-2", "node-3", "node-4"];
+    let [_, two, _, four] = names.map(|name| {
+        let certificate = fixture.join(&fixture.token(None), name).unwrap();
+        PeerCertificate::parse(&certificate).unwrap().id
+    });
+    let copied = TlsFiles::in_dir(&fixture.dir.path().join("tls")).crl;
+    let elsewhere = |id: &CertificateId| {
+        let authority = fixture.ca().load().unwrap();
+        authority.revoke(&[id.serial().clone()], None).unwrap()
+    };
+    let [of_two, of_four] = [&two, &four].map(elsewhere);
+    fixture.issuer.revoke("node-1").unwrap();
+    // Put over what the issuer has written, and not read yet when the next is revoked.
+    fs::write(&copied, &of_two).unwrap();
+    fixture.issuer.revoke("node-3").unwrap();
+    assert_eq!(revoked(&fixture.issuer), names[..3]);
+    // Put there while the scheduler does not run.
+    fs::write(&copied, &of_two).unwrap();
+    fs::write(fixture.ca().crl, &of_four).unwrap();
+    let issuer = open(&fixture.dir).unwrap();
+    assert_eq!(revoked(&issuer), names);
+}
+
+/// The names of those that are revoked.
+fn revoked(issuer: &Issuer) -> Vec<String> {
+    let revoked = issuer.revoked();
+    let mut records = issuer.certificates().unwrap();
+    records.retain(|record| revoked.contains(&record.serial));
+    records
+        .iter()
+        .map(|record| record.host.to_string())
+        .collect()
 }
