@@ -95,7 +95,7 @@ impl Mirror {
             warn!(registry = %call.registry, %repository, %target, %error, "a manifest is wrong");
         })?;
         let digest = Digest::of(&bytes);
-        self.keep(visitor, target, digest, &parts.headers, &bytes);
+        self.keep(call, visitor, target, digest, &parts.headers, &bytes);
         self.saw_manifest(call, repository, visitor, Some(digest), Some(&bytes));
         parts
             .headers
@@ -114,6 +114,7 @@ impl Mirror {
     /// The origin gave all of it to this visitor: it may have it again.
     fn keep(
         &self,
+        call: &Call,
         visitor: &Visitor,
         target: &Target,
         digest: Digest,
@@ -129,6 +130,7 @@ impl Mirror {
             self.manifests.note_tag(visitor.holder(), tag, digest);
         }
         self.manifests.keep(Cached {
+            registry: call.registry.clone(),
             digest,
             media_type: media_type.to_owned(),
             bytes: bytes.clone(),
@@ -145,7 +147,8 @@ impl Mirror {
             ]
             .iter()
             .any(|name| call.headers.contains_key(name));
-        let cached = self.manifests.find(digest).filter(|_| is_plain)?;
+        let cached = self.manifests.find(&call.registry, digest);
+        let cached = cached.filter(|_| is_plain)?;
         accepts(&call.headers, &cached.media_type).then_some(cached)
     }
 

@@ -1,4 +1,7 @@
-//! Manifests that passed, by digest, and what tags were last said to name.
+//! Manifests that passed, by registry and digest, and what tags were last said to name.
+//!
+//! By registry, because the media type is its word: the same bytes at another one may be called
+//! something else, and what one says must not change what another's clients get.
 //!
 //! Nothing here gives a right: whoever is answered from here has been found to have one.
 //!
@@ -11,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use hawker_model::Digest;
+use hawker_model::{Digest, RegistryHost};
 
 use crate::access::Holder;
 
@@ -19,6 +22,8 @@ use crate::access::Holder;
 const MOST_BYTES: usize = 32 << 20;
 /// Longest one that is kept, in bytes.
 const MAX_LEN: usize = 1 << 20;
+/// Longest media type of one that is kept, in bytes.
+const MAX_TYPE_LEN: usize = 256;
 /// Manifests at most.
 const MOST: usize = 4096;
 /// Tags at most.
@@ -27,6 +32,7 @@ const MOST_TAGS: usize = 4096;
 /// A manifest as its registry gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cached {
+    pub(super) registry: RegistryHost,
     pub(super) digest: Digest,
     pub(super) media_type: String,
     pub(super) bytes: Bytes,
@@ -38,7 +44,7 @@ pub(super) struct ManifestCache(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    manifests: HashMap<Digest, Entry>,
+    manifests: HashMap<Name, Entry>,
     bytes: usize,
     /// Counts uses, so that the oldest is known.
     clock: u64,
@@ -46,33 +52,34 @@ struct Inner {
     tags: HashMap<(Holder, String), Digest>,
 }
 
+type Name = (RegistryHost, Digest);
+
 struct Entry {
     cached: Cached,
     used: u64,
 }
 
 impl ManifestCache {
-    pub(super) fn find(&self, digest: &Digest) -> Option<Cached> {
+    pub(super) fn find(&self, registry: &RegistryHost, digest: &Digest) -> Option<Cached> {
         let mut inner = self.lock();
         inner.clock += 1;
         let now = inner.clock;
-        let entry = inner.manifests.get_mut(digest)?;
+        let entry = inner.manifests.get_mut(&(registry.clone(), *digest))?;
         entry.used = now;
         Some(entry.cached.clone())
     }
 
     /// Keeps a manifest, whose bytes have its digest.
     pub(super) fn keep(&self, cached: Cached) {
-        if cached.bytes.len() > MAX_LEN {
+        if cached.bytes.len() > MAX_LEN || cached.media_type.len() > MAX_TYPE_LEN {
             return;
         }
         let mut inner = self.lock();
         inner.clock += 1;
         let used = inner.clock;
         inner.bytes += cached.bytes.len();
-        let before = inner
-            .manifests
-            .insert(cached.digest, Entry { cached, used });
+        let name = (cached.registry.clone(), cached.digest);
+        let before = inner.manifests.insert(name, Entry { cached, used });
         inner.bytes -= before.map_or(0, |entry| entry.cached.bytes.len());
         while inner.bytes > MOST_BYTES || inner.manifests.len() > MOST {
             inner.drop_oldest();
@@ -101,8 +108,8 @@ impl ManifestCache {
 impl Inner {
     fn drop_oldest(&mut self) {
         let oldest = self.manifests.iter().min_by_key(|(_, entry)| entry.used);
-        let gone = oldest.map(|(digest, _)| *digest);
-        if let Some(entry) = gone.and_then(|digest| self.manifests.remove(&digest)) {
+        let gone = oldest.map(|(name, _)| name.clone());
+        if let Some(entry) = gone.and_then(|name| self.manifests.remove(&name)) {
             self.bytes -= entry.cached.bytes.len();
         }
     }
@@ -122,12 +129,37 @@ impl fmt::Debug for ManifestCache {
 mod tests {
     use super::*;
 
+    fn registry(name: &str) -> RegistryHost {
+        RegistryHost::parse(name).unwrap()
+    }
+
+    fn find(cache: &ManifestCache, cached: &Cached) -> Option<Cached> {
+        cache.find(&cached.registry, &cached.digest)
+    }
+
     fn cached(i: usize, length: usize) -> Cached {
         Cached {
+            registry: registry("r.io"),
             digest: Digest::of(&i.to_le_bytes()),
             media_type: "a/b".to_owned(),
             bytes: vec![0; length].into(),
         }
+    }
+
+    #[test]
+    fn one_registrys_word_is_not_anothers() {
+        let cache = ManifestCache::default();
+        let ours = cached(1, 1);
+        let theirs = Cached {
+            registry: registry("s.io"),
+            media_type: "c/d".to_owned(),
+            ..ours.clone()
+        };
+        cache.keep(ours.clone());
+        assert_eq!(find(&cache, &theirs), None);
+        cache.keep(theirs.clone());
+        assert_eq!(find(&cache, &ours), Some(ours));
+        assert_eq!(find(&cache, &theirs), Some(theirs));
     }
 
     #[test]
@@ -137,11 +169,11 @@ mod tests {
         cache.keep(first.clone());
         for i in 1..100 {
             cache.keep(cached(i, MAX_LEN));
-            assert_eq!(cache.find(&first.digest), Some(first.clone()));
+            assert_eq!(find(&cache, &first), Some(first.clone()));
             assert!(cache.lock().bytes <= MOST_BYTES);
         }
-        assert_eq!(cache.find(&cached(1, 0).digest), None);
-        assert!(cache.find(&cached(99, 0).digest).is_some());
+        assert_eq!(find(&cache, &cached(1, 0)), None);
+        assert!(find(&cache, &cached(99, 0)).is_some());
         let inner = cache.lock();
         let bytes = inner.manifests.values().map(|e| e.cached.bytes.len());
         assert_eq!(bytes.sum::<usize>(), inner.bytes);
