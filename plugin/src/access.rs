@@ -48,10 +48,13 @@ use self::{
     offers::Offers,
     outages::Outages,
     possession::Proofs,
-    right_key::RightKey,
+    right_key::{Item, RightKey},
     rights::{Basis, Granted, Rights},
     seed_first::Grantor,
 };
+
+/// Longest revision of a file that is remembered as it is, in bytes.
+const MAX_REVISION_LEN: usize = 256;
 
 /// Asks for rights, and remembers them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -185,11 +188,13 @@ impl Access {
         // What an anonymous asker was given is not worth to be handed around.
         let is_bought = account.is_some() || own.is_some() && shown.is_some() && shown != *own;
         let bought = is_bought.then(|| shown.clone());
-        let revision = head.etag.or(head.last_modified);
+        // A blob's digest says which one it is.
+        let is_file = claim.key.item == Item::File;
+        let revision = head.etag.or(head.last_modified).filter(|_| is_file);
         Ok(Granted {
             right: Right {
                 length: head.length,
-                revision: revision.map(Into::into),
+                revision: revision.map(short),
                 bought,
                 is_proven: false,
             },
@@ -326,11 +331,19 @@ impl Access {
     }
 
     /// Forgets the rights to a repository, to all of a registry, or all, and tells how many those
-    /// were.
+    /// were. A registry goes by all names that lead to the same address.
     pub(crate) fn forget(&self, registry: Option<&str>, repository: Option<&str>) -> usize {
+        let address = |name: &str| {
+            let name = RegistryHost::parse(name).ok()?;
+            self.0.origin.base_url(&name).ok()
+        };
+        let wanted = registry.map(|name| (name, address(name)));
         self.0.rights.forget(&|place| {
-            registry.is_none_or(|registry| place.registry() == registry)
-                && repository.is_none_or(|repository| place.repository() == repository)
+            let is_there = wanted.as_ref().is_none_or(|(name, wanted)| {
+                place.registry() == *name
+                    || wanted.is_some() && address(place.registry()) == *wanted
+            });
+            is_there && repository.is_none_or(|repository| place.repository() == repository)
         })
     }
 
@@ -372,6 +385,14 @@ impl Visitor {
     /// Whoever it is, and where, in a form that tells neither.
     pub(crate) fn holder(&self) -> Holder {
         self.holder
+    }
+}
+
+/// A file's revision, of a length that can be remembered many times: its hash, where it is long.
+fn short(revision: String) -> Arc<str> {
+    match revision.len() {
+        ..=MAX_REVISION_LEN => revision.into(),
+        _ => Digest::of(revision.as_bytes()).to_string().into(),
     }
 }
 

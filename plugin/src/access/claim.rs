@@ -135,8 +135,12 @@ impl Claim {
     /// The same, asked for by an account whose password or identity token we hold. It shows nothing
     /// else.
     pub(crate) fn by(mut self, account: Account) -> Self {
-        let bare = self.source.url.split('?').next().unwrap_or_default();
-        let place = repository_of(bare);
+        let url = self.source.url.as_str();
+        let place = match self.place.repository() {
+            // A file is only itself, whatever its address looks like.
+            "" => url,
+            _ => repository_of(url),
+        };
         self.key.holder = Holder::of_account(place, &account);
         self.source.authorization = None;
         self.account = Some(account);
@@ -227,6 +231,26 @@ mod tests {
 
     fn origin() -> OriginClient {
         OriginClient::new(OriginConfig::default()).unwrap()
+    }
+
+    #[test]
+    fn files_of_one_account_are_told_apart_by_their_whole_addresses() {
+        let account = || Account::IdentityToken(Secret::new("t"));
+        let key = |url: &str| {
+            let url = Url::parse(url).unwrap();
+            Claim::file(&origin(), &url, None, None).by(account()).key
+        };
+        let all = [
+            "https://f.io/f?id=1",
+            "https://f.io/f?id=2",
+            "https://f.io/blobs/1",
+            "https://f.io/blobs/2",
+        ];
+        for (i, one) in all.iter().enumerate() {
+            for other in &all[i + 1..] {
+                assert!(key(one) != key(other), "{one} {other}");
+            }
+        }
     }
 
     #[test]

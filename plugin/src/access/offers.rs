@@ -27,9 +27,8 @@ type Key = (TaskId, Holder);
 impl Offers {
     pub(super) fn note(&self, claim: &Claim, source: &Source) {
         let mut offers = self.lock();
-        if offers.len() >= MOST {
-            offers.retain(|_, (_, at)| at.elapsed() < KEEP);
-        }
+        // Few at a time: what has ended is credentials that nobody needs.
+        offers.retain(|_, (_, at)| at.elapsed() < KEEP);
         if offers.len() >= MOST {
             // What is not renewed is asked for by its reader.
             offers.clear();

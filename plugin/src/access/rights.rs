@@ -33,6 +33,11 @@ use super::{
     right_key::{Holder, RightKey},
 };
 
+/// How long a token is good for at least that does not say it: what token services promise
+/// (<https://distribution.github.io/distribution/spec/auth/token/>, `expires_in`). Who buys tokens
+/// can buy another.
+const SHORTEST_TOKEN: Duration = Duration::from_secs(60);
+
 /// How long a right is good for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RightsSettings {
@@ -164,7 +169,7 @@ impl Rights {
 
     /// Remembers a right that was established otherwise.
     pub(super) fn grant(&self, key: &RightKey, place: &Place, granted: Granted) {
-        let lasts = self.lasts(granted.shown.as_ref());
+        let lasts = self.lasts(&granted);
         let mut inner = self.lock();
         inner
             .table
@@ -172,7 +177,7 @@ impl Rights {
     }
 
     fn remember(&self, key: &RightKey, place: &Place, granted: Granted, flight: &Flight) {
-        let lasts = self.lasts(granted.shown.as_ref());
+        let lasts = self.lasts(&granted);
         let mut inner = self.lock();
         if !flight.is_ended.load(Ordering::Relaxed) {
             inner
@@ -182,8 +187,11 @@ impl Rights {
     }
 
     /// How long it is fresh, and how long it may be used at all.
-    fn lasts(&self, shown: Option<&Secret>) -> (Duration, Duration) {
-        let left = shown.and_then(|shown| jwt::left(shown, SystemTime::now()));
+    fn lasts(&self, granted: &Granted) -> (Duration, Duration) {
+        let shown = granted.shown.as_ref();
+        let told = shown.and_then(|shown| jwt::left(shown, SystemTime::now()));
+        let is_bought = matches!(granted.right.bought, Some(Some(_)));
+        let left = told.or_else(|| is_bought.then_some(SHORTEST_TOKEN));
         let fresh = left.map_or(self.settings.keep, |left| left.min(self.settings.keep));
         (fresh, fresh.saturating_add(self.settings.grace))
     }

@@ -32,11 +32,23 @@ const MOST_REPOSITORIES: usize = 1024;
 const MOST_CREDENTIALS: usize = 16;
 /// Manifests of one credential at most.
 const MOST_MANIFESTS: usize = 256;
+/// Bytes of all at most, about.
+const MOST_BYTES: usize = 16 << 20;
+/// How often it is looked for what is too old.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// The credentials seen at the mirror.
 #[derive(Default)]
 pub(super) struct Keychain {
-    seen: Mutex<HashMap<Place, Vec<Seen>>>,
+    seen: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    places: HashMap<Place, Vec<Seen>>,
+    /// What they take, about.
+    bytes: usize,
+    swept: Option<Instant>,
 }
 
 type Place = (RegistryHost, Repository);
@@ -69,8 +81,10 @@ impl Keychain {
     ) {
         let mut all = self.lock();
         let place = place(image);
-        make_room(&mut all, &place, now);
-        let seen = all.entry(place).or_default();
+        all.make_room(&place, now);
+        let All { places, bytes, .. } = &mut *all;
+        let seen = places.entry(place).or_default();
+        *bytes -= weight(seen);
         let position = seen
             .iter()
             .position(|seen| seen.credential.as_ref() == credential);
@@ -92,6 +106,7 @@ impl Keychain {
             seen.remove(0);
         }
         seen.push(entry);
+        *bytes += weight(seen);
     }
 
     /// What may be shown for the image's layers, newest first.
@@ -101,7 +116,7 @@ impl Keychain {
 
     fn seen_at(&self, image: &ImageName, now: Instant) -> Vec<Option<Secret>> {
         let all = self.lock();
-        let Some(seen) = all.get(&place(image)) else {
+        let Some(seen) = all.places.get(&place(image)) else {
             return Vec::new();
         };
         let of = |wanted: &dyn Fn(&Option<Digest>) -> bool| -> Vec<_> {
@@ -128,19 +143,22 @@ impl Keychain {
     /// The registry refused it.
     pub(super) fn forget(&self, image: &ImageName, credential: Option<&Secret>) {
         let mut all = self.lock();
-        if let Some(seen) = all.get_mut(&place(image)) {
+        let All { places, bytes, .. } = &mut *all;
+        if let Some(seen) = places.get_mut(&place(image)) {
+            *bytes -= weight(seen);
             seen.retain(|seen| seen.credential.as_ref() != credential);
+            *bytes += weight(seen);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Vec<Seen>>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Keychain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let repositories = self.lock().len();
+        let repositories = self.lock().places.len();
         f.debug_struct("Keychain")
             .field("repositories", &repositories)
             .finish_non_exhaustive()
@@ -155,17 +173,45 @@ fn is_fresh(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) < KEEP
 }
 
-/// Lets go what is too old, and everything where that is not enough: it is shown again soon.
-fn make_room(all: &mut HashMap<Place, Vec<Seen>>, coming: &Place, now: Instant) {
-    for seen in all.values_mut() {
-        for seen in seen.iter_mut() {
-            seen.accepted.retain(|_, at| is_fresh(*at, now));
+/// What one repository's credentials take, about.
+fn weight(seen: &[Seen]) -> usize {
+    let of_one = |seen: &Seen| {
+        let credential = seen.credential.as_ref();
+        let credential = credential.map_or(0, |secret| secret.expose().len());
+        let accepted = seen.accepted.len() * size_of::<(Option<Digest>, Instant)>();
+        size_of::<Seen>() + credential + accepted
+    };
+    seen.iter().map(of_one).sum()
+}
+
+impl All {
+    /// Lets go what is too old, and everything where that is not enough: it is shown again soon.
+    fn make_room(&mut self, coming: &Place, now: Instant) {
+        let is_due = self.swept.is_none_or(|at| now >= at + SWEEP);
+        if is_due || self.is_full(coming) {
+            self.sweep(now);
         }
-        seen.retain(|seen| !seen.accepted.is_empty());
+        if self.is_full(coming) {
+            self.places.clear();
+            self.bytes = 0;
+        }
     }
-    all.retain(|_, seen| !seen.is_empty());
-    if all.len() >= MOST_REPOSITORIES && !all.contains_key(coming) {
-        all.clear();
+
+    fn is_full(&self, coming: &Place) -> bool {
+        let is_new = !self.places.contains_key(coming);
+        self.bytes >= MOST_BYTES || self.places.len() >= MOST_REPOSITORIES && is_new
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        for seen in self.places.values_mut() {
+            for seen in seen.iter_mut() {
+                seen.accepted.retain(|_, at| is_fresh(*at, now));
+            }
+            seen.retain(|seen| !seen.accepted.is_empty());
+        }
+        self.places.retain(|_, seen| !seen.is_empty());
+        self.bytes = self.places.values().map(|seen| weight(seen)).sum();
+        self.swept = Some(now);
     }
 }
 
@@ -254,7 +300,7 @@ mod tests {
         let later = now + KEEP;
         assert!(shown(&keychain, &a, later).is_empty());
         note(&keychain, &b, Some("2"), later);
-        assert_eq!(keychain.lock().len(), 1);
+        assert_eq!(keychain.lock().places.len(), 1);
     }
 
     #[test]
@@ -271,13 +317,28 @@ mod tests {
             note(&keychain, &image(&format!("r.io/r{i}"), None), None, now);
         }
         let all = keychain.lock();
-        assert!(all.len() <= MOST_REPOSITORIES);
-        let seen = all.values().flatten();
+        assert!(all.places.len() <= MOST_REPOSITORIES);
+        let seen = all.places.values().flatten();
         assert!(
             seen.into_iter()
                 .all(|seen| seen.accepted.len() <= MOST_MANIFESTS)
         );
-        assert!(all.values().all(|seen| seen.len() <= MOST_CREDENTIALS));
+        let mut seen = all.places.values();
+        assert!(seen.all(|seen| seen.len() <= MOST_CREDENTIALS));
+    }
+
+    #[test]
+    fn long_credentials_take_no_more_memory_than_short_ones() {
+        let (keychain, now) = (Keychain::default(), Instant::now());
+        for i in 0..4 * MOST_BYTES / 16_000 {
+            let credential = format!("{i}{}", "x".repeat(16_000));
+            let name = format!("r.io/r{}", i % 800);
+            note(&keychain, &image(&name, None), Some(&credential), now);
+        }
+        let all = keychain.lock();
+        let bytes: usize = all.places.values().map(|seen| weight(seen)).sum();
+        assert_eq!(all.bytes, bytes);
+        assert!(bytes <= MOST_BYTES + 32_000, "{bytes}");
     }
 
     #[test]

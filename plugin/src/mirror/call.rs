@@ -23,6 +23,9 @@ const MAX_TARGET_LEN: usize = 4096;
 const MAX_RANGE_LEN: usize = 64;
 /// Longest value of a header that the origin gets to see, in bytes. Credentials may be longer.
 const MAX_VALUE_LEN: usize = 4096;
+/// Longest credential, in bytes: what may be handed to a seed. Tokens have some hundreds, rarely some
+/// thousands.
+const MAX_CREDENTIAL_LEN: usize = 16 << 10;
 
 /// What of the client's headers the origin gets to see, besides the credential and the range.
 const FORWARDED: [HeaderName; 4] = [
@@ -112,7 +115,10 @@ fn credential(headers: &HeaderMap) -> Result<Option<Secret>, Refusal> {
         (Some(_), Some(_)) => return Err(Refusal::Credential),
     };
     let text = value.to_str().map_err(|_| Refusal::Credential)?;
-    Ok(Some(Secret::new(text)))
+    match text.len() {
+        ..=MAX_CREDENTIAL_LEN => Ok(Some(Secret::new(text))),
+        _ => Err(Refusal::Credential),
+    }
 }
 
 fn headers_for_origin(headers: &HeaderMap) -> HeaderMap {
@@ -159,7 +165,10 @@ pub(super) enum Refusal {
     TooLong,
     #[error("the request has a body, or says in two ways whether it has one")]
     Body,
-    #[error("there is more than one credential, or it is not printable ASCII")]
+    #[error(
+        "there is more than one credential, or it is not printable ASCII of at most \
+         {MAX_CREDENTIAL_LEN} bytes"
+    )]
     Credential,
     #[error("the setting mirror.registries does not name this registry")]
     NotAllowed,

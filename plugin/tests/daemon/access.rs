@@ -382,6 +382,42 @@ async fn registry_that_is_slow_and_gives_no_ranges_still_serves_its_clients() {
 }
 
 #[tokio::test]
+async fn registry_names_the_type_of_its_own_manifests_alone() {
+    let manifest = Bytes::from_static(b"{\"schemaVersion\":2}");
+    let of_type = |kind: &'static str| {
+        let manifest = manifest.clone();
+        Origin::start(move |_| Reply::bytes(manifest.clone()).with("content-type", kind))
+    };
+    let (ours, theirs) = (
+        of_type("application/a").await,
+        of_type("application/b").await,
+    );
+    let daemon = daemon(&ours, "").await;
+    let path = format!("/v2/a/manifests/{}", Digest::of(&manifest));
+    for _ in 0..2 {
+        let answer = get(&daemon, &path, None).await;
+        assert_eq!(answer.header("content-type"), Some("application/a"));
+        let answer = get(&daemon, &at(&theirs, &path), None).await;
+        assert_eq!(answer.header("content-type"), Some("application/b"));
+    }
+    assert_eq!(
+        ours.count(Method::GET, &path),
+        1,
+        "the second was remembered"
+    );
+}
+
+#[tokio::test]
+async fn credential_longer_than_any_seed_takes_is_refused() {
+    let (bytes, long) = (noise(1000, 23), format!("Bearer {}", "x".repeat(20_000)));
+    let origin = private(vec![bytes.clone()], &[GOOD]).await;
+    let daemon = daemon(&origin, "").await;
+    let answer = get(&daemon, &blob_path(&bytes), Some(&long)).await;
+    assert_eq!(answer.status, 400);
+    assert!(origin.seen().is_empty());
+}
+
+#[tokio::test]
 async fn failing_repository_lengthens_no_right_at_its_neighbour() {
     let bytes = noise(50_000, 22);
     let path = blob_path(&bytes);
@@ -599,6 +635,40 @@ async fn digest_that_a_user_states_is_no_right_to_another_file() {
     let registry = format!("/v2/a/blobs/{digest}");
     let by_mirror = get(&daemon, &registry, None).await;
     assert_ne!(by_mirror.body, Some(secret), "{}", by_mirror.status);
+}
+
+#[tokio::test]
+async fn file_of_which_no_version_is_told_is_shared_with_nobody() {
+    let origin = Origin::start(|seen| match seen.header("authorization") {
+        Some(GOOD) => Reply::bytes("one's own"),
+        Some(_) => Reply::bytes("another's"),
+        None => Reply::status(401),
+    })
+    .await;
+    let daemon = daemon(&origin, "").await;
+    let path = format!("/v1/blob?url=http://{}/me", origin.address);
+    for (shown, body) in [(GOOD, "one's own"), ("Bearer other", "another's")] {
+        let answer = control::ask_as(&daemon, &path, &[("authorization", shown)]).await;
+        assert_eq!(answer.body, Some(Bytes::from(body)));
+    }
+}
+
+#[tokio::test]
+async fn registry_is_forgotten_under_all_its_names() {
+    let bytes = noise(50_000, 24);
+    let path = blob_path(&bytes);
+    let origin = private(vec![bytes.clone()], &[GOOD]).await;
+    let address = origin.address;
+    let daemon = Daemon::start_with(address, |text| {
+        let text = text.replace("[origin]", &format!("[registries.\"r.test\"]\nendpoint = \"http://{address}\"\n[registries.\"s.test\"]\nendpoint = \"http://{address}\"\n[origin]"));
+        text.replace(&format!("default_registry = \"{address}\""), "default_registry = \"r.test\"")
+    })
+    .await;
+    assert_eq!(get(&daemon, &path, Some(GOOD)).await.status, 200);
+    let target = "/v1/rights?registry=s.test";
+    let answer = control::send(&daemon, "DELETE", target, &[]).await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.body.unwrap()).unwrap();
+    assert_eq!(answer["forgotten"], 1);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use super::super::{
 
 /// Rights remembered at most: some ten MiB.
 pub(super) const MOST: usize = 32_768;
+/// Bytes at most of what was learnt with them.
+const MOST_BYTES: usize = 16 << 20;
 /// Holders remembered at most, with or without rights.
 const MOST_HOLDERS: usize = 32_768;
 
@@ -59,6 +61,8 @@ pub(super) struct Table {
     holders: HashMap<Holder, Holdings>,
     /// Rights of all.
     count: usize,
+    /// Bytes of what was learnt with them.
+    bytes: usize,
 }
 
 /// What one holds.
@@ -104,6 +108,7 @@ impl Table {
         (fresh, usable): (Duration, Duration),
     ) {
         self.make_room(now);
+        self.bytes += weight(&right);
         let entry = Entry {
             right,
             granted: now,
@@ -115,6 +120,7 @@ impl Table {
             .rights
             .insert(key.item, entry);
         self.count += usize::from(before.is_none());
+        self.bytes -= before.map_or(0, |entry| weight(&entry.right));
     }
 
     pub(super) fn prove(&mut self, key: &RightKey) {
@@ -144,6 +150,7 @@ impl Table {
     pub(super) fn end(&mut self, holder: &Holder) {
         if let Some(holdings) = self.holders.remove(holder) {
             self.count -= holdings.rights.len();
+            self.bytes -= bytes(holdings.rights.values());
         }
     }
 
@@ -151,6 +158,7 @@ impl Table {
         let holdings = self.holders.get_mut(&key.holder);
         let gone = holdings.and_then(|holdings| holdings.rights.remove(&key.item));
         self.count -= usize::from(gone.is_some());
+        self.bytes -= gone.map_or(0, |entry| weight(&entry.right));
     }
 
     /// Forgets what is held at the places that `applies` takes, and tells `gone` of whom.
@@ -222,11 +230,11 @@ impl Table {
 
     /// What has ended goes; where that is little, so does the half that was granted first.
     fn make_room(&mut self, now: Instant) {
-        if self.count < MOST {
+        if self.count < MOST && self.bytes < MOST_BYTES {
             return;
         }
         self.retain(|entry| now < entry.fresh_until);
-        if self.count > MOST / 2 {
+        if self.count > MOST / 2 || self.bytes > MOST_BYTES / 2 {
             let mut granted: Vec<_> = self.entries().map(|entry| entry.granted).collect();
             let middle = granted.len() / 2;
             let (_, middle, _) = granted.select_nth_unstable(middle);
@@ -256,7 +264,20 @@ impl Table {
             .values()
             .map(|holdings| holdings.rights.len())
             .sum();
+        self.bytes = bytes(self.entries());
     }
+}
+
+fn bytes<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> usize {
+    let weights = entries.into_iter().map(|entry| weight(&entry.right));
+    weights.sum()
+}
+
+/// Bytes of what was learnt with a right.
+fn weight(right: &Right) -> usize {
+    let bought = right.bought.iter().flatten();
+    let bought: usize = bought.map(|secret| secret.expose().len()).sum();
+    bought + right.revision.as_ref().map_or(0, |revision| revision.len())
 }
 
 #[cfg(test)]
@@ -363,5 +384,24 @@ mod tests {
         }
         assert!(table.holders.len() <= MOST_HOLDERS);
         assert_eq!(table.len(), table.entries().count());
+    }
+
+    #[test]
+    fn long_tokens_take_no_more_memory_than_short_ones() {
+        let (now, token) = (Instant::now(), "x".repeat(16_000));
+        let mut table = Table::default();
+        for i in 0..4 * MOST_BYTES / token.len() {
+            let right = Right {
+                bought: Some(Some(Secret::new(token.as_str()))),
+                ..Right::default()
+            };
+            let at = now + Duration::from_nanos(i as u64);
+            let key = key(&format!("r{}", i % 100), "t", &i.to_string());
+            table.grant(&key, &place("a"), right, at, (KEEP, USABLE));
+            assert!(table.bytes <= MOST_BYTES + token.len());
+        }
+        assert_eq!(table.bytes, bytes(table.entries()));
+        table.end(&key("r1", "t", "").holder);
+        assert_eq!(table.bytes, bytes(table.entries()));
     }
 }
