@@ -113,6 +113,8 @@ struct ListArgs {
     #[arg(long, value_name = "DIR")]
     ca: Option<PathBuf>,
     #[command(flatten)]
+    told: Told,
+    #[command(flatten)]
     scheduler: SchedulerArgs,
 }
 
@@ -211,7 +213,7 @@ pub(super) fn run(args: CaArgs) -> Result<(), CliError> {
             None => super::block_on(revoke_at_scheduler(args)),
         },
         CaCommand::List(args) => match &args.ca {
-            Some(dir) => list(dir),
+            Some(dir) => list(dir, &args.told),
             None => super::block_on(list_of_scheduler(args)),
         },
     }
@@ -270,14 +272,14 @@ fn serials_of(target: &str, issued: &[Record]) -> Result<Vec<Serial>, CliError> 
     }
 }
 
-fn list(dir: &Path) -> Result<(), CliError> {
+fn list(dir: &Path, told: &Told) -> Result<(), CliError> {
     let authority = load(dir)?;
     let files = AuthorityFiles::in_dir(dir);
     let issued = IssuedLog::new(&files.issued);
     let issued = issued.read().map_err(CliError::failed)?;
-    let lists = match fs::read(&files.crl) {
-        Ok(text) => authority.own_lists(&text).map_err(CliError::failed)?,
-        Err(_) => Vec::new(),
+    let lists = match told.lists(&files)? {
+        Some(text) => authority.own_lists(&text).map_err(CliError::failed)?,
+        None => Vec::new(),
     };
     let revoked = |serial: &Serial| {
         let mut entries = lists.iter().flat_map(|list| list.revoked());

@@ -401,6 +401,37 @@ async fn a_revocation_where_the_authority_is_keeps_those_of_the_schedulers() {
 }
 
 #[tokio::test]
+async fn lists_that_cannot_be_read_do_not_count_as_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    made_cluster(dir.path()).await;
+    let ca = dir.path().join("ca");
+    let at = ca.to_str().unwrap();
+    fs::create_dir(ca.join("crl.pem")).unwrap();
+    for arguments in [
+        &["ca", "list", "--ca", at][..],
+        &["ca", "revoke", "a", "--ca", at],
+    ] {
+        let output = hawker(dir.path(), arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("crl.pem"), "{}", said(&output));
+    }
+    fs::remove_dir(ca.join("crl.pem")).unwrap();
+    let gone = dir.path().join("gone.pem");
+    let told = [
+        "ca",
+        "revoke",
+        "a",
+        "--ca",
+        at,
+        "--crl",
+        gone.to_str().unwrap(),
+    ];
+    let output = hawker(dir.path(), &told).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!ca.join("crl.pem").exists());
+}
+
+#[tokio::test]
 async fn joining_without_a_sound_token_or_over_a_certificate_is_refused_before_anything_is_sent() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().to_str().unwrap();
