@@ -13,9 +13,9 @@ use sha2::block_api::compress256;
 
 use crate::{Digest, Geometry, PieceIndex, digest::to_hex};
 
-const BLOCK_LEN: usize = 64;
+pub(crate) const BLOCK_LEN: usize = 64;
 /// FIPS 180-4, 5.3.3.
-const INITIAL: [u32; 8] = [
+pub(crate) const INITIAL: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
     0x3c6e_f372,
@@ -52,7 +52,7 @@ impl ChainState {
         Digest::from_bytes(self.0)
     }
 
-    fn from_words(words: [u32; 8]) -> Self {
+    pub(crate) fn from_words(words: [u32; 8]) -> Self {
         let mut bytes = [0; 32];
         for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
             bytes.copy_from_slice(&word.to_be_bytes());
@@ -175,7 +175,7 @@ impl Chain {
 }
 
 /// FIPS 180-4, 5.1.1: the rest, a 1 bit, zeros, and the message's length in bits.
-fn compress_tail(words: &mut [u32; 8], rest: &[u8], length: u64) {
+pub(crate) fn compress_tail(words: &mut [u32; 8], rest: &[u8], length: u64) {
     let mut tail = [[0; BLOCK_LEN]; 2];
     let flat = tail.as_flattened_mut();
     flat[..rest.len()].copy_from_slice(rest);
