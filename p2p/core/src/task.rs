@@ -112,6 +112,10 @@ impl Task {
             (None, Some(stored)) => {
                 self.origin.note_stored_chain();
                 self.adopt(Content::of(stored), cx);
+                if self.want == Want::Fetch {
+                    // It came into the store while it was looked for.
+                    self.finish_if_complete(cx, now);
+                }
             }
             (Some(_), Some(stored)) => self.catch_up(&stored, cx, now),
             (_, None) => {}

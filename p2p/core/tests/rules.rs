@@ -1438,6 +1438,33 @@ fn what_the_store_has_and_the_swarm_did_not_know_of_is_taken_up() {
 }
 
 #[test]
+fn what_comes_into_the_store_whole_ends_the_search_for_it() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), None);
+    bench.parents(&[], Duty::Fetch);
+    let fetches = |action: &Action| matches!(action, Action::FetchOrigin { .. });
+    assert!(
+        bench.actions().iter().any(fetches),
+        "of unknown length so far"
+    );
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    let actions = bench.actions();
+    for wanted in [
+        Action::Complete { task: task() },
+        Action::CancelOrigin { task: task() },
+        Action::Announce {
+            task: task(),
+            pieces: PIECES,
+            complete: true,
+        },
+    ] {
+        assert!(actions.contains(&wanted), "{wanted:?} of {actions:?}");
+    }
+    bench.pass(SECOND * 30);
+    assert_eq!(bench.actions(), []);
+}
+
+#[test]
 fn a_task_rests_once_nobody_asks_for_it_and_is_not_withdrawn() {
     let mut bench = Bench::with_parents(&["a"]);
     bench.piece_stored("a", 0);
