@@ -266,7 +266,12 @@ impl Cursor {
             if let Some(failure) = progress.borrow().failure.clone() {
                 return Err(failure);
             }
-            if !told && let Some(driver) = &self.blob.reader.driver {
+            let Some(driver) = &self.blob.reader.driver else {
+                // It was whole when it was opened, and nobody fetches what is lost of it.
+                let lost = "bytes were lost from the blob store".to_owned();
+                return Err(TaskFailure::Store(lost));
+            };
+            if !told {
                 let pieces = file.geometry().pieces_of(&(self.at..self.end));
                 let _ = driver.send(Command::Waiting {
                     task: self.blob.task(),

@@ -9,6 +9,7 @@
 //! through one bounded channel; a reader that finds it full stops reading its socket, which is the
 //! back-pressure. The loop itself never waits for any of them.
 
+mod adopting;
 mod claims;
 mod contact;
 mod entry;
@@ -33,14 +34,13 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::{claims::Ask, event::Command};
+pub(crate) use self::{claims::Ask, event::Command, signer::ListSigner};
 use self::{
     claims::Desk,
     contact::Contacts,
     entry::Entry,
     event::{Arrived, Event},
     link::Links,
-    signer::ListSigner,
 };
 use crate::{
     counters::Counters,

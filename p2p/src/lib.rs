@@ -9,6 +9,7 @@
 //! * `origin`: registries and other HTTP servers;
 //! * `session`: the streams to schedulers.
 
+mod adoption;
 mod blob;
 mod brief;
 mod counters;
@@ -22,10 +23,12 @@ mod request;
 mod session;
 mod status;
 mod store;
+mod sys;
 mod transport;
 
 pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
+pub use hawker_model::{Recorder, Recording};
 pub use hawker_swarm::{NoSeed, Verdict};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
@@ -41,8 +44,9 @@ pub use session::{
 };
 pub use status::{NodeStatus, PeerStatus, StoreStatus, TaskPhase, TaskProgress};
 pub use store::{
-    AddBatchError, BlobError, BlobFile, BlobSummary, CreateError, OpenStoreError, Pin, ReadError,
-    StateError, Store, StoreConfig, WritePieceError, Written,
+    AddBatchError, AdoptError, BlobError, BlobFile, BlobSummary, CreateError, OpenStoreError,
+    Otherwise, Owner, Pace, Pin, ReadError, Share, Shared, StateError, Store, StoreConfig,
+    WritePieceError, Written,
 };
 pub use transport::{
     AcceptError, Connection, Decoder, DialError, Dialer, ErrorCode, FrameError, FrameReader,

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     blob::{Blob, Reader},
     counters::{BytesBySource, Counters},
-    driver::{Ask, Command, Driver},
+    driver::{Ask, Command, Driver, ListSigner},
     origin::{OriginClient, OriginConfig, OriginConfigError},
     request::NodeRequest,
     session::{Session, SessionConfig},
@@ -80,6 +80,7 @@ pub struct Node {
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    signer: ListSigner,
     origin: OriginClient,
     counters: Arc<Counters>,
     commands: mpsc::UnboundedSender<Command>,
@@ -120,6 +121,7 @@ impl Node {
         let driver = tokio::sync::Mutex::new(Some(driver));
         let inner = Inner {
             store,
+            signer: ListSigner::new(&settings.security),
             origin,
             counters,
             commands,
@@ -171,6 +173,21 @@ impl Node {
         tokio::task::spawn_blocking(find)
             .await
             .map_err(|_| OpenError::Stopping)
+    }
+
+    /// Deletes a blob and withdraws it from the network; says whether it went. One that is pinned,
+    /// or that somebody waits for while it is fetched, stays. Who reads it goes on.
+    pub async fn remove(&self, digest: Digest) -> Result<bool, BlobError> {
+        let (reply, answer) = oneshot::channel();
+        let task = TaskId::Blob(digest);
+        let sent = self.inner.commands.send(Command::Remove { task, reply });
+        sent.map_err(|_| StateError::Closed)?;
+        answer.await.unwrap_or(Err(StateError::Closed.into()))
+    }
+
+    /// How the store has the task. Does not block.
+    pub fn look_up(&self, task: &TaskId) -> Option<BlobSummary> {
+        self.inner.store.look_up(task)
     }
 
     /// All blobs of the store, ordered by task. Does not block.
@@ -229,6 +246,18 @@ impl Node {
         sent.map_err(|_| NoSeed::Stopping)?;
         let _open = OpenClaim { number, commands };
         answer.await.unwrap_or(Err(NoSeed::Stopping))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn signer(&self) -> &ListSigner {
+        &self.inner.signer
+    }
+
+    pub(crate) fn commands(&self) -> &mpsc::UnboundedSender<Command> {
+        &self.inner.commands
     }
 
     /// The client for origins, for what does not go through the swarm.

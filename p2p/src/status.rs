@@ -66,4 +66,10 @@ pub struct StoreStatus {
     pub complete: usize,
     /// Lengths of the blobs, in bytes.
     pub bytes: u64,
+    /// Blobs whose bytes are another program's too, so that they are on the disk once.
+    #[serde(default)]
+    pub shared: usize,
+    /// Lengths of those, in bytes.
+    #[serde(default)]
+    pub shared_bytes: u64,
 }

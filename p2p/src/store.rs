@@ -8,16 +8,20 @@
 //! otherwise. Handles are cheap to clone and shared between threads; no lock is held over hashing,
 //! reading or writing a piece.
 
+mod adopt;
 mod blob;
+mod bring;
 mod database;
 mod error;
 mod inner;
+mod kin;
 mod layout;
 mod opening;
 mod provenance;
 mod record;
 mod room;
 mod row;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -30,14 +34,17 @@ use std::{
 use hawker_model::{Digest, Geometry, TaskId};
 
 pub use self::{
+    adopt::Shared,
     blob::{BlobFile, Written},
+    bring::{Otherwise, Pace, Share},
     error::{
-        AddBatchError, BlobError, CreateError, OpenStoreError, ReadError, StateError,
+        AddBatchError, AdoptError, BlobError, CreateError, OpenStoreError, ReadError, StateError,
         WritePieceError,
     },
 };
 use self::{
     inner::Inner,
+    kin::Kin,
     layout::{Layout, LockError, LockFile},
     record::{Record, lock, try_lock},
 };
@@ -70,8 +77,30 @@ pub struct BlobSummary {
     pub durable: bool,
     /// Kept by [`Store::set_pinned`].
     pub pinned: bool,
+    /// Whose the bytes are.
+    pub owner: Owner,
     pub created: SystemTime,
     pub last_used: SystemTime,
+}
+
+/// Whose a blob's bytes on the disk are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Us,
+    /// Another program's too, until it or we change them.
+    Both,
+    /// It is another program's file.
+    Other,
+}
+
+impl Owner {
+    fn of(kin: Option<Kin>) -> Self {
+        match kin {
+            None => Self::Us,
+            Some(Kin::Cloned(_)) => Self::Both,
+            Some(Kin::Linked(_)) => Self::Other,
+        }
+    }
 }
 
 /// Keeps a blob from being evicted while it lives.
@@ -114,6 +143,12 @@ impl Store {
     pub fn blobs(&self) -> Vec<BlobSummary> {
         let records = self.inner.all();
         records.iter().map(|record| summarise(record)).collect()
+    }
+
+    /// How the store has the blob of `task`. Does not block.
+    pub fn look_up(&self, task: &TaskId) -> Option<BlobSummary> {
+        let record = self.inner.record(task)?;
+        Some(summarise(&record))
     }
 
     /// The blob of `task`, if the store has it. After a crash, the first call for an incomplete
@@ -172,11 +207,36 @@ impl Store {
 
     /// Deletes the blob of `task`. Who uses it can still read, but no longer write.
     pub fn remove(&self, task: &TaskId) -> Result<(), BlobError> {
+        self.remove_unless(task, |_| false).map(|_| ())
+    }
+
+    /// As [`Self::remove`], but a blob that is kept by [`Self::set_pinned`] stays; says whether it
+    /// went.
+    pub fn remove_unpinned(&self, task: &TaskId) -> Result<bool, BlobError> {
+        self.remove_unless(task, |record| record.state().is_pinned())
+    }
+
+    /// As [`Self::remove`], but what its own digest proves stays, whatever was thought of its list.
+    pub fn remove_unproven(&self, task: &TaskId) -> Result<bool, BlobError> {
+        self.remove_unless(task, |record| {
+            record.task.digest().is_some() && record.state().is_whole()
+        })
+    }
+
+    fn remove_unless(
+        &self,
+        task: &TaskId,
+        stays: impl FnOnce(&Record) -> bool,
+    ) -> Result<bool, BlobError> {
         let _structure = lock(&self.inner.structure);
         let record = self.inner.record(task).ok_or(BlobError::Unknown(*task))?;
         self.inner.database.check_open()?;
+        if stays(&record) {
+            return Ok(false);
+        }
         record.state().removed = true;
-        Ok(self.inner.discard(&[record])?)
+        self.inner.discard(&[record])?;
+        Ok(true)
     }
 
     /// Keeps the blob of `task` from being evicted while the pin lives.
@@ -235,6 +295,7 @@ fn summarise(record: &Record) -> BlobSummary {
         complete: state.pieces.is_full() && !state.is_unchecked(),
         durable: state.complete,
         pinned: state.is_pinned(),
+        owner: Owner::of(state.kin()),
         created: time(record.created()),
         last_used: time(record.last_used()),
     }

@@ -66,9 +66,18 @@ pub(crate) struct Running {
 
 impl Entry {
     pub(crate) fn finding(task: TaskId, first: Held, epoch: u64) -> Self {
+        let mut entry = Self::ready(task, epoch);
+        entry.phase = Phase::Finding(vec![first]);
+        entry
+    }
+
+    /// One that nobody asked for, whose file is another's concern for the moment.
+    pub(crate) fn ready(task: TaskId, epoch: u64) -> Self {
+        let phase = Phase::Ready;
+        let state = TaskState::new(task, None);
         Self {
-            state: TaskState::new(task, None),
-            phase: Phase::Finding(vec![first]),
+            state,
+            phase,
             blob: None,
             readers: 0,
             early: Vec::new(),
@@ -104,8 +113,13 @@ impl Entry {
     /// Readers of a failed task keep their error; later ones start afresh.
     pub(crate) fn renew_after_failure(&mut self) {
         if self.state.progress.borrow().failure.is_some() {
-            self.state = TaskState::new(self.state.task, self.blob.clone());
+            self.renew();
         }
+    }
+
+    /// Later readers have nothing to do with what earlier ones read.
+    pub(crate) fn renew(&mut self) {
+        self.state = TaskState::new(self.state.task, self.blob.clone());
     }
 
     pub(crate) fn stop_fetch(&mut self) {

@@ -13,13 +13,17 @@ use crate::{
     blob::{Reader, TaskState},
     request::NodeRequest,
     status::NodeStatus,
-    store::{BlobFile, WritePieceError, Written},
+    store::{BlobError, BlobFile, WritePieceError, Written},
     transport::Connection,
 };
 
 /// What the API asks. Unbounded, but one per call or reader.
 #[derive(Debug)]
 pub(crate) enum Command {
+    /// All of a blob is in the store now, and not through us.
+    Adopted {
+        blob: Arc<BlobFile>,
+    },
     /// A seed is to judge a claim.
     Ask(Box<Ask>),
     Close {
@@ -30,6 +34,11 @@ pub(crate) enum Command {
         source: Option<Source>,
         reader: Reader,
         reply: oneshot::Sender<(Arc<TaskState>, Reader)>,
+    },
+    /// Unless it is in use.
+    Remove {
+        task: TaskId,
+        reply: oneshot::Sender<Result<bool, BlobError>>,
     },
     /// The owner listens from now on.
     Requests(mpsc::Sender<NodeRequest>),
@@ -96,9 +105,10 @@ pub(crate) enum Event {
         refused: SourceMark,
         fresh: Option<Source>,
     },
-    /// The file of a task that was discarded is gone.
+    /// The file of a task that was discarded is gone, or has proven right.
     Removed {
         task: TaskId,
+        left: Option<Arc<BlobFile>>,
     },
     Stored {
         stored: StoredPiece,

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
     Driver,
+    adopting::gone,
     entry::{Entry, Held, Phase},
     event::{Arrived, Command, Event, FetchEvent, StoredPiece},
     link::Removed,
@@ -38,6 +39,7 @@ enum ListNews {
 impl Driver {
     pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
         match command {
+            Command::Adopted { blob } => self.handle_adopted(&blob, now),
             Command::Ask(ask) => self.handle_ask(*ask, now),
             Command::Close { task } => self.handle_close(task, now),
             Command::Open {
@@ -54,6 +56,7 @@ impl Driver {
                 };
                 self.handle_or_hold(task, open, now);
             }
+            Command::Remove { task, reply } => self.handle_remove(task, reply, now),
             Command::Requests(owner) => self.desk.set_owner(owner),
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
@@ -102,7 +105,7 @@ impl Driver {
                 refused,
                 fresh,
             } => self.swarm.handle_renewed(task, refused, fresh, now),
-            Event::Removed { task } => self.handle_removed(task, now),
+            Event::Removed { task, left } => self.handle_removed(task, left, now),
             Event::Stored { stored, result } => self.handle_stored(stored, result, now),
             Event::Uploaded { host, task, piece } => {
                 self.swarm.handle_uploaded(&host, task, piece, now);
@@ -170,6 +173,9 @@ impl Driver {
             return;
         };
         let stored = blob.pieces();
+        if blob.is_removed() {
+            return self.lose_file(task, &gone(), now);
+        }
         if known.iter().any(|piece| !stored.contains(piece)) {
             tracing::warn!(%task, "pieces were lost from the store");
             self.swarm.handle_forget(task, now);
@@ -179,7 +185,7 @@ impl Driver {
     }
 
     /// Tells the swarm what is stored, which it takes up as far as it is new.
-    fn tell_stored(&mut self, task: TaskId, blob: &BlobFile, now: Instant) {
+    pub(super) fn tell_stored(&mut self, task: TaskId, blob: &BlobFile, now: Instant) {
         // In this order, so that the list covers the pieces.
         let pieces = blob.pieces();
         match blob.list() {
@@ -197,6 +203,10 @@ impl Driver {
 
     /// A blob went from the store: it is withdrawn, unless another life of it began meanwhile.
     pub(super) fn handle_evicted(&mut self, task: TaskId, now: Instant) {
+        if self.blob(&task).is_some_and(|blob| blob.is_removed()) {
+            self.lose_file(task, &gone(), now);
+            self.session.withdraw(task);
+        }
         let anew = |entry: &Entry| entry.readers > 0 || entry.blob.is_some() || entry.is_finding();
         if self.entries.get(&task).is_some_and(anew) {
             return;
@@ -206,7 +216,12 @@ impl Driver {
         self.session.withdraw(task);
     }
 
-    fn handle_found(&mut self, task: TaskId, found: Option<Arc<BlobFile>>, now: Instant) {
+    pub(super) fn handle_found(
+        &mut self,
+        task: TaskId,
+        found: Option<Arc<BlobFile>>,
+        now: Instant,
+    ) {
         let Some(entry) = self.entries.get_mut(&task) else {
             return;
         };

@@ -12,7 +12,10 @@ use super::{
     event::{Arrived, Event, StoredPiece},
     fetch::Fetch,
 };
-use crate::{brief::brief, store::BlobError};
+use crate::{
+    brief::brief,
+    store::{BlobError, BlobFile},
+};
 
 impl Driver {
     pub(super) fn perform_actions(&mut self, now: Instant) {
@@ -214,9 +217,17 @@ impl Driver {
     }
 
     /// The file of a discarded task is gone: now for its successor.
-    pub(super) fn handle_removed(&mut self, task: TaskId, now: Instant) {
+    pub(super) fn handle_removed(
+        &mut self,
+        task: TaskId,
+        left: Option<Arc<BlobFile>>,
+        now: Instant,
+    ) {
         let entry = self.entries.get_mut(&task);
         let deferred = entry.and_then(|entry| entry.after_removal.take());
+        if let Some(blob) = left {
+            self.handle_adopted(&blob, now);
+        }
         for action in deferred.unwrap_or_default() {
             self.perform(action, now);
         }
@@ -238,13 +249,17 @@ impl Driver {
         let (store, events) = (self.store.clone(), self.events.clone());
         self.jobs.spawn(async move {
             users.wait().await;
-            let removed = tokio::task::spawn_blocking(move || store.remove(&task)).await;
+            // A client may have written all of it here meanwhile.
+            let remove = move || (store.remove_unproven(&task), store.find(&task));
+            let Ok((removed, left)) = tokio::task::spawn_blocking(remove).await else {
+                return;
+            };
             match removed {
-                Ok(Ok(()) | Err(BlobError::Unknown(_))) => {}
-                Ok(Err(error)) => tracing::error!(%task, %error, "cannot remove a blob"),
-                Err(_) => return,
+                Ok(_) | Err(BlobError::Unknown(_)) => {}
+                Err(error) => tracing::error!(%task, %error, "cannot remove a blob"),
             }
-            let _ = events.send(Event::Removed { task }).await;
+            let left = left.filter(|blob| blob.is_complete());
+            let _ = events.send(Event::Removed { task, left }).await;
         });
     }
 

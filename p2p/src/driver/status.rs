@@ -7,6 +7,7 @@ use crate::{
     counters::BytesBySource,
     session::{Holding, Progress, SchedulerBytes},
     status::{NodeStatus, PeerStatus, StoreStatus, TaskPhase, TaskProgress},
+    store::Owner,
 };
 
 impl Driver {
@@ -53,6 +54,10 @@ impl Driver {
             status.blobs += 1;
             status.complete += usize::from(blob.complete);
             status.bytes += blob.geometry.length();
+            if blob.owner != Owner::Us {
+                status.shared += 1;
+                status.shared_bytes += blob.geometry.length();
+            }
         }
         status
     }

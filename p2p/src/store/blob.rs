@@ -17,7 +17,10 @@ use hawker_model::{
 };
 
 use super::{
-    AddBatchError, Inner, ReadError, StateError, WritePieceError, layout,
+    AddBatchError, Inner, ReadError, StateError, WritePieceError,
+    inner::CHANGED,
+    kin::{Kin, Stamp},
+    layout,
     record::{Record, lock},
 };
 
@@ -30,6 +33,8 @@ pub struct BlobFile {
     store: Arc<Inner>,
     record: Arc<Record>,
     file: File,
+    /// Of a file that is another program's too: what it must be for its bytes to count.
+    stamp: Option<Stamp>,
     /// Read from the database when it is first needed.
     list: Mutex<Option<PieceList>>,
 }
@@ -48,10 +53,12 @@ impl BlobFile {
         record: Arc<Record>,
         file: File,
     ) -> Result<Self, StateError> {
+        let stamp = record.state().kin().and_then(Kin::linked);
         let blob = Self {
             store,
             record,
             file,
+            stamp,
             list: Mutex::new(None),
         };
         let unchecked = blob.record.state().is_unchecked();
@@ -86,6 +93,11 @@ impl BlobFile {
     /// still take some away.
     pub fn is_complete(&self) -> bool {
         self.record.state().pieces.is_full()
+    }
+
+    /// Whether it is no longer in the store: it was evicted, removed, or its file changed under us.
+    pub fn is_removed(&self) -> bool {
+        self.record.state().removed
     }
 
     /// Whether every byte of `range` that is here is known to be held by an origin that `accepts`
@@ -281,6 +293,11 @@ impl BlobFile {
                 .map_err(|error| self.lost(piece, error))?;
             rest = after;
         }
+        // After the reading: what was changed before it shows.
+        if let Err(error) = self.check_stamp() {
+            let first = PieceIndex(geometry.pieces_of(&(offset..end)).start);
+            return Err(self.lost(first, error));
+        }
         self.touch();
         Ok(Bytes::from(bytes))
     }
@@ -293,6 +310,7 @@ impl BlobFile {
         let geometry = self.record.geometry;
         let mut buffer = vec![0; geometry.len_of(PieceIndex(0)) as usize];
         let mut lost = 0;
+        let linked = self.record.state().is_linked();
         for piece in self.pieces().iter() {
             let data = &mut buffer[..geometry.len_of(piece) as usize];
             let read = self.file.read_exact_at(data, geometry.range(piece).start);
@@ -304,6 +322,10 @@ impl BlobFile {
                 self.record.state().lose(piece);
                 lost += 1;
             }
+        }
+        if linked && lost > 0 {
+            // It cannot be mended: the file is not ours to write to.
+            self.store.drop_out(&self.record, CHANGED)?;
         }
         Ok(lost)
     }
@@ -323,6 +345,18 @@ impl BlobFile {
         pieces.find(|piece| !state.pieces.contains(*piece))
     }
 
+    /// Fails if another program has changed the file that it shares with us.
+    fn check_stamp(&self) -> io::Result<()> {
+        let Some(stamp) = self.stamp else {
+            return Ok(());
+        };
+        let found = self.file.metadata()?;
+        match Stamp::of(&found) == stamp && found.len() == self.record.geometry.length() {
+            true => Ok(()),
+            false => Err(io::Error::other(CHANGED)),
+        }
+    }
+
     /// Takes a piece that cannot be read out of the set. Of a file that ends too early, all that
     /// is beyond its end goes, since the next write there would fill the gap with zeros.
     fn lost(&self, piece: PieceIndex, cause: io::Error) -> ReadError {
@@ -340,7 +374,16 @@ impl BlobFile {
             state.lose(piece);
         }
         let path = self.path();
-        if let Err(error) = self.store.save(std::slice::from_ref(&self.record)) {
+        let linked = self.record.state().is_linked();
+        let saved = match linked {
+            // It cannot be mended: the file is not ours to write to.
+            true => {
+                self.record.state().lose_all();
+                self.store.drop_out(&self.record, CHANGED)
+            }
+            false => self.store.save(std::slice::from_ref(&self.record)),
+        };
+        if let Err(error) = saved {
             tracing::error!(path = %path.display(), %error, "lost pieces are not saved");
         }
         ReadError::Lost { path, piece, cause }

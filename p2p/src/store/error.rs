@@ -4,7 +4,7 @@
 
 use std::{io, path::PathBuf};
 
-use hawker_model::{Geometry, ListError, PieceIndex, PieceMismatch, TaskId};
+use hawker_model::{Digest, Geometry, GeometryError, ListError, PieceIndex, PieceMismatch, TaskId};
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -174,4 +174,53 @@ pub enum BlobError {
     Io { path: PathBuf, cause: io::Error },
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Why a file was not taken into the store.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error("file {}: {cause}", path.display())]
+    Io { path: PathBuf, cause: io::Error },
+    #[error("{} is not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("file {} has the digest {found}, not {wanted}", path.display())]
+    Digest {
+        path: PathBuf,
+        wanted: Digest,
+        found: Digest,
+    },
+    #[error("file {} changed while it was taken into the blob store", path.display())]
+    Changed { path: PathBuf },
+    #[error(
+        "file {} cannot be shared with the blob store in {}: they are on different file systems or \
+         mounts, or theirs has neither shared extents nor hard links",
+        path.display(), dir.display()
+    )]
+    Apart { path: PathBuf, dir: PathBuf },
+    #[error("file {}: {cause}", path.display())]
+    TooLong { path: PathBuf, cause: GeometryError },
+    #[error(transparent)]
+    Room(CreateError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl AdoptError {
+    /// Whether the same file may be taken another time.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotAFile { .. }
+            | Self::Digest { .. }
+            | Self::Apart { .. }
+            | Self::TooLong { .. }
+            | Self::State(StateError::Closed) => false,
+            Self::Io { .. }
+            | Self::Changed { .. }
+            | Self::Room(_)
+            | Self::Blob(_)
+            | Self::State(_) => true,
+        }
+    }
 }

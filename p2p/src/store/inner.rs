@@ -15,9 +15,13 @@ use hawker_model::{Geometry, SignedStates, TaskId};
 use super::{
     BlobError, BlobFile, CreateError, StateError,
     database::StateDatabase,
+    kin::{Found, Kin},
     layout::{self, Layout, LockFile},
     record::{Record, Snapshot, lock},
 };
+
+/// Why a blob went whose file is another program's too.
+pub(super) const CHANGED: &str = "another program has changed the file that it shares with us";
 
 /// What clones and handles share. Locks are taken in this order: `checkpointing`, `structure`, a
 /// record's handle, a blob's list, the database's, `records`, a record's state.
@@ -96,17 +100,31 @@ impl Inner {
         if let Some(blob) = handle.upgrade() {
             return Ok(blob);
         }
-        let file = match self.layout.open(&task) {
+        let linked = record.state().kin().and_then(Kin::linked);
+        let opened = match linked {
+            None => self.layout.open(&task),
+            Some(_) => self.layout.open_to_read(&task),
+        };
+        let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 drop(handle);
-                self.vanished(record)?;
+                self.drop_out(record, "blob file is gone")?;
                 return Err(BlobError::Unknown(task));
             }
             Err(cause) => return Err(BlobError::Io { path, cause }),
         };
         let length = record.geometry.length();
-        let found = file.metadata().map(|found| found.len());
+        let found = file.metadata();
+        if let (Some(stamp), Ok(found)) = (linked, &found) {
+            let found = Found::of(found);
+            if (found.stamp, found.length) != (stamp, length) {
+                drop(handle);
+                self.drop_out(record, CHANGED)?;
+                return Err(BlobError::Unknown(task));
+            }
+        }
+        let found = found.map(|found| found.len());
         if found.as_ref().is_ok_and(|found| *found != length) {
             // Saved first: with its length the file would look whole after a crash.
             record.state().doubt();
@@ -122,14 +140,14 @@ impl Inner {
         Ok(blob)
     }
 
-    /// Someone deleted the blob's file.
-    pub(super) fn vanished(&self, record: &Arc<Record>) -> Result<(), StateError> {
+    /// Someone deleted the blob's file, or changed it: it is no longer ours to serve.
+    pub(super) fn drop_out(&self, record: &Arc<Record>, why: &str) -> Result<(), StateError> {
         let _structure = lock(&self.structure);
         self.database.check_open()?;
         if std::mem::replace(&mut record.state().removed, true) {
             return Ok(());
         }
-        tracing::warn!(task = %record.task, "blob file is gone");
+        tracing::warn!(task = %record.task, why, "dropped a blob");
         self.discard(std::slice::from_ref(record))?;
         lock(&self.evicted).push(record.task);
         Ok(())
@@ -270,7 +288,8 @@ impl Inner {
 
     /// Makes what was written to a blob durable, and its file's name.
     pub(super) fn sync(&self, record: &Record) -> io::Result<()> {
-        self.layout.open(&record.task)?.sync_data()?;
+        // A descriptor for reading does as well.
+        self.layout.open_to_read(&record.task)?.sync_data()?;
         self.layout.sync_name(&record.task)
     }
 }

@@ -15,9 +15,11 @@ use nix::{
     sys::statvfs::fstatvfs,
 };
 
+use super::kin::Found;
+
 /// Images may be private: only the daemon's user reads them.
 const DIR_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// The paths under one store's directory.
 #[derive(Clone, Debug)]
@@ -33,6 +35,7 @@ impl Layout {
         };
         make_dir(root, true)?;
         make_dir(&layout.blobs(), false)?;
+        make_dir(&layout.incoming(), false)?;
         for kind in Kind::ALL {
             make_dir(&layout.blobs().join(kind.name()), false)?;
         }
@@ -54,6 +57,27 @@ impl Layout {
 
     pub(super) fn blob(&self, task: &TaskId) -> PathBuf {
         self.shard(task).join(task.to_hex())
+    }
+
+    /// Where files are on their way in; what lies there when a store is opened is nobody's.
+    pub(super) fn incoming(&self) -> PathBuf {
+        self.root.join("incoming")
+    }
+
+    /// Deletes what a crash left on its way in.
+    pub(super) fn clear_incoming(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.incoming())? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the file at `incoming`, of the same file system, that of `task`: in place of another,
+    /// if there is one. Durable when it returns.
+    pub(super) fn install(&self, incoming: &Path, task: &TaskId) -> io::Result<()> {
+        make_dir(&self.shard(task), false)?;
+        fs::rename(incoming, self.blob(task))?;
+        self.sync_name(task)
     }
 
     fn blobs(&self) -> PathBuf {
@@ -96,6 +120,11 @@ impl Layout {
             .open(self.blob(task))
     }
 
+    /// Opens the file of `task` for reading only.
+    pub(super) fn open_to_read(&self, task: &TaskId) -> io::Result<File> {
+        File::open(self.blob(task))
+    }
+
     /// Deletes the file of `task`; no file is fine.
     pub(super) fn delete(&self, task: &TaskId) -> io::Result<()> {
         match fs::remove_file(self.blob(task)) {
@@ -117,8 +146,8 @@ impl Layout {
         Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
     }
 
-    /// The blob files there are, with their lengths. What does not look like one is left alone.
-    pub(super) fn scan(&self) -> io::Result<BTreeMap<TaskId, u64>> {
+    /// The blob files there are. What does not look like one is left alone.
+    pub(super) fn scan(&self) -> io::Result<BTreeMap<TaskId, Found>> {
         let mut found = BTreeMap::new();
         for kind in Kind::ALL {
             for shard in fs::read_dir(self.blobs().join(kind.name()))? {
@@ -132,7 +161,7 @@ impl Layout {
     }
 }
 
-fn scan_shard(kind: Kind, dir: &Path, found: &mut BTreeMap<TaskId, u64>) -> io::Result<()> {
+fn scan_shard(kind: Kind, dir: &Path, found: &mut BTreeMap<TaskId, Found>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let task = entry.file_name().to_str().and_then(|hex| kind.parse(hex));
@@ -141,8 +170,11 @@ fn scan_shard(kind: Kind, dir: &Path, found: &mut BTreeMap<TaskId, u64>) -> io::
             continue;
         };
         let metadata = entry.metadata()?;
-        if metadata.is_file() {
-            found.insert(task, metadata.len());
+        if metadata.is_symlink() {
+            let target = fs::metadata(entry.path()).ok();
+            found.insert(task, Found::led_to(target.as_ref()));
+        } else if metadata.is_file() {
+            found.insert(task, Found::of(&metadata));
         }
     }
     Ok(())

@@ -6,7 +6,8 @@ use hawker_model::TaskId;
 
 use super::{
     OpenStoreError, StateError,
-    database::{FORMAT, Loaded, OpenDatabaseError, StateDatabase},
+    database::{FORMAT, Loaded, OpenDatabaseError, Saved, StateDatabase},
+    kin::{Found, Kin, Stamp},
     layout::Layout,
     record::Record,
 };
@@ -66,31 +67,25 @@ enum ReconcileError {
     State(StateError),
 }
 
-/// Makes database and directory tell the same: a row without its file, or complete and of the
-/// wrong length, goes, and so does a file without a row.
+/// Makes database and directory tell the same: a row without the file that it speaks of goes, and so
+/// does a file without a row.
 fn reconcile(
     layout: &Layout,
     loaded: Loaded,
     database: &StateDatabase,
 ) -> Result<BTreeMap<TaskId, Arc<Record>>, ReconcileError> {
+    layout.clear_incoming().map_err(ReconcileError::Io)?;
     let mut files = layout.scan().map_err(ReconcileError::Io)?;
     let mut dropped = loaded.damaged;
     let mut records = BTreeMap::new();
     for saved in loaded.blobs {
-        let (task, row) = (saved.task, saved.row);
-        let found = files.get(&task).copied();
-        let length = row.geometry.length();
-        if found.is_none() || (row.complete && found != Some(length)) {
-            tracing::warn!(%task, length, ?found, "blob file is gone or has the wrong length");
+        let (task, found) = (saved.task, files.get(&saved.task).copied());
+        let Some(record) = found.and_then(|found| restore(saved, found, loaded.clean)) else {
+            tracing::warn!(%task, ?found, "blob file is gone or not the one that was stored");
             dropped.push(task);
             continue;
-        }
+        };
         files.remove(&task);
-        let doubtful = !loaded.clean || found != Some(length);
-        let record = Record::restore(saved);
-        if doubtful && !row.complete {
-            record.state().set_unchecked(true);
-        }
         records.insert(task, Arc::new(record));
     }
     if !dropped.is_empty() {
@@ -105,4 +100,38 @@ fn reconcile(
         layout.delete(&task).map_err(ReconcileError::Io)?;
     }
     Ok(records)
+}
+
+/// The blob that a row tells of and whose file was found; `None` if it is not the row's.
+fn restore(saved: Saved, found: Found, clean: bool) -> Option<Record> {
+    let row = saved.row;
+    let right_length = found.length == row.geometry.length();
+    if row.complete && !right_length {
+        return None;
+    }
+    let linked = row.kin.and_then(Kin::linked);
+    let record = Record::restore(saved);
+    let doubtful = !clean || !right_length;
+    {
+        let mut state = record.state();
+        match linked.map(|stamp| (stamp == found.stamp, found.links)) {
+            None if doubtful && !row.complete => state.set_unchecked(true),
+            None => {}
+            Some((true, 2..)) if row.complete => {}
+            // The other program let go of it: it is ours alone, if someone wants it.
+            Some((true, _)) if row.complete && row.pinned => state.set_kin(None),
+            // Our own, which was about to be exchanged for the other program's.
+            Some((false, 0..=1)) if stamp_differs(linked, found) => {
+                state.set_kin(None);
+                state.doubt();
+            }
+            Some(_) => return None,
+        }
+    }
+    Some(record)
+}
+
+/// Whether it is another file than the one that was linked, rather than the same one changed.
+fn stamp_differs(linked: Option<Stamp>, found: Found) -> bool {
+    linked.is_some_and(|stamp| stamp.inode != found.stamp.inode)
 }

@@ -11,6 +11,7 @@ use super::{
     BlobFile,
     database::{Saved, Tables},
     error::StateError,
+    kin::Kin,
     provenance::Provenance,
     row::Row,
 };
@@ -57,6 +58,8 @@ pub(super) struct State {
     /// The mark is on the disk.
     pub(super) complete: bool,
     pinned: bool,
+    /// Whose file it also is; while it is linked, the blob is whole or removed.
+    kin: Option<Kin>,
     /// The claims outlived a crash: to be checked before they are used.
     unchecked: bool,
     /// Pieces were written since the file was last synchronised.
@@ -78,6 +81,7 @@ impl Record {
             complete: false,
             pinned: false,
             unchecked: false,
+            kin: None,
             created: now,
             last_used: now,
         };
@@ -89,6 +93,26 @@ impl Record {
             provenance: Arc::default(),
         });
         record.state().changes += 1;
+        record
+    }
+
+    /// A blob whose bytes are all in its file and on the disk, and lead through all of `batches`.
+    pub(super) fn whole(
+        task: TaskId,
+        geometry: Geometry,
+        now: u64,
+        batches: Vec<SignedStates>,
+        kin: Option<Kin>,
+    ) -> Self {
+        let record = Self::new(task, geometry, now);
+        {
+            let mut state = record.state();
+            state.pieces = PieceSet::full(geometry.piece_count());
+            state.kin = kin;
+            for batch in batches {
+                state.add_unsaved(batch);
+            }
+        }
         record
     }
 
@@ -119,6 +143,7 @@ impl Record {
                 losses: 0,
                 complete: row.complete,
                 pinned: row.pinned,
+                kin: row.kin,
                 unchecked: row.unchecked,
                 unsynced: false,
                 removed: false,
@@ -145,6 +170,14 @@ impl Record {
 
     pub(super) fn touch(&self, now: u64) {
         self.last_used.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Bytes that nobody else accounts for.
+    pub(super) fn own_bytes(&self) -> u64 {
+        match self.state().is_linked() {
+            true => 0,
+            false => self.geometry.length(),
+        }
     }
 
     /// Whether the blob may be evicted: neither pinned nor in use.
@@ -203,6 +236,7 @@ impl Record {
             complete: state.complete,
             pinned: state.pinned,
             unchecked: state.unchecked && !state.pieces.is_empty(),
+            kin: state.kin,
             created: self.created,
             last_used: self.last_used(),
         };
@@ -244,6 +278,27 @@ impl State {
 
     pub(super) fn is_unchecked(&self) -> bool {
         self.unchecked
+    }
+
+    pub(super) fn kin(&self) -> Option<Kin> {
+        self.kin
+    }
+
+    pub(super) fn set_kin(&mut self, kin: Option<Kin>) {
+        if self.kin != kin {
+            self.kin = kin;
+            self.changes += 1;
+        }
+    }
+
+    /// Whether another program has the very same file.
+    pub(super) fn is_linked(&self) -> bool {
+        matches!(self.kin, Some(Kin::Linked(_)))
+    }
+
+    /// Whether every piece is stored, and no crash has put one in doubt.
+    pub(super) fn is_whole(&self) -> bool {
+        self.pieces.is_full() && !self.unchecked
     }
 
     /// Whether it is whole, but not marked so; gives the count of losses at this moment. What is

@@ -34,6 +34,21 @@ impl Inner {
         }
     }
 
+    /// As much room as a blob needs whose bytes are on the disk already. One that is to be kept is
+    /// taken in whatever the quota says: refusing it would free nothing.
+    pub(super) fn fit_adopted(
+        &self,
+        task: TaskId,
+        length: u64,
+        pinned: bool,
+    ) -> Result<(), CreateError> {
+        match self.fit_quota(task, length) {
+            Err(error @ CreateError::State(_)) => Err(error),
+            Err(error) if !pinned => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn fit_quota(&self, task: TaskId, length: u64) -> Result<(), CreateError> {
         let Some(quota) = self.quota else {
             return Ok(());
@@ -113,14 +128,15 @@ impl Inner {
         Ok(true)
     }
 
+    /// What may be evicted with some gain: to drop another program's file frees nothing.
     fn idle(&self) -> Vec<Arc<Record>> {
         let mut records = self.all();
-        records.retain(|record| record.is_idle());
+        records.retain(|record| record.is_idle() && !record.state().is_linked());
         records
     }
 }
 
 fn bytes_of(records: &[Arc<Record>]) -> u64 {
-    let lengths = records.iter().map(|record| record.geometry.length());
+    let lengths = records.iter().map(|record| record.own_bytes());
     lengths.fold(0, u64::saturating_add)
 }

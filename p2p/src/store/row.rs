@@ -10,12 +10,17 @@ use hawker_model::{
     SignedStates, TaskId,
 };
 
-use super::provenance::{Provenance, Run};
+use super::{
+    kin::{Kin, Stamp},
+    provenance::{Provenance, Run},
+};
 
 const SUM_LEN: usize = 8;
 const COMPLETE: u8 = 1;
 const PINNED: u8 = 2;
 const UNCHECKED: u8 = 4;
+const LINKED: u8 = 8;
+const CLONED: u8 = 16;
 
 pub(super) type TaskKey = [u8; TaskId::ENCODED_LEN];
 pub(super) type BatchKey = [u8; TaskId::ENCODED_LEN + 4];
@@ -37,6 +42,8 @@ pub(super) struct Row {
     pub(super) pinned: bool,
     /// The claimed pieces outlived a crash and were not checked since.
     pub(super) unchecked: bool,
+    /// Whose file it also is.
+    pub(super) kin: Option<Kin>,
     /// Microseconds since 1970.
     pub(super) created: u64,
     /// Microseconds since 1970.
@@ -46,16 +53,25 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn encode(&self, key: &TaskKey) -> Vec<u8> {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        let mut bytes = Vec::with_capacity(29 + SUM_LEN);
+        let kin = match self.kin {
+            None => 0,
+            Some(Kin::Linked(_)) => LINKED,
+            Some(Kin::Cloned(_)) => CLONED,
+        };
+        let mut bytes = Vec::with_capacity(29 + Stamp::ENCODED_LEN + SUM_LEN);
         bytes.extend_from_slice(&self.geometry.length().to_le_bytes());
         bytes.extend_from_slice(&self.geometry.piece_len().to_le_bytes());
         bytes.push(
             flag(self.complete, COMPLETE)
                 | flag(self.pinned, PINNED)
-                | flag(self.unchecked, UNCHECKED),
+                | flag(self.unchecked, UNCHECKED)
+                | kin,
         );
         bytes.extend_from_slice(&self.created.to_le_bytes());
         bytes.extend_from_slice(&self.last_used.to_le_bytes());
+        if let Some(kin) = self.kin {
+            bytes.extend_from_slice(&kin.stamp().to_bytes());
+        }
         seal(key, bytes)
     }
 
@@ -63,15 +79,23 @@ impl Row {
         let mut bytes = Reader(unseal(key, bytes)?);
         let geometry = Geometry::new(bytes.u64()?, bytes.u32()?).ok()?;
         let flags = bytes.u8()?;
+        let (created, last_used) = (bytes.u64()?, bytes.u64()?);
+        let kin = match flags & (LINKED | CLONED) {
+            0 => None,
+            LINKED => Some(Kin::Linked(bytes.stamp()?)),
+            CLONED => Some(Kin::Cloned(bytes.stamp()?)),
+            _ => return None,
+        };
         let row = Self {
             geometry,
             complete: flags & COMPLETE != 0,
             pinned: flags & PINNED != 0,
             unchecked: flags & UNCHECKED != 0,
-            created: bytes.u64()?,
-            last_used: bytes.u64()?,
+            kin,
+            created,
+            last_used,
         };
-        (bytes.is_done() && flags < 8).then_some(row)
+        (bytes.is_done() && flags < 32).then_some(row)
     }
 }
 
@@ -204,6 +228,10 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn stamp(&mut self) -> Option<Stamp> {
+        Some(Stamp::from_parts(self.u64()?, self.u64()?, self.u32()?))
+    }
+
     fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
     }
@@ -246,13 +274,16 @@ mod tests {
             length in 0u64..1 << 36,
             flags in any::<(bool, bool, bool)>(),
             times in any::<(u64, u64)>(),
+            kin in (0u8..3, any::<(u64, u64, u32)>()),
         ) {
+            let stamp = Stamp::from_parts(kin.1.0, kin.1.1, kin.1.2);
             let key = task(1).to_bytes();
             let row = Row {
                 geometry: Geometry::for_length(length).unwrap(),
                 complete: flags.0,
                 pinned: flags.1,
                 unchecked: flags.2,
+                kin: [None, Some(Kin::Linked(stamp)), Some(Kin::Cloned(stamp))][usize::from(kin.0)],
                 created: times.0,
                 last_used: times.1,
             };

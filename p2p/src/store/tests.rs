@@ -1,5 +1,7 @@
 //! Tests of the whole store, on real directories.
 
+mod adopt_killed;
+mod adopted;
 mod basics;
 mod chained;
 mod crash;

@@ -2,13 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
     sync::OnceLock,
+    time::{Duration, SystemTime},
 };
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::store::{BlobSummary, CreateError, ReadError, WritePieceError};
+use super::{
+    adopted::{adopt, adopt_from, foreign, ingest},
+    *,
+};
+use crate::store::{AdoptError, BlobSummary, CreateError, ReadError, WritePieceError};
 
 /// With room for two of the three largest.
 const QUOTA: u64 = 700_000;
@@ -33,6 +40,14 @@ enum Step {
     Read(usize, u64, usize),
     Remove(usize),
     Pin(usize, bool),
+    /// A client has written it here.
+    Adopt(usize, bool),
+    /// Another program has it.
+    AdoptFrom(usize),
+    /// The other program deletes it.
+    DropForeign(usize),
+    /// The other program changes it in place.
+    SpoilForeign(usize),
     Hold(usize),
     Release,
     Checkpoint,
@@ -51,6 +66,10 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (blob(), 0u64..300_000, 0usize..150_000).prop_map(|(b, at, len)| Step::Read(b, at, len)),
         1 => blob().prop_map(Step::Remove),
         1 => (blob(), any::<bool>()).prop_map(|(b, pinned)| Step::Pin(b, pinned)),
+        2 => (blob(), any::<bool>()).prop_map(|(b, pin)| Step::Adopt(b, pin)),
+        2 => blob().prop_map(Step::AdoptFrom),
+        1 => blob().prop_map(Step::DropForeign),
+        1 => blob().prop_map(Step::SpoilForeign),
         1 => blob().prop_map(Step::Hold),
         1 => Just(Step::Release),
         2 => Just(Step::Checkpoint),
@@ -66,6 +85,8 @@ struct Known {
     pieces: BTreeSet<u32>,
     pinned: bool,
     complete: bool,
+    /// Its file is the other program's.
+    linked: bool,
 }
 
 struct Harness {
@@ -117,6 +138,10 @@ impl Harness {
                     self.saved.insert(at, known.clone());
                 }
             }
+            Step::Adopt(at, pin) => self.adopt(at, pin),
+            Step::AdoptFrom(at) => self.adopt_from(at),
+            Step::DropForeign(at) => drop(fs::remove_file(self.foreign(at))),
+            Step::SpoilForeign(at) => self.spoil_foreign(at),
             Step::Hold(at) => {
                 let blob = self.store().find(&contents()[at].task);
                 assert_eq!(blob.is_some(), self.known.contains_key(&at));
@@ -147,6 +172,7 @@ impl Harness {
     fn restart(&mut self) {
         self.held.clear();
         self.store = None;
+        self.let_go();
         self.store = Some(open_with_quota(self.dir.path(), QUOTA));
     }
 
@@ -169,35 +195,153 @@ impl Harness {
             created.unwrap();
             return;
         }
-        // The model's own eviction.
-        let len = |at: &usize| contents()[*at].data.len() as u64;
-        let used: u64 = self.known.keys().map(len).sum();
-        let mut excess = (used + len(&at)).saturating_sub(QUOTA);
-        let idle = |at: &&usize| !self.known[*at].pinned && !self.held.contains_key(*at);
-        let mut evicted = Vec::new();
-        for candidate in self.used.iter().filter(idle) {
-            if excess == 0 {
-                break;
-            }
-            excess = excess.saturating_sub(len(candidate));
-            evicted.push(*candidate);
-        }
-        if excess > 0 {
+        let Some(evicted) = self.evict_for(at) else {
             let error = created.unwrap_err();
             assert!(matches!(error, CreateError::QuotaHeld { .. }), "{error}");
             assert!(self.store().take_evicted().is_empty());
             return;
-        }
+        };
         drop(created.unwrap());
-        let told: Vec<TaskId> = evicted.iter().map(|at| contents()[*at].task).collect();
-        assert_eq!(self.store().take_evicted(), told);
-        evicted.into_iter().for_each(|at| self.forget(at));
+        self.note_evicted(evicted);
         self.touch(at);
         let known = Known {
             complete: content.count() == 0,
             ..Known::default()
         };
         self.known.insert(at, known);
+    }
+
+    /// The model's own eviction.
+    fn evict_for(&self, at: usize) -> Option<Vec<usize>> {
+        let len = |at: &usize| contents()[*at].data.len() as u64;
+        let own = |at: &&usize| !self.known[*at].linked;
+        let used: u64 = self.known.keys().filter(own).map(len).sum();
+        let mut excess = (used + len(&at)).saturating_sub(QUOTA);
+        let idle = |at: &&usize| !self.known[*at].pinned && !self.held.contains_key(*at);
+        let mut evicted = Vec::new();
+        for candidate in self.used.iter().filter(idle).filter(own) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(len(candidate));
+            evicted.push(*candidate);
+        }
+        (excess == 0).then_some(evicted)
+    }
+
+    fn note_evicted(&mut self, evicted: Vec<usize>) {
+        let told: Vec<TaskId> = evicted.iter().map(|at| contents()[*at].task).collect();
+        assert_eq!(self.store().take_evicted(), told);
+        evicted.into_iter().for_each(|at| self.forget(at));
+    }
+
+    fn adopt(&mut self, at: usize, pin: bool) {
+        let content = &contents()[at];
+        let file = ingest(self.dir.path(), content);
+        let adopted = adopt(self.store(), content, &file, pin);
+        if !self.known.contains_key(&at) {
+            match self.evict_for(at) {
+                Some(evicted) => self.note_evicted(evicted),
+                None if pin => {}
+                None => {
+                    let error = adopted.unwrap_err();
+                    assert!(matches!(error, AdoptError::Room(_)) && file.exists());
+                    return;
+                }
+            }
+        }
+        drop(adopted.unwrap());
+        assert!(!file.exists());
+        self.note_whole(at);
+        self.known.entry(at).and_modify(|known| known.pinned |= pin);
+        self.saved.insert(at, self.known[&at].clone());
+    }
+
+    fn adopt_from(&mut self, at: usize) {
+        let content = &contents()[at];
+        let file = self.foreign(at);
+        foreign(file.parent().unwrap(), content);
+        let (known, evicted) = (self.known.contains_key(&at), self.evict_for(at));
+        match adopt_from(self.store(), content, &file) {
+            Ok(adopted) => drop(adopted),
+            // Shared extents are ours in the end, so they need room.
+            Err(error) => {
+                assert!(matches!(error, AdoptError::Room(_)), "{error}");
+                assert!(!known && evicted.is_none());
+                return;
+            }
+        }
+        let linked = is_linked(self.store(), at);
+        if !known && !linked {
+            self.note_evicted(evicted.unwrap());
+        }
+        self.note_whole(at);
+        self.known
+            .entry(at)
+            .and_modify(|known| known.linked = linked);
+        self.saved.insert(at, self.known[&at].clone());
+    }
+
+    /// A blob is whole and durable now.
+    fn note_whole(&mut self, at: usize) {
+        let count = contents()[at].count();
+        let known = self.known.entry(at).or_default();
+        let changed = !known.complete || known.pieces.len() as u32 != count;
+        (known.list, known.complete) = (count, true);
+        known.pieces = (0..count).collect();
+        if changed || !self.used.contains(&at) {
+            self.touch(at);
+        }
+    }
+
+    fn foreign(&self, at: usize) -> PathBuf {
+        let dir = self.dir.path().join("foreign");
+        fs::create_dir_all(&dir).unwrap();
+        dir.join(contents()[at].task.to_hex())
+    }
+
+    fn spoil_foreign(&mut self, at: usize) {
+        let file = self.foreign(at);
+        let linked = self.known.get(&at).is_some_and(|known| known.linked);
+        let (Ok(found), false) = (fs::metadata(&file), contents()[at].data.is_empty()) else {
+            return;
+        };
+        let ours = fs::metadata(self.blob_path(at)).map(|ours| ours.ino());
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, b"other bytes").unwrap();
+        let later = SystemTime::now() + Duration::from_secs(1);
+        let opened = fs::File::options().write(true).open(&file).unwrap();
+        opened.set_modified(later).unwrap();
+        fs::remove_file(&file).unwrap();
+        self.held.remove(&at);
+        if linked && ours.is_ok_and(|ours| ours == found.ino()) {
+            assert!(self.store().find(&contents()[at].task).is_none());
+            self.note_evicted(vec![at]);
+        }
+    }
+
+    fn blob_path(&self, at: usize) -> PathBuf {
+        let hex = contents()[at].task.to_hex();
+        let dir = self.dir.path().join("blobs/sha256").join(&hex[..2]);
+        dir.join(hex)
+    }
+
+    /// Between two lives of the store: what the other program has deleted is ours alone, if it is
+    /// pinned, and gone otherwise.
+    fn let_go(&mut self) {
+        for at in self.known.keys().copied().collect::<Vec<_>>() {
+            let alone = fs::metadata(self.blob_path(at)).is_ok_and(|found| found.nlink() == 1);
+            let known = &self.known[&at];
+            match (known.linked && alone, known.pinned) {
+                (true, false) => self.forget(at),
+                (true, true) => {
+                    for known in [self.known.get_mut(&at), self.saved.get_mut(&at)] {
+                        known.unwrap().linked = false;
+                    }
+                }
+                (false, _) => {}
+            }
+        }
     }
 
     fn batch(&mut self, at: usize, first: u32, count: u32) {
@@ -292,8 +436,12 @@ impl Harness {
             contents()[at].verify(&blob);
             assert_eq!(blob.list().unwrap().len(), known.list);
             assert_eq!(
-                (blob.is_complete(), summary.pinned),
-                (known.complete, known.pinned)
+                (
+                    blob.is_complete(),
+                    summary.pinned,
+                    is_linked(self.store(), at)
+                ),
+                (known.complete, known.pinned, known.linked)
             );
         }
         self.use_all();
@@ -340,7 +488,9 @@ impl Harness {
                 pieces,
                 pinned: summary.pinned,
                 complete: blob.is_complete(),
+                linked: is_linked(self.store(), at),
             };
+            assert_eq!(recovered.linked, saved.linked);
             assert!(saved.complete || !summary.durable);
             assert!(
                 !summary.complete || summary.durable,
@@ -352,6 +502,11 @@ impl Harness {
         // Last use may be older than it was.
         self.use_all();
     }
+}
+
+fn is_linked(store: &Store, at: usize) -> bool {
+    let record = store.inner.record(&contents()[at].task);
+    record.is_some_and(|record| record.state().is_linked())
 }
 
 proptest! {
