@@ -56,7 +56,7 @@ use url::Url;
 
 use address::AddressRule;
 use auth::Authorizer;
-use connector::{Connector, Places, place};
+use connector::{Connector, Place, place};
 use dialer::Proxies;
 use group::Groups;
 use registries::{About, Registries};
@@ -97,8 +97,8 @@ struct Inner {
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
     wary: Http,
     authorizer: Authorizer,
-    /// Where we show a client certificate.
-    identified: Places,
+    /// The connections to mirrors that are shown a client certificate.
+    to_mirrors: HashMap<Place, Http>,
 }
 
 impl OriginClient {
@@ -136,7 +136,7 @@ impl OriginClient {
             registries,
             accounts,
             authorizer: Authorizer::default(),
-            identified: assembled.identified,
+            to_mirrors: assembled.to_mirrors,
         })))
     }
 
@@ -280,8 +280,14 @@ impl fmt::Debug for OriginClient {
 }
 
 impl Inner {
-    /// The connections for what `on_behalf` led to.
-    fn http(&self, on_behalf: &Url) -> &Http {
+    /// The connections for what `on_behalf` led to. Our certificate is shown where nobody else sent us:
+    /// it would open for them what is not theirs.
+    fn http(&self, on_behalf: &Url, led: Led) -> &Http {
+        if led == Led::ByNobody
+            && let Some(identified) = self.identified(on_behalf)
+        {
+            return identified;
+        }
         let registry = self.registries.at(on_behalf);
         match registry.and_then(|registry| registry.http.as_ref()) {
             Some(own) => own,
@@ -290,9 +296,18 @@ impl Inner {
         }
     }
 
+    /// The connections to the host of `url` by which it is shown a client certificate.
+    fn identified(&self, url: &Url) -> Option<&Http> {
+        let registry = self.registries.at(url);
+        registry
+            .and_then(|registry| registry.identified.as_ref())
+            .or_else(|| self.to_mirrors.get(&place(url)))
+            .filter(|_| url.scheme() == "https")
+    }
+
     /// Whether a client certificate is shown at the host of `url`.
     fn shows_client(&self, url: &Url) -> bool {
-        url.scheme() == "https" && self.identified.contains(&place(url))
+        self.identified(url).is_some()
     }
 
     /// The proxy that takes a whole request for `url`, as plain ones are sent.
@@ -332,6 +347,15 @@ struct Wanted {
     account: Option<Account>,
     refused: Refused,
     ours: Ours,
+}
+
+/// Who chose where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Led {
+    /// We did.
+    ByNobody,
+    /// Another server did, by a redirect or a realm, even if it sent us back to where we came from.
+    ByOthers,
 }
 
 /// What the refusal of a credential that came along means.

@@ -23,7 +23,7 @@ use super::{
     address::AddressRule,
     certs_d::{CertsD, Dir, hosts::HostEntry},
     config,
-    connector::{Connector, Place, Places, Special, TlsSettings, place},
+    connector::{Connector, Place, Special, TlsSettings, place},
     dialer::{Dialer, Hosts, Proxies},
     endpoint::{Endpoint, Namespace, Serves, Standing},
     exchange,
@@ -40,8 +40,8 @@ pub(super) struct Assembly {
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
     pub(super) wary: Http,
     pub(super) proxies: Proxies,
-    /// Where a client certificate is shown.
-    pub(super) identified: Places,
+    /// The connections to mirrors that are shown a client certificate.
+    pub(super) to_mirrors: HashMap<Place, Http>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -49,15 +49,18 @@ pub(super) struct Assembly {
 struct Plan {
     registry: Registry,
     trust: Trust,
+    /// What its own places are spoken to with, where they are shown who we are.
+    identified: Option<Arc<rustls::ClientConfig>>,
     hosts: Hosts,
 }
 
 /// What is collected on the way.
 struct Workshop {
     native: RootCertStore,
+    /// For whoever is led there, so without client certificates.
     special: Special,
-    /// Where a client certificate is shown.
-    identified: Places,
+    /// The mirrors that are shown who we are.
+    to_mirrors: Special,
     /// By which proxy everything goes that has no other.
     proxies: Proxies,
     warnings: Vec<String>,
@@ -69,7 +72,7 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
     let mut workshop = Workshop {
         native: tls::native_roots(),
         special: Special::new(),
-        identified: Places::new(),
+        to_mirrors: Special::new(),
         proxies: Proxies::Usual(Arc::new(config.proxies.clone())),
         warnings: found.warnings,
     };
@@ -117,9 +120,9 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
         registries: Registries::new(registries, mirrors),
         trusting: lanes.http(Arc::clone(&rule)),
         wary: lanes.http(Arc::new(rule.for_strangers())),
+        to_mirrors: lanes.to_mirrors(workshop.to_mirrors),
         rule,
         proxies: lanes.proxies,
-        identified: workshop.identified,
         warnings: workshop.warnings,
     })
 }
@@ -143,12 +146,14 @@ fn alias(plans: &mut Vec<Plan>) {
         base: hub.registry.base.clone(),
         endpoints: hub.registry.endpoints.clone(),
         http: None,
+        identified: None,
         proxies: hub.registry.proxies.clone(),
         about: hub.registry.about.clone(),
     };
     plans.push(Plan {
         registry,
         trust: hub.trust.clone(),
+        identified: hub.identified.clone(),
         hosts: Arc::clone(&hub.hosts),
     });
 }
@@ -184,17 +189,22 @@ impl Workshop {
             false => settings.endpoints.iter().map(Endpoint::own).collect(),
             true => self.endpoints_of_dir(dir, &base, &trust),
         };
+        let mut identified = None;
         if !trust.is_usual() {
-            let tls = trust.settings(&self.native).map_err(|reason| {
-                let registry = name.clone();
-                OriginConfigError::Client { registry, reason }
-            })?;
+            let unsound = |reason| OriginConfigError::Client {
+                registry: name.clone(),
+                reason,
+            };
+            let tls = self::settings(&trust.without_client(), &self.native)?;
+            if trust.client.is_some() {
+                identified = Some(trust.settings(&self.native).map_err(unsound)?);
+            }
             let own = endpoints
                 .iter()
                 .filter(|e: &&Endpoint| e.standing == Standing::Own);
             let places: Vec<_> = own.map(|endpoint| place(endpoint.api())).collect();
             for place in places.into_iter().chain([place(&base)]) {
-                self.set_apart(place, &trust, &tls);
+                self.set_apart(place, &tls);
             }
         }
         let hosts = settings.resolve.iter();
@@ -205,6 +215,7 @@ impl Workshop {
                 base,
                 endpoints: endpoints.into_iter().map(Arc::new).collect(),
                 http: None,
+                identified: None,
                 proxies: match &settings.proxy {
                     ProxyChoice::Usual => self.proxies.clone(),
                     ProxyChoice::Direct => Proxies::None,
@@ -213,6 +224,7 @@ impl Workshop {
                 about,
             },
             trust,
+            identified,
             hosts: Arc::new(hosts.collect::<HashMap<_, _>>()),
         })
     }
@@ -242,10 +254,18 @@ impl Workshop {
             let trust = self.trust_of_entry(entry, &mut About::default());
             let of_entry = entry_endpoints(entry, Standing::Mirror);
             if !trust.is_usual()
+                && let Some(tls) = self.usable(&trust.without_client(), &dir.path)
+            {
+                for endpoint in &of_entry {
+                    self.set_apart(place(endpoint.api()), &tls);
+                }
+            }
+            if trust.client.is_some()
                 && let Some(tls) = self.usable(&trust, &dir.path)
             {
                 for endpoint in &of_entry {
-                    self.set_apart(place(endpoint.api()), &trust, &tls);
+                    let there = self.to_mirrors.entry(place(endpoint.api()));
+                    there.or_insert_with(|| Arc::clone(&tls));
                 }
             }
             endpoints.extend(of_entry);
@@ -254,10 +274,7 @@ impl Workshop {
     }
 
     /// Another trust than the usual one holds at `place`.
-    fn set_apart(&mut self, place: Place, trust: &Trust, tls: &Arc<rustls::ClientConfig>) {
-        if trust.client.is_some() {
-            self.identified.insert(place.clone());
-        }
+    fn set_apart(&mut self, place: Place, tls: &Arc<rustls::ClientConfig>) {
         self.special.entry(place).or_insert_with(|| Arc::clone(tls));
     }
 
@@ -488,12 +505,26 @@ impl Lanes<'_> {
         self.pooled(rule, self.proxies.clone(), Hosts::default(), tls)
     }
 
+    /// The connections to mirrors that are shown who we are. Whatever they lead to is not.
+    fn to_mirrors(&self, mirrors: Special) -> HashMap<Place, Http> {
+        let to_mirror = |(place, identified): (Place, _)| {
+            let mut tls = TlsSettings {
+                usual: Arc::clone(&self.usual),
+                special: self.special.clone(),
+            };
+            tls.special.insert(place.clone(), identified);
+            let (rule, proxies) = (Arc::clone(&self.rule), self.proxies.clone());
+            (place, self.pooled(rule, proxies, Hosts::default(), tls))
+        };
+        mirrors.into_iter().map(to_mirror).collect()
+    }
+
     /// A registry with connections of its own where other settings hold for them.
     fn registry(&self, plan: Plan) -> Result<Registry, OriginConfigError> {
         let is_usual = matches!(plan.registry.proxies, Proxies::Usual(_))
             && plan.hosts.is_empty()
             && plan.trust.authorities.is_empty();
-        if is_usual {
+        if is_usual && plan.identified.is_none() {
             return Ok(plan.registry);
         }
         let mut tls = TlsSettings {
@@ -504,16 +535,25 @@ impl Lanes<'_> {
             // Its token server, and what it redirects to, are often of the same authority.
             tls.usual = settings(&plan.trust.for_others(), &self.native)?;
         }
+        let own: Vec<Place> = plan.registry.own_urls().map(place).collect();
         if !plan.trust.is_usual() {
-            let own = settings(&plan.trust, &self.native)?;
-            for url in plan.registry.own_urls() {
-                tls.special.insert(place(url), Arc::clone(&own));
-            }
+            let led_there = settings(&plan.trust.without_client(), &self.native)?;
+            let led_there = own.iter().map(|own| (own.clone(), Arc::clone(&led_there)));
+            tls.special.extend(led_there);
         }
-        let proxies = plan.registry.proxies.clone();
-        let http = self.pooled(Arc::clone(&self.rule), proxies, plan.hosts, tls);
+        let pooled = |tls| {
+            let (rule, hosts) = (Arc::clone(&self.rule), Arc::clone(&plan.hosts));
+            self.pooled(rule, plan.registry.proxies.clone(), hosts, tls)
+        };
+        let identified = plan.identified.map(|identified| {
+            let mut tls = tls.clone();
+            let own = own.into_iter().map(|own| (own, Arc::clone(&identified)));
+            tls.special.extend(own);
+            pooled(tls)
+        });
         Ok(Registry {
-            http: Some(http),
+            http: (!is_usual).then(|| pooled(tls)),
+            identified,
             ..plan.registry
         })
     }

@@ -15,7 +15,7 @@ use http::HeaderValue;
 use url::Url;
 
 use super::{
-    Account, OriginClient, OriginError,
+    Account, Led, OriginClient, OriginError,
     account::AccountKey,
     challenge::Challenge,
     token::{self, Token, TokenKey},
@@ -57,6 +57,8 @@ pub(super) struct Demand<'a> {
     pub(super) url: &'a Url,
     /// What was wanted at first, which may have sent us to `url`.
     pub(super) on_behalf: &'a Url,
+    /// Who sent us.
+    pub(super) led: Led,
     pub(super) who: Who<'a>,
     pub(super) challenges: &'a [Challenge],
 }
@@ -119,6 +121,7 @@ impl Authorizer {
         let Demand {
             url,
             on_behalf,
+            led,
             who,
             challenges,
         } = demand;
@@ -132,7 +135,7 @@ impl Authorizer {
             let means = match (challenge.scheme.as_str(), who) {
                 ("bearer", who) => {
                     let who = who.map(|who| who.key(&self.salt));
-                    TokenKey::of_challenge(challenge, url, on_behalf, who)
+                    TokenKey::of_challenge(challenge, url, (on_behalf, led), who)
                         .map(|key| Means::Bearer(Box::new(key)))
                 }
                 ("basic", Some(Account::Login(_))) => Ok(Means::Basic),

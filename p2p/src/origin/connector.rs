@@ -2,7 +2,7 @@
 //! host.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -26,6 +26,7 @@ pub(super) struct Connector {
     pub(super) tls: Arc<TlsSettings>,
 }
 
+#[derive(Clone)]
 pub(super) struct TlsSettings {
     pub(super) usual: Arc<rustls::ClientConfig>,
     /// Where an operator said something else, by host and port.
@@ -34,7 +35,6 @@ pub(super) struct TlsSettings {
 
 /// A host and a port.
 pub(super) type Place = (String, u16);
-pub(super) type Places = BTreeSet<Place>;
 /// TLS by place.
 pub(super) type Special = HashMap<Place, Arc<rustls::ClientConfig>>;
 

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use url::Url;
 
 use super::{
-    Http, OriginClient, OriginError, Ours, Proxy, Refused, Wanted,
+    Http, Led, OriginClient, OriginError, Ours, Proxy, Refused, Wanted,
     auth::{Demand, Who},
     challenge,
     endpoint::Endpoint,
@@ -33,8 +33,10 @@ pub(super) struct Ask<'a> {
     pub(super) url: &'a Url,
     /// At whose word: what was wanted at first, which may have sent us to `url`.
     pub(super) on_behalf: &'a Url,
+    /// Who chose `url`, where it is at the same server as `on_behalf`.
+    pub(super) led: Led,
     pub(super) headers: &'a HeaderMap,
-    /// Headers for the scheme, host and port of `url` alone.
+    /// Ours, for the scheme, host and port of `on_behalf` alone.
     pub(super) own_headers: &'a HeaderMap,
     /// Empty wherever redirects are followed.
     pub(super) body: Bytes,
@@ -50,6 +52,8 @@ pub(super) struct Answer {
     /// Who says it: the last of the redirects.
     pub(super) url: Url,
     pub(super) redirected: bool,
+    /// Whether another server had a hand in it.
+    pub(super) led: Led,
     /// What was shown to the first of the redirects.
     pub(super) authorization: Option<HeaderValue>,
     /// Which of a registry's endpoints was asked, where it has several places.
@@ -124,22 +128,29 @@ impl OriginClient {
         let mut method = ask.method;
         let mut url = ask.url.clone();
         let mut headers = ask.headers.clone();
-        let at = At {
-            http: self.0.http(ask.on_behalf),
-            on_behalf: ask.on_behalf,
+        let mut led = match ask.url.origin() == ask.on_behalf.origin() {
+            true => ask.led,
+            false => Led::ByOthers,
         };
-        for (name, value) in ask.own_headers {
-            headers.append(name, value.clone());
+        if led == Led::ByNobody {
+            for (name, value) in ask.own_headers {
+                headers.append(name, value.clone());
+            }
         }
         if let Some(authorization) = ask.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         for hops in 0..=MOST_REDIRECTS {
+            let at = At {
+                http: self.0.http(ask.on_behalf, led),
+                on_behalf: ask.on_behalf,
+            };
             let response = self.send(at, &method, &url, &headers, &ask.body).await?;
             let answer = Answer {
                 response,
                 url,
                 redirected: hops > 0,
+                led,
                 authorization: ask.authorization.cloned(),
                 endpoint: None,
             };
@@ -154,6 +165,7 @@ impl OriginClient {
                 method = Method::GET;
             }
             if target.origin() != answer.url.origin() {
+                led = Led::ByOthers;
                 // Not given back when a later redirect returns: whoever was in between chose it.
                 headers.remove(AUTHORIZATION);
                 headers.remove(COOKIE);
@@ -182,6 +194,7 @@ impl OriginClient {
         redirects: super::Redirects,
     ) -> Result<Answer, OriginError> {
         let mut url = wanted.url.clone();
+        let mut led = Led::ByNobody;
         let mut credential = wanted.authorization.clone();
         let account = wanted.account.as_ref();
         let is_first = url.origin() == wanted.on_behalf.origin();
@@ -197,6 +210,7 @@ impl OriginClient {
                 method: method.clone(),
                 url: &url,
                 on_behalf: &wanted.on_behalf,
+                led,
                 headers,
                 own_headers,
                 body: Bytes::new(),
@@ -207,8 +221,9 @@ impl OriginClient {
             if answer.status() != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
             }
-            // A host that a redirect led to gets a token of nobody's at most.
-            let is_elsewhere = answer.url.origin() != wanted.on_behalf.origin();
+            // A host that a redirect led to gets a token of nobody's at most, and so does ours where
+            // another one chose what it is asked for.
+            let is_elsewhere = answer.led == Led::ByOthers;
             let challenges = challenge::of_headers(answer.headers());
             let refused = credential
                 .as_ref()
@@ -224,6 +239,7 @@ impl OriginClient {
             let demand = Demand {
                 url: &answer.url,
                 on_behalf: &wanted.on_behalf,
+                led: answer.led,
                 who,
                 challenges: &challenges,
             };
@@ -232,13 +248,14 @@ impl OriginClient {
                 Err(error) if wanted.authorization.is_none() => return Err(error),
                 Ok(None) | Err(_) => return Ok(answer),
             }
-            url = answer.url;
+            (url, led) = (answer.url, answer.led);
         }
         let authorization = credential.as_ref();
         self.follow(Ask {
             method,
             url: &url,
             on_behalf: &wanted.on_behalf,
+            led,
             headers,
             own_headers,
             body: Bytes::new(),

@@ -8,7 +8,7 @@ use http::{
 };
 use url::Url;
 
-use super::{certs_d::hosts, challenge, range::ContentRange, token::TokenKey};
+use super::{Led, certs_d::hosts, challenge, range::ContentRange, token::TokenKey};
 
 /// Bytes as lines, each a header of this name.
 fn headers(name: http::HeaderName, bytes: &[u8]) -> HeaderMap {
@@ -35,7 +35,7 @@ pub fn challenges(bytes: &[u8]) {
             let len = challenge.parameter(name).map_or(0, str::len);
             assert!(len <= bytes.len());
         }
-        let _ = TokenKey::of_challenge(challenge, &url, &url, None);
+        let _ = TokenKey::of_challenge(challenge, &url, (&url, Led::ByNobody), None);
     }
 }
 

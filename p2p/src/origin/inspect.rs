@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use super::{
-    OriginClient, OriginError, Ours, Redirects, Refused, Wanted, challenge,
+    Led, OriginClient, OriginError, Ours, Redirects, Refused, Wanted, challenge,
     endpoint::{Endpoint, Standing},
     error::shown,
     exchange::Answer,
@@ -100,6 +100,7 @@ impl OriginClient {
             method: Method::GET,
             url: &wanted.url,
             on_behalf: &wanted.url,
+            led: Led::ByNobody,
             headers: &head::headers(self),
             own_headers: &endpoint.headers,
             body: bytes::Bytes::new(),

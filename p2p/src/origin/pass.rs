@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use url::Url;
 
 use super::{
-    OriginClient, OriginError,
+    Led, OriginClient, OriginError,
     auth::{Demand, Who},
     challenge, config,
     endpoint::Standing,
@@ -123,6 +123,7 @@ impl Passing<'_> {
             method: self.request.method.clone(),
             url,
             on_behalf: url,
+            led: Led::ByNobody,
             headers: &self.headers,
             own_headers: &own_headers,
             body: Bytes::new(),
@@ -131,7 +132,7 @@ impl Passing<'_> {
         };
         let answer = client.follow(ask(authorization.as_ref())).await?;
         let is_challenge =
-            answer.status() == StatusCode::UNAUTHORIZED && answer.url.origin() == url.origin();
+            answer.status() == StatusCode::UNAUTHORIZED && answer.led == Led::ByNobody;
         if !is_ours_to_answer || !is_challenge {
             return Ok(answer);
         }
@@ -139,6 +140,7 @@ impl Passing<'_> {
         let demand = Demand {
             url,
             on_behalf: url,
+            led: answer.led,
             who: Who::Configured,
             challenges: &challenges,
         };

@@ -36,6 +36,8 @@ pub(super) struct Registry {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     /// Where something else holds for its connections than for all others.
     pub(super) http: Option<Http>,
+    /// Where its own places are shown a client certificate: the connections to them alone.
+    pub(super) identified: Option<Http>,
     pub(super) proxies: Proxies,
     pub(super) about: About,
 }

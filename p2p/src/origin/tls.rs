@@ -62,6 +62,14 @@ impl Trust {
         }
     }
 
+    /// The same without who we are.
+    pub(super) fn without_client(&self) -> Self {
+        Self {
+            client: None,
+            ..self.clone()
+        }
+    }
+
     /// The settings of connections. Fails where a certificate and its key do not belong together.
     pub(super) fn settings(&self, native: &RootCertStore) -> Result<Arc<ClientConfig>, String> {
         let builder = builder()?;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Account, OriginClient, OriginError, Redirects,
+    Account, Led, OriginClient, OriginError, Redirects,
     account::AccountKey,
     challenge::Challenge,
     error::{shown, shown_text},
@@ -38,6 +38,8 @@ pub(super) struct TokenKey {
     account: Option<AccountKey>,
     /// At whose word it is asked for.
     on_behalf: Url,
+    /// Who sent us to whom asks for it.
+    led: Led,
 }
 
 impl TokenKey {
@@ -45,7 +47,7 @@ impl TokenKey {
     pub(super) fn of_challenge(
         challenge: &Challenge,
         registry: &Url,
-        on_behalf: &Url,
+        (on_behalf, led): (&Url, Led),
         account: Option<AccountKey>,
     ) -> Result<Self, OriginError> {
         let realm = challenge.parameter("realm").unwrap_or_default();
@@ -72,6 +74,7 @@ impl TokenKey {
             scope: owned("scope"),
             account,
             on_behalf: root(on_behalf),
+            led,
         })
     }
 
@@ -232,6 +235,7 @@ async fn ask(
         method: Method::GET,
         url: &url,
         on_behalf: &key.on_behalf,
+        led: key.led,
         headers: &own_headers(client),
         own_headers: &HeaderMap::new(),
         body: Bytes::new(),
@@ -255,6 +259,7 @@ async fn exchange(
         method: Method::POST,
         url: &key.realm,
         on_behalf: &key.on_behalf,
+        led: key.led,
         headers: &headers,
         own_headers: &HeaderMap::new(),
         body: key.form(identity),
@@ -291,7 +296,8 @@ mod tests {
 
     fn key(registry: &str, challenge: &str) -> Result<TokenKey, OriginError> {
         let registry = Url::parse(registry).unwrap();
-        TokenKey::of_challenge(&challenge::parse(challenge)[0], &registry, &registry, None)
+        let challenge = &challenge::parse(challenge)[0];
+        TokenKey::of_challenge(challenge, &registry, (&registry, Led::ByNobody), None)
     }
 
     #[test]

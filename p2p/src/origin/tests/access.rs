@@ -373,6 +373,58 @@ async fn the_host_behind_a_redirect_may_ask_for_a_token_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_login_is_not_given_after_a_detour() {
+    let back = Arc::new(Mutex::new(String::new()));
+    let to = Arc::clone(&back);
+    let detour = Server::start(move |_| Reply::redirect(302, to.lock().unwrap().as_str())).await;
+    let away = detour.url("/");
+    let server = Server::start(move |asked| match asked.target.as_str() {
+        BLOB => Reply::redirect(302, &away),
+        _ => basic_only(asked),
+    })
+    .await;
+    *back.lock().unwrap() = server.url("/v2/secret/blobs/sha256:0");
+    let client = client_with_login(&server, "pw");
+    let own = source(server.url("/v2/secret/blobs/sha256:0"));
+    // Also where it is known already what the host wants.
+    for _ in 0..2 {
+        let error = read_all(&client, &source(server.url(BLOB))).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, OriginError::Denied { .. }), "{error}");
+        assert!(client.head(&source(server.url(BLOB))).await.is_err());
+        assert_eq!(read_all(&client, &own).await.unwrap(), b"layer");
+    }
+}
+
+#[tokio::test]
+async fn headers_of_hosts_toml_never_reach_where_a_redirect_leads() {
+    let (tokens, issuer, registry) = with_tokens(false, 300.0).await;
+    let to = registry.url(BLOB);
+    let front = Server::start(move |_| Reply::redirect(307, &to)).await;
+    let certs_d = tempfile::TempDir::new().unwrap();
+    let hosts = format!(
+        "server = \"https://r.example\"\n[host.\"{0}\".header]\nx-key = \"k\"\n",
+        front.url("")
+    );
+    std::fs::create_dir(certs_d.path().join("r.example")).unwrap();
+    std::fs::write(certs_d.path().join("r.example/hosts.toml"), hosts).unwrap();
+    let config = OriginConfig {
+        certs_d: vec![certs_d.path().to_owned()],
+        ..quick()
+    };
+    let client = OriginClient::new(config).unwrap();
+    let wanted = source(format!("https://r.example{BLOB}"));
+    for _ in 0..2 {
+        assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+    }
+    assert!(tokens.issued() > 0, "the target wants a token of its own");
+    let has_key = |asked: &Asked| asked.header("x-key") == Some("k");
+    assert!(front.asked().iter().all(has_key));
+    assert!(!registry.asked().iter().any(has_key));
+    assert!(!issuer.asked().iter().any(has_key));
+}
+
+#[tokio::test]
 async fn the_host_behind_a_redirect_never_gets_the_login_that_is_configured_for_it() {
     let private = Server::start(|asked| match asked.header("authorization") {
         Some("Basic YW5uOnB3") => Reply::file(asked, b"layer"),

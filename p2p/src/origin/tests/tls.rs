@@ -286,6 +286,169 @@ async fn a_client_certificate_is_shown_to_the_registry_and_its_lack_is_told() {
     assert!(!error.is_retryable() && error.is_outage());
 }
 
+/// Servers that want a client certificate, which each of these settings has.
+async fn wanting_clients(dir: &TempDir) -> (Server, Vec<RegistryEndpoint>) {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let server = Server::start_tls(authority.wants_clients_of(&clients), |asked| {
+        Reply::file(asked, b"layer")
+    })
+    .await;
+    let by_authority = RegistryEndpoint {
+        client: Some(clients.client_in(dir.path())),
+        endpoints: at_https(server.address.port()).endpoints,
+        ..RegistryEndpoint::default()
+    };
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::copy(authority.trusted().ca_file.unwrap(), &ca_file).unwrap();
+    let unseen = RegistryEndpoint {
+        skip_verify: true,
+        ..by_authority.clone()
+    };
+    let by_authority = RegistryEndpoint {
+        ca_file: Some(ca_file),
+        ..by_authority
+    };
+    (server, vec![by_authority, unseen])
+}
+
+#[tokio::test]
+async fn the_host_behind_a_redirect_is_never_shown_our_client_certificate() {
+    let dir = TempDir::new().unwrap();
+    let (private, settings) = wanting_clients(&dir).await;
+    let to = private.url("/v2/secret/blobs/x");
+    let away = move |_: &_| Reply::redirect(307, &to);
+    let (stranger, known) = (
+        Server::start(away.clone()).await,
+        Server::start(away.clone()).await,
+    );
+    let authority = Authority::new();
+    let known_by_tls = Server::start_tls(authority.server.clone(), away).await;
+    for registry in settings {
+        let mut config = quick();
+        config.retries = 0;
+        let mut insert = |name: &str, endpoint| {
+            let name = RegistryHost::parse(name).unwrap();
+            config.registries.insert(name, endpoint);
+        };
+        insert("private.example", registry);
+        insert(
+            "known.example",
+            RegistryEndpoint {
+                endpoints: vec![known.url("").parse().unwrap()],
+                ..RegistryEndpoint::default()
+            },
+        );
+        // One that has connections of its own.
+        insert(
+            "by-tls.example",
+            RegistryEndpoint {
+                endpoints: vec![known_by_tls.url("").parse().unwrap()],
+                ..authority.trusted()
+            },
+        );
+        let client = OriginClient::new(config).unwrap();
+        let own = source(private.url("/v2/secret/blobs/x"));
+        // Also where a connection that is shown it is there already.
+        for _ in 0..2 {
+            for front in [&stranger, &known, &known_by_tls] {
+                let seen = private.asked().len();
+                let mere = source(front.url("/v2/mine/blobs/x"));
+                assert!(read_all(&client, &mere).await.is_err());
+                let _says_nothing_of_it = client.head(&mere).await;
+                assert_eq!(private.asked().len(), seen);
+            }
+            assert_eq!(read_all(&client, &own).await.unwrap(), b"layer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_not_shown_again_after_a_detour() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let back = Arc::new(std::sync::Mutex::new(String::new()));
+    let to = Arc::clone(&back);
+    let detour = Server::start_tls(authority.server.clone(), move |_| {
+        Reply::redirect(307, to.lock().unwrap().as_str())
+    })
+    .await;
+    let away = detour.url("/");
+    let wants = authority.wants_clients_of(&clients);
+    let server = Server::start_tls(wants, move |asked| match asked.target.as_str() {
+        "/v2/mine/blobs/x" => Reply::redirect(307, &away),
+        "/v2/moved/blobs/x" => Reply::redirect(307, "/v2/secret/blobs/x"),
+        _ => Reply::file(asked, b"layer"),
+    })
+    .await;
+    *back.lock().unwrap() = server.url("/v2/secret/blobs/x");
+    let dir = TempDir::new().unwrap();
+    let registry = RegistryEndpoint {
+        client: Some(clients.client_in(dir.path())),
+        ..authority.trusted()
+    };
+    let client = client_of(server.address.port(), registry);
+    let straight = source(server.url("/v2/moved/blobs/x"));
+    assert_eq!(read_all(&client, &straight).await.unwrap(), b"layer");
+    let seen = server.asked().len();
+    let strayed = source(server.url("/v2/mine/blobs/x"));
+    assert!(read_all(&client, &strayed).await.is_err());
+    let asked = server.asked();
+    let asked = asked[seen..].iter().map(|asked| asked.target.as_str());
+    assert!(asked.clone().count() > 0);
+    assert!(asked.into_iter().all(|path| path == "/v2/mine/blobs/x"));
+}
+
+#[tokio::test]
+async fn a_mirrors_client_certificate_is_shown_to_that_mirror_alone() {
+    let dir = TempDir::new().unwrap();
+    let (mirror, _) = wanting_clients(&dir).await;
+    let of_registry = dir.path().join("certs.d/r.example");
+    std::fs::create_dir_all(&of_registry).unwrap();
+    let files = dir.path().display();
+    let hosts = format!(
+        "[host.\"{0}\"]\nca = \"{files}/ca.pem\"\n\
+         client = [[\"{files}/client.cert\", \"{files}/client.key\"]]\n",
+        mirror.url("")
+    );
+    std::fs::write(of_registry.join("hosts.toml"), hosts).unwrap();
+    let config = OriginConfig {
+        certs_d: vec![dir.path().join("certs.d")],
+        retries: 0,
+        ..quick()
+    };
+    let client = OriginClient::new(config).unwrap();
+    assert_eq!(client.warnings(), Vec::<String>::new());
+    let wanted = source("https://r.example/v2/a/blobs/sha256:0");
+    assert_eq!(read_all(&client, &wanted).await.unwrap(), b"layer");
+    let seen = mirror.asked().len();
+    let to = mirror.url("/v2/secret/blobs/x");
+    let stranger = Server::start(move |_| Reply::redirect(307, &to)).await;
+    let mere = source(stranger.url("/v2/mine/blobs/x"));
+    assert!(read_all(&client, &mere).await.is_err());
+    assert_eq!(mirror.asked().len(), seen);
+}
+
+#[tokio::test]
+async fn the_token_server_beside_a_registry_is_shown_its_client_certificate() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let wants = authority.wants_clients_of(&clients);
+    let server = Server::start_tls(wants, |asked| {
+        match (asked.target.as_str(), asked.header("authorization")) {
+            (path, _) if path.starts_with("/token") => Reply::body(r#"{"token":"t"}"#),
+            (_, Some("Bearer t")) => Reply::file(asked, b"layer"),
+            _ => Reply::status(401).with("WWW-Authenticate", "Bearer realm=\"/token\""),
+        }
+    })
+    .await;
+    let dir = TempDir::new().unwrap();
+    let registry = RegistryEndpoint {
+        client: Some(clients.client_in(dir.path())),
+        ..authority.trusted()
+    };
+    let client = client_of(server.address.port(), registry);
+    let read = read_all(&client, &source(server.url("/v2/a/blobs/x"))).await;
+    assert_eq!(read.unwrap(), b"layer");
+}
+
 #[tokio::test]
 async fn client_files_that_do_not_hold_are_told_at_the_start() {
     let (one, two) = (Authority::new(), Authority::new());
