@@ -58,6 +58,7 @@ use address::AddressRule;
 use auth::Authorizer;
 use connector::{Connector, Place, place};
 use dialer::Proxies;
+use endpoint::Standing;
 use group::Groups;
 use registries::{About, Registries};
 
@@ -193,6 +194,12 @@ impl OriginClient {
         head::head_own(self, source).await
     }
 
+    /// As [`OriginClient::head_own`], for another host that named the source: nothing of ours is shown
+    /// beside it, as in [`OriginClient::fetch_for_others`].
+    pub async fn head_for_others(&self, source: &Source) -> Result<OriginHead, OriginError> {
+        head::head_for_others(self, source).await
+    }
+
     /// As [`OriginClient::head`], for an account: what it says of the blob or file at `url`, and
     /// what was shown there at last, if anything had to be. That is a token wherever the registry
     /// issues some, and so good for one repository and a few minutes; use it as
@@ -222,6 +229,23 @@ impl OriginClient {
     /// The login that is configured for the registry at `url`, for [`OriginClient::head_as`].
     pub fn account_of(&self, url: &Url) -> Option<Account> {
         self.0.accounts.get(&url.origin()).cloned()
+    }
+
+    /// Whether a reader of this host who asks for `source` is helped by something of ours: a login,
+    /// where the source brings no credential, or a header or a client certificate that the registry
+    /// is shown in any case. Then what it grants to such a reader says nothing of the source's owner.
+    pub fn shows_ours(&self, source: &Source) -> bool {
+        let Ok(wanted) = Wanted::parse(source) else {
+            return true;
+        };
+        let is_anonymous = source.authorization.is_none();
+        let shows = |url: &Url| {
+            self.0.shows_client(url)
+                || (is_anonymous && self.0.accounts.contains_key(&url.origin()))
+        };
+        let ways = self.0.registries.ways(&wanted.url);
+        let mut own = ways.iter().filter(|way| way.standing() == Standing::Own);
+        shows(&wanted.url) || own.any(|way| shows(&way.url) || !way.headers().is_empty())
     }
 
     /// The registry whose configured login `account` is.

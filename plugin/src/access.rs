@@ -37,20 +37,21 @@ use hawker_p2p::{Account, Blob, Node, OriginClient, OriginError};
 use hawker_swarm::{Secret, Source};
 use url::Url;
 
-pub(crate) use self::{
-    claim::{Claim, Place},
-    error::{AccessError, PossessionError, ReadError},
-    metrics::AccessMetrics,
-    right_key::Holder,
-    rights::{RepositoryRights, Right, RightsSettings},
-};
 use self::{
+    claim::Asker,
     offers::Offers,
     outages::Outages,
     possession::Proofs,
     right_key::{Item, RightKey},
     rights::{Basis, Granted, Rights},
     seed_first::Grantor,
+};
+pub(crate) use self::{
+    claim::{Claim, Place},
+    error::{AccessError, PossessionError, ReadError},
+    metrics::AccessMetrics,
+    right_key::Holder,
+    rights::{RepositoryRights, Right, RightsSettings},
 };
 
 /// Longest revision of a file that is remembered as it is, in bytes.
@@ -173,6 +174,10 @@ impl Access {
                 Some(account) => {
                     let url = parsed(claim)?;
                     inner.origin.head_as(&url, account).await
+                }
+                None if claim.asker == Asker::Elsewhere => {
+                    let head = inner.origin.head_for_others(&claim.source).await?;
+                    Ok((head, None))
                 }
                 None => inner.origin.head_own(&claim.source).await,
             }

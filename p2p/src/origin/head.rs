@@ -12,7 +12,7 @@ use http::{
 use url::Url;
 
 use super::{
-    Account, OriginClient, OriginError, Redirects, Refused, Wanted,
+    Account, OriginClient, OriginError, Ours, Redirects, Refused, Wanted,
     endpoint::{Endpoint, Standing},
     exchange::Answer,
     range::ContentRange,
@@ -130,6 +130,20 @@ pub(super) async fn head_own(
     };
     let (head, shown) = head_of(client, wanted).await?;
     Ok((head, secret(shown)))
+}
+
+/// Asks about `source` with its own credential alone, and with nothing of ours beside it.
+pub(super) async fn head_for_others(
+    client: &OriginClient,
+    source: &Source,
+) -> Result<OriginHead, OriginError> {
+    let wanted = Wanted {
+        refused: Refused::IsRefused,
+        ours: Ours::Withheld,
+        ..Wanted::parse(source)?
+    };
+    let (head, _) = head_of(client, wanted).await?;
+    Ok(head)
 }
 
 /// Asks about `url` for an account.

@@ -54,6 +54,15 @@ pub(super) enum Tie {
     Asker,
 }
 
+/// Where whoever asks is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// At this host: its own logins, headers and client certificates are for them too.
+    Here,
+    /// At another host, which named the source.
+    Elsewhere,
+}
+
 /// Somebody's wish for a blob or a file, with what they show for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
@@ -64,6 +73,7 @@ pub(crate) struct Claim {
     pub(super) tie: Tie,
     /// Who asks, where that is not simply whoever shows the source's credential.
     pub(super) account: Option<Account>,
+    pub(super) asker: Asker,
     /// Whose word counts for whose bytes.
     pub(super) group: OriginGroup,
 }
@@ -92,6 +102,7 @@ impl Claim {
             place: Place::named(registry.as_str(), repository.as_str()),
             tie: Tie::Url,
             account: None,
+            asker: Asker::Here,
             group: origin.same_group(registry),
         })
     }
@@ -121,6 +132,7 @@ impl Claim {
             place: Place::named(url.host_str().unwrap_or_default(), ""),
             tie,
             account: None,
+            asker: Asker::Here,
             group: origin.group_of_url(url),
             source,
         }
@@ -167,6 +179,7 @@ impl Claim {
             place: Place::named(&server, repository),
             tie: Tie::Url,
             account: None,
+            asker: Asker::Elsewhere,
             group: origin.group_of_url(&url),
             source: source.clone(),
         })

@@ -1,8 +1,9 @@
 //! What a seed says of other hosts' claims.
 //!
 //! It asks the origin with the claim's own credential, once for all who show the same, and never
-//! with a login of its own: what that may have says nothing of who asks. Where it holds the blob, it
-//! sees to it that the claim's origin is shown to hold it too, so that not every host has to.
+//! with a login, header or client certificate of its own: what those open says nothing of who asks.
+//! Where it holds the blob, it sees to it that the claim's origin is shown to hold it too, so that
+//! not every host has to.
 
 use std::time::{Duration, Instant};
 
@@ -24,13 +25,10 @@ impl Access {
         let Some(claim) = Claim::of_source(self.origin(), task, source) else {
             return Verdict::Failed("only blobs of registries are judged".to_owned());
         };
-        match self.account_of(&claim) {
-            Ok(None) => {}
-            Ok(Some(_)) => {
-                let reason = "the seed has a login of its own there".to_owned();
-                return Verdict::Failed(reason);
-            }
-            Err(error) => return Verdict::Failed(error.to_string()),
+        // What our own readers were granted here is remembered for all who show the same.
+        if self.origin().shows_ours(source) {
+            let reason = "the seed has a login, header or client certificate of its own there";
+            return Verdict::Failed(reason.to_owned());
         }
         let right = match self.judged(&claim).await {
             Ok((_, Basis::Grace)) => {

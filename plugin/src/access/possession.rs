@@ -20,7 +20,10 @@ use hawker_swarm::Source;
 use tracing::{debug, warn};
 
 use super::{
-    AccessError, Claim, PossessionError, claim::Tie, right_key::RightKey, sample::Sampler,
+    AccessError, Claim, PossessionError,
+    claim::{Asker, Tie},
+    right_key::RightKey,
+    sample::Sampler,
 };
 
 /// How long a registry that failed the comparison, or could not be compared, is not compared with
@@ -175,10 +178,12 @@ async fn theirs(
         // A blob of no bytes has no secret.
         return Ok(Bytes::new());
     }
-    let mut body = origin
-        .fetch(source, range.clone().into())
-        .await
-        .map_err(failed)?;
+    let asked = range.clone().into();
+    let mut body = match claim.asker {
+        Asker::Here => origin.fetch(source, asked).await,
+        Asker::Elsewhere => origin.fetch_for_others(source, asked).await,
+    }
+    .map_err(failed)?;
     if range.start > 0 && !body.honours_ranges() {
         return Err(unproven(claim, "it gives no ranges"));
     }

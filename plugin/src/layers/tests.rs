@@ -13,7 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use hawker_config::NodeConfig;
-use hawker_model::{Digest, Role, TaskId};
+use hawker_identity::{ClusterCa, Subject};
+use hawker_model::{Digest, HostId, Role, TaskId};
 use hawker_p2p::{Node, Verdict};
 use hawker_snapshotter::{ChainId, DiffId, LayerSource, chain_ids};
 use hawker_swarm::{Secret, Source};
@@ -49,7 +50,12 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("config.json"), docker).unwrap();
         let text = settings(dir.path(), origin);
-        let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
+        Self::with(dir, &text).await
+    }
+
+    /// With these settings, in `dir`.
+    async fn with(dir: TempDir, text: &str) -> Self {
+        let config = NodeConfig::parse(text, Path::new("test.toml"), Some(Role::Node)).unwrap();
         let node = Node::start(node_settings(&config).unwrap()).await.unwrap();
         let patience = config.mirror.origin_timeout.duration();
         let metrics = Metrics::new();
@@ -575,6 +581,58 @@ async fn seed_judges_by_the_credential_shown_alone() {
         access.judge(other, &source(None)).await,
         Verdict::Failed(_)
     ));
+}
+
+#[tokio::test]
+async fn seed_does_not_judge_where_a_header_or_certificate_of_its_own_is_shown() {
+    let layer = noise(300_000, 66);
+    let all = layer.clone();
+    let origin = Origin::start(move |seen| match seen.header("x-key") {
+        Some("ours") => Reply::file(seen, &all),
+        _ => Reply::status(401),
+    })
+    .await;
+    let (dir, certs_d) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let task = TaskId::Blob(Digest::of(&layer));
+    let path = Pushed::single("a", &layer).blob_path(&layer);
+    let write = |registry: &str, file: &str, text: &str| {
+        let registry = certs_d.path().join(registry);
+        fs::create_dir_all(&registry).unwrap();
+        fs::write(registry.join(file), text).unwrap();
+    };
+    let name = origin.address.to_string();
+    write(&name, "hosts.toml", "[header]\nx-key = \"ours\"\n");
+    let authority = ClusterCa::create("lab", 2).unwrap();
+    let subject = Subject {
+        host: HostId::parse("seed").unwrap(),
+        role: Role::Seed,
+        names: Vec::new(),
+    };
+    let issued = authority.issue(&subject, 1).unwrap();
+    write("tls.example", "client.cert", &issued.cert_pem);
+    write("tls.example", "client.key", &issued.key_pem);
+    let text = settings(dir.path(), &origin);
+    let list = format!("[origin]\ncerts_d = [{:?}]", certs_d.path());
+    let bed = Bed::with(dir, &text.replace("[origin]", &list)).await;
+
+    // To readers of this host it is open, as it is to containerd's.
+    assert_eq!(bed.get(&path, None).await, (200, layer));
+    while bed.node.find(task).await.unwrap().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let asked = origin.seen().len();
+    for place in [format!("http://{name}"), "https://tls.example".to_owned()] {
+        for shown in [None, Some("Bearer bad"), Some("Basic eDp5")] {
+            let source = Source {
+                url: format!("{place}{path}"),
+                authorization: shown.map(Secret::new),
+            };
+            let verdict = bed.layers.access().judge(task, &source).await;
+            let reason = "the seed has a login, header or client certificate of its own there";
+            assert_eq!(verdict, Verdict::Failed(reason.to_owned()), "{place}");
+        }
+    }
+    assert_eq!(origin.seen().len(), asked);
 }
 
 #[tokio::test]

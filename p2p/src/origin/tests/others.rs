@@ -197,3 +197,107 @@ async fn a_client_certificate_is_not_shown_for_another_host() {
         assert_eq!(server.asked().len(), seen);
     }
 }
+
+/// certs.d with a `hosts.toml` for `name`.
+fn with_hosts(name: &str, hosts: &str) -> (TempDir, OriginConfig) {
+    let certs_d = TempDir::new().unwrap();
+    let dir = certs_d.path().join(name);
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("hosts.toml"), hosts).unwrap();
+    let mut config = quick();
+    config.certs_d = vec![certs_d.path().to_owned()];
+    (certs_d, config)
+}
+
+#[tokio::test]
+async fn a_right_is_asked_for_another_host_with_nothing_of_ours() {
+    let knows_us = |asked: &Asked| {
+        asked.header("authorization") == Some(ANN) || asked.header("x-key") == Some("k")
+    };
+    let server = Server::start(move |asked| match knows_us(asked) {
+        true => Reply::file(asked, b"layer"),
+        false => Reply::status(401).with("WWW-Authenticate", r#"Basic realm="r""#),
+    })
+    .await;
+    let root = server.url("");
+    let header = format!("server = \"{root}\"\n[header]\nx-key = \"k\"\n");
+    let mirror = format!("server = \"{root}\"\n[host.\"{root}\".header]\nx-key = \"k\"\n");
+    let (_header_dir, header) = with_hosts("r.example", &header);
+    let (_mirror_dir, mirror) = with_hosts("r.example", &mirror);
+    let own = server.url(BLOB);
+    let by_name = format!("https://r.example{BLOB}");
+    for (config, url) in [
+        (with_login(&server), own),
+        (header, by_name.clone()),
+        (mirror, by_name),
+    ] {
+        let client = OriginClient::new(config).unwrap();
+        assert_eq!(
+            read_all(&client, &source(&url)).await.unwrap(),
+            b"layer",
+            "a reader of ours has it"
+        );
+        let seen = server.asked().len();
+        for claim in [
+            source(&url),
+            source_as(&url, "Bearer bad"),
+            source_as(&url, "Basic eDp5"),
+        ] {
+            let error = client.head_for_others(&claim).await.unwrap_err();
+            assert!(matches!(error, OriginError::Denied { .. }), "{error}");
+        }
+        assert!(!server.asked()[seen..].iter().any(knows_us));
+        let theirs = client.head_for_others(&source_as(&url, ANN)).await;
+        assert_eq!(theirs.unwrap().length, Some(5));
+    }
+}
+
+#[tokio::test]
+async fn what_of_ours_a_registry_is_shown_is_known_beforehand() {
+    let server = Server::of_file(b"layer").await;
+    let root = server.url("");
+    let shows = |config: OriginConfig, url: &str, credential: Option<&str>| {
+        let source = match credential {
+            Some(credential) => source_as(url, credential),
+            None => source(url),
+        };
+        OriginClient::new(config).unwrap().shows_ours(&source)
+    };
+    let url = server.url(BLOB);
+    assert!(!shows(quick(), &url, None));
+    assert!(shows(with_login(&server), &url, None));
+    let shown = shows(with_login(&server), &url, Some("Bearer t"));
+    assert!(!shown, "a login does not replace what is shown");
+
+    let by_name = format!("https://r.example{BLOB}");
+    let key = "x-key = \"k\"";
+    for (hosts, is_shown) in [
+        (format!("server = \"{root}\""), false),
+        (format!("[header]\n{key}"), true),
+        (format!("server = \"{root}\"\n[header]\n{key}"), true),
+        // Of a mirror that wants ours nobody else's right is asked.
+        (format!("[host.\"{root}\".header]\n{key}"), false),
+    ] {
+        let (_dir, config) = with_hosts("r.example", &hosts);
+        for credential in [None, Some("Bearer t")] {
+            let shown = shows(config.clone(), &by_name, credential);
+            assert_eq!(shown, is_shown, "{hosts}");
+        }
+    }
+
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    let mut config = quick();
+    let endpoints = ["https://one.example", "https://two.example"];
+    let registry = RegistryEndpoint {
+        client: Some(authority.client_in(dir.path())),
+        endpoints: endpoints.map(|url| url.parse().unwrap()).into(),
+        ..RegistryEndpoint::default()
+    };
+    let name = RegistryHost::parse("r.example").unwrap();
+    config.registries.insert(name, registry);
+    for endpoint in endpoints {
+        let url = format!("{endpoint}{BLOB}");
+        assert!(shows(config.clone(), &url, Some("Bearer t")));
+    }
+    assert!(!shows(config, "https://three.example/f", None));
+}
