@@ -59,7 +59,7 @@ struct Workshop {
     native: RootCertStore,
     /// For whoever is led there, so without client certificates.
     special: Special,
-    /// The mirrors that are shown who we are.
+    /// The mirrors, and what stands in for all registries, that are shown who we are.
     to_mirrors: Special,
     /// By which proxy everything goes that has no other.
     proxies: Proxies,
@@ -85,12 +85,13 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
     let mut plans = Vec::new();
     for name in names {
         let settings = config.registries.get(name).unwrap_or(&nothing);
-        let dir = found.registries.get(name).unwrap_or(&no_dir);
-        plans.push(workshop.plan(name, settings, dir)?);
+        let dir = found.registries.get(name);
+        let mut plan = workshop.plan(name, settings, dir.unwrap_or(&no_dir))?;
+        plan.registry.is_by_default = dir.is_none() && settings.endpoints.is_empty();
+        plans.push(plan);
     }
     alias(&mut plans);
-    let mirrors = workshop.mirrors(&found.default);
-    let everywhere = workshop.everywhere(&found.default);
+    let (default, everywhere) = workshop.default(&found.default);
     let rule = {
         let own = plans.iter().flat_map(|plan| {
             let endpoints = plan
@@ -100,7 +101,7 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
                 .map(|endpoint| endpoint.api());
             endpoints.chain([&plan.registry.base])
         });
-        let urls = own.chain(mirrors.iter().map(Endpoint::api));
+        let urls = own.chain(default.iter().map(Endpoint::api));
         Arc::new(AddressRule::new(&config.allow_private, urls))
     };
     let lanes = Lanes {
@@ -117,7 +118,7 @@ pub(super) fn assemble(config: &OriginConfig) -> Result<Assembly, OriginConfigEr
         .map(|plan| lanes.registry(plan))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Assembly {
-        registries: Registries::new(registries, mirrors),
+        registries: Registries::new(registries, default),
         trusting: lanes.http(Arc::clone(&rule)),
         wary: lanes.http(Arc::new(rule.for_strangers())),
         to_mirrors: lanes.to_mirrors(workshop.to_mirrors),
@@ -147,6 +148,7 @@ fn alias(plans: &mut Vec<Plan>) {
         endpoints: hub.registry.endpoints.clone(),
         http: None,
         identified: None,
+        is_by_default: hub.registry.is_by_default,
         proxies: hub.registry.proxies.clone(),
         about: hub.registry.about.clone(),
     };
@@ -216,6 +218,7 @@ impl Workshop {
                 endpoints: endpoints.into_iter().map(Arc::new).collect(),
                 http: None,
                 identified: None,
+                is_by_default: false,
                 proxies: match &settings.proxy {
                     ProxyChoice::Usual => self.proxies.clone(),
                     ProxyChoice::Direct => Proxies::None,
@@ -253,24 +256,29 @@ impl Workshop {
         for entry in dir.hosts.iter().flat_map(|hosts| &hosts.mirrors) {
             let trust = self.trust_of_entry(entry, &mut About::default());
             let of_entry = entry_endpoints(entry, Standing::Mirror);
-            if !trust.is_usual()
-                && let Some(tls) = self.usable(&trust.without_client(), &dir.path)
-            {
-                for endpoint in &of_entry {
-                    self.set_apart(place(endpoint.api()), &tls);
-                }
-            }
-            if trust.client.is_some()
-                && let Some(tls) = self.usable(&trust, &dir.path)
-            {
-                for endpoint in &of_entry {
-                    let there = self.to_mirrors.entry(place(endpoint.api()));
-                    there.or_insert_with(|| Arc::clone(&tls));
-                }
-            }
+            self.note_tls(&of_entry, &trust, dir);
             endpoints.extend(of_entry);
         }
         endpoints
+    }
+
+    /// What holds at endpoints that are no single registry's.
+    fn note_tls(&mut self, endpoints: &[Endpoint], trust: &Trust, dir: &Dir) {
+        if !trust.is_usual()
+            && let Some(tls) = self.usable(&trust.without_client(), &dir.path)
+        {
+            for endpoint in endpoints {
+                self.set_apart(place(endpoint.api()), &tls);
+            }
+        }
+        if trust.client.is_some()
+            && let Some(tls) = self.usable(trust, &dir.path)
+        {
+            for endpoint in endpoints {
+                let there = self.to_mirrors.entry(place(endpoint.api()));
+                there.or_insert_with(|| Arc::clone(&tls));
+            }
+        }
     }
 
     /// Another trust than the usual one holds at `place`.
@@ -278,18 +286,28 @@ impl Workshop {
         self.special.entry(place).or_insert_with(|| Arc::clone(tls));
     }
 
-    /// What `_default` says of all registries: authorities. To believe every certificate of every
-    /// host, or to show all of them one's own, is not taken from there.
-    fn everywhere(&mut self, dir: &Dir) -> Trust {
+    /// What `_default` says of all registries: where they are asked, and authorities. To believe every
+    /// certificate of every host, or to show all of them what is one's own, is not taken from there;
+    /// a server that stands in for them all is another matter.
+    fn default(&mut self, dir: &Dir) -> (Vec<Endpoint>, Trust) {
+        let mut endpoints = self.mirrors(dir);
         let trust = self.trust_of_dir(dir, &mut About::default());
-        if trust.skip_verify || trust.client.is_some() {
+        let server = dir.hosts.as_ref().map(|hosts| &hosts.server);
+        if let Some(server) = server.filter(|server| server.api.is_some()) {
+            let stand_in = entry_endpoints(server, Standing::Own);
+            self.note_tls(&stand_in, &trust, dir);
+            endpoints.extend(stand_in);
+        } else if trust.skip_verify
+            || trust.client.is_some()
+            || server.is_some_and(|server| !server.headers.is_empty())
+        {
             self.warnings.push(format!(
-                "{}: skip_verify and client for all registries are passed over; write them for \
-                 each registry",
+                "{}: skip_verify, client and header for all registries are passed over; write \
+                 them for each registry",
                 dir.path.display()
             ));
         }
-        trust.for_others()
+        (endpoints, trust.for_others())
     }
 
     fn trust_of_dir(&mut self, dir: &Dir, about: &mut About) -> Trust {

@@ -36,7 +36,7 @@ impl OriginClient {
         let Some(registry) = self.0.registries.by_name(registry) else {
             return reports;
         };
-        for endpoint in &registry.endpoints {
+        for endpoint in &self.0.registries.places(registry) {
             let mut api = endpoint.api().clone();
             api.set_path(&format!("{}/", api.path()));
             reports.push(EndpointReport {

@@ -24,8 +24,9 @@ pub(super) struct Registries {
     by_name: HashMap<RegistryHost, Arc<Registry>>,
     /// In the order of their names.
     all: Vec<Arc<Registry>>,
-    /// The mirrors of registries of which nothing is known.
-    mirrors: Vec<Arc<Endpoint>>,
+    /// Where registries are asked that have no places of their own: mirrors, and perhaps a server that
+    /// stands in for the registries.
+    default: Vec<Arc<Endpoint>>,
 }
 
 /// A registry that something is known of.
@@ -38,6 +39,8 @@ pub(super) struct Registry {
     pub(super) http: Option<Http>,
     /// Where its own places are shown a client certificate: the connections to them alone.
     pub(super) identified: Option<Http>,
+    /// Whether it is asked where all are that have no places of their own.
+    pub(super) is_by_default: bool,
     pub(super) proxies: Proxies,
     pub(super) about: About,
 }
@@ -84,7 +87,7 @@ impl Way {
 }
 
 impl Registries {
-    pub(super) fn new(registries: Vec<Registry>, mirrors: Vec<Endpoint>) -> Self {
+    pub(super) fn new(registries: Vec<Registry>, default: Vec<Endpoint>) -> Self {
         let all: Vec<_> = registries.into_iter().map(Arc::new).collect();
         Self {
             by_name: all
@@ -92,7 +95,7 @@ impl Registries {
                 .map(|r| (r.name.clone(), Arc::clone(r)))
                 .collect(),
             all,
-            mirrors: mirrors.into_iter().map(Arc::new).collect(),
+            default: default.into_iter().map(Arc::new).collect(),
         }
     }
 
@@ -132,12 +135,14 @@ impl Registries {
         let mut ways = match registry {
             Some(registry) => {
                 let path = registry.path_of(url).unwrap_or_default();
-                ways_of(&registry.name, &registry.endpoints, path, url)
+                ways_of(&registry.name, &self.places(registry), path, url)
             }
-            None => match unknown(url).filter(|_| !self.mirrors.is_empty()) {
+            None => match unknown(url) {
                 Some((name, path)) => {
-                    let mut ways = ways_of(&name, &self.mirrors, path, url);
-                    ways.push(Way::straight(url));
+                    let mut ways = ways_of(&name, &self.default, path, url);
+                    if !self.has_stand_in() {
+                        ways.push(Way::straight(url));
+                    }
                     ways
                 }
                 None => Vec::new(),
@@ -153,6 +158,25 @@ impl Registries {
         // Stable: the order stands among those that are well, and among those that are not.
         ways.sort_by_key(|way| way.endpoint.as_ref().is_some_and(|e| e.is_left_alone()));
         ways
+    }
+}
+
+impl Registries {
+    /// Where `registry` is asked, in order. One that is itself the mirror of others is asked as
+    /// itself: it sees its clients' credentials, and not what is ours instead of them.
+    pub(super) fn places(&self, registry: &Registry) -> Vec<Arc<Endpoint>> {
+        let default = self.default.iter().filter(|endpoint| {
+            let is_itself = registry.origins().any(|own| own == endpoint.api().origin());
+            registry.is_by_default && (endpoint.standing == Standing::Own || !is_itself)
+        });
+        let is_replaced = registry.is_by_default && self.has_stand_in();
+        let own = registry.endpoints.iter().filter(|_| !is_replaced);
+        default.chain(own).cloned().collect()
+    }
+
+    fn has_stand_in(&self) -> bool {
+        let mut default = self.default.iter();
+        default.any(|endpoint| endpoint.standing == Standing::Own)
     }
 }
 

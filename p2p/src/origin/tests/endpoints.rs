@@ -300,6 +300,111 @@ async fn the_default_directory_is_for_registries_that_have_none() {
 }
 
 #[tokio::test]
+async fn the_default_directory_is_for_registries_of_which_only_a_login_is_known() {
+    let mirror = Server::start(|asked| match asked.target.as_str() {
+        "/v2/team/app/blobs/sha256:0?ns=r.example" => Reply::file(asked, b"mirrored"),
+        _ => Reply::status(404),
+    })
+    .await;
+    let own = Server::of_file(b"own").await;
+    let (_dir, mut config) = certs_d(&[(
+        "_default/hosts.toml",
+        format!(
+            "[host.\"{0}\"]\n[host.\"{0}\".header]\nx-key = \"k\"\n",
+            mirror.url("")
+        ),
+    )]);
+    let login = || RegistryEndpoint {
+        login: Some(Login {
+            username: "ann".to_owned(),
+            password: Secret::new("pw"),
+        }),
+        ..RegistryEndpoint::default()
+    };
+    let itself = host(&mirror.address.to_string());
+    for name in [host("r.example"), itself.clone()] {
+        config.registries.insert(name, login());
+    }
+    let elsewhere = RegistryEndpoint {
+        endpoints: vec![own.url("").parse().unwrap()],
+        ..login()
+    };
+    config.registries.insert(host("s.example"), elsewhere);
+    let client = client(config);
+    let read = read_all(&client, &source(format!("https://r.example{BLOB}"))).await;
+    assert_eq!(read.unwrap(), b"mirrored");
+    assert!(mirror.asked().iter().all(|asked| bearer(asked).is_none()));
+    // One whose places are written is asked there.
+    let read = read_all(&client, &source(own.url(BLOB))).await;
+    assert_eq!(read.unwrap(), b"own");
+    // The mirror itself is asked as any registry is, with what its client shows.
+    let seen = mirror.asked().len();
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer c"));
+    let answer = pass(&client, &itself, "/v2/team/app/manifests/latest", &headers).await;
+    assert_eq!(answer.unwrap().0, 404);
+    let asked = mirror.asked();
+    assert_eq!(asked.len(), seen + 1);
+    assert_eq!(bearer(&asked[seen]), Some("Bearer c"));
+    assert_eq!(asked[seen].header("x-key"), None);
+}
+
+#[tokio::test]
+async fn the_default_server_stands_in_for_registries_that_have_no_directory() {
+    let mirror = Server::start(|_| Reply::status(404)).await;
+    let server = Server::start(|asked| match asked.header("x-key") {
+        Some("k") => Reply::file(asked, b"stood in"),
+        _ => Reply::status(403),
+    })
+    .await;
+    let own = Server::of_file(b"own").await;
+    let hosts = format!(
+        "server = \"{}\"\ncapabilities = [\"pull\"]\n[header]\nx-key = \"k\"\n[host.\"{}\"]\n",
+        server.url(""),
+        mirror.url("")
+    );
+    let (_dir, mut config) = certs_d(&[
+        ("_default/hosts.toml", hosts),
+        (
+            "own.example/hosts.toml",
+            format!("server = \"{}\"\n", own.url("")),
+        ),
+    ]);
+    config.allow_private = Vec::new();
+    let login = RegistryEndpoint {
+        login: Some(Login {
+            username: "ann".to_owned(),
+            password: Secret::new("pw"),
+        }),
+        ..RegistryEndpoint::default()
+    };
+    config.registries.insert(host("r.example"), login);
+    let client = client(config);
+    for name in ["quay.io", "r.example"] {
+        let url = format!("https://{name}{BLOB}");
+        let wanted = source_as(&url, "Bearer t");
+        let seen = server.asked().len();
+        assert_eq!(read_all(&client, &wanted).await.unwrap(), b"stood in");
+        assert_eq!(client.head(&source(&url)).await.unwrap().length, Some(8));
+        let asked = server.asked();
+        assert_eq!(asked.len(), seen + 2);
+        assert_eq!(asked[seen].target, format!("{BLOB}?ns={name}"));
+        assert_eq!(bearer(&asked[seen]), Some("Bearer t"));
+        assert_eq!(bearer(&asked[seen + 1]), None, "no registry's login");
+        assert!(client.shows_ours(&wanted), "the header is ours");
+    }
+    assert_eq!(mirror.asked().len(), 4);
+    let read = read_all(&client, &source(format!("https://own.example{BLOB}"))).await;
+    assert_eq!(read.unwrap(), b"own");
+    // It is not asked for what a tag names.
+    let tag = "/v2/team/app/manifests/latest";
+    let answer = pass(&client, &host("r.example"), tag, &HeaderMap::new()).await;
+    assert_eq!(answer.unwrap().0, 404, "the mirror's word");
+    let is_tag = |asked: &Asked| asked.target.starts_with(tag);
+    assert!(!server.asked().iter().any(is_tag));
+}
+
+#[tokio::test]
 async fn a_mirror_that_shows_our_credential_decides_no_foreign_right() {
     let mirror = Server::of_file(b"ours").await;
     let registry = Server::start(|_| Reply::status(403)).await;

@@ -560,7 +560,7 @@ async fn files_of_other_programs_that_do_not_hold_are_told_and_keep_nothing_from
         "b.lan/absent.cert",
         "c.lan/hosts.toml, line 1",
         "d.lan/x.cert holds no certificate",
-        "_default: skip_verify and client for all registries are passed over",
+        "_default: skip_verify, client and header for all registries are passed over",
     ] {
         let told = warnings.iter().any(|warning| warning.contains(part));
         assert!(told, "{part}: {warnings:?}");
