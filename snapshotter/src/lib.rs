@@ -21,8 +21,8 @@ mod unpack;
 
 pub use chain::{ChainId, DiffId, chain_ids};
 pub use snapshots::{
-    Filter, FilterError, Info, Kind, Mount, OpenSnapshotsError, SnapshotError, Snapshots,
-    SnapshotsConfig, Stage, StagedLayer, Usage,
+    FillError, Filter, FilterError, Info, Kind, Mount, OpenSnapshotsError, SnapshotError,
+    Snapshots, SnapshotsConfig, Stage, StagedLayer, Target, Usage,
 };
 pub use source::{FileSource, LayerSource, SourceError};
 pub use unpack::{

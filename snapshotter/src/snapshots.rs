@@ -23,6 +23,7 @@ mod rows;
 mod signal;
 mod stage;
 mod sync;
+mod target;
 mod trash;
 mod tree;
 
@@ -49,6 +50,7 @@ pub use self::{
     info::{Info, Kind, Usage},
     mount::Mount,
     stage::{Stage, StagedLayer},
+    target::{FillError, Target},
 };
 use crate::ChainId;
 

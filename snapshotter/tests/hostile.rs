@@ -244,6 +244,8 @@ cases! {
         upper(&[Item::file("f", ""), Item::file(".wh.f", "")]);
     a_whiteout_twice => "refused: the whiteout hides what the layer itself brings",
         upper(&[Item::file(".wh.f", ""), Item::file(".wh.f", "")]);
+    an_opaque_mark_over_a_directory_without_an_entry => "refused: the opaque mark hides a directory that the layer itself brings without an entry",
+        base(&[Item::dir("d"), Item::file("d/e/f", ""), Item::file("d/.wh..wh..opq", "")]);
 
     "Bad headers":
     a_wrong_checksum => "not a valid tar: the checksum of a header is wrong",

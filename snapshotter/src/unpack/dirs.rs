@@ -160,9 +160,7 @@ impl Dirs {
     /// Costs as much as is forgotten, and not as much as there is.
     fn forget_implied(&mut self, gone: &[u8]) {
         self.is_explicit(gone);
-        // `0` is what follows the slash.
-        let below = [gone, b"/"].concat()..[gone, b"0"].concat();
-        let below: Vec<_> = self.implied.range(below).cloned().collect();
+        let below: Vec<_> = self.implied.range(below(gone)).cloned().collect();
         for path in below {
             self.is_explicit(&path);
         }
@@ -171,6 +169,14 @@ impl Dirs {
     /// From now on, new directories may inherit a list of rights.
     pub(super) fn rights_are_inherited(&mut self) {
         self.exact_modes = false;
+    }
+
+    /// Whether one of those below `path` was made without an entry.
+    pub(super) fn has_implied_below(&self, path: &[u8]) -> bool {
+        match path {
+            b"" => !self.implied.is_empty(),
+            path => self.implied.range(below(path)).next().is_some(),
+        }
     }
 
     /// How many directories were made without an entry.
@@ -378,6 +384,12 @@ fn open_by_parts(root: &File, path: &[u8]) -> Result<File, Errno> {
         dir = openat(&dir, part, DIRECTORY, Mode::empty())?;
     }
     Ok(dir.into())
+}
+
+/// All paths below one.
+fn below(path: &[u8]) -> std::ops::Range<Vec<u8>> {
+    // `0` is what follows the slash.
+    [path, b"/"].concat()..[path, b"0"].concat()
 }
 
 /// Puts the parts of a path on top, the first one uppermost.

@@ -88,6 +88,8 @@ pub enum Refusal {
     Duplicate,
     #[error("the whiteout hides what the layer itself brings")]
     HidesOwn,
+    #[error("the opaque mark hides a directory that the layer itself brings without an entry")]
+    HidesImplied,
     #[error("the whiteout names nothing")]
     WhiteoutName,
     #[error("the hard link's target is not in the layer")]

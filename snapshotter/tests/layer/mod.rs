@@ -7,6 +7,8 @@
     reason = "each test takes what it needs"
 )]
 
+pub(crate) mod everything;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,

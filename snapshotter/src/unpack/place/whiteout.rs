@@ -17,10 +17,15 @@ use crate::unpack::{
 };
 
 impl Files {
-    /// What `.wh..wh..opq` in a directory means. In a base layer there is nothing to hide.
+    /// What `.wh..wh..opq` in a directory means. In a base layer there is nothing to hide, but for
+    /// directories without an entry: containerd takes those away, and whoever made the layer did
+    /// not want that.
     pub(super) fn make_opaque(&mut self, parent: &[u8]) -> Result<(), Fault> {
         let dir = self.dirs.get(parent, Missing::Made)?;
         match self.kind {
+            LayerKind::Base if self.dirs.has_implied_below(&dir.path) => {
+                Err(Refusal::HidesImplied.into())
+            }
             LayerKind::Base => Ok(()),
             LayerKind::Upper => attributes::make_opaque(&dir.file, self.rights),
         }
