@@ -21,12 +21,13 @@ use tracing::{info, warn};
 
 use crate::{
     access::Access,
-    containerd::{self, Containerd, NodeSupply},
+    containerd::{self, Catalogue, Containerd, ContainerdClient, NodeSupply, Registrar},
     content::{ContentStore, OpenContentError},
     control::Control,
     layers::{ImageIndex, Layers},
     metrics::Metrics,
     mirror::Mirror,
+    promiser::Promiser,
     requests,
     server::{Limits, serve},
     settings::{
@@ -146,22 +147,36 @@ impl App {
         app.watched.spawn(async move {
             stop.run_until_cancelled(answers).await;
         });
-        let images = ImageIndex::new(layers.clone());
+        let images = open_images(config, layers.clone()).await?;
+        let keeping = images.clone().keep(app.stop_watching.clone());
+        app.watched.spawn(keeping);
         let content = ContentStore::open(
             config.store.dir.join("content"),
             app.node.clone(),
             layers.clone(),
             images.clone(),
         );
-        app.content = Some(content.await?);
+        let content = content.await?;
+        app.content = Some(content.clone());
+        let promiser = app.spawn_promiser(content.clone(), images.clone());
+        let client = ContainerdClient::new(&config.containerd.address);
         let supply = NodeSupply {
             layers: layers.clone(),
             images: images.clone(),
+            content: content.clone(),
+            catalogue: Catalogue::new(client.clone()),
         };
+        let registrar = containerd.is_some().then(|| {
+            let stop = app.close_doors.clone();
+            let (registrar, working) = Registrar::new(client, content, images.clone(), stop);
+            app.doors.spawn(working);
+            registrar
+        });
         let mirror = Mirror::new(
             app.node.clone(),
             layers,
             images,
+            Some(promiser),
             mirror_settings(config),
             metrics.mirror.clone(),
         );
@@ -171,7 +186,8 @@ impl App {
                 snapshots,
                 Arc::new(supply),
                 containerd_settings(config),
-                metrics.add_snapshots(),
+                (metrics.add_snapshots(), metrics.add_diff()),
+                registrar,
                 app.close_doors.clone(),
             );
             app.doors.spawn(containerd.clone().serve(listener));
@@ -181,6 +197,17 @@ impl App {
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
+    }
+
+    fn spawn_promiser(&mut self, content: ContentStore, images: ImageIndex) -> Promiser {
+        let stop = self.close_doors.clone();
+        let promiser = Promiser::new(content, images, stop.clone());
+        let ending = promiser.clone();
+        self.doors.spawn(async move {
+            stop.cancelled().await;
+            ending.ended().await;
+        });
+        promiser
     }
 
     /// Looks after the certificate, where there is one.
@@ -344,6 +371,13 @@ async fn open_snapshots(config: &NodeConfig) -> Result<Snapshots, AppError> {
     let open = move || Snapshots::open(&dir, SnapshotsConfig::default());
     let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.map_err(|_| AppError::Stopping)??)
+}
+
+async fn open_images(config: &NodeConfig, layers: Layers) -> Result<ImageIndex, AppError> {
+    let dir = config.store.dir.join("images");
+    let open = move || ImageIndex::open(&dir, layers);
+    let opened = tokio::task::spawn_blocking(open).await;
+    opened.map_err(|_| AppError::Stopping)
 }
 
 async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {

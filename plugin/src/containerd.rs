@@ -6,9 +6,14 @@
 //! images follows which blob it is ([`supply`]); that and all layers above it are unpacked at once
 //! ([`stager`]), and when it is there, containerd is told so instead of being given an empty
 //! directory. While it is waited for, containerd's garbage collection is watched ([`gc_probe`]).
+//!
+//! Where containerd's settings name it, the diff service ([`diff`]) fills the directories of other
+//! snapshotters as well.
 
 pub(crate) mod api;
+mod catalogue;
 mod client;
+mod diff;
 #[cfg(test)]
 mod doubles;
 mod gc_probe;
@@ -16,6 +21,7 @@ mod labels;
 mod message;
 mod metrics;
 mod prepare;
+mod registrar;
 mod service;
 mod stager;
 mod supply;
@@ -30,11 +36,19 @@ use tonic::transport::Server;
 use tracing::{error, warn};
 
 use self::{
-    api::SnapshotsServer, client::ContainerdClient, gc_probe::GcProbe, prepare::Preparer,
-    service::SnapshotService, stager::Stager,
+    api::{DiffServer, SnapshotsServer},
+    diff::DiffService,
+    gc_probe::GcProbe,
+    prepare::Preparer,
+    service::SnapshotService,
+    stager::Stager,
 };
 pub(crate) use self::{
+    catalogue::Catalogue,
+    client::ContainerdClient,
+    diff::DiffMetrics,
     metrics::SnapshotMetrics,
+    registrar::Registrar,
     stager::StagerSettings,
     supply::{LayerSupply, NodeSupply, OpenLayer},
 };
@@ -67,6 +81,7 @@ pub(crate) struct ContainerdSettings {
 #[derive(Clone, Debug)]
 pub(crate) struct Containerd {
     service: SnapshotService,
+    diff: DiffService,
     stager: Stager,
     grace: Duration,
     stop: CancellationToken,
@@ -78,7 +93,8 @@ impl Containerd {
         snapshots: Snapshots,
         supply: Arc<dyn LayerSupply>,
         settings: ContainerdSettings,
-        metrics: SnapshotMetrics,
+        (metrics, diff_metrics): (SnapshotMetrics, DiffMetrics),
+        registrar: Option<Registrar>,
         stop: CancellationToken,
     ) -> Self {
         let stager = Stager::new(
@@ -88,17 +104,27 @@ impl Containerd {
             metrics.clone(),
             stop.clone(),
         );
+        let client = ContainerdClient::new(&settings.address);
+        let diff = DiffService::new(
+            snapshots.clone(),
+            Arc::clone(&supply),
+            stager.clone(),
+            client.clone(),
+            diff_metrics,
+        );
         let preparer = Preparer {
             snapshots: snapshots.clone(),
             supply,
             stager: stager.clone(),
-            probe: GcProbe::new(ContainerdClient::new(&settings.address)),
+            probe: GcProbe::new(client),
             patience: settings.patience,
             metrics: metrics.clone(),
+            registrar,
             stop: stop.clone(),
         };
         Self {
             service: SnapshotService::new(snapshots, preparer, metrics),
+            diff,
             stager,
             grace: settings.grace,
             stop,
@@ -115,6 +141,7 @@ impl Containerd {
     pub(crate) async fn serve(self, listener: UnixListener) {
         let Self {
             service,
+            diff,
             stager,
             grace,
             stop,
@@ -122,12 +149,14 @@ impl Containerd {
         let service = SnapshotsServer::new(service)
             .max_decoding_message_size(MAX_MESSAGE_LEN)
             .max_encoding_message_size(MAX_MESSAGE_LEN);
+        let diff = DiffServer::new(diff).max_decoding_message_size(MAX_MESSAGE_LEN);
         let incoming = stream::unfold(listener, |listener| async {
             let connection = accept(&listener).await;
             Some((Ok::<_, io::Error>(connection), listener))
         });
         let serving = Server::builder()
             .add_service(service)
+            .add_service(diff)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let cut = async {
             stop.cancelled().await;

@@ -23,7 +23,7 @@ mod manifest;
 mod node_layer;
 mod renewal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,8 +35,13 @@ use hawker_swarm::{Secret, Source};
 use tracing::debug;
 
 pub(crate) use self::{
-    docker_config::DockerConfig, error::LayerError, granted::GrantedBlob, image_index::ImageIndex,
-    image_name::ImageName, node_layer::NodeLayer,
+    docker_config::DockerConfig,
+    error::LayerError,
+    granted::GrantedBlob,
+    image_index::{FoundLayer, ImageIndex, LayerStory},
+    image_name::ImageName,
+    manifest::Part,
+    node_layer::NodeLayer,
 };
 use self::{evidence::Evidence, keychain::Keychain};
 use crate::access::{Access, Claim, Right, both};
@@ -159,6 +164,11 @@ impl Layers {
     ) -> Result<Opened, LayerError> {
         self.0.access.end(claim);
         self.open_blob(image, digest).await
+    }
+
+    /// Whether all of a blob is in this node's store. That is no right to it.
+    async fn is_here(&self, digest: Digest) -> bool {
+        matches!(self.0.node.find(TaskId::Blob(digest)).await, Ok(Some(_)))
     }
 
     /// The whole of a small blob of an image, checked.

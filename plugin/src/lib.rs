@@ -20,6 +20,7 @@ mod layers;
 pub mod logging;
 mod metrics;
 mod mirror;
+mod promiser;
 mod requests;
 mod server;
 mod settings;

@@ -23,7 +23,7 @@ use prometheus_client::{
 use crate::{
     access::AccessMetrics,
     body::{self, Body},
-    containerd::SnapshotMetrics,
+    containerd::{DiffMetrics, SnapshotMetrics},
 };
 
 /// Everything this process counts. Cheap to clone.
@@ -129,6 +129,13 @@ impl Metrics {
     /// Adds the counters of the snapshots service.
     pub(crate) fn add_snapshots(&self) -> SnapshotMetrics {
         let metrics = SnapshotMetrics::new();
+        metrics.register(&mut self.lock());
+        metrics
+    }
+
+    /// Adds the counters of the diff service.
+    pub(crate) fn add_diff(&self) -> DiffMetrics {
+        let metrics = DiffMetrics::new();
         metrics.register(&mut self.lock());
         metrics
     }

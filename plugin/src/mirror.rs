@@ -41,6 +41,7 @@ use crate::{
     body::{self, Body},
     layers::{ImageIndex, Layers},
     metrics::{MirrorMetrics, Served},
+    promiser::Promiser,
     verified::verified,
 };
 
@@ -69,6 +70,7 @@ pub struct Mirror {
     upstream: Upstream,
     layers: Layers,
     images: ImageIndex,
+    promiser: Option<Promiser>,
     manifests: ManifestCache,
     settings: MirrorSettings,
     metrics: MirrorMetrics,
@@ -76,11 +78,12 @@ pub struct Mirror {
 
 impl Mirror {
     /// A mirror before `node`. What it learns of rights, credentials and images, `layers` and
-    /// `images` learn too.
+    /// `images` learn too. `promiser` tells containerd what it need not fetch, where there is one.
     pub(crate) fn new(
         node: Node,
         layers: Layers,
         images: ImageIndex,
+        promiser: Option<Promiser>,
         settings: MirrorSettings,
         metrics: MirrorMetrics,
     ) -> Self {
@@ -90,6 +93,7 @@ impl Mirror {
             upstream,
             layers,
             images,
+            promiser,
             manifests: ManifestCache::default(),
             settings,
             metrics,

@@ -1,5 +1,7 @@
 //! Layers and a containerd for tests.
 
+mod daemon;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -17,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     labels::ImageLayers,
-    supply::{LayerSupply, OpenLayer},
+    supply::{Claimant, LayerSupply, OpenLayer},
 };
 use crate::layers::{ImageName, LayerError};
+
+pub(super) use self::daemon::{Containerd, NAMESPACE, named};
 
 /// An image of layers that are tars with one file each, uncompressed: a blob's digest is its diff
 /// id.
@@ -34,7 +38,7 @@ impl Image {
     /// The layer at `position` and all above it.
     pub(super) fn from(&self, position: usize) -> ImageLayers {
         ImageLayers {
-            image: self.name.clone(),
+            claimant: Claimant::Image(self.name.clone()),
             layer: self.layers[position],
             above: self.layers[position + 1..].to_vec(),
         }
@@ -76,13 +80,20 @@ pub(super) struct Shelf {
     /// Repositories that the registry does not grant.
     denied: Mutex<BTreeSet<String>>,
     /// What the index of images knows.
-    index: Mutex<BTreeMap<ChainId, ImageLayers>>,
+    index: Mutex<BTreeMap<ChainId, Vec<ImageLayers>>>,
+    /// What containerd has in its content store.
+    content: Mutex<Vec<ImageLayers>>,
 }
 
 impl Shelf {
     /// Puts an image there whose layers hold these texts.
     pub(super) fn put(&self, name: &str, texts: &[&str]) -> Image {
-        let blobs: Vec<Bytes> = texts.iter().map(|text| tar(text)).collect();
+        let blobs = texts.iter().map(|text| tar(text)).collect();
+        self.put_blobs(name, blobs)
+    }
+
+    /// Puts an image there that has these layers. Its chains are right where they are plain tars.
+    pub(super) fn put_blobs(&self, name: &str, blobs: Vec<Bytes>) -> Image {
         let layers: Vec<Digest> = blobs.iter().map(|blob| Digest::of(blob)).collect();
         let diff_ids: Vec<DiffId> = layers.iter().copied().map(DiffId::from).collect();
         let pairs = layers.iter().copied().zip(blobs);
@@ -110,9 +121,19 @@ impl Shelf {
     }
 
     pub(super) fn index(&self, image: &Image) {
-        let known = image.chains.iter().enumerate();
-        let known = known.map(|(at, chain)| (*chain, image.from(at)));
-        self.index.lock().unwrap().extend(known);
+        let mut index = self.index.lock().unwrap();
+        for (at, chain) in image.chains.iter().enumerate() {
+            index.entry(*chain).or_default().push(image.from(at));
+        }
+    }
+
+    /// containerd has all layers of the image.
+    pub(super) fn commit(&self, image: &Image) {
+        let layers = (0..image.layers.len()).map(|at| ImageLayers {
+            claimant: Claimant::Containerd(None),
+            ..image.from(at)
+        });
+        self.content.lock().unwrap().extend(layers);
     }
 
     pub(super) fn opened(&self) -> Vec<Digest> {
@@ -121,21 +142,30 @@ impl Shelf {
 }
 
 impl LayerSupply for Shelf {
-    fn find<'a>(&'a self, chain: &'a ChainId) -> BoxFuture<'a, Option<ImageLayers>> {
+    fn find<'a>(
+        &'a self,
+        chain: &'a ChainId,
+        _namespace: Option<&'a str>,
+    ) -> BoxFuture<'a, Vec<ImageLayers>> {
         let found = self.index.lock().unwrap().get(chain).cloned();
-        std::future::ready(found).boxed()
+        std::future::ready(found.unwrap_or_default()).boxed()
+    }
+
+    fn content(&self, layer: Digest) -> Option<ImageLayers> {
+        let content = self.content.lock().unwrap();
+        content.iter().find(|known| known.layer == layer).cloned()
     }
 
     fn open<'a>(
         &'a self,
-        image: &'a ImageName,
+        claimant: &'a Claimant,
         layer: Digest,
     ) -> BoxFuture<'a, Result<OpenLayer, LayerError>> {
         self.opened.lock().unwrap().push(layer);
         let stopper = CancellationToken::new();
         let found = self.layers.lock().unwrap().get(&layer).cloned();
         let opened = match found {
-            _ if self.denied.lock().unwrap().contains(&image.to_string()) => {
+            _ if self.denied.lock().unwrap().contains(&claimant.to_string()) => {
                 Err(LayerError::Forbidden("not yours".to_owned()))
             }
             None => Err(LayerError::NotFound("it is lost".to_owned())),

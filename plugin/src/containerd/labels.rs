@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use hawker_model::Digest;
 use hawker_snapshotter::ChainId;
 
+use super::supply::Claimant;
 use crate::layers::ImageName;
 
 /// The stack of layers that the snapshot is wanted for. Only with it a snapshot may be answered as
@@ -24,10 +25,10 @@ const IMAGE_LAYERS: &str = "containerd.io/snapshot/cri.image-layers";
 /// No image has more: overlayfs takes 500 layers, and containerd's label holds 55.
 pub(super) const MAX_LAYERS: usize = 512;
 
-/// Layers of one image.
+/// A layer, and those above it in the same image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageLayers {
-    pub(super) image: ImageName,
+    pub(super) claimant: Claimant,
     /// The layer that is wanted.
     pub(super) layer: Digest,
     /// Those above it, bottom first, as far as they are known.
@@ -55,7 +56,7 @@ pub(super) fn image_layers(labels: &BTreeMap<String, String>) -> Option<ImageLay
         from_this.skip(1).take(MAX_LAYERS).collect()
     });
     Some(ImageLayers {
-        image,
+        claimant: Claimant::Image(image),
         layer,
         above,
     })
@@ -98,7 +99,10 @@ mod tests {
         let labels = of_client("r.io:5000/a/b:1", &layers, &joined(&layers));
         let found = image_layers(&labels).unwrap();
         let manifest = Digest::of(b"manifest");
-        assert_eq!(found.image.to_string(), format!("r.io:5000/a/b@{manifest}"));
+        assert_eq!(
+            found.claimant.to_string(),
+            format!("r.io:5000/a/b@{manifest}")
+        );
         assert_eq!(
             (found.layer, found.above),
             (layers[0], layers[1..].to_vec())
@@ -110,7 +114,7 @@ mod tests {
     fn names_are_normalised_as_docker_does() {
         let layers = digests(1);
         let labels = of_client("nginx:1.27", &layers, "");
-        let image = image_layers(&labels).unwrap().image.to_string();
+        let image = image_layers(&labels).unwrap().claimant.to_string();
         assert!(image.starts_with("docker.io/library/nginx@"), "{image}");
     }
 

@@ -161,7 +161,8 @@ impl SnapshotMetrics {
     }
 }
 
-fn code_name(code: Code) -> &'static str {
+/// A status code as the metrics call it.
+pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "ok",
         Code::NotFound => "not_found",
@@ -169,6 +170,7 @@ fn code_name(code: Code) -> &'static str {
         Code::FailedPrecondition => "failed_precondition",
         Code::InvalidArgument => "invalid_argument",
         Code::Unavailable => "unavailable",
+        Code::Unimplemented => "unimplemented",
         Code::Internal => "internal",
         _ => "other",
     }

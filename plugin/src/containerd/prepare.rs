@@ -25,6 +25,7 @@ use super::{
     labels::{self, ImageLayers},
     message,
     metrics::{Release, SnapshotMetrics},
+    registrar::Registrar,
     stager::{StageError, Stager},
     supply::LayerSupply,
 };
@@ -43,6 +44,16 @@ pub(super) struct Wish {
     pub(super) labels: BTreeMap<String, String>,
 }
 
+impl Wish {
+    /// The namespace that containerd's metadata puts before a key: `<namespace>/<number>/<key>`.
+    fn namespace(&self) -> Option<&str> {
+        let (namespace, rest) = self.key.split_once('/')?;
+        let (number, _) = rest.split_once('/')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        (is_number && !namespace.is_empty()).then_some(namespace)
+    }
+}
+
 /// Answers `Prepare`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Preparer {
@@ -53,6 +64,8 @@ pub(super) struct Preparer {
     /// How long one call may wait; zero leaves all layers to containerd.
     pub(super) patience: Duration,
     pub(super) metrics: SnapshotMetrics,
+    /// `None`: containerd's content is not ours to speak of.
+    pub(super) registrar: Option<Registrar>,
     pub(super) stop: CancellationToken,
 }
 
@@ -79,6 +92,10 @@ impl Preparer {
         if let Some(reference) = labels::reference(&wish.labels)
             && self.has_or_gets(&wish, reference).await
         {
+            // containerd does not fetch its layer.
+            if let (Some(registrar), Some(namespace)) = (&self.registrar, wish.namespace()) {
+                registrar.note(namespace);
+            }
             return Err(Status::already_exists(format!(
                 "snapshot {reference} on {:?} exists already: {:?} is not made",
                 wish.parent, wish.key
@@ -129,6 +146,7 @@ impl Preparer {
         got
     }
 
+    /// Tries what may be the layer, one after the other.
     async fn layer_on(
         &self,
         wish: &Wish,
@@ -136,23 +154,43 @@ impl Preparer {
         below: Option<ChainId>,
         wait: &mut Wait<'_>,
     ) -> Result<(), Left> {
+        let mut left = Left::UnknownLayer;
+        for wanted in wait.until(self.wanted(wish, &reference)).await? {
+            match self.layer_of(wish, reference, below, &wanted, wait).await {
+                Err(released @ Left::Released(..)) => return Err(released),
+                // What the first one was told says most.
+                Err(error) if matches!(left, Left::UnknownLayer) => left = error,
+                Err(error) => debug!(layer = %wanted.layer, %error, "not this one either"),
+                Ok(()) => return Ok(()),
+            }
+        }
+        Err(left)
+    }
+
+    async fn layer_of(
+        &self,
+        wish: &Wish,
+        reference: ChainId,
+        below: Option<ChainId>,
+        wanted: &ImageLayers,
+        wait: &mut Wait<'_>,
+    ) -> Result<(), Left> {
         let kind = match below {
             None => LayerKind::Base,
             Some(_) => LayerKind::Upper,
         };
-        let wanted = wait.until(self.wanted(wish, &reference)).await??;
         for left in (0..TRIES).rev() {
             // To find out what is wanted takes time in which others may have had it.
             if self.has(wish, &reference) {
                 return Ok(());
             }
-            let tickets = self.stager.ask(&wanted, kind).map_err(Arc::new)?;
+            let tickets = self.stager.ask(wanted, kind).map_err(Arc::new)?;
             let found = match wait.until(tickets.first.staged()).await? {
                 // A refusal is somebody's, and not the layer's.
                 Err(error) if left > 0 && matches!(*error, StageError::OfAnother(_)) => continue,
                 found => found?,
             };
-            check(found, below, reference)?;
+            check(found.diff_id, below, reference)?;
             // Not given up any more: it is a matter of milliseconds.
             let (parent, labels) = (wish.parent.clone(), wish.labels.clone());
             let committed = tickets.first.commit(reference, parent, labels).await;
@@ -175,12 +213,12 @@ impl Preparer {
         below.ok_or(Left::UnknownParent).map(Some)
     }
 
-    async fn wanted(&self, wish: &Wish, reference: &ChainId) -> Result<ImageLayers, Left> {
-        if let Some(named) = labels::image_layers(&wish.labels) {
-            return Ok(named);
+    /// What may be the layer, the likeliest first.
+    async fn wanted(&self, wish: &Wish, reference: &ChainId) -> Vec<ImageLayers> {
+        match labels::image_layers(&wish.labels) {
+            Some(named) => vec![named],
+            None => self.supply.find(reference, wish.namespace()).await,
         }
-        let found = self.supply.find(reference).await;
-        found.ok_or(Left::UnknownLayer)
     }
 
     async fn released(&self, snapshotter: &str, deadline: Instant) -> Release {
@@ -224,7 +262,7 @@ fn check(found: DiffId, below: Option<ChainId>, reference: ChainId) -> Result<()
 /// Says once why containerd has to fetch a layer itself.
 fn report(wish: &Wish, reference: &ChainId, left: &Left) {
     let (parent, layer) = (&wish.parent, labels::image_layers(&wish.labels));
-    let image = layer.as_ref().map(|layer| layer.image.to_string());
+    let image = layer.as_ref().map(|layer| layer.claimant.to_string());
     let layer = layer.map(|layer| layer.layer.to_string());
     match left {
         Left::UnknownLayer | Left::UnknownParent => {

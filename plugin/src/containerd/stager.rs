@@ -37,12 +37,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::job::Job;
-pub(super) use self::job::Ticket;
-use super::{labels::ImageLayers, metrics::SnapshotMetrics, supply::LayerSupply};
-use crate::{
-    control::LayerReport,
-    layers::{ImageName, LayerError},
+pub(super) use self::job::{CancelOnDrop, Staged, Ticket};
+use super::{
+    labels::ImageLayers,
+    metrics::SnapshotMetrics,
+    supply::{Claimant, LayerSupply},
 };
+use crate::{control::LayerReport, layers::LayerError};
 
 /// Jobs at a time. Layers above that are asked for by their own `Prepare`.
 const MAX_JOBS: usize = 1024;
@@ -109,7 +110,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Jobs {
     by_layer: HashMap<LayerKey, Arc<Job>>,
-    turns: HashMap<ImageName, Weak<Semaphore>>,
+    turns: HashMap<Claimant, Weak<Semaphore>>,
 }
 
 /// What a job makes: the same blob gives other files on top of others than at the bottom.
@@ -176,20 +177,25 @@ impl Stager {
             layer: wanted.layer,
             kind,
         };
-        let first = self.ticket(&mut jobs, &wanted.image, first);
+        let first = self.ticket(&mut jobs, &wanted.claimant, first);
         let first = first.ok_or(StageError::Full)?;
         let above = wanted.above.iter().map_while(|layer| {
             let key = LayerKey {
                 layer: *layer,
                 kind: LayerKind::Upper,
             };
-            self.ticket(&mut jobs, &wanted.image, key)
+            self.ticket(&mut jobs, &wanted.claimant, key)
         });
         let above = above.collect();
         Ok(Tickets {
             first,
             _above: above,
         })
+    }
+
+    /// What a layer may not exceed.
+    pub(super) fn limits(&self) -> Limits {
+        self.0.settings.limits
     }
 
     /// What is under way, for people.
@@ -206,17 +212,17 @@ impl Stager {
         self.0.tasks.wait().await;
     }
 
-    fn ticket(&self, jobs: &mut Jobs, image: &ImageName, key: LayerKey) -> Option<Ticket> {
+    fn ticket(&self, jobs: &mut Jobs, claimant: &Claimant, key: LayerKey) -> Option<Ticket> {
         if let Some(job) = jobs.by_layer.get(&key) {
-            return Some(Ticket::new(&self.0, job, image));
+            return Some(Ticket::new(&self.0, job, claimant));
         }
         if jobs.by_layer.len() >= MAX_JOBS {
             return None;
         }
         let number = self.0.asked.fetch_add(1, Ordering::Relaxed);
-        let job = Arc::new(Job::new(number, key, image.clone()));
-        let ticket = Ticket::new(&self.0, &job, image);
-        let turn = in_line(&jobs.turns(image, self.0.open_per_image));
+        let job = Arc::new(Job::new(number, key, claimant.clone()));
+        let ticket = Ticket::new(&self.0, &job, claimant);
+        let turn = in_line(&jobs.turns(claimant, self.0.open_per_image));
         let living = Arc::clone(&self.0).live(Arc::clone(&job), turn);
         self.0.tasks.spawn(living);
         jobs.by_layer.insert(key, job);
@@ -263,13 +269,13 @@ impl Jobs {
     }
 
     /// Where the image's layers wait for their turns.
-    fn turns(&mut self, image: &ImageName, open_per_image: usize) -> Arc<Semaphore> {
-        if let Some(turns) = self.turns.get(image).and_then(Weak::upgrade) {
+    fn turns(&mut self, claimant: &Claimant, open_per_image: usize) -> Arc<Semaphore> {
+        if let Some(turns) = self.turns.get(claimant).and_then(Weak::upgrade) {
             return turns;
         }
         self.turns.retain(|_, turns| turns.strong_count() > 0);
         let turns = Arc::new(Semaphore::new(open_per_image));
-        self.turns.insert(image.clone(), Arc::downgrade(&turns));
+        self.turns.insert(claimant.clone(), Arc::downgrade(&turns));
         turns
     }
 }

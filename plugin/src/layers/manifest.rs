@@ -24,9 +24,19 @@ const CONFIG_TYPES: [&str; 2] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Manifest {
     /// Of an image: its layers are in order, bottom first.
-    Image { config: Digest, layers: Vec<Digest> },
+    Image { config: Part, layers: Vec<Part> },
     /// Of an index: the manifests it names.
     Index(Vec<Digest>),
+}
+
+/// A blob that an image's manifest names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) digest: Digest,
+    /// Its bytes, where the manifest tells.
+    pub(crate) size: Option<u64>,
+    /// Its registry need not have it: it is to be had elsewhere.
+    pub(crate) is_elsewhere: bool,
 }
 
 /// Why bytes say nothing of layers.
@@ -58,6 +68,9 @@ struct Descriptor {
     #[serde(default)]
     media_type: String,
     digest: String,
+    size: Option<u64>,
+    #[serde(default)]
+    urls: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -82,14 +95,30 @@ impl Manifest {
                 if CONFIG_TYPES.contains(&config.media_type.as_str()) =>
             {
                 Ok(Self::Image {
-                    config: Digest::parse(&config.digest)?,
-                    layers: digests(&layers)?,
+                    config: config.part()?,
+                    layers: parts(&layers)?,
                 })
             }
             (None, None, Some(manifests)) => Ok(Self::Index(digests(&manifests)?)),
             _ => Err(ManifestError::Unknown),
         }
     }
+}
+
+impl Descriptor {
+    fn part(&self) -> Result<Part, DigestError> {
+        let has_urls = self.urls.as_ref().is_some_and(|urls| !urls.is_empty());
+        Ok(Part {
+            digest: Digest::parse(&self.digest)?,
+            size: self.size,
+            is_elsewhere: has_urls || is_foreign(&self.media_type),
+        })
+    }
+}
+
+/// Layers that their makers do not let others give away.
+fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
 }
 
 /// The diff ids that an image's config tells, bottom first.
@@ -102,6 +131,14 @@ pub(super) fn diff_ids(config: &[u8]) -> Result<Vec<DiffId>, ManifestError> {
         return Err(ManifestError::TooMany);
     }
     let parsed = config.rootfs.diff_ids.iter().map(|text| text.parse());
+    Ok(parsed.collect::<Result<_, _>>()?)
+}
+
+fn parts(descriptors: &[Descriptor]) -> Result<Vec<Part>, ManifestError> {
+    if descriptors.len() > MOST_CHILDREN {
+        return Err(ManifestError::TooMany);
+    }
+    let parsed = descriptors.iter().map(Descriptor::part);
     Ok(parsed.collect::<Result<_, _>>()?)
 }
 
@@ -139,14 +176,40 @@ mod tests {
                 "layers": [descriptor("a/b", &layer), descriptor("a/b", &layer)],
                 "annotations": {"a": null},
             });
-            let layers = vec![layer, layer];
-            assert_eq!(
-                parse(&document).unwrap(),
-                Manifest::Image { config, layers }
-            );
+            let part = |digest| Part {
+                digest,
+                size: Some(3),
+                is_elsewhere: false,
+            };
+            let expected = Manifest::Image {
+                config: part(config),
+                layers: vec![part(layer), part(layer)],
+            };
+            assert_eq!(parse(&document).unwrap(), expected);
         }
         let index = json!({"schemaVersion": 2, "manifests": [descriptor("a/b", &layer)]});
         assert_eq!(parse(&index).unwrap(), Manifest::Index(vec![layer]));
+    }
+
+    #[test]
+    fn layers_that_are_to_be_had_elsewhere_are_told_from_others() {
+        let layer = Digest::of(b"l");
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        let mut with_urls = descriptor("a/b", &layer);
+        with_urls["urls"] = json!(["https://example.com/layer"]);
+        let mut without = descriptor("a/b", &layer);
+        without["urls"] = json!([]);
+        without.as_object_mut().unwrap().remove("size");
+        let document = json!({
+            "config": descriptor(CONFIG_TYPES[0], &Digest::of(b"c")),
+            "layers": [descriptor(foreign, &layer), with_urls, without],
+        });
+        let Manifest::Image { layers, .. } = parse(&document).unwrap() else {
+            panic!("it is an image");
+        };
+        let elsewhere: Vec<_> = layers.iter().map(|layer| layer.is_elsewhere).collect();
+        assert_eq!(elsewhere, [true, true, false]);
+        assert_eq!(layers[2].size, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "the daemon's tests use the rest of it")]
 #[path = "../../tests/daemon/origin.rs"]
 mod origin;
+mod promises;
 
 use std::{
     fs, io,
@@ -22,13 +23,16 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use self::origin::{Origin, Part, Reply, Seen, noise};
 use super::{ImageIndex, ImageName, LayerError, Layers, NodeLayer};
 use crate::{
     access::Access,
+    content::ContentStore,
     metrics::Metrics,
     mirror::Mirror,
+    promiser::Promiser,
     settings::{layers_settings, mirror_settings, node_settings, rights_settings},
 };
 
@@ -36,7 +40,7 @@ use crate::{
 const ANN: &str = "YW5uOnB3";
 
 /// A node with a mirror before it, and what it gives the snapshotter.
-struct Bed {
+pub(crate) struct Bed {
     mirror: Mirror,
     layers: Layers,
     images: ImageIndex,
@@ -71,6 +75,7 @@ impl Bed {
             node.clone(),
             layers.clone(),
             images.clone(),
+            None,
             mirror_settings(&config),
             metrics.mirror,
         );
@@ -111,6 +116,41 @@ impl Bed {
         let layer = self.layers.open(image, digest).await;
         read(layer.map_err(|error| error.to_string())?).await
     }
+}
+
+impl Bed {
+    /// A bed whose mirror promises what passes to containerd.
+    async fn promising(origin: &Origin) -> (Self, ContentStore) {
+        let mut bed = Self::start(origin, "").await;
+        let content = ContentStore::open(
+            bed.dir.path().join("content"),
+            bed.node.clone(),
+            bed.layers.clone(),
+            bed.images.clone(),
+        );
+        let content = content.await.unwrap();
+        let stop = CancellationToken::new();
+        let promiser = Promiser::new(content.clone(), bed.images.clone(), stop);
+        let text = settings(bed.dir.path(), origin);
+        let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
+        bed.mirror = Mirror::new(
+            bed.node.clone(),
+            bed.layers.clone(),
+            bed.images.clone(),
+            Some(promiser),
+            mirror_settings(&config),
+            Metrics::new().mirror,
+        );
+        (bed, content)
+    }
+}
+
+/// An index beside a node that knows no registry, which ends with the directory.
+pub(crate) async fn lone_index() -> (Bed, ImageIndex) {
+    let origin = Origin::start(|_| Reply::status(404)).await;
+    let bed = Bed::start(&origin, "").await;
+    let images = bed.images.clone();
+    (bed, images)
 }
 
 fn settings(dir: &Path, origin: &Origin) -> String {
@@ -167,7 +207,8 @@ impl Pushed {
             .collect();
         let config = json!({"rootfs": {"type": "layers", "diff_ids": diff_ids}}).to_string();
         let config = Bytes::from(config);
-        let descriptor = |bytes: &Bytes| json!({"digest": Digest::of(bytes).to_string()});
+        let descriptor =
+            |bytes: &Bytes| json!({"digest": Digest::of(bytes).to_string(), "size": bytes.len()});
         let mut of_config = descriptor(&config);
         of_config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
         let of_layers: Vec<_> = layers.iter().map(descriptor).collect();
@@ -756,20 +797,20 @@ async fn stack_is_found_from_the_manifest_that_passed_the_mirror() {
     let (chains, digest) = (image.chains(), image.digest());
     let origin = registry(vec![("Bearer a", image)]).await;
     let bed = Bed::start(&origin, "").await;
-    assert_eq!(bed.images.find(&chains[0]).await, None);
+    assert_eq!(bed.images.find(&chains[0]).await, []);
     for path in [&manifest, &config] {
         assert_eq!(bed.get(path, Some("Bearer a")).await.0, 200);
     }
     let asked = origin.seen().len();
     for (position, chain) in chains.iter().enumerate() {
-        let found = bed.images.find(chain).await.unwrap();
+        let found = bed.images.find(chain).await.remove(0);
         let above: Vec<_> = layers[position..].iter().map(|l| Digest::of(l)).collect();
         assert_eq!(found.layers, above);
         assert_eq!(found.image.manifest, Some(digest));
         assert_eq!(found.image.repository.as_str(), "a");
     }
     assert_eq!(origin.seen().len(), asked, "the config is in the store");
-    assert_eq!(bed.images.find(&ChainId::from(digest)).await, None);
+    assert_eq!(bed.images.find(&ChainId::from(digest)).await, []);
 }
 
 #[tokio::test]
@@ -786,9 +827,91 @@ async fn newest_manifest_answers_and_an_unread_config_is_fetched() {
         (first(), None),
     ] {
         assert_eq!(bed.get(&image.manifest_path(), credential).await.0, 200);
-        let found = bed.images.find(&chain).await.unwrap();
+        let found = bed.images.find(&chain).await.remove(0);
         assert_eq!(found.image, image.name(&origin));
     }
+}
+
+#[tokio::test]
+async fn stack_is_found_after_a_restart() {
+    let image = Pushed::new("a", &[noise(1000, 60), noise(1000, 61)]);
+    let (manifest, chains) = (image.manifest_path(), image.chains());
+    let name = |origin: &Origin| Pushed::new("a", &[noise(1000, 60), noise(1000, 61)]).name(origin);
+    let origin = registry(vec![("", image)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = Bed::start(&origin, "").await;
+    bed.images = ImageIndex::open(dir.path(), bed.layers.clone());
+    let (code, bytes) = bed.get(&manifest, None).await;
+    assert_eq!(code, 200);
+    bed.images.note(&name(&origin), Some(&bytes));
+    assert_eq!(bed.images.find(&chains[1]).await.len(), 1);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    bed.images.clone().keep(stop).await;
+    bed.images = ImageIndex::new(bed.layers.clone());
+    // Beside a registry that is gone.
+    let other = Bed::start(&Origin::start(|_| Reply::status(404)).await, "").await;
+    let again = ImageIndex::open(dir.path(), other.layers.clone());
+    let found = again.find(&chains[1]).await.remove(0);
+    assert_eq!(found.image, name(&origin));
+    assert_eq!(found.layers, [Digest::of(&noise(1000, 61))]);
+}
+
+#[tokio::test]
+async fn layer_that_is_here_comes_before_the_newest() {
+    let (old, new) = (noise(1000, 62), noise(1000, 63));
+    // The same stack in other blobs.
+    let first = Pushed::new("old", std::slice::from_ref(&old));
+    let mut second = Pushed::new("new", &[new]);
+    let text = String::from_utf8(second.manifest.to_vec()).unwrap();
+    let config = Digest::of(&first.config).to_string();
+    let text = text.replace(&Digest::of(&second.config).to_string(), &config);
+    second.manifest = text.into();
+    second.config = first.config.clone();
+    let chain = first.chains()[0];
+    let (layer, paths) = (
+        first.blob_path(&old),
+        [first.manifest_path(), second.manifest_path()],
+    );
+    let origin = registry(vec![("", first), ("", second)]).await;
+    let bed = Bed::start(&origin, "").await;
+    for path in &paths {
+        assert_eq!(bed.get(path, None).await.0, 200);
+    }
+    let names = |found: Vec<super::FoundLayer>| -> Vec<String> {
+        let name = |found: super::FoundLayer| found.image.repository.to_string();
+        found.into_iter().map(name).collect()
+    };
+    assert_eq!(names(bed.images.find(&chain).await), ["new", "old"]);
+    assert_eq!(bed.get(&layer, None).await.0, 200);
+    assert_eq!(names(bed.images.find(&chain).await), ["old", "new"]);
+}
+
+#[tokio::test]
+async fn content_that_containerd_commits_is_known_and_its_place_follows() {
+    let image = Pushed::new("a", &[noise(1000, 64), noise(1000, 65)]);
+    let (_bed, images) = lone_index().await;
+    let (manifest, config) = (Digest::of(&image.manifest), Digest::of(&image.config));
+    images.note_content(config, &image.config, &[]);
+    images.note_content(manifest, &image.manifest, &[]);
+    images.note_content(Digest::of(b"x"), b"x", &[]);
+    let [below, above] = [64, 65].map(|seed| Digest::of(&noise(1000, seed)));
+    assert_eq!(images.above(&below), Some((manifest, vec![above])));
+    assert_eq!(
+        images.find(&image.chains()[0]).await,
+        [],
+        "nobody could be asked"
+    );
+    assert!(!images.knows(&manifest, &config));
+    let place = ImageName::parse("r.io/a").unwrap();
+    images.note_content(manifest, &image.manifest, std::slice::from_ref(&place));
+    assert!(images.knows(&manifest, &config));
+    let found = images.find(&image.chains()[0]).await.remove(0);
+    assert_eq!(found.image, place.with_manifest(manifest));
+    assert_eq!(found.layers, [below, above]);
+    let story = images.story(&above).unwrap();
+    assert_eq!(story.images, [found.image]);
+    assert_eq!(story.diff_id, Some(diff_id(&image.layers[1])));
 }
 
 #[tokio::test]
@@ -841,7 +964,7 @@ async fn images_that_are_not_sound_are_not_found() {
         assert_eq!(bed.get(path, None).await.0, 200);
     }
     for _ in 0..2 {
-        assert_eq!(bed.images.find(&chain).await, None);
+        assert_eq!(bed.images.find(&chain).await, []);
     }
     let asked = origin
         .seen()
@@ -862,7 +985,7 @@ async fn config_that_cannot_be_had_is_asked_for_a_few_times_only() {
     let bed = Bed::start(&origin, "").await;
     assert_eq!(bed.get(&manifest, None).await.0, 200);
     for _ in 0..10 {
-        assert_eq!(bed.images.find(&chain).await, None);
+        assert_eq!(bed.images.find(&chain).await, []);
     }
     let asked = origin
         .seen()

@@ -38,13 +38,14 @@ impl Mirror {
             && let Some(cached) = self.cached(call, digest)
             && access.may_see(&visitor, *digest)
         {
-            self.saw_manifest(
+            let image = self.saw_manifest(
                 call,
                 repository,
                 &visitor,
                 Some(*digest),
                 Some(&cached.bytes),
             );
+            self.promise(call, &image).await;
             return Ok(self.of_cache(call, cached));
         }
         match self.upstream.ask(call).await {
@@ -96,7 +97,8 @@ impl Mirror {
         })?;
         let digest = Digest::of(&bytes);
         self.keep(call, visitor, target, digest, &parts.headers, &bytes);
-        self.saw_manifest(call, repository, visitor, Some(digest), Some(&bytes));
+        let image = self.saw_manifest(call, repository, visitor, Some(digest), Some(&bytes));
+        self.promise(call, &image).await;
         parts
             .headers
             .insert(header::CONTENT_LENGTH, bytes.len().into());
@@ -198,6 +200,15 @@ impl Mirror {
         response
     }
 
+    /// Has containerd be told that it need not fetch what the manifest names.
+    async fn promise(&self, call: &Call, image: &ImageName) {
+        if let Some(promiser) = &self.promiser
+            && call.method == Method::GET
+        {
+            promiser.promise(image).await;
+        }
+    }
+
     /// Remembers what the origin let this client see, for the layers of the same pull.
     fn saw_manifest(
         &self,
@@ -206,7 +217,7 @@ impl Mirror {
         visitor: &Visitor,
         manifest: Option<Digest>,
         bytes: Option<&[u8]>,
-    ) {
+    ) -> ImageName {
         let image = ImageName {
             registry: call.registry.clone(),
             repository: repository.clone(),
@@ -216,6 +227,7 @@ impl Mirror {
         let covered = self.images.note(&image, bytes);
         self.layers
             .note_accepted(&image, &covered, call.credential.as_ref());
+        image
     }
 }
 

@@ -53,6 +53,7 @@ impl Bench {
             probe: GcProbe::new(ContainerdClient::new(containerd.path())),
             patience,
             metrics,
+            registrar: None,
             stop,
         };
         Self {
@@ -201,6 +202,49 @@ async fn pull_without_names_finds_its_layers_in_the_index() {
         bench.find(&image, 0, ""),
         bench.pull(&image, 0, "").await.unwrap()
     );
+}
+
+#[tokio::test]
+async fn all_that_may_be_the_layer_is_tried() {
+    let bench = Bench::new().await;
+    let wanted = bench.shelf.put("r.io/wanted", &["1"]);
+    let called = |name: &str, texts: &[&str]| {
+        let mut image = bench.shelf.put(name, texts);
+        image.chains = wanted.chains.clone();
+        image
+    };
+    // One that is lost, one that another repository denies, one with other files.
+    let (lost, denied) = (called("r.io/lost", &["2"]), called("r.io/denied", &["3"]));
+    let other = called("r.io/other", &["4"]);
+    bench.shelf.lose(&lost.layers[0]);
+    bench.shelf.deny(&denied.name);
+    let reference = ("containerd.io/snapshot.ref", wanted.chains[0].to_string());
+    let labels = BTreeMap::from([(reference.0.to_owned(), reference.1)]);
+    for image in [&lost, &denied, &other] {
+        bench.shelf.index(image);
+    }
+    let wish = |key| Bench::wish(key, "", labels.clone());
+    let mounts = bench.preparer.prepare(wish("first")).await.unwrap();
+    assert_eq!(mounts.len(), 1, "none of them is the layer");
+    bench.shelf.index(&wanted);
+    let status = bench.preparer.prepare(wish("second")).await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+    assert!(bench.snapshots.find_layer(&wanted.chains[0], "").is_some());
+}
+
+#[test]
+fn namespace_is_what_a_key_begins_with() {
+    for (key, namespace) in [
+        ("k8s.io/12/extract-1-ab sha256:00", Some("k8s.io")),
+        ("default/1/a/b", Some("default")),
+        ("extract-1 sha256:00", None),
+        ("a/b/c", None),
+        ("/1/c", None),
+        ("a/1", None),
+    ] {
+        let wish = Bench::wish(key, "", BTreeMap::new());
+        assert_eq!(wish.namespace(), namespace, "{key}");
+    }
 }
 
 #[tokio::test]

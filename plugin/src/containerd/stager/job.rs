@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +11,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use hawker_snapshotter::{
-    ChainId, DiffId, LayerSource, SnapshotError, Snapshots, Stage, StagedLayer, UnpackOptions,
+    ChainId, DiffId, LayerSource, SnapshotError, Snapshots, StagedLayer, Target, UnpackOptions,
     unpack,
 };
 use tokio::{
@@ -27,9 +26,12 @@ use super::{
     slot::{LOOK_EVERY, Slot, Timed},
 };
 use crate::{
-    containerd::{metrics::Outcome, supply::OpenLayer},
+    containerd::{
+        metrics::Outcome,
+        supply::{Claimant, OpenLayer},
+    },
     control::{LayerReport, LayerState},
-    layers::{ImageName, LayerError},
+    layers::LayerError,
 };
 
 /// How far a job is.
@@ -43,17 +45,19 @@ enum Phase {
     Waiting,
     /// Files are made.
     Unpacking,
-    /// The files are all there, and the tar had this digest.
-    Staged(DiffId),
+    /// The files are all there.
+    Staged(Staged),
     /// It could not be had.
     Failed(Arc<StageError>),
 }
 
-/// A layer's files, on their way to a snapshot.
-#[derive(Debug)]
-struct Files {
-    stage: Stage,
-    implied: Vec<PathBuf>,
+/// What is known of a layer whose files are all there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::containerd) struct Staged {
+    /// The digest of its tar.
+    pub(in crate::containerd) diff_id: DiffId,
+    /// Bytes of its tar.
+    pub(in crate::containerd) size: u64,
 }
 
 /// One layer on its way.
@@ -62,22 +66,22 @@ pub(super) struct Job {
     /// Its place among all jobs.
     pub(super) number: u64,
     pub(super) key: LayerKey,
-    /// In whose name the registry was asked.
-    image: ImageName,
+    /// In whose name it is opened.
+    claimant: Claimant,
     tickets: watch::Sender<usize>,
     phase: watch::Sender<Phase>,
     /// Held while they are committed: whoever comes second finds the snapshot.
-    files: Arc<Mutex<Option<Files>>>,
+    files: Arc<Mutex<Option<StagedLayer>>>,
     /// Somebody has the files, or was told why there are none.
     over: CancellationToken,
 }
 
 impl Job {
-    pub(super) fn new(number: u64, key: LayerKey, image: ImageName) -> Self {
+    pub(super) fn new(number: u64, key: LayerKey, claimant: Claimant) -> Self {
         Self {
             number,
             key,
-            image,
+            claimant,
             tickets: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Queued),
             files: Arc::default(),
@@ -96,7 +100,7 @@ impl Job {
         };
         LayerReport {
             digest: self.key.layer,
-            image: self.image.to_string(),
+            image: self.claimant.to_string(),
             state,
         }
     }
@@ -126,9 +130,21 @@ impl Job {
 }
 
 /// Tells the thread that unpacks to end when whoever waits for it has gone.
-struct CancelOnDrop {
+pub(in crate::containerd) struct CancelOnDrop {
     cancelled: Arc<AtomicBool>,
     stopper: CancellationToken,
+}
+
+impl CancelOnDrop {
+    pub(in crate::containerd) fn new(
+        cancelled: &Arc<AtomicBool>,
+        stopper: CancellationToken,
+    ) -> Self {
+        Self {
+            cancelled: Arc::clone(cancelled),
+            stopper,
+        }
+    }
 }
 
 impl Drop for CancelOnDrop {
@@ -157,9 +173,9 @@ impl Inner {
         };
         self.metrics.staged(outcome);
         let ended = ended.unwrap_or(Err(StageError::Stopping));
-        debug!(layer = %job.key, image = %job.image, ?outcome, error = ?ended.as_ref().err(), "ended");
+        debug!(layer = %job.key, image = %job.claimant, ?outcome, error = ?ended.as_ref().err(), "ended");
         job.enter(match ended {
-            Ok(diff_id) => Phase::Staged(diff_id),
+            Ok(staged) => Phase::Staged(staged),
             Err(error) => Phase::Failed(Arc::new(error)),
         });
         if outcome == Outcome::Cancelled {
@@ -205,11 +221,11 @@ impl Inner {
         &self,
         job: &Job,
         turn: BoxFuture<'static, Option<OwnedSemaphorePermit>>,
-    ) -> Result<DiffId, StageError> {
+    ) -> Result<Staged, StageError> {
         let _turn = turn.await.ok_or(StageError::Stopping)?;
         let _open = self.open_place().await?;
         job.enter(Phase::Opening);
-        let layer = self.supply.open(&job.image, job.key.layer).await?;
+        let layer = self.supply.open(&job.claimant, job.key.layer).await?;
         job.enter(Phase::Waiting);
         let slot = Slot::new(place(&self.unpacks).await?, &self.starving);
         job.enter(Phase::Unpacking);
@@ -243,14 +259,11 @@ impl Inner {
         layer: OpenLayer,
         options: UnpackOptions,
         slot: &Arc<Slot>,
-    ) -> Result<DiffId, StageError> {
+    ) -> Result<Staged, StageError> {
         let began = Instant::now();
         let cancelled = Arc::new(AtomicBool::new(false));
         let OpenLayer { source, stopper } = layer;
-        let guard = CancelOnDrop {
-            cancelled: Arc::clone(&cancelled),
-            stopper,
-        };
+        let guard = CancelOnDrop::new(&cancelled, stopper);
         let snapshots = self.snapshots.clone();
         // Holds the place until the thread has ended, whoever waits for it.
         let slot = Arc::clone(slot);
@@ -260,15 +273,15 @@ impl Inner {
         });
         let unpacked = worker.await.map_err(|_| StageError::Stopping)?;
         drop(guard);
-        let (diff_id, files) = unpacked?;
+        let (staged, files) = unpacked?;
         info!(
             layer = %job.key,
-            image = %job.image,
+            image = %job.claimant,
             elapsed = ?began.elapsed(),
             "layer unpacked"
         );
         *job.files.lock().await = Some(files);
-        Ok(diff_id)
+        Ok(staged)
     }
 }
 
@@ -282,11 +295,15 @@ fn unpack_into_stage(
     source: &mut dyn LayerSource,
     options: &UnpackOptions,
     cancelled: &AtomicBool,
-) -> Result<(DiffId, Files), StageError> {
+) -> Result<(Staged, StagedLayer), StageError> {
     let stage = snapshots.stage()?;
     let unpacked = unpack(stage.path(), source, options, cancelled)?;
+    let staged = Staged {
+        diff_id: unpacked.diff_id,
+        size: unpacked.size,
+    };
     let implied = unpacked.implied;
-    Ok((unpacked.diff_id, Files { stage, implied }))
+    Ok((staged, StagedLayer { stage, implied }))
 }
 
 /// Somebody's interest in a layer. The job goes on while there is one.
@@ -295,35 +312,35 @@ pub(in crate::containerd) struct Ticket {
     stager: Arc<Inner>,
     job: Arc<Job>,
     /// In whose name it is wanted.
-    image: ImageName,
+    claimant: Claimant,
 }
 
 impl Ticket {
     /// Called under the lock of the jobs.
-    pub(super) fn new(stager: &Arc<Inner>, job: &Arc<Job>, image: &ImageName) -> Self {
+    pub(super) fn new(stager: &Arc<Inner>, job: &Arc<Job>, claimant: &Claimant) -> Self {
         job.tickets.send_modify(|held| *held += 1);
         Self {
             stager: Arc::clone(stager),
             job: Arc::clone(job),
-            image: image.clone(),
+            claimant: claimant.clone(),
         }
     }
 
     /// Waits for the files, and for the right of whoever wants them. Cancel-safe.
-    pub(in crate::containerd) async fn staged(&self) -> Result<DiffId, Arc<StageError>> {
+    pub(in crate::containerd) async fn staged(&self) -> Result<Staged, Arc<StageError>> {
         let mut phase = self.job.phase.subscribe();
         let ended = phase.wait_for(|phase| matches!(phase, Phase::Staged(_) | Phase::Failed(_)));
         let ended = ended.await.map(|ended| ended.clone());
         match ended {
-            Ok(Phase::Staged(diff_id)) => {
+            Ok(Phase::Staged(staged)) => {
                 let checked = self.check_right().await;
                 checked.map_err(|error| Arc::new(error.into()))?;
-                Ok(diff_id)
+                Ok(staged)
             }
             Ok(Phase::Failed(error)) => {
                 self.stager.end(&self.job);
                 match *error {
-                    StageError::Open(_) if self.image != self.job.image => {
+                    StageError::Open(_) if self.claimant != self.job.claimant => {
                         Err(Arc::new(StageError::OfAnother(error)))
                     }
                     _ => Err(error),
@@ -345,12 +362,11 @@ impl Ticket {
         labels: BTreeMap<String, String>,
     ) -> Result<bool, StageError> {
         let mut files = Arc::clone(&self.job.files).lock_owned().await;
-        let Some(Files { stage, implied }) = files.take() else {
+        let Some(layer) = files.take() else {
             return Ok(false);
         };
         let (stager, job) = (Arc::clone(&self.stager), Arc::clone(&self.job));
         let committing = tokio::task::spawn_blocking(move || {
-            let layer = StagedLayer { stage, implied };
             let snapshots = &stager.snapshots;
             let committed = snapshots.commit_layer(layer, &reference, &parent, labels);
             // Until here whoever asks for the layer gets this job and waits for the files; from
@@ -366,12 +382,28 @@ impl Ticket {
         }
     }
 
+    /// Moves the files into `target`, which is empty. `false`: somebody else has had them. When it
+    /// fails, some may be there.
+    ///
+    /// Once begun it goes on when the caller is gone.
+    pub(in crate::containerd) async fn give(&self, target: Target) -> Result<bool, StageError> {
+        let mut files = Arc::clone(&self.job.files).lock_owned().await;
+        let Some(layer) = files.take() else {
+            return Ok(false);
+        };
+        // Whoever asks from here on has it made anew.
+        self.stager.end(&self.job);
+        let giving = tokio::task::spawn_blocking(move || target.put(layer));
+        let given = giving.await.map_err(|_| StageError::Stopping)?;
+        Ok(given.map(|()| true)?)
+    }
+
     /// A job is shared by all who want its layer; each of them must be granted it.
     async fn check_right(&self) -> Result<(), LayerError> {
-        if self.image == self.job.image {
+        if self.claimant == self.job.claimant {
             return Ok(());
         }
-        let opened = self.stager.supply.open(&self.image, self.job.key.layer);
+        let opened = self.stager.supply.open(&self.claimant, self.job.key.layer);
         opened.await.map(drop)
     }
 }

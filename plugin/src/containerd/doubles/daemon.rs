@@ -1,0 +1,110 @@
+//! A containerd of the test's own. `./test-vm/test` installs it.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use containerd_client::services::v1::{WriteAction, WriteContentRequest};
+use hawker_model::Digest;
+use tempfile::TempDir;
+use tonic::Request;
+
+use crate::containerd::client::{ContainerdClient, within};
+
+/// Where a test has its content, unless it says otherwise.
+pub(in crate::containerd) const NAMESPACE: &str = "test";
+
+const ROOT: (&str, &str) = ("containerd.io/gc.root", "now");
+
+/// Ends with this.
+pub(in crate::containerd) struct Containerd {
+    dir: TempDir,
+    process: Child,
+}
+
+impl Containerd {
+    pub(in crate::containerd) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            at("root"),
+            at("state"),
+            at("sock"),
+            at("ttrpc"),
+        );
+        fs::write(at("config.toml"), config).unwrap();
+        let process = Command::new("containerd")
+            .args(["--config", &at("config.toml")])
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(at("log")).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("cannot start containerd ({error}): install it, as `./test-vm/test` does")
+            });
+        let containerd = Self { dir, process };
+        let client = containerd.client();
+        for _ in 0..200 {
+            if client.greet().await.is_ok() {
+                return containerd;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("containerd does not answer");
+    }
+
+    pub(in crate::containerd) fn socket(&self) -> PathBuf {
+        self.dir.path().join("sock")
+    }
+
+    pub(in crate::containerd) fn client(&self) -> ContainerdClient {
+        ContainerdClient::new(&self.socket())
+    }
+
+    /// Puts a blob into its content store.
+    pub(in crate::containerd) async fn commit(&self, blob: &[u8]) {
+        self.commit_labelled(NAMESPACE, blob, &[]).await;
+    }
+
+    pub(in crate::containerd) async fn commit_labelled(
+        &self,
+        namespace: &str,
+        blob: &[u8],
+        labels: &[(&str, &str)],
+    ) {
+        let digest = Digest::of(blob).to_string();
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let commit = WriteContentRequest {
+            action: WriteAction::Commit.into(),
+            r#ref: digest.clone(),
+            total: i64::try_from(blob.len()).unwrap(),
+            expected: digest,
+            offset: 0,
+            data: blob.to_vec(),
+            // Or else it is collected at once.
+            labels: HashMap::from_iter(labels.iter().chain([&ROOT]).map(owned)),
+        };
+        let request = within(namespace, futures::stream::iter([commit])).unwrap();
+        let written = self.client().content().write(request).await;
+        let mut answers = written.unwrap().into_inner();
+        while answers.message().await.unwrap().is_some() {}
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// A question about the test's namespace.
+pub(in crate::containerd) fn named<T>(message: T) -> Request<T> {
+    within(NAMESPACE, message).unwrap()
+}

@@ -1,0 +1,114 @@
+use hawker_snapshotter::DiffId;
+
+use super::*;
+use crate::{
+    containerd::doubles::{Containerd, NAMESPACE},
+    layers::ImageName,
+};
+
+fn info(of: &[u8], labels: &[(&str, String)]) -> Info {
+    let owned = |(key, value): &(&str, String)| ((*key).to_owned(), value.clone());
+    Info {
+        digest: Digest::of(of).to_string(),
+        labels: labels.iter().map(owned).collect(),
+        ..Info::default()
+    }
+}
+
+#[test]
+fn only_layers_that_a_manifest_holds_and_that_are_not_there_are_missing() {
+    let digest = |of: &[u8]| Digest::of(of).to_string();
+    let manifest = info(
+        b"manifest",
+        &[
+            ("containerd.io/gc.ref.content.config", digest(b"config")),
+            ("containerd.io/gc.ref.content.l.0", digest(b"there")),
+            ("containerd.io/gc.ref.content.l.1", digest(b"missing")),
+            ("containerd.io/gc.ref.content.l.2", "sha512:00".to_owned()),
+        ],
+    );
+    // Its client discards layers that are unpacked.
+    let discarding = info(
+        b"discarding",
+        &[("containerd.io/gc.ref.content.config", digest(b"c"))],
+    );
+    let missing = missing(&[manifest, discarding, info(b"there", &[])]);
+    assert_eq!(Vec::from_iter(missing), [Digest::of(b"missing")]);
+}
+
+#[test]
+fn labels_are_those_of_containerds_clients() {
+    let diff_id = DiffId::from(Digest::of(b"tar"));
+    let image = |name: &str| ImageName::parse(name).unwrap();
+    let story = LayerStory {
+        size: Some(1),
+        images: vec![image("r.io:5000/b"), image("r.io/a"), image("s.io/x")],
+        diff_id: Some(diff_id),
+    };
+    let labels: BTreeMap<_, _> = labels(&story).into_iter().collect();
+    let expected = [
+        ("containerd.io/distribution.source.r.io", "a,b"),
+        ("containerd.io/distribution.source.s.io", "x"),
+        ("containerd.io/uncompressed", &diff_id.to_string()),
+    ];
+    let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(labels, BTreeMap::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespace_is_told_of_content_without_a_byte_of_it() {
+    let containerd = Containerd::start().await;
+    let client = containerd.client();
+    // The store has it, because another namespace does.
+    containerd.commit_labelled("another", b"layer", &[]).await;
+    let registration = Registration {
+        digest: Digest::of(b"layer"),
+        size: 5,
+        labels: HashMap::from([("a".to_owned(), "b".to_owned())]),
+    };
+    client
+        .register(NAMESPACE, registration.clone())
+        .await
+        .unwrap();
+    let infos = client.list_content(NAMESPACE, &[]).await.unwrap();
+    assert_eq!(infos.len(), 1);
+    assert_eq!((infos[0].size, &infos[0].labels), (5, &registration.labels));
+    let bytes = client
+        .read_content(NAMESPACE, &registration.digest, 100)
+        .await
+        .unwrap();
+    assert_eq!(bytes, b"layer");
+    // Once more changes nothing.
+    let again = client.register(NAMESPACE, registration).await.unwrap_err();
+    assert_eq!(again.code(), Code::AlreadyExists);
+    assert!(
+        client
+            .namespaces()
+            .await
+            .unwrap()
+            .contains(&NAMESPACE.to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_the_store_does_not_have_is_not_begun() {
+    let containerd = Containerd::start().await;
+    let client = containerd.client();
+    for size in [5, 6] {
+        let registration = Registration {
+            digest: Digest::of(b"layer"),
+            size,
+            labels: HashMap::new(),
+        };
+        let refused = client.register(NAMESPACE, registration).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        // With another length than the store's.
+        containerd.commit_labelled("another", b"layer", &[]).await;
+    }
+    let infos = client.list_content(NAMESPACE, &[]).await.unwrap();
+    assert!(infos.is_empty());
+    let statuses = containerd_client::services::v1::ListStatusesRequest::default();
+    let request = crate::containerd::client::within(NAMESPACE, statuses).unwrap();
+    let statuses = client.content().list_statuses(request).await.unwrap();
+    assert!(statuses.into_inner().statuses.is_empty(), "it was aborted");
+}
