@@ -172,10 +172,8 @@ impl Inner {
             let path = incoming.path().to_owned();
             AdoptError::TooLong { path, cause }
         })?;
-        if incoming.kin.and_then(Kin::linked).is_none() {
-            self.fit_adopted(task, geometry.length(), pin)
-                .map_err(AdoptError::Room)?;
-        }
+        self.fit_adopted(task, geometry.length(), pin, incoming.kin)
+            .map_err(AdoptError::Room)?;
         let states = recording.chain(&geometry).unwrap_or_default();
         let batches = signed(&geometry, 0, &states, sign);
         let record = Record::whole(task, geometry, self.now(), batches, incoming.kin);

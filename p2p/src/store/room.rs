@@ -7,6 +7,7 @@ use hawker_model::TaskId;
 use super::{
     Inner,
     error::{CreateError, StateError},
+    kin::Kin,
     layout::is_no_space,
     record::{Record, lock},
 };
@@ -35,16 +36,37 @@ impl Inner {
     }
 
     /// As much room as a blob needs whose bytes are on the disk already. One that is to be kept is
-    /// taken in whatever the quota says: refusing it would free nothing.
+    /// taken in whatever the quota says: refusing it would free nothing. Another program's bytes
+    /// need none, and what shares extents with them drives nothing out.
     pub(super) fn fit_adopted(
         &self,
         task: TaskId,
         length: u64,
         pinned: bool,
+        kin: Option<Kin>,
     ) -> Result<(), CreateError> {
-        match self.fit_quota(task, length) {
+        let fits = match kin {
+            Some(Kin::Linked(_)) => Ok(()),
+            Some(Kin::Cloned(_)) if !pinned => self.fit_beside(task, length),
+            _ => self.fit_quota(task, length),
+        };
+        match fits {
             Err(error @ CreateError::State(_)) => Err(error),
             Err(error) if !pinned => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the quota has room for one more blob.
+    fn fit_beside(&self, task: TaskId, length: u64) -> Result<(), CreateError> {
+        let held = bytes_of(&self.all());
+        match self.quota {
+            Some(quota) if held.saturating_add(length) > quota => Err(CreateError::QuotaHeld {
+                task,
+                length,
+                quota,
+                held,
+            }),
             _ => Ok(()),
         }
     }
