@@ -337,6 +337,8 @@ fn containerds_socket_is_held_by_systemd_where_hawkerd_looks_for_it() {
     let path = value("ListenStream").map(PathBuf::from);
     assert_eq!(path, Some(config.containerd.socket));
     assert_eq!(value("SocketMode"), Some("0600"));
+    // A hawkerd that does not start must not take the socket with it.
+    assert_eq!(value("TriggerLimitIntervalSec"), Some("0"));
     let service = unit(&read(&here("systemd/hawkerd.service")), "Service");
     let has = |key: &str, value: &str| service.contains(&(key.to_owned(), value.to_owned()));
     assert!(
@@ -344,6 +346,15 @@ fn containerds_socket_is_held_by_systemd_where_hawkerd_looks_for_it() {
         "or it goes with hawkerd"
     );
     assert!(has("KillMode", "mixed"));
+    // One mount for both: links and moves between containerd's files and hawkerd's.
+    assert!(has("ReadWritePaths", "/var/lib"));
+    assert!(config.store.dir.starts_with("/var/lib"));
+    for unit_file in ["hawkerd.socket", "hawkerd.service"] {
+        let text = read(&here("systemd").join(unit_file));
+        let order = unit(&text, "Unit");
+        let before = ("Before".to_owned(), "containerd.service".to_owned());
+        assert!(order.contains(&before), "{unit_file}");
+    }
     // What unpacking needs.
     let capabilities = service
         .iter()
