@@ -55,8 +55,11 @@ fn no_example_is_left_unread() {
     let known = [
         "containerd/certs.d/_default/hosts.toml",
         "containerd/certs.d/harbor.example_8443_/hosts.toml",
+        "containerd/containerd-1.6-full.toml",
         "containerd/containerd-1.6.toml",
+        "containerd/containerd-1.7-full.toml",
         "containerd/containerd-1.7.toml",
+        "containerd/containerd-2-full.toml",
         "containerd/containerd-2.toml",
         "docker/daemon.json",
         "hawkerd.toml",
@@ -109,13 +112,17 @@ fn containerd_finds_hosts_toml_in_every_version() {
         ("containerd-1.6.toml", 2, "io.containerd.grpc.v1.cri"),
         ("containerd-1.7.toml", 2, "io.containerd.grpc.v1.cri"),
         ("containerd-2.toml", 3, "io.containerd.cri.v1.images"),
+        ("containerd-1.6-full.toml", 2, "io.containerd.grpc.v1.cri"),
+        ("containerd-1.7-full.toml", 2, "io.containerd.grpc.v1.cri"),
+        ("containerd-2-full.toml", 3, "io.containerd.cri.v1.images"),
     ] {
         let config = toml_of(&here("examples/containerd").join(file));
         assert_eq!(config["version"].as_integer(), Some(version), "{file}");
         let registry = &config["plugins"][plugin]["registry"];
         // containerd 2.x takes a list with a colon for one directory.
         assert_eq!(registry["config_path"].as_str(), Some(CERTS_D), "{file}");
-        assert_eq!(config.len(), 3, "{file} is a fragment");
+        let keys = if file.contains("full") { 4 } else { 3 };
+        assert_eq!(config.len(), keys, "{file} is a fragment");
     }
 }
 
@@ -132,6 +139,15 @@ fn containerd_uses_the_snapshotter_where_hawkerd_serves_it() {
             &["io.containerd.grpc.v1.cri", "containerd"],
         ),
         ("containerd-2.toml", &["io.containerd.cri.v1.images"]),
+        (
+            "containerd-1.6-full.toml",
+            &["io.containerd.grpc.v1.cri", "containerd"],
+        ),
+        (
+            "containerd-1.7-full.toml",
+            &["io.containerd.grpc.v1.cri", "containerd"],
+        ),
+        ("containerd-2-full.toml", &["io.containerd.cri.v1.images"]),
     ] {
         let config = toml_of(&here("examples/containerd").join(file));
         let plugin = &config["proxy_plugins"]["hawker"];
@@ -167,6 +183,41 @@ fn containerd_uses_the_snapshotter_where_hawkerd_serves_it() {
             .iter()
             .all(|e| e.get("differ").is_some())
     );
+}
+
+#[test]
+fn containerd_has_one_content_store_and_asks_its_differ_first() {
+    let hawkerd = NodeConfig::default();
+    for (file, has_differ) in [
+        ("containerd-1.6-full.toml", false),
+        ("containerd-1.7-full.toml", true),
+        ("containerd-2-full.toml", true),
+    ] {
+        let config = toml_of(&here("examples/containerd").join(file));
+        let disabled = config["disabled_plugins"].as_array().unwrap();
+        let local: Value = "io.containerd.content.v1.content".into();
+        assert_eq!(disabled, &[local], "{file}: two would be one too many");
+        let proxies = config["proxy_plugins"].as_table().unwrap();
+        let mut kinds = BTreeSet::new();
+        for (name, proxy) in proxies {
+            kinds.insert(proxy["type"].as_str().unwrap());
+            let address = proxy["address"].as_str().map(PathBuf::from);
+            assert_eq!(address.as_ref(), Some(&hawkerd.containerd.socket), "{name}");
+        }
+        let mut expected = BTreeSet::from(["content", "snapshot"]);
+        let service = config["plugins"].get("io.containerd.service.v1.diff-service");
+        let order = service.map(|service| service["default"].as_array().unwrap());
+        match has_differ {
+            true => {
+                expected.insert("diff");
+                // What the first does not know, the second does.
+                let names: Vec<Value> = vec!["hawker-diff".into(), "walking".into()];
+                assert_eq!(order, Some(&names), "{file}");
+            }
+            false => assert_eq!(order, None, "{file}: 1.6 does not start with it"),
+        }
+        assert_eq!(kinds, expected, "{file}");
+    }
 }
 
 #[test]

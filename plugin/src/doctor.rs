@@ -5,6 +5,7 @@
 //! is said so, and is no failure. Called by `hawker doctor`.
 
 mod containerd;
+mod content;
 mod docker;
 mod finding;
 mod hawkerd;

@@ -5,11 +5,13 @@
 //! `hawker setup`; `hawker doctor` reads with the same eyes. No state but files.
 
 pub(crate) mod containerd;
+pub(crate) mod content;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod dump;
 pub(crate) mod hosts;
 pub(crate) mod http;
+pub(crate) mod journal;
 pub(crate) mod machine;
 pub(crate) mod plan;
 pub(crate) mod restart;
@@ -20,5 +22,4 @@ pub(crate) mod version;
 
 mod diff;
 mod edit;
-mod journal;
 mod mirrors;

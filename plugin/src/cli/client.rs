@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use hawker_swarm::Secret;
 use http::{HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -59,6 +59,20 @@ impl Client {
         self.send(Method::GET, target, None).await
     }
 
+    /// Sends JSON; answers other than success are errors.
+    pub(crate) async fn post(
+        self,
+        target: &str,
+        json: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(target)
+            .header(header::HOST, "hawkerd")
+            .header(header::CONTENT_TYPE, "application/json");
+        self.exchange(request.body(Full::new(json))?).await
+    }
+
     /// Sends a request, with a credential for the origin if there is one; answers other than
     /// success are errors.
     pub(crate) async fn send(
@@ -67,9 +81,6 @@ impl Client {
         target: &str,
         authorization: Option<&Secret>,
     ) -> Result<Response<Incoming>, ClientError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await?;
-        // Ends with the response's body, or with this command.
-        tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
             .uri(target)
@@ -80,7 +91,16 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        let request = request.body(Empty::<Bytes>::new())?;
+        self.exchange(request.body(Full::new(Bytes::new()))?).await
+    }
+
+    async fn exchange(
+        self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(self.stream)).await?;
+        // Ends with the response's body, or with this command.
+        tokio::spawn(connection);
         let response = sender.send_request(request).await?;
         if response.status().is_success() {
             return Ok(response);

@@ -14,6 +14,7 @@ use hawker_config::NodeConfig;
 use super::{CliError, block_on};
 use crate::setup::{
     disk::Disk,
+    journal::Journal,
     plan::Plan,
     restart::Restart,
     transaction::{Foreign, Transaction},
@@ -31,11 +32,13 @@ pub(super) struct SetupArgs {
 
 #[derive(Debug, Subcommand)]
 enum SetupCommand {
-    /// Let containerd pull through Hawker: its mirror and its snapshotter
+    /// Let containerd pull through Hawker: its mirror, its snapshotter, its content store
     ///
     /// Edits containerd's settings and its certs.d, keeping what is there. Shows the edit as a diff
     /// first, keeps a backup of every file beside it, and restarts containerd only when asked. A
     /// second run changes nothing; --undo restores the very bytes. Containers that run keep running.
+    /// With --profile full containerd's content goes into Hawker's store, and comes back with --undo
+    /// or another profile.
     Containerd(containerd::ContainerdArgs),
     /// Let Docker ask Hawker's mirror for images of docker.io
     Docker(docker::DockerArgs),
@@ -75,6 +78,13 @@ impl CommonArgs {
 
     fn transaction(&self, name: &str) -> Result<Transaction<'static>, CliError> {
         Transaction::open(&self.state_dir, name, Disk::new()).map_err(CliError::failed)
+    }
+
+    /// What files were before the first setup.
+    fn originals(&self, name: &str) -> Vec<(PathBuf, String)> {
+        // What cannot be read is told when it is used.
+        let journal = Journal::load(&self.state_dir.join(format!("{name}.json")));
+        journal.map_or(Vec::new(), |journal| journal.originals())
     }
 
     fn foreign(&self) -> Foreign {

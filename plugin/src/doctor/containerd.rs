@@ -8,13 +8,13 @@ use std::{
 use hawker_config::NodeConfig;
 use nix::unistd::Uid;
 
-use super::{Findings, Places};
+use super::{Findings, Places, content};
 use crate::setup::{
-    containerd::{self, Profile, SNAPSHOTTER, Target},
+    containerd::{self, CONTENT, CriSnapshotter, Profile, SNAPSHOTTER, STORES, Target},
     hosts::{self, same_url},
     machine::{self, Containerd},
     settings::{ImageKey, Settings},
-    verify::{self, SNAPSHOTTER_KIND},
+    verify::{self, SNAPSHOTTER_KIND, Wanted},
     version::ContainerdVersion,
 };
 
@@ -38,14 +38,46 @@ pub(super) async fn examine(places: &Places, config: &NodeConfig, findings: &mut
         Ok(settings) => settings,
         Err(error) => return findings.fail(SETTINGS, error, "mend it; nothing was changed"),
     };
-    let wanted = config.containerd.enabled && names_snapshotter(&settings);
     snapshotter_setting(&settings, config, findings);
     let own = settings.address();
     hawkerds_way(own.as_deref(), config, findings);
-    planned(places, config, version, wanted, findings);
+    let target = target(places, config, &settings, version);
+    planned(places, config, &target, findings);
     hosts_files(places, &settings, config, version, findings);
+    content::settings(&settings, config, version, findings);
     if let Ok(containerd) = running {
-        plugins(&containerd, wanted, findings).await;
+        plugins(&containerd, &target, findings).await;
+        content::running(&containerd, &settings, config, findings).await;
+    }
+}
+
+/// What containerd was set up for, by its settings.
+fn target(
+    places: &Places,
+    config: &NodeConfig,
+    settings: &Settings,
+    version: ContainerdVersion,
+) -> Target {
+    let profile = match settings.proxies(&STORES).contains(CONTENT) {
+        _ if !config.containerd.enabled => Profile::Mirror,
+        true => Profile::Full,
+        false if names_snapshotter(settings) => Profile::Default,
+        false => Profile::Mirror,
+    };
+    let cri = match uses_snapshotter(settings) || profile == Profile::Mirror {
+        true => CriSnapshotter::Hawker,
+        false => CriSnapshotter::Kept { former: None },
+    };
+    Target {
+        version,
+        profile,
+        cri,
+        mirror: mirror(config),
+        socket: config.containerd.socket.clone(),
+        snapshots: config.snapshotter.dir.clone(),
+        platform: machine::platform(),
+        remaps_ids: machine::remaps_ids(),
+        certs_d: places.certs_d.clone(),
     }
 }
 
@@ -101,9 +133,17 @@ fn not_running(
 }
 
 fn names_snapshotter(settings: &Settings) -> bool {
+    settings.has_proxy_plugin(SNAPSHOTTER) || uses_snapshotter(settings)
+}
+
+/// Whether CRI does.
+fn uses_snapshotter(settings: &Settings) -> bool {
     let of_cri = settings.images(ImageKey::Snapshotter);
-    let of_cri = of_cri.and_then(|name| Some(name.as_str()? == SNAPSHOTTER));
-    settings.has_proxy_plugin(SNAPSHOTTER) || of_cri == Some(true)
+    of_cri.and_then(|name| Some(name.as_str()? == SNAPSHOTTER)) == Some(true)
+}
+
+fn has_cri(settings: &Settings) -> bool {
+    !settings.is_disabled(&containerd::CRI_NAMES)
 }
 
 fn snapshotter_setting(settings: &Settings, config: &NodeConfig, findings: &mut Findings) {
@@ -117,6 +157,15 @@ fn snapshotter_setting(settings: &Settings, config: &NodeConfig, findings: &mut 
             "set containerd.enabled = true, or take it back: hawker setup containerd --undo",
         ),
         SNAPSHOTTER => findings.ok(CHECK, SNAPSHOTTER),
+        other if settings.proxies(&STORES).contains(CONTENT) => findings.info(
+            CHECK,
+            format!("{other}: layers come out of Hawker's content store"),
+        ),
+        other if settings.has_proxy_plugin(SNAPSHOTTER) && has_cri(settings) => findings.warn(
+            CHECK,
+            format!("{other}, though containerd has Hawker's: CRI unpacks without it"),
+            "hawker setup containerd makes it hawker; with --keep-snapshotter that is meant",
+        ),
         other => findings.info(
             CHECK,
             format!("{other}: images come through the mirror, and containerd unpacks them ({SETUP} makes it hawker)"),
@@ -147,30 +196,11 @@ fn hawkerds_way(own: Option<&Path>, config: &NodeConfig, findings: &mut Findings
 }
 
 /// Whether setup would change anything.
-fn planned(
-    places: &Places,
-    config: &NodeConfig,
-    version: ContainerdVersion,
-    snapshotter: bool,
-    findings: &mut Findings,
-) {
+fn planned(places: &Places, config: &NodeConfig, target: &Target, findings: &mut Findings) {
     if !config.mirror.enabled {
         return;
     }
-    let target = Target {
-        version,
-        profile: match snapshotter {
-            true => Profile::Snapshotter,
-            false => Profile::Mirror,
-        },
-        mirror: mirror(config),
-        socket: config.containerd.socket.clone(),
-        snapshots: config.snapshotter.dir.clone(),
-        platform: machine::platform(),
-        remaps_ids: machine::remaps_ids(),
-        certs_d: places.certs_d.clone(),
-    };
-    let plan = match containerd::plan(&places.containerd_config, &target) {
+    let plan = match containerd::plan(&places.containerd_config, target) {
         Ok(plan) => plan,
         Err(error) => return findings.warn(SETTINGS, error, ""),
     };
@@ -180,7 +210,7 @@ fn planned(
     if plan.changes.is_empty() {
         return findings.ok(SETTINGS, places.containerd_config.display());
     }
-    if !snapshotter && super::docker::uses_mirror(places, config) {
+    if target.profile == Profile::Mirror && super::docker::uses_mirror(places, config) {
         let what = "not told of Hawker, and Docker is: hawker setup containerd, if it is used";
         return findings.info(SETTINGS, what);
     }
@@ -192,7 +222,13 @@ fn planned(
     findings.fail(
         SETTINGS,
         format!("not as Hawker needs them: {}", files.join(", ")),
-        "hawker setup containerd --dry-run shows what is missing, without --dry-run it is done",
+        match target.profile {
+            Profile::Full => {
+                "hawker setup containerd --profile full --dry-run shows what is missing, without \
+                 --dry-run it is done"
+            }
+            _ => "hawker setup containerd --dry-run shows what is missing, without it is done",
+        },
     );
 }
 
@@ -265,18 +301,17 @@ fn hosts_files(
     }
 }
 
-async fn plugins(containerd: &Containerd, wanted: bool, findings: &mut Findings) {
+async fn plugins(containerd: &Containerd, target: &Target, findings: &mut Findings) {
     const CHECK: &str = "snapshotter";
     let plugins = match containerd.plugins().await {
         Ok(plugins) => plugins,
         Err(error) => return findings.warn(CHECK, error, ""),
     };
-    if !wanted {
+    if !target.profile.has_snapshotter() {
         return;
     }
-    let ours = plugins
-        .iter()
-        .find(|plugin| plugin.kind == SNAPSHOTTER_KIND && plugin.id == SNAPSHOTTER);
+    let mut found = plugins.iter();
+    let ours = found.find(|plugin| plugin.is(SNAPSHOTTER_KIND, SNAPSHOTTER));
     match ours.map(|plugin| &plugin.error) {
         None => findings.fail(
             CHECK,
@@ -286,7 +321,7 @@ async fn plugins(containerd: &Containerd, wanted: bool, findings: &mut Findings)
         Some(Some(why)) => findings.fail(CHECK, why, "see journalctl -u containerd"),
         Some(None) => trial(containerd, findings).await,
     }
-    if let Err(error) = verify::plugins(&plugins, None, true) {
+    if let Err(error) = verify::plugins(&plugins, None, Wanted::of(target)) {
         findings.fail("containerd plugins", error, "see journalctl -u containerd");
     }
 }

@@ -21,22 +21,60 @@ use super::{
     version::ContainerdVersion,
 };
 
+mod full;
 mod k3s;
+mod schema;
+mod unpack;
+
+pub(crate) use self::full::{FullError, STORES};
 
 /// The snapshotter's name in containerd.
 pub(crate) const SNAPSHOTTER: &str = "hawker";
+/// The content store's name in containerd.
+pub(crate) const CONTENT: &str = "hawker-content";
+/// The differ's name in containerd.
+pub(crate) const DIFFER: &str = "hawker-diff";
+/// containerd's own content store, as it is called where plugins are switched off.
+pub(crate) const LOCAL_CONTENT: &str = "io.containerd.content.v1.content";
+/// What tries differs one after the other.
+pub(crate) const DIFF_SERVICE: &str = "io.containerd.service.v1.diff-service";
+/// containerd's own differ.
+pub(crate) const WALKING: &str = "walking";
+/// containerd's own snapshotter.
+pub(crate) const OVERLAYFS: &str = "overlayfs";
 /// What CRI is called where plugins are switched off.
 pub(crate) const CRI_NAMES: [&str; 3] = ["cri", LONG_CRI, CRI_IMAGES];
 /// Where containerd looks for hosts.toml files when its settings name no other place.
 pub(crate) const CERTS_D: &str = "/etc/containerd/certs.d";
 
-/// What containerd is to use of Hawker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What containerd is to use of Hawker; each has what those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Profile {
-    /// Mirror and snapshotter.
-    Snapshotter,
     /// The mirror only.
     Mirror,
+    /// Mirror and snapshotter.
+    Default,
+    /// Content store and differ as well.
+    Full,
+}
+
+impl Profile {
+    pub(crate) fn has_snapshotter(self) -> bool {
+        self >= Self::Default
+    }
+
+    pub(crate) fn has_content(self) -> bool {
+        self == Self::Full
+    }
+}
+
+/// Which snapshotter CRI is to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CriSnapshotter {
+    /// Ours.
+    Hawker,
+    /// What it uses; where that is ours and ours goes, this one, or containerd's own.
+    Kept { former: Option<String> },
 }
 
 /// What containerd is to be told.
@@ -44,6 +82,7 @@ pub(crate) enum Profile {
 pub(crate) struct Target {
     pub(crate) version: ContainerdVersion,
     pub(crate) profile: Profile,
+    pub(crate) cri: CriSnapshotter,
     /// The mirror's URL.
     pub(crate) mirror: String,
     /// Where hawkerd serves the snapshotter.
@@ -89,6 +128,8 @@ pub(crate) enum PlanError {
         mirror: String,
         lines: String,
     },
+    #[error("--profile full is not possible: {0}")]
+    Full(#[from] FullError),
     #[error(
         "the edit of {} would change more than it should: make it by hand, as in \
          config/examples/containerd, and report this", .0.display()
@@ -122,13 +163,24 @@ fn edit_all(
     target: &Target,
     plan: &mut Plan,
 ) -> Result<PathBuf, PlanError> {
+    if target.profile.has_content() {
+        full::check(settings, target)?;
+        schema::lengthen(settings, target.version)?;
+    }
     let certs_d = registry(settings, target, plan)?;
-    if target.profile == Profile::Snapshotter {
-        proxy_plugin(settings, target)?;
-        images(settings, target, plan)?;
-        if target.version.has_transfer() {
-            unpack(settings, target)?;
+    match target.profile.has_snapshotter() {
+        true => {
+            proxy_plugin(settings, target)?;
+            images(settings, target, plan)?;
         }
+        false => leave_snapshotter(settings, target, plan)?,
+    }
+    match target.profile.has_content() {
+        true => full::enter(settings, target, plan)?,
+        false => full::leave(settings)?,
+    }
+    if target.version.has_transfer() {
+        unpack::edit(settings, target)?;
     }
     notes(settings, target, plan);
     if let Some(main) = settings.files.first_mut() {
@@ -170,6 +222,9 @@ fn proxy_plugin(settings: &mut Settings, target: &Target) -> Result<(), PlanErro
 
 fn images(settings: &mut Settings, target: &Target, plan: &mut Plan) -> Result<(), PlanError> {
     let before = settings.images(ImageKey::Snapshotter);
+    if target.cri != CriSnapshotter::Hawker {
+        return Ok(());
+    }
     match before.as_ref().and_then(Value::as_str) {
         None | Some("" | "overlayfs" | SNAPSHOTTER) => {}
         Some(other) => plan.note(format!(
@@ -190,6 +245,36 @@ fn images(settings: &mut Settings, target: &Target, plan: &mut Plan) -> Result<(
     set_images(settings, file, ImageKey::Snapshotter, SNAPSHOTTER.into())?;
     if annotate {
         set_images(settings, file, ImageKey::DisableAnnotations, false.into())?;
+    }
+    Ok(())
+}
+
+/// Takes our snapshotter out, and gives CRI the one that it had.
+fn leave_snapshotter(
+    settings: &mut Settings,
+    target: &Target,
+    plan: &mut Plan,
+) -> Result<(), PlanError> {
+    let used = settings.images(ImageKey::Snapshotter);
+    if used.as_ref().and_then(Value::as_str) == Some(SNAPSHOTTER) {
+        let at = settings.file_of_images();
+        match &target.cri {
+            CriSnapshotter::Kept {
+                former: Some(former),
+            } => set_images(settings, at, ImageKey::Snapshotter, former.as_str().into())?,
+            _ => {
+                let file = &mut settings.files[at];
+                let path = file.place(ImageKey::Snapshotter);
+                remove(file, &path)?;
+            }
+        }
+        plan.note(
+            "containers made with the snapshotter go on, and cannot be started again: where there \
+             are some, drain the node (kubectl drain)",
+        );
+    }
+    for file in &mut settings.files {
+        remove(file, &["proxy_plugins", SNAPSHOTTER])?;
     }
     Ok(())
 }
@@ -221,56 +306,6 @@ fn remaining_configs(settings: &Settings) -> bool {
         }),
         _ => false,
     }
-}
-
-/// Which snapshotter the transfer service unpacks to. A list replaces the default one, so that has
-/// to be in it.
-fn unpack(settings: &mut Settings, target: &Target) -> Result<(), PlanError> {
-    let found = settings
-        .files
-        .iter()
-        .rposition(|f| unpack_list(f).is_some());
-    let at = found.unwrap_or_else(|| settings.file_of_plugin(TRANSFER));
-    let file = &mut settings.files[at];
-    let list = unpack_list(file).cloned();
-    let is_ours = |entry: &Value| {
-        entry.get("snapshotter").and_then(Value::as_str) == Some(SNAPSHOTTER)
-            && entry.get("differ").is_some()
-    };
-    if list.iter().flatten().any(is_ours) {
-        return Ok(());
-    }
-    let mut entries = Vec::new();
-    if list.is_none() {
-        entries.push(unpack_entry(&target.platform, "overlayfs", "walking"));
-    }
-    entries.push(unpack_entry(&target.platform, SNAPSHOTTER, "walking"));
-    if list.is_none() && target.version.unpacks_erofs() {
-        let platform = target.platform.replacen("linux", "linux(+erofs)", 1);
-        let mut erofs = unpack_entry(&platform, "erofs", "erofs");
-        erofs.insert("optional", value(true));
-        entries.push(erofs);
-    }
-    for entry in entries {
-        let path = ["plugins", TRANSFER, "unpack_config"];
-        edit::append(&mut file.document, &path, entry).map_err(|error| PlanError::Edit {
-            path: file.path.clone(),
-            error,
-        })?;
-    }
-    Ok(())
-}
-
-fn unpack_list(file: &SettingsFile) -> Option<&Vec<Value>> {
-    file.plugin(TRANSFER)?.get("unpack_config")?.as_array()
-}
-
-fn unpack_entry(platform: &str, snapshotter: &str, differ: &str) -> toml_edit::Table {
-    let mut entry = toml_edit::Table::new();
-    entry.insert("platform", value(platform));
-    entry.insert("snapshotter", value(snapshotter));
-    entry.insert("differ", value(differ));
-    entry
 }
 
 /// Has containerd read hosts.toml files, and moves what excludes them there. Says where they are.
@@ -373,10 +408,7 @@ fn remove_moved(file: &mut SettingsFile) -> Result<(), PlanError> {
     }
     for path in gone {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        edit::remove(&mut file.document, &path).map_err(|error| PlanError::Edit {
-            path: file.path.clone(),
-            error,
-        })?;
+        remove(file, &path)?;
     }
     Ok(())
 }
@@ -429,7 +461,7 @@ fn notes(settings: &Settings, target: &Target, plan: &mut Plan) {
              use this containerd until that line goes",
         );
     }
-    if target.profile == Profile::Snapshotter {
+    if target.profile.has_snapshotter() && target.cri == CriSnapshotter::Hawker {
         for (runtime, snapshotter) in settings.runtime_snapshotters() {
             if snapshotter != SNAPSHOTTER {
                 plan.note(format!(
@@ -472,6 +504,13 @@ fn set(file: &mut SettingsFile, path: &[&str], value: toml_edit::Value) -> Resul
     })
 }
 
+fn remove(file: &mut SettingsFile, path: &[&str]) -> Result<(), PlanError> {
+    edit::remove(&mut file.document, path).map_err(|error| PlanError::Edit {
+        path: file.path.clone(),
+        error,
+    })
+}
+
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -485,6 +524,8 @@ fn check(file: &SettingsFile, before: &Table) -> Result<(), PlanError> {
     let unsound = || PlanError::Unsound(file.path.clone());
     let mut after: Table = file.text().parse().map_err(|_| unsound())?;
     let mut before = before.clone();
+    let lengthened = schema::lengthen_values(&before, &after);
+    before = lengthened.unwrap_or(before);
     for table in [&mut before, &mut after] {
         forget_ours(table, file);
     }
@@ -504,8 +545,17 @@ fn forget_ours(table: &mut Table, file: &SettingsFile) {
     ] {
         forget(table, &file.place(key));
     }
-    forget(table, &["proxy_plugins", SNAPSHOTTER]);
+    for proxy in [SNAPSHOTTER, CONTENT, DIFFER] {
+        forget(table, &["proxy_plugins", proxy]);
+    }
     forget(table, &["plugins", TRANSFER, "unpack_config"]);
+    forget(table, &["plugins", DIFF_SERVICE, "default"]);
+    if let Some(Value::Array(disabled)) = table.get_mut("disabled_plugins") {
+        disabled.retain(|name| name.as_str() != Some(LOCAL_CONTENT));
+        if disabled.is_empty() {
+            table.remove("disabled_plugins");
+        }
+    }
     if file.is_empty() {
         forget(table, &["version"]);
     }

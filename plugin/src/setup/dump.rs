@@ -8,7 +8,10 @@ use std::{io, path::Path, process::Command};
 use toml::{Table, Value};
 
 use super::{
-    containerd::{CRI_NAMES, Profile, SNAPSHOTTER, Target},
+    containerd::{
+        CONTENT, CRI_NAMES, CriSnapshotter, DIFF_SERVICE, DIFFER, LOCAL_CONTENT, SNAPSHOTTER,
+        Target,
+    },
     machine,
     settings::{ImageKey, Settings, SettingsReadError},
 };
@@ -45,33 +48,90 @@ pub(crate) fn check(config: &Path, target: &Target) -> Result<bool, DumpError> {
     let command = format!("containerd --config {} config dump", config.display());
     let dump = dump(config, &command)?;
     let settings = Settings::parse(config, &dump, target.version)?;
-    let ignored = |key, found: Option<&str>, wanted: &str| DumpError::Ignored {
+    let ignored = |refused: Refused| DumpError::Ignored {
         command: command.clone(),
-        key,
-        found: format!("{:?}", found.unwrap_or_default()),
-        wanted: format!("{wanted:?}"),
+        key: refused.key,
+        found: format!("{:?}", refused.found),
+        wanted: format!("{:?}", refused.wanted),
     };
     if !settings.is_disabled(&CRI_NAMES) {
-        let path = settings.images(ImageKey::ConfigPath);
-        if path
-            .as_ref()
-            .and_then(Value::as_str)
-            .is_none_or(str::is_empty)
-        {
-            let wanted = target.certs_d.to_string_lossy();
-            return Err(ignored("registry.config_path", None, &wanted));
-        }
-        let name = settings.images(ImageKey::Snapshotter);
-        let name = name.as_ref().and_then(Value::as_str);
-        if target.profile == Profile::Snapshotter && name != Some(SNAPSHOTTER) {
-            return Err(ignored("the snapshotter of CRI", name, SNAPSHOTTER));
+        cri(&settings, target).map_err(ignored)?;
+    }
+    proxies(&settings, target).map_err(ignored)?;
+    if target.profile.has_content() {
+        content(&settings, target).map_err(ignored)?;
+    }
+    Ok(true)
+}
+
+/// A setting that is not what it is to be.
+struct Refused {
+    key: &'static str,
+    found: String,
+    wanted: String,
+}
+
+impl Refused {
+    fn new(key: &'static str, found: Option<&str>, wanted: &str) -> Self {
+        Self {
+            key,
+            found: found.unwrap_or_default().to_owned(),
+            wanted: wanted.to_owned(),
         }
     }
-    let address = settings.proxy_address(SNAPSHOTTER);
+}
+
+fn cri(settings: &Settings, target: &Target) -> Result<(), Refused> {
+    let path = settings.images(ImageKey::ConfigPath);
+    let path = path.as_ref().and_then(Value::as_str);
+    if path.is_none_or(str::is_empty) {
+        let wanted = target.certs_d.to_string_lossy();
+        return Err(Refused::new("registry.config_path", None, &wanted));
+    }
+    let name = settings.images(ImageKey::Snapshotter);
+    let name = name.as_ref().and_then(Value::as_str);
+    let is_wanted = target.profile.has_snapshotter() && target.cri == CriSnapshotter::Hawker;
+    match is_wanted && name != Some(SNAPSHOTTER) {
+        true => Err(Refused::new("the snapshotter of CRI", name, SNAPSHOTTER)),
+        false => Ok(()),
+    }
+}
+
+fn proxies(settings: &Settings, target: &Target) -> Result<(), Refused> {
+    let profile = target.profile;
+    let differs = profile.has_content() && target.version.takes_differs();
     let wanted = target.socket.to_string_lossy();
-    match target.profile == Profile::Mirror || address == Some(&wanted) {
-        true => Ok(true),
-        false => Err(ignored("proxy_plugins.hawker.address", address, &wanted)),
+    for (name, key, is_wanted) in [
+        (
+            SNAPSHOTTER,
+            "proxy_plugins.hawker.address",
+            profile.has_snapshotter(),
+        ),
+        (
+            CONTENT,
+            "proxy_plugins.hawker-content.address",
+            profile.has_content(),
+        ),
+        (DIFFER, "proxy_plugins.hawker-diff.address", differs),
+    ] {
+        let address = settings.proxy_address(name);
+        if is_wanted && address != Some(&wanted) {
+            return Err(Refused::new(key, address, &wanted));
+        }
+    }
+    Ok(())
+}
+
+/// Whether containerd has one content store, and asks our differ first.
+fn content(settings: &Settings, target: &Target) -> Result<(), Refused> {
+    if !settings.is_disabled(&[LOCAL_CONTENT]) {
+        return Err(Refused::new("disabled_plugins", None, LOCAL_CONTENT));
+    }
+    let order = settings.of_plugin(DIFF_SERVICE, "default");
+    let first = order.and_then(|order| order.get(0)?.as_str());
+    match target.version.takes_differs() && first != Some(DIFFER) {
+        true => Err(Refused::new("the first differ", first, DIFFER)),
+        false => Ok(()),
     }
 }
 

@@ -65,6 +65,146 @@ fn push_inline(entries: &mut Array, entry: Table) {
     entries.push(Value::InlineTable(inline));
 }
 
+/// Puts a text into the list of texts at a path, unless it is in it. A list that is missing is made,
+/// with `others` behind it.
+pub(crate) fn list(
+    document: &mut DocumentMut,
+    path: &[&str],
+    text: &str,
+    others: &[&str],
+    place: Place,
+) -> Result<(), NoTable> {
+    let Some((key, tables)) = path.split_last() else {
+        return Ok(());
+    };
+    let (table, _) = table_at(document, tables)?;
+    let Some(there) = table.get_mut(key) else {
+        let texts = std::iter::once(text).chain(others.iter().copied());
+        return set(document, path, Array::from_iter(texts));
+    };
+    let texts = there.as_array_mut();
+    let texts = texts.ok_or_else(|| NoTable(path.join(".")))?;
+    if texts.iter().any(|there| there.as_str() == Some(text)) {
+        return Ok(());
+    }
+    let at = match place {
+        Place::First => 0,
+        Place::Last => texts.len(),
+    };
+    // In a list with a line for each, it gets one too.
+    let line = texts.get(at.min(texts.len().saturating_sub(1)));
+    let line = line.and_then(|beside| beside.decor().prefix()?.as_str());
+    let line = line.filter(|prefix| prefix.contains('\n')).map(blank_line);
+    texts.insert(at, text);
+    if let (Some(line), Some(new)) = (line, texts.get_mut(at)) {
+        new.decor_mut().set_prefix(line);
+    }
+    // What was first stood right behind the bracket.
+    let pushed = texts.get_mut(1).filter(|_| at == 0);
+    if let Some(pushed) = pushed.filter(|text| is_bare(text)) {
+        pushed.decor_mut().set_prefix(" ");
+    }
+    Ok(())
+}
+
+/// Whether nothing stands in front of a value, not even a blank.
+fn is_bare(value: &Value) -> bool {
+    let prefix = value.decor().prefix().and_then(RawString::as_str);
+    prefix.unwrap_or_default().is_empty()
+}
+
+/// Where in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    First,
+    Last,
+}
+
+/// A line's end and the blanks after it, without what is said between.
+fn blank_line(prefix: &str) -> String {
+    let indent = prefix.rsplit('\n').next().unwrap_or_default();
+    format!("\n{indent}")
+}
+
+/// Takes a text out of the list of texts at a path, where there is such a list.
+pub(crate) fn unlist(document: &mut DocumentMut, path: &[&str], text: &str) {
+    let texts = item_at(document, path).and_then(Item::as_array_mut);
+    if let Some(texts) = texts {
+        texts.retain(|there| there.as_str() != Some(text));
+    }
+}
+
+/// Edits the tables of the list at a path, and drops those of which `edit` says so.
+pub(crate) fn entries(
+    document: &mut DocumentMut,
+    path: &[&str],
+    mut edit: impl FnMut(&mut dyn TableLike) -> Keep,
+) {
+    match item_at(document, path) {
+        Some(Item::ArrayOfTables(tables)) => {
+            let kept = tables.iter_mut().map(|table| edit(table) == Keep::Yes);
+            let mut kept = kept.collect::<Vec<_>>().into_iter();
+            tables.retain(|_| kept.next().unwrap_or(true));
+        }
+        Some(Item::Value(Value::Array(values))) => {
+            let kept = values.iter_mut().map(|value| match value {
+                Value::InlineTable(table) => edit(table) == Keep::Yes,
+                _ => true,
+            });
+            let mut kept = kept.collect::<Vec<_>>().into_iter();
+            values.retain(|_| kept.next().unwrap_or(true));
+        }
+        _ => {}
+    }
+}
+
+/// Whether an entry stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Yes,
+    No,
+}
+
+/// Sets a value in a table of a list, beside what else it says.
+pub(crate) fn set_in(table: &mut dyn TableLike, key: &str, text: &str) {
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(there) => {
+            let decor = there.decor().clone();
+            *there = text.into();
+            *there.decor_mut() = decor;
+        }
+        None => {
+            let indent = indentation(table);
+            table.insert(key, Item::Value(text.into()));
+            if let (Some(indent), Some(mut key)) = (indent, table.key_mut(key)) {
+                key.leaf_decor_mut().set_prefix(indent);
+            }
+        }
+    }
+}
+
+/// Gives what stands in a table another name; its place, its comments and what is in it stay.
+pub(crate) fn rename(document: &mut DocumentMut, table: &str, old: &str, new: &str) {
+    let table = document.get_mut(table).and_then(Item::as_table_like_mut);
+    if let Some(table) = table
+        && let Some(item) = table.remove(old)
+    {
+        table.insert(new, item);
+    }
+}
+
+/// Writes a text of a list otherwise.
+pub(crate) fn rename_text(document: &mut DocumentMut, list: &str, old: &str, new: &str) {
+    let texts = document.get_mut(list).and_then(Item::as_array_mut);
+    for text in texts.into_iter().flat_map(Array::iter_mut) {
+        if text.as_str() == Some(old) {
+            let decor = text.decor().clone();
+            *text = new.into();
+            *text.decor_mut() = decor;
+        }
+    }
+}
+
 /// Removes what stands at a path, if anything does.
 pub(crate) fn remove(document: &mut DocumentMut, path: &[&str]) -> Result<(), NoTable> {
     let Some((key, tables)) = path.split_last() else {
@@ -80,6 +220,15 @@ pub(crate) fn remove(document: &mut DocumentMut, path: &[&str]) -> Result<(), No
     }
     table.remove(key);
     Ok(())
+}
+
+/// What stands at a path, if anything does.
+fn item_at<'a>(document: &'a mut DocumentMut, path: &[&str]) -> Option<&'a mut Item> {
+    let (first, rest) = path.split_first()?;
+    let first = document.as_table_mut().get_mut(first)?;
+    // Not by `Item::get_mut`, which makes what is missing.
+    rest.iter()
+        .try_fold(first, |item, name| item.as_table_like_mut()?.get_mut(name))
 }
 
 /// The table at a path; missing ones are made, as deep as their neighbours. With the blanks in front
@@ -193,6 +342,38 @@ mod tests {
             edited("[a]\n  [a.b]\n    c = 1\n[z]\n", &["a", "d", "e"], "x"),
             "[a]\n  [a.b]\n    c = 1\n\n  [a.d]\n    e = \"x\"\n[z]\n"
         );
+    }
+
+    #[test]
+    fn text_is_put_into_a_list_as_the_list_is_written() {
+        let listed = |text: &str, place| {
+            let mut document: DocumentMut = text.parse().unwrap();
+            list(&mut document, &["a"], "x", &["w"], place).unwrap();
+            let once = document.to_string();
+            list(&mut document, &["a"], "x", &["w"], place).unwrap();
+            assert_eq!(document.to_string(), once, "a second time");
+            let mut back = document.clone();
+            unlist(&mut back, &["a"], "x");
+            (once, back.to_string())
+        };
+        for (text, place, expected) in [
+            ("", Place::First, "a = [\"x\", \"w\"]\n"),
+            ("a = []\n", Place::Last, "a = [\"x\"]\n"),
+            ("a = [\"y\"] # c\n", Place::Last, "a = [\"y\", \"x\"] # c\n"),
+            ("a = [\"y\"]\n", Place::First, "a = [\"x\", \"y\"]\n"),
+            (
+                "a = [\n  # one\n  \"y\",\n  \"z\",\n]\n",
+                Place::Last,
+                "a = [\n  # one\n  \"y\",\n  \"z\",\n  \"x\",\n]\n",
+            ),
+        ] {
+            let (once, back) = listed(text, place);
+            assert_eq!(once, expected);
+            let back: toml::Table = back.parse().unwrap();
+            assert!(!back["a"].to_string().contains('x'), "{back}");
+        }
+        let mut document: DocumentMut = "a = 1\n".parse().unwrap();
+        assert!(list(&mut document, &["a"], "x", &[], Place::Last).is_err());
     }
 
     #[test]

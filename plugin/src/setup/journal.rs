@@ -70,6 +70,19 @@ impl Journal {
         }
     }
 
+    /// What files were before the first of all runs, as far as that can be read, in the order in
+    /// which they were changed.
+    pub(crate) fn originals(&self) -> Vec<(PathBuf, String)> {
+        let mut originals: Vec<(PathBuf, String)> = Vec::new();
+        for entry in self.generations.iter().flat_map(|g| &g.files) {
+            let is_known = originals.iter().any(|(path, _)| *path == entry.path);
+            let backup = entry.backup.as_deref().filter(|_| !is_known);
+            let text = backup.and_then(|backup| disk::read_text(backup).ok()?);
+            originals.extend(text.map(|text| (entry.path.clone(), text)));
+        }
+        originals
+    }
+
     fn empty() -> Self {
         Self {
             format: FORMAT,

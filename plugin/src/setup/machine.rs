@@ -1,6 +1,11 @@
 //! What machine this is, and what its containerd says of itself.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use containerd_client::{
     services::v1::{
@@ -27,8 +32,16 @@ pub(crate) struct Plugin {
     /// Such as `io.containerd.snapshotter.v1`.
     pub(crate) kind: String,
     pub(crate) id: String,
+    /// What it says of itself, such as its `root`.
+    pub(crate) exports: HashMap<String, String>,
     /// Why it did not start.
     pub(crate) error: Option<String>,
+}
+
+impl Plugin {
+    pub(crate) fn is(&self, kind: &str, id: &str) -> bool {
+        self.kind == kind && self.id == id
+    }
 }
 
 /// containerd does not answer.
@@ -86,6 +99,7 @@ impl Containerd {
         let plugin = |found: containerd_client::services::v1::Plugin| Plugin {
             kind: found.r#type,
             id: found.id,
+            exports: found.exports,
             error: found.init_err.map(|error| error.message),
         };
         Ok(plugins.into_iter().map(plugin).collect())
@@ -130,6 +144,14 @@ pub(crate) fn kernel() -> Option<(u32, u32)> {
 /// Whether the kernel maps owners of overlay mounts (since 5.19).
 pub(crate) fn remaps_ids() -> bool {
     kernel().is_some_and(|kernel| kernel >= (5, 19))
+}
+
+/// A program in the PATH.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file())
 }
 
 /// The platform for the transfer service.

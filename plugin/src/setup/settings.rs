@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use toml_edit::DocumentMut;
 
 use super::{
+    containerd::SNAPSHOTTER,
     disk::{self, DiskError},
     version::ContainerdVersion,
 };
@@ -229,6 +230,15 @@ impl Settings {
         found
     }
 
+    /// CRI's snapshotter, where one is named that is not Hawker's.
+    pub(crate) fn other_snapshotter(&self) -> Option<String> {
+        let named = self.images(ImageKey::Snapshotter)?;
+        let other = named
+            .as_str()
+            .filter(|name| !["", SNAPSHOTTER].contains(name));
+        other.map(str::to_owned)
+    }
+
     /// The first directory in which containerd looks for hosts.toml files, where one is named.
     pub(crate) fn certs_d(&self) -> Option<PathBuf> {
         let named = self.images(ImageKey::ConfigPath)?;
@@ -262,13 +272,55 @@ impl Settings {
         self.files.iter().rev().find_map(of)
     }
 
+    /// The last file that says something at a path, or the main one.
+    pub(crate) fn file_with(&self, path: &[&str]) -> usize {
+        let has = |file: &SettingsFile| file.lookup(path).is_some();
+        self.files.iter().rposition(has).unwrap_or(0)
+    }
+
+    /// What a plugin's settings say of a key, in the file in which they count.
+    pub(crate) fn of_plugin(&self, name: &str, key: &str) -> Option<&Value> {
+        let file = self.files.get(self.file_of_plugin(name))?;
+        file.plugin(name)?.get(key)
+    }
+
+    /// The proxy plugins of a kind, by any of its names.
+    pub(crate) fn proxies(&self, kinds: &[&str]) -> BTreeSet<&str> {
+        let tables = self
+            .files
+            .iter()
+            .filter_map(|f| f.lookup(&["proxy_plugins"]));
+        let all = tables.filter_map(Value::as_table).flatten();
+        let of_kind = all.filter(|(_, proxy)| {
+            let kind = proxy.get("type").and_then(Value::as_str);
+            kind.is_some_and(|kind| kinds.contains(&kind))
+        });
+        of_kind.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// containerd's directory, where one is named.
+    pub(crate) fn root(&self) -> Option<PathBuf> {
+        let mut files = self.files.iter().rev();
+        let root = files.find_map(|file| file.lookup(&["root"])?.as_str())?;
+        (!root.is_empty()).then(|| PathBuf::from(root))
+    }
+
     /// Whether a plugin is switched off, by any of its names.
     pub(crate) fn is_disabled(&self, names: &[&str]) -> bool {
-        let disabled = self.files.iter().filter_map(|file| {
-            let list = file.values.get("disabled_plugins")?.as_array()?;
+        self.is_listed("disabled_plugins", names)
+    }
+
+    /// Whether a plugin is required, by any of its names.
+    pub(crate) fn is_required(&self, names: &[&str]) -> bool {
+        self.is_listed("required_plugins", names)
+    }
+
+    fn is_listed(&self, key: &str, names: &[&str]) -> bool {
+        let lists = self.files.iter().filter_map(|file| {
+            let list = file.values.get(key)?.as_array()?;
             Some(list.iter().filter_map(Value::as_str))
         });
-        disabled.flatten().any(|name| names.contains(&name))
+        lists.flatten().any(|name| names.contains(&name))
     }
 }
 
@@ -363,6 +415,11 @@ impl SettingsFile {
     /// Whether it says nothing, be it there or not.
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// From now on, what its edits made of it counts.
+    pub(crate) fn take_edits(&mut self) {
+        self.values = self.document.to_string().parse().unwrap_or_default();
     }
 
     /// Its text with all edits.

@@ -176,6 +176,15 @@ impl<'a> Transaction<'a> {
         Ok(journal.save(&self.disk, &self.journal)?)
     }
 
+    /// Whether there is something to take back. Fails where [`Transaction::undo`] would refuse.
+    pub(crate) fn can_undo(&self, foreign: Foreign) -> Result<bool, TransactionError> {
+        let journal = Journal::load(&self.journal)?;
+        if foreign == Foreign::Refuse {
+            refuse_foreign(&journal.generations)?;
+        }
+        Ok(!journal.generations.is_empty())
+    }
+
     /// Takes back everything. Says which files were restored or removed; none, when there is nothing
     /// to take back.
     pub(crate) fn undo(&self, foreign: Foreign) -> Result<Vec<PathBuf>, TransactionError> {

@@ -25,14 +25,16 @@ use nix::{
 };
 use serde_json::Value;
 use tokio::{process::Command, time::timeout};
-use tonic::Request;
+use tonic::{Request, metadata::MetadataValue};
 use url::Url;
 
 use super::{
-    containerd::SNAPSHOTTER,
+    containerd::{CONTENT, DIFFER, Profile, SNAPSHOTTER, Target},
     http::{self, AskError},
     machine::{self, Containerd, ContainerdError, Plugin, within},
 };
+
+pub(crate) mod content;
 
 /// The namespace in which trials are made; they leave nothing in it.
 const NAMESPACE: &str = "hawker";
@@ -40,6 +42,12 @@ const NAMESPACE: &str = "hawker";
 const PULL_TIME: Duration = Duration::from_secs(600);
 /// The kind of a snapshotter plugin.
 pub(crate) const SNAPSHOTTER_KIND: &str = "io.containerd.snapshotter.v1";
+/// The kind of a content store.
+pub(crate) const CONTENT_KIND: &str = "io.containerd.content.v1";
+/// The kind of a differ.
+pub(crate) const DIFFER_KIND: &str = "io.containerd.differ.v1";
+/// containerd's database, which needs exactly one content store.
+pub(crate) const METADATA: (&str, &str) = ("io.containerd.metadata.v1", "bolt");
 
 /// What does not work.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,21 @@ pub(crate) enum VerifyError {
          were edited (--config), or was not restarted"
     )]
     NoSnapshotter,
+    #[error(
+        "containerd keeps its content in {}, and not in {wanted} alone: it reads other settings \
+         than those that were edited (--config), or was not restarted", found.join(" and in ")
+    )]
+    OtherContent {
+        found: Vec<String>,
+        wanted: &'static str,
+    },
+    #[error(
+        "containerd has no differ {DIFFER:?}: it reads other settings than those that were edited \
+         (--config), or was not restarted"
+    )]
+    NoDiffer,
+    #[error("containerd's content: {0}")]
+    Content(#[from] content::ContentError),
     #[error("containerd's plugin {plugin} does not work: {why}")]
     Plugin { plugin: String, why: String },
     #[error(
@@ -71,23 +94,66 @@ pub(crate) enum VerifyError {
 /// CRI's service, by kind and id, in every version.
 const CRI: (&str, &str) = ("io.containerd.grpc.v1", "cri");
 /// Plugins that a setup can break, as they are called in every version.
-const CONCERNED: [(&str, &str); 5] = [
+const CONCERNED: [(&str, &str); 10] = [
     (SNAPSHOTTER_KIND, SNAPSHOTTER),
+    (CONTENT_KIND, CONTENT),
+    (DIFFER_KIND, DIFFER),
+    METADATA,
+    ("io.containerd.service.v1", "diff-service"),
     CRI,
     ("io.containerd.cri.v1", "images"),
     ("io.containerd.cri.v1", "runtime"),
     ("io.containerd.transfer.v1", "local"),
+    (CONTENT_KIND, "content"),
 ];
 
-/// Fails when a plugin that setup touches is worse off than before. The snapshotter must be there
-/// where `snapshotter` says so.
+/// What containerd is to have of Hawker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) snapshotter: bool,
+    /// The content store.
+    pub(crate) content: &'static str,
+    pub(crate) differ: bool,
+}
+
+impl Wanted {
+    pub(crate) fn of(target: &Target) -> Self {
+        Self {
+            snapshotter: target.profile.has_snapshotter(),
+            content: match target.profile {
+                Profile::Full => CONTENT,
+                Profile::Mirror | Profile::Default => "content",
+            },
+            differ: target.profile.has_content() && target.version.takes_differs(),
+        }
+    }
+
+    /// Nothing of ours.
+    pub(crate) fn stock() -> Self {
+        Self {
+            snapshotter: false,
+            content: "content",
+            differ: false,
+        }
+    }
+}
+
+/// Fails when a plugin that setup touches is worse off than before, or is not there.
 pub(crate) fn plugins(
     now: &[Plugin],
     before: Option<&[Plugin]>,
-    snapshotter: bool,
+    wanted: Wanted,
 ) -> Result<(), VerifyError> {
+    // First what is missing, since that may be the old containerd's answer.
+    if wanted.snapshotter && !has(now, SNAPSHOTTER_KIND, SNAPSHOTTER) {
+        return Err(VerifyError::NoSnapshotter);
+    }
+    content_store(now, wanted.content)?;
+    if wanted.differ && !has(now, DIFFER_KIND, DIFFER) {
+        return Err(VerifyError::NoDiffer);
+    }
     for plugin in now {
-        let is = |other: &&Plugin| other.kind == plugin.kind && other.id == plugin.id;
+        let is = |other: &&Plugin| other.is(&plugin.kind, &plugin.id);
         let was_broken = before.and_then(|before| before.iter().find(is));
         let was_broken = was_broken.is_some_and(|before| before.error.is_some());
         let concerned = CONCERNED.contains(&(plugin.kind.as_str(), plugin.id.as_str()));
@@ -98,18 +164,40 @@ pub(crate) fn plugins(
             });
         }
     }
-    let has = |plugin: &Plugin| plugin.kind == SNAPSHOTTER_KIND && plugin.id == SNAPSHOTTER;
-    match !snapshotter || now.iter().any(has) {
+    Ok(())
+}
+
+fn has(plugins: &[Plugin], kind: &str, id: &str) -> bool {
+    plugins.iter().any(|plugin| plugin.is(kind, id))
+}
+
+/// The content stores that containerd has, by name.
+pub(crate) fn content_stores(plugins: &[Plugin]) -> Vec<&str> {
+    let stores = plugins.iter().filter(|plugin| plugin.kind == CONTENT_KIND);
+    stores.map(|plugin| plugin.id.as_str()).collect()
+}
+
+/// containerd must have one content store, and that one. Somebody else's is left alone where ours
+/// is not wanted.
+fn content_store(plugins: &[Plugin], wanted: &'static str) -> Result<(), VerifyError> {
+    let found = content_stores(plugins);
+    let is_right = match wanted {
+        CONTENT => found == [CONTENT],
+        _ => !found.contains(&CONTENT),
+    };
+    match is_right {
         true => Ok(()),
-        false => Err(VerifyError::NoSnapshotter),
+        false => Err(VerifyError::OtherContent {
+            found: found.into_iter().map(str::to_owned).collect(),
+            wanted,
+        }),
     }
 }
 
 /// Whether containerd serves CRI: it does not where CRI is switched off (Docker's package does so).
 pub(crate) fn has_cri(plugins: &[Plugin]) -> bool {
-    let is_cri = |plugin: &Plugin| plugin.kind == CRI.0 && plugin.id == CRI.1;
     let mut plugins = plugins.iter();
-    plugins.any(|plugin| is_cri(plugin) && plugin.error.is_none())
+    plugins.any(|plugin| plugin.is(CRI.0, CRI.1) && plugin.error.is_none())
 }
 
 /// Prepares a snapshot through containerd, mounts it, writes to it, and removes it.
@@ -369,25 +457,41 @@ fn url(mirror: &str, image: &Reference, what: &str, target: &str) -> Result<Url,
 }
 
 fn request<T>(message: T) -> Request<T> {
+    request_in(NAMESPACE, message)
+}
+
+/// A request in a namespace of containerd's.
+fn request_in<T>(namespace: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let namespace = tonic::metadata::MetadataValue::from_static(NAMESPACE);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", namespace);
+    // A name that is none was not had from containerd, which then says so itself.
+    if let Ok(namespace) = MetadataValue::try_from(namespace) {
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", namespace);
+    }
     request
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn plugin(kind: &str, id: &str, error: Option<&str>) -> Plugin {
         Plugin {
             kind: kind.to_owned(),
             id: id.to_owned(),
+            exports: HashMap::new(),
             error: error.map(str::to_owned),
         }
     }
+
+    const SNAPSHOTS: Wanted = Wanted {
+        snapshotter: true,
+        content: "content",
+        differ: false,
+    };
 
     #[test]
     fn plugin_that_setup_broke_is_told_and_one_that_was_broken_is_not() {
@@ -396,16 +500,45 @@ mod tests {
         let zfs = plugin(SNAPSHOTTER_KIND, "zfs", Some("no zfs"));
         let good = [ours.clone(), cri(None), zfs.clone()];
         let bad = [ours, cri(Some("mirrors")), zfs.clone()];
-        assert!(plugins(&good, None, true).is_ok());
-        assert!(plugins(&bad, Some(&bad), true).is_ok());
-        let error = plugins(&bad, Some(&good), true).unwrap_err().to_string();
+        assert!(plugins(&good, None, SNAPSHOTS).is_ok());
+        assert!(plugins(&bad, Some(&bad), SNAPSHOTS).is_ok());
+        let error = plugins(&bad, Some(&good), SNAPSHOTS)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("io.containerd.grpc.v1.cri") && error.contains("mirrors"));
-        assert!(plugins(&bad, None, true).is_err());
+        assert!(plugins(&bad, None, SNAPSHOTS).is_err());
         assert!(matches!(
-            plugins(std::slice::from_ref(&zfs), None, true),
+            plugins(std::slice::from_ref(&zfs), None, SNAPSHOTS),
             Err(VerifyError::NoSnapshotter)
         ));
-        assert!(plugins(&[zfs], None, false).is_ok());
+        assert!(plugins(&[zfs], None, Wanted::stock()).is_ok());
+    }
+
+    #[test]
+    fn content_store_must_be_ours_alone_or_not_ours_at_all() {
+        let full = Wanted {
+            snapshotter: false,
+            content: CONTENT,
+            differ: true,
+        };
+        let ours = plugin(CONTENT_KIND, CONTENT, None);
+        let local = plugin(CONTENT_KIND, "content", None);
+        let differ = plugin(DIFFER_KIND, DIFFER, None);
+        let told = |found: &[&Plugin], wanted| {
+            let found: Vec<Plugin> = found.iter().map(|plugin| (*plugin).clone()).collect();
+            plugins(&found, None, wanted).map_err(|error| error.to_string())
+        };
+        assert_eq!(told(&[&ours, &differ], full), Ok(()));
+        assert_eq!(told(&[&local], Wanted::stock()), Ok(()));
+        assert_eq!(told(&[], Wanted::stock()), Ok(()));
+        let both = told(&[&ours, &local, &differ], full).unwrap_err();
+        assert!(both.contains("hawker-content and in content"), "{both}");
+        assert!(told(&[&local, &differ], full).is_err());
+        assert!(told(&[&ours], Wanted::stock()).is_err());
+        assert!(told(&[&ours], full).unwrap_err().contains("hawker-diff"));
+        let bolt = plugin(METADATA.0, METADATA.1, Some("multiple instances"));
+        let broken = told(&[&ours, &differ, &bolt], full).unwrap_err();
+        assert!(broken.contains("multiple instances"), "{broken}");
     }
 
     #[test]

@@ -53,6 +53,16 @@ impl ContainerdVersion {
         self >= Self::new(1, 7, 23)
     }
 
+    /// Whether a content store outside of containerd is known to work.
+    pub(crate) fn takes_content(self) -> bool {
+        self >= Self::new(1, 6, 0)
+    }
+
+    /// Whether layers can be applied outside of containerd.
+    pub(crate) fn takes_differs(self) -> bool {
+        self >= Self::new(1, 7, 4)
+    }
+
     /// Whether `ctr` and others pull through the transfer service.
     pub(crate) fn has_transfer(self) -> bool {
         self.major >= 2
@@ -139,5 +149,9 @@ mod tests {
         assert!(!version(1, 7, 22).knows_capabilities());
         assert!(version(1, 7, 23).knows_capabilities() && version(2, 0, 0).knows_capabilities());
         assert!(!version(2, 0, 9).cri_transfers() && version(2, 1, 0).cri_transfers());
+        assert!(!version(1, 5, 18).takes_content() && version(1, 6, 0).takes_content());
+        let none = [version(1, 6, 39), version(1, 7, 3)];
+        assert!(!none.into_iter().any(ContainerdVersion::takes_differs));
+        assert!(version(1, 7, 4).takes_differs() && version(2, 0, 0).takes_differs());
     }
 }

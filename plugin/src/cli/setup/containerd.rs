@@ -1,37 +1,39 @@
 //! `hawker setup containerd`.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod standing;
+mod switch;
+mod undo;
+mod wait;
+
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use hawker_config::NodeConfig;
 use hawker_model::Reference;
-use tokio::time::{Instant, sleep};
 
+use self::{
+    standing::Standing,
+    switch::Switch,
+    wait::{STOP_TIME, until_up},
+};
 use super::{
     CONTAINERD_CONFIG, CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover,
-    restart_hint, show, undo,
+    restart_hint, show,
 };
 use crate::setup::{
-    containerd::{self, CERTS_D, Profile, Target},
+    containerd::{self, CERTS_D, CriSnapshotter, Profile, Target},
+    content::Pending,
     dump,
     machine::{self, Containerd, Plugin},
     plan::Plan,
     restart::Restart,
     settings::Settings,
     transaction::Transaction,
-    verify::{self, Route, VerifyError},
-    version::ContainerdVersion,
+    verify::{self, Route, VerifyError, Wanted, content},
 };
 
-/// How long containerd may take to come up.
-const START_TIME: Duration = Duration::from_secs(60);
-/// How long the old containerd may still answer after a restart that did not wait for its end.
-const STOP_TIME: Duration = Duration::from_secs(10);
-/// Between two questions.
-const PAUSE: Duration = Duration::from_millis(200);
+/// What puts new settings into use.
+const RESTART: &str = "systemctl restart containerd";
 
 #[derive(Debug, Args)]
 pub(super) struct ContainerdArgs {
@@ -44,9 +46,13 @@ pub(super) struct ContainerdArgs {
     /// containerd's version [default: that of the running one, else of the installed one]
     #[arg(long, value_name = "VERSION")]
     containerd_version: Option<String>,
-    /// What containerd is to use
-    #[arg(long, value_enum, default_value_t = ProfileArg::Snapshotter)]
+    /// What containerd is to use; what an earlier run set up beyond that is taken out
+    #[arg(long, value_enum, default_value_t = ProfileArg::Default)]
     profile: ProfileArg,
+    /// Leave CRI's snapshotter as it is; images are then unpacked for ours only where a client names
+    /// it
+    #[arg(long, conflicts_with = "undo")]
+    keep_snapshotter: bool,
     /// Where hosts.toml files go, when containerd's settings name no place
     #[arg(long, value_name = "DIR", default_value = CERTS_D)]
     certs_dir: PathBuf,
@@ -56,23 +62,31 @@ pub(super) struct ContainerdArgs {
     /// Then pull this image, and take everything back when that fails
     #[arg(long, value_name = "IMAGE", conflicts_with = "undo")]
     verify: Option<Reference>,
+    /// With --undo: also where hawkerd cannot give containerd's content back; images are to be pulled
+    /// again then
+    #[arg(long, requires = "undo")]
+    without_content: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ProfileArg {
-    /// Mirror and snapshotter: layers are fetched and unpacked all at once
-    Snapshotter,
     /// The mirror only: containerd unpacks by itself
     Mirror,
+    /// Mirror and snapshotter: layers are fetched and unpacked all at once
+    #[value(alias = "snapshotter")]
+    Default,
+    /// Content store and differ as well: every client profits, and containerd needs hawkerd
+    Full,
 }
 
 impl From<ProfileArg> for Profile {
     fn from(profile: ProfileArg) -> Self {
         match profile {
-            ProfileArg::Snapshotter => Self::Snapshotter,
             ProfileArg::Mirror => Self::Mirror,
+            ProfileArg::Default => Self::Default,
+            ProfileArg::Full => Self::Full,
         }
     }
 }
@@ -87,11 +101,11 @@ struct Found {
 struct Setup {
     args: ContainerdArgs,
     config: PathBuf,
-    address: PathBuf,
     target: Target,
     restart: Option<Restart>,
-    /// What containerd's plugins said before anything was changed.
-    before: Option<Vec<Plugin>>,
+    /// How it was before anything was changed.
+    before: Standing,
+    switch: Switch,
 }
 
 pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
@@ -102,7 +116,7 @@ pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
             unit: "containerd",
         }));
     if args.common.undo {
-        return take_back(&args, restart);
+        return undo::run(&args, restart).await;
     }
     let setup = Setup::prepare(args, restart).await?;
     if setup.args.common.dry_run {
@@ -110,56 +124,42 @@ pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
         if !show(&plan) {
             println!("nothing to change");
         }
+        setup.switch.announce();
         return Ok(());
     }
     let transaction = setup.args.common.transaction("containerd")?;
     recover(&transaction)?;
+    setup.switch.settle().await?;
     setup.change(&transaction).await
-}
-
-fn take_back(args: &ContainerdArgs, restart: Option<Restart>) -> Result<(), CliError> {
-    let transaction = args.common.transaction("containerd")?;
-    let restored = undo(&transaction, args.common.foreign())?;
-    if !restored.is_empty() {
-        println!(
-            "containers made with the snapshotter go on, and cannot be started again: where there \
-             are some, drain the node (kubectl drain)"
-        );
-    }
-    match restart {
-        _ if restored.is_empty() => Ok(()),
-        Some(restart) => restart.run().map_err(CliError::failed),
-        None => {
-            restart_hint("systemctl restart containerd");
-            Ok(())
-        }
-    }
 }
 
 impl Setup {
     async fn prepare(args: ContainerdArgs, restart: Option<Restart>) -> Result<Self, CliError> {
         let hawkerd = args.common.hawkerd()?;
         let config = absolute(&args.config)?;
-        let address = match &args.address {
-            Some(address) => address.clone(),
-            None => address_of(&config, &hawkerd),
-        };
-        let running = Containerd::connect(&address).await.ok();
-        let version = version(&args, &address, running.as_ref()).await?;
-        let before = match &running {
-            Some(containerd) => containerd.plugins().await.ok(),
-            None => None,
-        };
-        if args.profile == ProfileArg::Snapshotter && !hawkerd.containerd.enabled {
+        let before = Standing::find(&args, &config, &hawkerd).await;
+        let version = before.version(&args).await?;
+        let profile = Profile::from(args.profile);
+        if profile.has_snapshotter() && !hawkerd.containerd.enabled {
             return Err(CliError::Failed(
                 "hawkerd's settings have no snapshotter (containerd.enabled = false): set it, or \
                  give --profile mirror"
                     .to_owned(),
             ));
         }
+        let former = args.common.originals("containerd");
+        let former = former.iter().rev().find_map(|(path, text)| {
+            let settings = Settings::parse(path, text, version).ok()?;
+            settings.other_snapshotter()
+        });
+        let cri = match profile.has_snapshotter() && !args.keep_snapshotter {
+            true => CriSnapshotter::Hawker,
+            false => CriSnapshotter::Kept { former },
+        };
         let target = Target {
             version,
-            profile: args.profile.into(),
+            profile,
+            cri,
             mirror: mirror_url(&hawkerd)?,
             socket: hawkerd.containerd.socket.clone(),
             snapshots: hawkerd.snapshotter.dir.clone(),
@@ -167,13 +167,15 @@ impl Setup {
             remaps_ids: machine::remaps_ids(),
             certs_d: absolute(&args.certs_dir)?,
         };
+        let pending = Pending::new(&args.common.state_dir);
+        let switch = Switch::new(&before, profile.has_content(), &hawkerd, pending);
         Ok(Self {
             args,
             config,
-            address,
             target,
             restart,
             before,
+            switch,
         })
     }
 
@@ -192,10 +194,13 @@ impl Setup {
             println!("nothing to change: containerd's settings know Hawker already");
             return self.check_only().await;
         }
+        self.switch.announce();
+        self.switch.require(self.restart.as_ref()).await?;
         if !confirmed(&self.args.common)? {
             println!("nothing was changed");
             return Ok(());
         }
+        self.switch.before().await?;
         transaction.apply(&plan.changes).map_err(CliError::failed)?;
         let files: Vec<_> = plan.changes.into_iter().map(|c| c.path).collect();
         println!("changed: {}", list(&files));
@@ -203,20 +208,26 @@ impl Setup {
         let used = match taken {
             Ok(_) => self.put_into_use(true).await,
             // It was not restarted with them, and needs not be restarted without them.
-            Err(error) => return Err(give_up(transaction, &error, None)),
+            Err(error) => return Err(self.give_up_early(transaction, error).await),
         };
         match used {
-            Ok(()) => transaction.finish().map_err(CliError::failed),
-            Err(error) => Err(give_up(transaction, &error, self.restart.as_ref())),
+            Ok(()) => {
+                transaction.finish().map_err(CliError::failed)?;
+                self.switch.finish().await
+            }
+            Err(error) => Err(self.give_up(transaction, error).await),
         }
     }
 
-    /// A run that finds all done still does what it was asked for beside it.
+    /// A run that finds all done still does what it was asked for beside it, and takes up content
+    /// that an earlier one did not get to.
     async fn check_only(&self) -> Result<(), CliError> {
-        match self.restart.is_some() || self.args.verify.is_some() {
-            true => self.put_into_use(false).await,
-            false => Ok(()),
+        self.switch.require(self.restart.as_ref()).await?;
+        self.switch.before().await?;
+        if self.restart.is_some() || self.args.verify.is_some() {
+            self.put_into_use(false).await?;
         }
+        self.switch.finish().await
     }
 
     async fn put_into_use(&self, changed: bool) -> Result<(), CliError> {
@@ -224,14 +235,50 @@ impl Setup {
             Some(restart) => {
                 println!("restarting: {}", restart.line());
                 restart.run().map_err(CliError::failed)?;
-                self.look().await?;
+                let found = self.look().await?;
+                self.switch.after(&found.containerd).await?;
             }
-            None if changed => restart_hint("systemctl restart containerd"),
+            None if changed => restart_hint(RESTART),
             None => {}
         }
         match &self.args.verify {
             Some(image) => self.verify(image).await,
             None => Ok(()),
+        }
+    }
+
+    async fn give_up_early(&self, transaction: &Transaction<'_>, error: CliError) -> CliError {
+        let taken_back = taken_back(transaction, &error);
+        match self.switch.abandon().await {
+            Ok(()) => taken_back,
+            Err(failure) => CliError::Failed(format!(
+                "{taken_back}, but hawkerd keeps its copy of containerd's content: {failure}"
+            )),
+        }
+    }
+
+    /// Takes back what was done, with the content that came meanwhile, restarts again, and says all.
+    async fn give_up(&self, transaction: &Transaction<'_>, error: CliError) -> CliError {
+        let Some(restart) = &self.restart else {
+            return self.give_up_early(transaction, error).await;
+        };
+        let early = self.switch.back().await;
+        let taken_back = taken_back(transaction, &error);
+        if let Err(failure) = restart.run() {
+            return CliError::Failed(format!(
+                "{taken_back}, but containerd did not start again: {failure}"
+            ));
+        }
+        // What came until it was restarted; it needs not be up for that.
+        let lost = match early.and(self.switch.back().await) {
+            Ok(()) => self.switch.abandon().await.err(),
+            Err(lost) => Some(lost),
+        };
+        match lost {
+            None => taken_back,
+            Some(lost) => CliError::Failed(format!(
+                "{taken_back}, but for what was pulled meanwhile: {lost}; pull it again"
+            )),
         }
     }
 
@@ -243,10 +290,10 @@ impl Setup {
     }
 
     async fn found(&self) -> Result<Found, VerifyError> {
-        let containerd = Containerd::connect(&self.address).await?;
+        let containerd = Containerd::connect(&self.before.address).await?;
         let plugins = containerd.plugins().await?;
-        let snapshotter = self.target.profile == Profile::Snapshotter;
-        verify::plugins(&plugins, self.before.as_deref(), snapshotter)?;
+        let before = self.before.plugins.as_deref();
+        verify::plugins(&plugins, before, Wanted::of(&self.target))?;
         Ok(Found {
             containerd,
             plugins,
@@ -258,11 +305,17 @@ impl Setup {
             containerd,
             plugins,
         } = self.look().await?;
-        if self.target.profile == Profile::Snapshotter {
+        if self.target.profile.has_snapshotter() {
             verify::snapshot(&containerd)
                 .await
                 .map_err(CliError::failed)?;
             println!("verified: a snapshot was made, mounted, written to and removed");
+        }
+        if self.target.profile.has_content() {
+            content::trial(&containerd)
+                .await
+                .map_err(CliError::failed)?;
+            println!("verified: content was written, read and deleted");
         }
         let done = verify::pull(&containerd, image, &self.route(&plugins)).await;
         println!("verified: {}", done.map_err(CliError::failed)?);
@@ -277,15 +330,14 @@ impl Setup {
     }
 
     fn route(&self, plugins: &[Plugin]) -> Route {
-        let snapshotter = self.target.profile == Profile::Snapshotter;
-        let crictl = program("crictl").filter(|_| verify::has_cri(plugins));
+        let crictl = machine::program("crictl").filter(|_| verify::has_cri(plugins));
         if let Some(program) = crictl {
             return Route::Crictl {
                 program,
-                address: self.address.clone(),
+                address: self.before.address.clone(),
             };
         }
-        match self.target.version.has_transfer() && snapshotter {
+        match self.target.version.has_transfer() && self.target.profile.has_snapshotter() {
             true => Route::Transfer {
                 certs_d: self.certs_d(),
             },
@@ -296,121 +348,16 @@ impl Setup {
     }
 }
 
-/// Asks until containerd is as it should be, or has had its time. An answer of one without the
-/// snapshotter may be the old one's for `stop_time`.
-async fn until_up<T>(
-    stop_time: Duration,
-    mut ask: impl AsyncFnMut() -> Result<T, VerifyError>,
-) -> Result<T, VerifyError> {
-    let begin = Instant::now();
-    loop {
-        let error = match ask().await {
-            Ok(found) => return Ok(found),
-            Err(error) => error,
-        };
-        let patience = match error {
-            VerifyError::Containerd(_) => START_TIME,
-            VerifyError::NoSnapshotter => stop_time,
-            _ => Duration::ZERO,
-        };
-        if begin.elapsed() >= patience {
-            return Err(error);
-        }
-        sleep(PAUSE).await;
-    }
-}
-
-/// Takes back what was done, restarts again, and says both.
-fn give_up(transaction: &Transaction<'_>, error: &CliError, restart: Option<&Restart>) -> CliError {
-    let mut text = match transaction.take_back() {
+/// Takes the files back, and says both.
+fn taken_back(transaction: &Transaction<'_>, error: &CliError) -> CliError {
+    CliError::Failed(match transaction.take_back() {
         Ok(()) => format!("{error}; everything is as it was before"),
-        Err(failure) => return CliError::Failed(format!("{error}; {failure}")),
-    };
-    if let Some(Err(failure)) = restart.map(Restart::run) {
-        text += &format!(", but containerd did not start again: {failure}");
-    }
-    CliError::Failed(text)
-}
-
-/// Where containerd listens, by its own settings, else by hawkerd's.
-fn address_of(config: &Path, hawkerd: &NodeConfig) -> PathBuf {
-    // What is wrong with the settings is said when they are edited.
-    let settings = Settings::load(config, ContainerdVersion::new(2, 0, 0)).ok();
-    let address = settings.and_then(|settings| settings.address());
-    address.unwrap_or_else(|| hawkerd.containerd.address.clone())
-}
-
-async fn version(
-    args: &ContainerdArgs,
-    address: &Path,
-    running: Option<&Containerd>,
-) -> Result<ContainerdVersion, CliError> {
-    if let Some(text) = &args.containerd_version {
-        return ContainerdVersion::parse(text)
-            .ok_or_else(|| CliError::Failed(format!("{text:?} is no version, such as 1.7.24")));
-    }
-    if let Some(containerd) = running {
-        return containerd.version().await.map_err(CliError::failed);
-    }
-    machine::installed_version().ok_or_else(|| {
-        CliError::Failed(format!(
-            "containerd does not answer on {} and is not in the PATH: start it, name its socket \
-             with --address, or give --containerd-version",
-            address.display()
-        ))
+        Err(failure) => format!("{error}; {failure}"),
     })
 }
 
-/// A program in the PATH.
-fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|program| program.is_file())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::setup::machine::ContainerdError;
-
-    /// Asks one that gives these answers and then works; says how that ends, and how many are left.
-    async fn ask(stop_time: Duration, answers: Vec<VerifyError>) -> (Result<(), String>, usize) {
-        let mut answers = answers.into_iter();
-        let next = async || answers.next().map_or(Ok(()), Err);
-        let found = until_up(stop_time, next).await;
-        (found.map_err(|error| error.to_string()), answers.len())
-    }
-
-    fn unreachable() -> VerifyError {
-        VerifyError::Containerd(ContainerdError::Unreachable {
-            address: "/run/x.sock".to_owned(),
-            why: "refused".to_owned(),
-        })
-    }
-
-    #[tokio::test]
-    async fn old_containerd_that_still_answers_is_asked_again() {
-        let answers = vec![VerifyError::NoSnapshotter, unreachable()];
-        assert_eq!(ask(STOP_TIME, answers).await, (Ok(()), 0));
-    }
-
-    #[tokio::test]
-    async fn containerd_that_was_not_restarted_is_asked_for_the_snapshotter_once() {
-        let answers = vec![VerifyError::NoSnapshotter, VerifyError::NoSnapshotter];
-        let (found, left) = ask(Duration::ZERO, answers).await;
-        assert!(found.unwrap_err().contains("no snapshotter"));
-        assert_eq!(left, 1);
-    }
-
-    #[tokio::test]
-    async fn plugin_that_broke_is_told_at_once() {
-        let broken = VerifyError::Plugin {
-            plugin: "cri".to_owned(),
-            why: "mirrors".to_owned(),
-        };
-        let (found, left) = ask(STOP_TIME, vec![broken, unreachable()]).await;
-        assert!(found.unwrap_err().contains("mirrors"));
-        assert_eq!(left, 1);
-    }
+/// Where containerd listens, by its own settings, else by hawkerd's.
+fn address_of(settings: Option<&Settings>, hawkerd: &NodeConfig) -> PathBuf {
+    let address = settings.and_then(Settings::address);
+    address.unwrap_or_else(|| hawkerd.containerd.address.clone())
 }

@@ -35,10 +35,12 @@ pub(super) fn by_template(
     };
     // Registries are in k3s's registries.yaml, and its template has CRI's table already.
     let mut fragment = Settings::load(Path::new("/nonexistent/config.toml"), target.version)?;
-    proxy_plugin(&mut fragment, target)?;
-    images(&mut fragment, target, &mut Plan::default())?;
+    if target.profile.has_snapshotter() {
+        proxy_plugin(&mut fragment, target)?;
+        images(&mut fragment, target, &mut Plan::default())?;
+    }
     if target.version.has_transfer() {
-        unpack(&mut fragment, target)?;
+        unpack::edit(&mut fragment, target)?;
     }
     let lines = fragment.files.first().map(SettingsFile::text);
     let template = match target.version.new_schema() {

@@ -10,6 +10,8 @@ use crate::setup::{
     transaction::{Foreign, Transaction},
 };
 
+mod full;
+
 const MIRROR: &str = "http://127.0.0.1:65001";
 
 macro_rules! sample {
@@ -33,7 +35,8 @@ impl Machine {
         let dir = tempfile::tempdir().unwrap();
         let target = Target {
             version: version(containerd),
-            profile: Profile::Snapshotter,
+            profile: Profile::Default,
+            cri: CriSnapshotter::Hawker,
             mirror: MIRROR.to_owned(),
             socket: "/run/hawker/containerd.sock".into(),
             snapshots: "/var/lib/hawker/snapshotter".into(),
