@@ -94,6 +94,14 @@ impl Node {
         at_once(take_in).await
     }
 
+    /// Makes `target`, which is replaced if it is there, a file with the bytes of a whole blob, for
+    /// another program: by shared extents, else as a second name of the same file, else as a copy,
+    /// which is checked. Durable when it returns.
+    pub async fn give(&self, digest: Digest, target: PathBuf) -> Result<Shared, AdoptError> {
+        let store = self.store().clone();
+        at_once(move || store.give(digest, &target)).await
+    }
+
     async fn keep(&self, digest: Digest) -> Result<(), BlobError> {
         match self.set_pinned(digest, true).await? {
             true => Ok(()),

@@ -13,6 +13,7 @@ mod blob;
 mod bring;
 mod database;
 mod error;
+mod give;
 mod inner;
 mod kin;
 mod layout;

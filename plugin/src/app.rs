@@ -168,7 +168,8 @@ impl App {
         };
         let registrar = containerd.is_some().then(|| {
             let stop = app.close_doors.clone();
-            let (registrar, working) = Registrar::new(client, content, images.clone(), stop);
+            let (registrar, working) =
+                Registrar::new(client, content.clone(), images.clone(), stop);
             app.doors.spawn(working);
             registrar
         });
@@ -190,10 +191,12 @@ impl App {
                 registrar,
                 app.close_doors.clone(),
             );
+            let counts = metrics.add_content(content.clone());
+            let containerd = containerd.with_content(content.clone(), counts);
             app.doors.spawn(containerd.clone().serve(listener));
             containerd
         });
-        app.spawn_control(config, control, access, containerd);
+        app.spawn_control(config, control, (access, content), containerd);
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
         Ok(app)
@@ -252,11 +255,17 @@ impl App {
         &mut self,
         config: &NodeConfig,
         listener: UnixListener,
-        access: Access,
+        (access, content): (Access, ContentStore),
         containerd: Option<Containerd>,
     ) {
         let containerd = self.containerd_path().zip(containerd);
-        let control = Control::new(self.node.clone(), access, self.mirror.clone(), containerd);
+        let control = Control::new(
+            self.node.clone(),
+            access,
+            content,
+            self.mirror.clone(),
+            containerd,
+        );
         let control = Arc::new(control);
         let handler = move |request| {
             let control = Arc::clone(&control);

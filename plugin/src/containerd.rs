@@ -13,6 +13,7 @@
 pub(crate) mod api;
 mod catalogue;
 mod client;
+mod content;
 mod diff;
 #[cfg(test)]
 mod doubles;
@@ -36,7 +37,8 @@ use tonic::transport::Server;
 use tracing::{error, warn};
 
 use self::{
-    api::{DiffServer, SnapshotsServer},
+    api::{ContentServer, DiffServer, SnapshotsServer},
+    content::ContentService,
     diff::DiffService,
     gc_probe::GcProbe,
     prepare::Preparer,
@@ -46,6 +48,7 @@ use self::{
 pub(crate) use self::{
     catalogue::Catalogue,
     client::ContainerdClient,
+    content::ContentMetrics,
     diff::DiffMetrics,
     metrics::SnapshotMetrics,
     registrar::Registrar,
@@ -53,7 +56,7 @@ pub(crate) use self::{
     supply::{LayerSupply, NodeSupply, OpenLayer},
 };
 
-use crate::control::LayerReport;
+use crate::{content::ContentStore, control::LayerReport};
 
 /// Who may use the socket: root alone. It mounts and removes what containers run on.
 pub(crate) const SOCKET_MODE: u32 = 0o600;
@@ -82,6 +85,7 @@ pub(crate) struct ContainerdSettings {
 pub(crate) struct Containerd {
     service: SnapshotService,
     diff: DiffService,
+    content: Option<ContentService>,
     stager: Stager,
     grace: Duration,
     stop: CancellationToken,
@@ -125,9 +129,18 @@ impl Containerd {
         Self {
             service: SnapshotService::new(snapshots, preparer, metrics),
             diff,
+            content: None,
             stager,
             grace: settings.grace,
             stop,
+        }
+    }
+
+    /// The same with containerd's content as well.
+    pub(crate) fn with_content(self, store: ContentStore, metrics: ContentMetrics) -> Self {
+        Self {
+            content: Some(ContentService::new(store, metrics)),
+            ..self
         }
     }
 
@@ -142,6 +155,7 @@ impl Containerd {
         let Self {
             service,
             diff,
+            content,
             stager,
             grace,
             stop,
@@ -150,6 +164,11 @@ impl Containerd {
             .max_decoding_message_size(MAX_MESSAGE_LEN)
             .max_encoding_message_size(MAX_MESSAGE_LEN);
         let diff = DiffServer::new(diff).max_decoding_message_size(MAX_MESSAGE_LEN);
+        let content = content.map(|content| {
+            ContentServer::new(content)
+                .max_decoding_message_size(MAX_MESSAGE_LEN)
+                .max_encoding_message_size(MAX_MESSAGE_LEN)
+        });
         let incoming = stream::unfold(listener, |listener| async {
             let connection = accept(&listener).await;
             Some((Ok::<_, io::Error>(connection), listener))
@@ -157,6 +176,7 @@ impl Containerd {
         let serving = Server::builder()
             .add_service(service)
             .add_service(diff)
+            .add_optional_service(content)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let cut = async {
             stop.cancelled().await;
@@ -164,7 +184,7 @@ impl Containerd {
         };
         tokio::select! {
             served = serving => if let Err(error) = served {
-                error!(%error, "the snapshots service has ended");
+                error!(%error, "the services for containerd have ended");
             },
             () = cut => warn!(?grace, "cut calls of containerd that did not end"),
         }

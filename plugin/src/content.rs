@@ -13,9 +13,13 @@
 //! A record is changed by whoever has its digest's turn ([`turns`]): decide, save ([`journal`]),
 //! then memory ([`records`]). What is missing is had again from the image that named it ([`reader`]).
 
+mod commit;
 mod error;
 mod holds;
+mod ingest;
+mod ingests;
 mod journal;
+mod moving;
 mod promises;
 mod reader;
 mod record;
@@ -35,6 +39,7 @@ use std::{
     },
 };
 
+use futures::FutureExt as _;
 use hawker_model::Digest;
 use hawker_p2p::Node;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,7 +47,10 @@ use tracing::info;
 
 pub use self::error::OpenContentError;
 pub(crate) use self::{
+    commit::Commit,
     error::ContentError,
+    ingest::{IngestStatus, Writer},
+    moving::{Listener, MoveProgress, Moved},
     promises::Promise,
     reader::ContentReader,
     record::{ContentInfo, ContentState},
@@ -50,6 +58,7 @@ pub(crate) use self::{
 };
 use self::{
     holds::Holds,
+    ingests::Ingests,
     journal::Journal,
     reader::{ContentLayer, Source},
     record::{Record, Row},
@@ -61,6 +70,14 @@ use crate::{
     containerd::OpenLayer,
     layers::{ImageIndex, LayerError, Layers},
 };
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct ContentPage {
+    pub(crate) content: Vec<ContentInfo>,
+    /// Where the next part begins; `None`: there is none.
+    pub(crate) last: Option<Digest>,
+}
 
 /// What containerd has as content. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -76,6 +93,7 @@ struct Inner {
     journal: Journal,
     turns: Turns,
     holds: Holds,
+    ingests: Ingests,
     is_used: AtomicBool,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -104,11 +122,13 @@ impl ContentStore {
             journal: opened.journal,
             turns: Turns::default(),
             holds: Holds::default(),
+            ingests: opened.ingests,
             is_used: AtomicBool::new(opened.is_used),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
         store.keep_promises();
+        store.check_ingests();
         Ok(store)
     }
 
@@ -136,6 +156,17 @@ impl ContentStore {
     pub(crate) fn info(&self, digest: &Digest) -> Option<ContentInfo> {
         let record = self.0.records.tell(digest)?;
         Some(record.info(*digest))
+    }
+
+    /// Up to `most` of what containerd has or may have, after the digest `after`. From memory.
+    pub(crate) fn list(&self, after: Option<&Digest>, most: usize) -> ContentPage {
+        let found = self.0.records.page(after, most);
+        let last = found.last().map(|(digest, _)| *digest);
+        let told = found.iter().filter(|(_, record)| record.is_told());
+        ContentPage {
+            content: told.map(|(digest, record)| record.info(*digest)).collect(),
+            last: last.filter(|_| found.len() == most),
+        }
     }
 
     /// How much there is in one state. From memory.
@@ -183,7 +214,7 @@ impl ContentStore {
                 return Ok(self.reader(*digest, source, range, false));
             }
         }
-        let source = self.fetch(*digest, range.clone()).await?;
+        let source = self.fetch(*digest, range.clone()).boxed().await?;
         Ok(self.reader(*digest, source, range, true))
     }
 
@@ -222,6 +253,7 @@ impl ContentStore {
 /// What a directory held.
 struct Opened {
     records: Arc<Records>,
+    ingests: Ingests,
     journal: Journal,
     is_used: bool,
 }
@@ -251,7 +283,7 @@ fn open_records(dir: &Path, pinned: BTreeMap<Digest, Row>) -> Result<Opened, Ope
     let is_used = saved.is_used || !saved.rows.is_empty();
     let mut records = BTreeMap::new();
     for (digest, row) in saved.rows {
-        records.insert(digest, Arc::new(Record::saved(row)));
+        records.insert(digest, Arc::new(Record::told(row)));
     }
     let mut found = Vec::new();
     for (digest, row) in pinned {
@@ -261,7 +293,7 @@ fn open_records(dir: &Path, pinned: BTreeMap<Digest, Row>) -> Result<Opened, Ope
         }
         // It was pinned, and then the machine stopped.
         let row = known.map_or(row, |known| known.row.clone().committed());
-        records.insert(digest, Arc::new(Record::saved(row.clone())));
+        records.insert(digest, Arc::new(Record::told(row.clone())));
         found.push(Change::Put(digest, row));
     }
     let records = Arc::new(Records::new(records));
@@ -269,6 +301,7 @@ fn open_records(dir: &Path, pinned: BTreeMap<Digest, Row>) -> Result<Opened, Ope
     found.into_iter().for_each(|change| journal.note(change));
     Ok(Opened {
         is_used,
+        ingests: Ingests::open(dir.join("ingest"))?,
         records,
         journal,
     })

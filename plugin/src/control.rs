@@ -3,8 +3,10 @@
 //! `GET /v1/status` tells how the node stands. `GET /v1/blob?url=&digest=&tag=&application=` gives
 //! a file through the piece network, to whoever the request's `Authorization` stands for.
 //! `GET /v1/rights` tells what is remembered of clients' rights; `DELETE
-//! /v1/rights?registry=&repository=` forgets it. Errors are `{"error": "…"}`.
+//! /v1/rights?registry=&repository=` forgets it. `POST /v1/content/…` moves containerd's content
+//! ([`content`]). Errors are `{"error": "…"}`.
 
+mod content;
 mod credential;
 mod file;
 mod report;
@@ -18,12 +20,15 @@ use serde_json::json as object;
 use tracing::{debug, info};
 use url::form_urlencoded;
 
-use self::credential::Credential;
-pub(crate) use self::report::{Forgotten, LayerReport, LayerState, RightsReport, StatusReport};
+pub(crate) use self::report::{
+    ContentReport, Forgotten, LayerReport, LayerState, RightsReport, StatusReport,
+};
+use self::{content::Way, credential::Credential};
 use crate::{
     access::Access,
-    body::{self, Body},
+    body::{self, Body, BodyError},
     containerd::Containerd,
+    content::{ContentState, ContentStore},
 };
 
 /// Answers on the control socket.
@@ -31,6 +36,7 @@ use crate::{
 pub(crate) struct Control {
     node: Node,
     access: Access,
+    content: ContentStore,
     mirror: Vec<SocketAddr>,
     containerd: Option<(PathBuf, Containerd)>,
 }
@@ -41,24 +47,31 @@ impl Control {
     pub(crate) fn new(
         node: Node,
         access: Access,
+        content: ContentStore,
         mirror: Vec<SocketAddr>,
         containerd: Option<(PathBuf, Containerd)>,
     ) -> Self {
         Self {
             node,
             access,
+            content,
             mirror,
             containerd,
         }
     }
 
     /// Answers one request.
-    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Response<Body> {
-        let (method, uri) = (request.method(), request.uri());
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body,
+        B::Error: Into<BodyError>,
+    {
+        let (head, body) = request.into_parts();
+        let (method, uri) = (&head.method, &head.uri);
         let response = match (method, uri.path()) {
             (&Method::GET, "/v1/status") => self.status().await,
             (&Method::GET, "/v1/blob") => {
-                let credential = Credential::of(request.headers());
+                let credential = Credential::of(&head.headers);
                 let query = uri.query().unwrap_or_default();
                 let answered = file::answer(&self.node, &self.access, query, credential).await;
                 answered.unwrap_or_else(|failure| error(failure.status(), &failure))
@@ -67,6 +80,13 @@ impl Control {
                 rights: self.access.report(),
             }),
             (&Method::DELETE, "/v1/rights") => self.forget(uri.query().unwrap_or_default()),
+            (&Method::POST, "/v1/content/import") => {
+                content::move_all(&self.content, Way::Import, body).await
+            }
+            (&Method::POST, "/v1/content/export") => {
+                content::move_all(&self.content, Way::Export, body).await
+            }
+            (&Method::POST, "/v1/content/release") => content::release(&self.content).await,
             (&Method::GET, _) => error(
                 StatusCode::NOT_FOUND,
                 &"there are /v1/status, /v1/blob and /v1/rights",
@@ -88,6 +108,14 @@ impl Control {
             report.layers = containerd.layers();
         }
         report.rights = self.access.len();
+        report.content = self.content.is_used().then(|| {
+            let [committed, promised] = ContentState::ALL.map(|state| self.content.total(state));
+            ContentReport {
+                committed,
+                promised,
+                uploads: self.content.statuses().len(),
+            }
+        });
         json(&report)
     }
 

@@ -9,7 +9,6 @@ mod app;
 mod body;
 pub mod cli;
 mod containerd;
-#[allow(dead_code, unused_imports, reason = "called by what lands next")]
 mod content;
 mod control;
 mod doctor;

@@ -23,7 +23,8 @@ use prometheus_client::{
 use crate::{
     access::AccessMetrics,
     body::{self, Body},
-    containerd::{DiffMetrics, SnapshotMetrics},
+    containerd::{ContentMetrics, DiffMetrics, SnapshotMetrics},
+    content::ContentStore,
 };
 
 /// Everything this process counts. Cheap to clone.
@@ -137,6 +138,13 @@ impl Metrics {
     pub(crate) fn add_diff(&self) -> DiffMetrics {
         let metrics = DiffMetrics::new();
         metrics.register(&mut self.lock());
+        metrics
+    }
+
+    /// Adds the counters of the content service.
+    pub(crate) fn add_content(&self, store: ContentStore) -> ContentMetrics {
+        let metrics = ContentMetrics::default();
+        metrics.register(&mut self.lock(), store);
         metrics
     }
 

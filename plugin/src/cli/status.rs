@@ -12,7 +12,10 @@ use super::{
     client::{Client, ClientError},
     table::table,
 };
-use crate::control::{LayerReport, LayerState, StatusReport};
+use crate::{
+    content::ContentTotal,
+    control::{ContentReport, LayerReport, LayerState, StatusReport},
+};
 
 /// Between two looks with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -106,6 +109,9 @@ fn show(report: &StatusReport) -> String {
     for warning in &node.warnings {
         text += &format!("WARNING     {warning}\n");
     }
+    if let Some(content) = &report.content {
+        text += &format!("content     {}\n", containerd_content(content));
+    }
     text += &tasks(&node.tasks);
     text += &layers(&report.layers);
     if !node.peers.is_empty() {
@@ -129,6 +135,13 @@ fn received(bytes: &BytesBySource) -> String {
         HumanBytes(bytes.seed),
         HumanBytes(bytes.parent)
     )
+}
+
+fn containerd_content(content: &ContentReport) -> String {
+    let total = |total: &ContentTotal| format!("{} ({})", total.blobs, HumanBytes(total.bytes));
+    let (committed, promised) = (total(&content.committed), total(&content.promised));
+    let uploads = content.uploads;
+    format!("{committed} committed, {promised} promised, {uploads} being written")
 }
 
 fn tasks(tasks: &[TaskProgress]) -> String {

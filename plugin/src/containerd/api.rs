@@ -3,10 +3,6 @@
 /// `google.protobuf.Empty`.
 pub(crate) type Empty = ();
 
-#[allow(
-    unused_imports,
-    reason = "content and diff are served by what lands next"
-)]
 pub(crate) use self::{
     content::content_server::{Content as ContentApi, ContentServer},
     diff::diff_server::{Diff as DiffApi, DiffServer},

@@ -170,6 +170,8 @@ pub(super) fn code_name(code: Code) -> &'static str {
         Code::FailedPrecondition => "failed_precondition",
         Code::InvalidArgument => "invalid_argument",
         Code::Unavailable => "unavailable",
+        Code::OutOfRange => "out_of_range",
+        Code::Aborted => "aborted",
         Code::Unimplemented => "unimplemented",
         Code::Internal => "internal",
         _ => "other",

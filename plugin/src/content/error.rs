@@ -42,8 +42,6 @@ pub(crate) enum ContentError {
     InvalidArgument { what: String },
     #[error("{what}")]
     FailedPrecondition { what: String },
-    #[error("{what}")]
-    OutOfRange { what: String },
     /// Trying again may help.
     #[error("{what}")]
     Unavailable { what: String },

@@ -14,7 +14,6 @@ use tracing::{error, info};
 
 use super::{
     error::ContentError,
-    record::ContentState,
     records::Records,
     rows::{Change, Rows, Save},
 };
@@ -127,8 +126,7 @@ fn write(rows: &mut Rows, records: &Records, orders: &[Order], save: Save) -> Re
 
 /// All rows as memory has them.
 fn everything(records: &Records) -> Vec<Change> {
-    let states = ContentState::ALL.into_iter();
-    let digests = states.flat_map(|state| records.digests(state));
+    let digests = records.digests(|_| true).into_iter();
     let rows = digests.filter_map(|digest| {
         let record = records.get(&digest)?;
         Some(Change::Put(digest, record.row.clone()))

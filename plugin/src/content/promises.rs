@@ -150,7 +150,7 @@ impl ContentStore {
     }
 
     /// All bytes of a promised blob are here.
-    async fn commit_promise(&self, digest: Digest) {
+    pub(super) async fn commit_promise(&self, digest: Digest) {
         let inner = &*self.0;
         let _turn = inner.turns.take(&digest).await;
         let Some(known) = inner.records.get(&digest) else {
@@ -248,7 +248,8 @@ impl ContentStore {
     }
 
     async fn resume(&self) {
-        for digest in self.0.records.digests(ContentState::Promised) {
+        let is_promised = |record: &Record| record.row.state == ContentState::Promised;
+        for digest in self.0.records.digests(is_promised) {
             // Its end is the hold's.
             if let Err(error) = self.fetch(digest, 0..0).await {
                 debug!(%digest, %error, "promised content is had when it is read");
@@ -258,12 +259,14 @@ impl ContentStore {
 
     /// Ends the promises that nobody asked for in the time `keep`.
     pub(super) async fn end_forgotten(&self, now: Instant, keep: Duration) {
-        for digest in self.0.records.digests(ContentState::Promised) {
+        for digest in self.0.records.digests(|record| !record.is_told()) {
             let _turn = self.0.turns.take(&digest).await;
-            if self.0.records.remove_forgotten(&digest, now, keep) {
-                self.0.holds.release(&digest);
-                self.0.journal.note(Change::Delete(digest));
-                debug!(%digest, "nobody asked for promised content");
+            if !self.0.records.remove_forgotten(&digest, now, keep) {
+                continue;
+            }
+            debug!(%digest, "nobody asked for promised content");
+            if let Err(error) = self.release(digest).await {
+                warn!(%error, "promised content that nobody asked for stays pinned");
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::{fmt, ops::Range};
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use hawker_model::{Digest, TaskId};
 use hawker_p2p::Blob;
 use hawker_snapshotter::{LayerSource, SourceError};
@@ -102,7 +102,7 @@ impl ContentReader {
         warn!(digest = %self.digest, %failure, "content is damaged here: fetched anew");
         self.is_healed = true;
         let rest = self.position..self.end;
-        self.source = self.store.fetch(self.digest, rest).await?;
+        self.source = self.store.fetch(self.digest, rest).boxed().await?;
         Ok(())
     }
 }

@@ -128,33 +128,33 @@ impl Row {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) row: Row,
-    /// containerd may know of it: it was answered for.
-    told: AtomicBool,
+    /// containerd may know of it: it committed it, or was told that it has it.
+    is_told: AtomicBool,
     /// When a manifest that names it last passed; `None`: not since the start.
     promised: Option<Instant>,
+    /// containerd has asked since.
+    is_asked: AtomicBool,
 }
 
 impl Record {
-    /// What was saved before the start. Nobody knows any more whether a promise was told.
-    pub(super) fn saved(row: Row) -> Self {
+    /// What containerd has, or may have: of what was saved before the start nobody knows any more
+    /// whether it was told.
+    pub(super) fn told(row: Row) -> Self {
         Self {
             row,
-            told: AtomicBool::new(true),
+            is_told: AtomicBool::new(true),
             promised: None,
+            is_asked: AtomicBool::new(true),
         }
-    }
-
-    /// What containerd commits.
-    pub(super) fn committed(row: Row) -> Self {
-        Self::saved(row)
     }
 
     /// A promise that nobody has asked for.
     pub(super) fn promised(row: Row, now: Instant) -> Self {
         Self {
             row,
-            told: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
             promised: Some(now),
+            is_asked: AtomicBool::new(false),
         }
     }
 
@@ -162,33 +162,45 @@ impl Record {
     pub(super) fn with_row(&self, row: Row) -> Self {
         Self {
             row,
-            told: AtomicBool::new(self.told.load(Relaxed)),
+            is_told: AtomicBool::new(self.is_told()),
             promised: self.promised,
+            is_asked: AtomicBool::new(self.is_asked.load(Relaxed)),
         }
     }
 
     /// The same, named by a manifest that passes now.
-    pub(super) fn promised_again(&self, now: Instant) -> Self {
+    pub(super) fn promised_again(self, now: Instant) -> Self {
         Self {
             promised: Some(now),
+            is_asked: AtomicBool::new(false),
+            ..self
+        }
+    }
+
+    /// The same, of which containerd wants to know no more.
+    pub(super) fn untold(&self) -> Self {
+        Self {
+            is_told: AtomicBool::new(false),
             ..self.with_row(self.row.clone())
         }
     }
 
     /// containerd is told of it, and so owns it.
     pub(super) fn tell(&self) {
-        self.told.store(true, Relaxed);
+        self.is_told.store(true, Relaxed);
+        self.is_asked.store(true, Relaxed);
     }
 
     /// Whether containerd may rely on it, and is to say when it no longer does.
-    pub(super) fn is_listed(&self) -> bool {
-        self.row.state == ContentState::Committed || self.told.load(Relaxed)
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told.load(Relaxed)
     }
 
-    /// Whether a manifest passed so lately that the pull it belongs to may still ask.
+    /// Whether a manifest passed within the time `keep`, and the pull that it belongs to has not
+    /// asked yet.
     pub(super) fn is_awaited(&self, now: Instant, keep: Duration) -> bool {
-        self.promised
-            .is_some_and(|at| now.saturating_duration_since(at) < keep)
+        let is_fresh = |at| now.saturating_duration_since(at) < keep;
+        self.promised.is_some_and(is_fresh) && !self.is_asked.load(Relaxed)
     }
 
     pub(super) fn info(&self, digest: Digest) -> ContentInfo {

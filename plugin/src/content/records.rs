@@ -10,6 +10,7 @@ use std::{
 };
 
 use hawker_model::Digest;
+use serde::{Deserialize, Serialize};
 
 use super::record::{ContentState, Record};
 
@@ -17,7 +18,7 @@ use super::record::{ContentState, Record};
 pub(super) struct Records(Mutex<BTreeMap<Digest, Arc<Record>>>);
 
 /// How much there is of one state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContentTotal {
     pub(crate) blobs: u64,
     pub(crate) bytes: u64,
@@ -54,7 +55,7 @@ impl Records {
         let mut all = self.lock();
         let is_forgotten = all
             .get(digest)
-            .is_some_and(|record| !record.is_listed() && !record.is_awaited(now, keep));
+            .is_some_and(|record| !record.is_told() && !record.is_awaited(now, keep));
         is_forgotten && all.remove(digest).is_some()
     }
 
@@ -67,10 +68,10 @@ impl Records {
             .collect()
     }
 
-    /// All digests in one state.
-    pub(super) fn digests(&self, state: ContentState) -> Vec<Digest> {
+    /// The digests of all records that are as `is_wanted` says, which is called under the lock.
+    pub(super) fn digests(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<Digest> {
         let all = self.lock();
-        let found = all.iter().filter(|(_, record)| record.row.state == state);
+        let found = all.iter().filter(|(_, record)| is_wanted(record));
         found.map(|(digest, _)| *digest).collect()
     }
 
@@ -83,10 +84,6 @@ impl Records {
             }
         }
         total
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<Record>>> {

@@ -6,7 +6,7 @@ use hawker_model::Digest;
 use hawker_p2p::NodeStatus;
 use serde::{Deserialize, Serialize};
 
-use crate::access::RepositoryRights;
+use crate::{access::RepositoryRights, content::ContentTotal};
 
 /// How a node stands.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,8 +24,22 @@ pub(crate) struct StatusReport {
     /// Clients' rights that are remembered.
     #[serde(default)]
     pub(crate) rights: usize,
+    /// containerd's content; none: containerd keeps it itself.
+    #[serde(default)]
+    pub(crate) content: Option<ContentReport>,
     #[serde(flatten)]
     pub(crate) node: NodeStatus,
+}
+
+/// What containerd has as content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContentReport {
+    /// Here, whole and pinned.
+    pub(crate) committed: ContentTotal,
+    /// On their way, or to be had when they are read.
+    pub(crate) promised: ContentTotal,
+    /// Under way from containerd's clients.
+    pub(crate) uploads: usize,
 }
 
 /// The answer of `/v1/rights`.
@@ -75,6 +89,7 @@ impl StatusReport {
             snapshotter: None,
             layers: Vec::new(),
             rights: 0,
+            content: None,
             node,
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! filter   := selector ("," selector)*                all must match; nothing matches everything
 //! selector := path [operator value]                   without: the field is present
-//! path     := field ("." field)*                      name, parent, kind, labels.<name>
+//! path     := field ("." field)*                      of a snapshot: name, parent, kind, labels.<name>
 //! field    := quoted | [A-Za-z0-9_]+
 //! operator := "==" | "!=" | "~="                      equal, not equal, regular expression
 //! value    := quoted | [^\s,]+
@@ -21,7 +21,7 @@ use regex::Regex;
 use self::parser::Parser;
 use super::info::{Info, Kind, Row};
 
-/// Which snapshots are wanted.
+/// Which things of one kind are wanted.
 #[derive(Clone, Debug)]
 pub struct Filter {
     selectors: Vec<Selector>,
@@ -38,19 +38,8 @@ pub struct FilterError {
 
 #[derive(Clone, Debug)]
 struct Selector {
-    field: Field,
+    path: Vec<String>,
     test: Test,
-}
-
-/// What a path names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Field {
-    Name,
-    Parent,
-    Kind,
-    Label(String),
-    /// Nothing has it.
-    Unknown,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +70,13 @@ impl Filter {
         })
     }
 
+    /// Whether a thing is wanted whose fields have these values. A path has at least one part;
+    /// `None`: there is no such field.
+    pub fn matches_values<'a>(&self, value: impl Fn(&[String]) -> Option<&'a str>) -> bool {
+        let mut selectors = self.selectors.iter();
+        selectors.all(|selector| selector.test.passes(value(&selector.path)))
+    }
+
     pub(super) fn matches_row(&self, name: &str, row: &Row) -> bool {
         self.matches_fields(&Fields {
             name,
@@ -91,9 +87,7 @@ impl Filter {
     }
 
     fn matches_fields(&self, fields: &Fields<'_>) -> bool {
-        self.selectors
-            .iter()
-            .all(|selector| selector.test.passes(fields.value(&selector.field)))
+        self.matches_values(|path| fields.value(path))
     }
 }
 
@@ -113,26 +107,15 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn value(&self, field: &Field) -> Option<&'a str> {
-        match field {
-            Field::Name => Some(self.name),
-            Field::Parent => Some(self.parent),
-            Field::Kind => Some(self.kind.as_str()),
-            Field::Label(name) => self.labels.get(name).map(String::as_str),
-            Field::Unknown => None,
-        }
-    }
-}
-
-impl Field {
     /// Of all but labels only the first part counts.
-    fn new(path: &[String]) -> Self {
-        match path.first().map(String::as_str) {
-            Some("name") => Self::Name,
-            Some("parent") => Self::Parent,
-            Some("kind") => Self::Kind,
-            Some("labels") => Self::Label(path[1..].join(".")),
-            _ => Self::Unknown,
+    fn value(&self, path: &[String]) -> Option<&'a str> {
+        let (first, rest) = path.split_first()?;
+        match first.as_str() {
+            "name" => Some(self.name),
+            "parent" => Some(self.parent),
+            "kind" => Some(self.kind.as_str()),
+            "labels" => self.labels.get(&rest.join(".")).map(String::as_str),
+            _ => None,
         }
     }
 }

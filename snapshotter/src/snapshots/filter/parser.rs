@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::{Field, FilterError, Selector, Test};
+use super::{FilterError, Selector, Test};
 
 /// What quotes a regular expression besides `"`.
 const REGEX_QUOTES: [char; 2] = ['/', '|'];
@@ -32,12 +32,12 @@ impl<'a> Parser<'a> {
     }
 
     fn selector(&mut self) -> Result<Selector, FilterError> {
-        let field = Field::new(&self.path()?);
+        let path = self.path()?;
         let test = match self.next_part() {
             None | Some(',') => Test::Present,
             Some(_) => self.test()?,
         };
-        Ok(Selector { field, test })
+        Ok(Selector { path, test })
     }
 
     fn path(&mut self) -> Result<Vec<String>, FilterError> {

@@ -1,0 +1,327 @@
+//! Switching on and off: containerd's own content store becomes ours, and ours its.
+//!
+//! Both directions can be killed and begun again: what is there already is known by its digest, and
+//! nothing gets its name before it is whole.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering::Relaxed,
+};
+
+use hawker_model::Digest;
+use hawker_p2p::{AdoptError, Otherwise, Pace, Share, Shared};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{ContentError, ContentStore, reader, rows::Change};
+
+/// Where blobs are in a content store of containerd's.
+const BLOBS: &str = "blobs/sha256";
+/// Content looked at between two looks at the records.
+const PAGE_LEN: usize = 1000;
+/// Names told of what was left out, at most.
+const MOST_NAMED: usize = 100;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MoveProgress {
+    pub(crate) blobs: u64,
+    pub(crate) blobs_total: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bytes_total: u64,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moved {
+    /// That were not there before.
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    /// Bytes of those that take no further room.
+    pub(crate) shared_bytes: u64,
+    /// Blobs that were there before.
+    pub(crate) known: u64,
+    /// What was left out, and why.
+    #[serde(default)]
+    pub(crate) skipped: Vec<String>,
+}
+
+impl Moved {
+    fn add(&mut self, shared: Shared, bytes: u64) {
+        match shared {
+            Shared::Already => self.known += 1,
+            Shared::Shared | Shared::Copied => {
+                self.blobs += 1;
+                self.bytes += bytes;
+            }
+        }
+        if shared == Shared::Shared {
+            self.shared_bytes += bytes;
+        }
+    }
+
+    fn skip(&mut self, name: &str, why: &dyn std::fmt::Display) {
+        warn!(name, %why, "left out");
+        if self.skipped.len() < MOST_NAMED {
+            self.skipped.push(format!("{name}: {why}"));
+        }
+    }
+}
+
+/// A blob in another store.
+#[derive(Clone, Debug)]
+struct Found {
+    digest: Digest,
+    path: PathBuf,
+    length: u64,
+}
+
+/// Told of every blob; whoever stops listening stops it.
+pub(crate) type Listener = mpsc::Sender<MoveProgress>;
+
+impl ContentStore {
+    /// Takes over all content of containerd's own store in `dir`: shared where that is possible,
+    /// else copied, checked, pinned. When it returns, all of it is committed here, durably.
+    ///
+    /// # Errors
+    /// When `dir` cannot be read, or a sound blob cannot be kept. What is not what its name says is
+    /// left out.
+    pub(crate) async fn import(
+        &self,
+        dir: &Path,
+        listener: Listener,
+    ) -> Result<Moved, ContentError> {
+        let blobs = dir.join(BLOBS);
+        let mut moved = Moved::default();
+        let scanning = tokio::task::spawn_blocking(move || scan(&blobs));
+        let (found, odd) = scanning.await.map_err(|_| ContentError::Stopping)??;
+        for name in odd {
+            moved.skip(&name, &"its name is no digest");
+        }
+        let mut progress = MoveProgress {
+            blobs_total: found.len() as u64,
+            bytes_total: found.iter().map(|blob| blob.length).sum(),
+            ..MoveProgress::default()
+        };
+        for blob in found {
+            self.import_blob(&blob, &mut moved).await?;
+            progress.blobs += 1;
+            progress.bytes += blob.length;
+            tell(&listener, progress).await?;
+        }
+        self.note_used();
+        // And with it all that was noted before.
+        self.0.journal.save(Change::Used(true)).await?;
+        info!(?moved, "content was taken over");
+        Ok(moved)
+    }
+
+    async fn import_blob(&self, blob: &Found, moved: &mut Moved) -> Result<(), ContentError> {
+        let share = Share {
+            otherwise: Otherwise::Copy,
+            pace: Pace::Full,
+        };
+        let (store, found) = (self.clone(), blob.clone());
+        let adopted = self.undisturbed(async move {
+            let Found {
+                digest,
+                path,
+                length,
+            } = found;
+            let inner = &*store.0;
+            let _turn = inner.turns.take(&digest).await;
+            if store.is_whole(&digest).await? {
+                inner.records.tell(&digest);
+                return Ok(Ok(Shared::Already));
+            }
+            let adopted = inner.node.adopt_from(digest, path, share, true).await;
+            if adopted.is_ok() {
+                let labels = BTreeMap::new();
+                store.record_commit(digest, length, labels).await?;
+            }
+            Ok(adopted)
+        });
+        match adopted.await? {
+            Ok(shared) => moved.add(shared, blob.length),
+            Err(error) if is_left_out(&error) => moved.skip(&blob.digest.to_string(), &error),
+            Err(error) => {
+                let what = format!("content {} cannot be kept: {error}", blob.digest);
+                return Err(ContentError::Unavailable { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives containerd's own store in `dir` all content that containerd has here; what is still
+    /// promised is fetched first. Durable when it returns. The content stays here.
+    ///
+    /// # Errors
+    /// When any of it is not there in the end; the rest is.
+    pub(crate) async fn export(
+        &self,
+        dir: &Path,
+        listener: Listener,
+    ) -> Result<Moved, ContentError> {
+        let blobs = dir.join(BLOBS);
+        let made = fs::create_dir_all(&blobs);
+        made.map_err(|cause| io_error("make", &blobs, cause))?;
+        let content = self.everything_told();
+        let mut progress = MoveProgress {
+            blobs_total: content.len() as u64,
+            bytes_total: content.iter().map(|(_, size)| size).sum(),
+            ..MoveProgress::default()
+        };
+        let mut moved = Moved::default();
+        for (digest, size) in content {
+            let target = blobs.join(digest.to_hex());
+            match self.export_blob(digest, size, target).await {
+                Ok(shared) => moved.add(shared, size),
+                Err(error) => moved.skip(&digest.to_string(), &error),
+            }
+            progress.blobs += 1;
+            progress.bytes += size;
+            tell(&listener, progress).await?;
+        }
+        match moved.skipped.is_empty() {
+            true => Ok(moved),
+            false => Err(ContentError::Unavailable {
+                what: format!("not given back: {}", moved.skipped.join("; ")),
+            }),
+        }
+    }
+
+    async fn export_blob(
+        &self,
+        digest: Digest,
+        size: u64,
+        target: PathBuf,
+    ) -> Result<Shared, ContentError> {
+        // It has this name only when it is whole.
+        let known = tokio::fs::metadata(&target).await;
+        if known.is_ok_and(|known| known.is_file() && known.len() == size) {
+            return Ok(Shared::Already);
+        }
+        if !self.is_whole(&digest).await? {
+            self.complete(digest).await?;
+        }
+        let given = self.0.node.give(digest, target).await;
+        given.map_err(|error| ContentError::Unavailable {
+            what: error.to_string(),
+        })
+    }
+
+    /// Waits until all bytes of what was promised, or is missing, are here.
+    async fn complete(&self, digest: Digest) -> Result<(), ContentError> {
+        // Its download is held from here on.
+        drop(self.fetch(digest, 0..0).await?);
+        if let Some(held) = self.0.holds.get(&digest) {
+            let completed = held.complete().await;
+            completed.map_err(|cause| self.layer_error(digest, cause))?;
+            self.commit_promise(digest).await;
+        }
+        match self.0.node.find(reader::task(digest)).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(ContentError::Unavailable {
+                what: format!("content {digest} was lost again"),
+            }),
+            Err(_) => Err(ContentError::Stopping),
+        }
+    }
+
+    /// containerd has a store of its own again: nothing is content any more, and nothing is
+    /// promised. Bytes stay as long as there is room. Tells how many records there were.
+    pub(crate) async fn release_all(&self) -> Result<u64, ContentError> {
+        let mut released = 0;
+        for digest in self.0.records.digests(|_| true) {
+            let store = self.clone();
+            let releasing = self.undisturbed(async move {
+                let _turn = store.0.turns.take(&digest).await;
+                match store.0.records.remove(&digest) {
+                    Some(_) => store.release(digest).await.map(|()| 1),
+                    None => Ok(0),
+                }
+            });
+            released += releasing.await?;
+        }
+        let ingests = self.statuses().into_iter();
+        for reference in ingests.map(|status| status.reference) {
+            self.abort(&reference).await?;
+        }
+        self.0.is_used.store(false, Relaxed);
+        self.0.journal.save(Change::Used(false)).await?;
+        info!(released, "containerd keeps its content itself");
+        Ok(released)
+    }
+
+    fn everything_told(&self) -> Vec<(Digest, u64)> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.list(after.as_ref(), PAGE_LEN);
+            all.extend(page.content.iter().map(|info| (info.digest, info.size)));
+            match page.last {
+                Some(last) => after = Some(last),
+                None => return all,
+            }
+        }
+    }
+}
+
+async fn tell(listener: &Listener, progress: MoveProgress) -> Result<(), ContentError> {
+    let told = listener.send(progress).await;
+    told.map_err(|_| ContentError::Aborted {
+        what: "whoever asked for it has gone: ask again to go on".to_owned(),
+    })
+}
+
+/// Whether the file is not what its name says, or went meanwhile.
+fn is_left_out(error: &AdoptError) -> bool {
+    match error {
+        AdoptError::Io { cause, .. } => cause.kind() == io::ErrorKind::NotFound,
+        AdoptError::NotAFile { .. } | AdoptError::Digest { .. } | AdoptError::Changed { .. } => {
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The blobs in a directory, and the names of what is none.
+fn scan(dir: &Path) -> Result<(Vec<Found>, Vec<String>), ContentError> {
+    let failed = |cause| io_error("read", dir, cause);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        // A containerd that never had any content.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+        Err(error) => return Err(failed(error)),
+    };
+    let (mut found, mut odd) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(digest) = Digest::parse(&format!("sha256:{name}")) else {
+            odd.push(name);
+            continue;
+        };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
+        found.push(Found {
+            digest,
+            path: entry.path(),
+            length: metadata.len(),
+        });
+    }
+    found.sort_by_key(|blob| blob.digest);
+    Ok((found, odd))
+}
+
+fn io_error(what: &'static str, path: &Path, cause: io::Error) -> ContentError {
+    ContentError::Io {
+        what,
+        path: path.to_owned(),
+        cause,
+    }
+}
