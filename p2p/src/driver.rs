@@ -164,17 +164,26 @@ impl Driver {
                 Some(event) = self.session_events.recv() => Input::Session(event),
                 Some(event) = self.inbox.recv() => Input::Event(event),
             };
-            self.apply(input);
-            for _ in 0..BATCH {
-                let Ok(event) = self.inbox.try_recv() else {
-                    break;
-                };
-                self.apply(Input::Event(event));
+            if matches!(input, Input::Timeout) {
+                // What was said in time is not overdue, however late we are.
+                self.take_events(self.inbox.len());
             }
+            self.apply(input);
+            self.take_events(BATCH);
             while self.jobs.try_join_next().is_some() {}
             self.links.reap();
         }
         self.stop().await;
+    }
+
+    /// Gives what waits to the swarm, at most so much of it.
+    fn take_events(&mut self, most: usize) {
+        for _ in 0..most {
+            let Ok(event) = self.inbox.try_recv() else {
+                break;
+            };
+            self.apply(Input::Event(event));
+        }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -4,7 +4,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use hawker_model::{HostId, RegistryHost, Role, TaskId};
 use hawker_p2p::{
@@ -13,7 +19,11 @@ use hawker_p2p::{
 };
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
 use hawker_swarm::{Secret, Source};
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 
 use crate::support::{Cluster, Origin, content, fetch};
 
@@ -168,6 +178,81 @@ async fn a_seed_learns_that_the_host_that_asked_is_gone() {
     asking.abort();
     node.shutdown().await;
     reply.closed().await;
+}
+
+/// A way to a seed on which everything that it says takes this long.
+async fn slow_way_back(seed: &Node, delay: Duration) -> SeedAddress {
+    let target = seed.peer_address().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = TcpStream::connect(target).await.unwrap();
+        let ((mut hears, mut asks), (mut says, mut takes)) = (near.into_split(), far.into_split());
+        tokio::spawn(async move { tokio::io::copy(&mut hears, &mut takes).await });
+        let mut said = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = says.read(&mut said).await {
+            tokio::time::sleep(delay).await;
+            asks.write_all(&said[..len]).await.unwrap();
+        }
+    });
+    let host = HostId::parse("seed").unwrap();
+    SeedAddress { host, address }
+}
+
+/// A node on a thread of its own, which is held up from the moment when its claim has reached the
+/// seed. Returns what comes of the claim.
+fn ask_and_be_held_up(
+    settings: NodeSettings,
+    reached: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<Result<Verdict, NoSeed>> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let node = Node::start(settings).await.unwrap();
+            ask_patiently(&node, "first").await;
+            let asker = node.clone();
+            let asking = tokio::spawn(async move { ask(&asker, "right").await });
+            while !reached.load(SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            std::thread::sleep(Duration::from_millis(350));
+            asking.await.unwrap()
+        })
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_waits_while_the_loop_is_held_up_is_heard() {
+    let mut cluster = Cluster::new();
+    let seed = cluster.seed("seed").await;
+    let mut requests = seed.requests().unwrap();
+    let reached = Arc::new(AtomicBool::new(false));
+    // So that the word comes after the node is held up.
+    let way = slow_way_back(&seed, Duration::from_millis(30)).await;
+    let settings = NodeSettings {
+        seeds: vec![way],
+        ..cluster.settings("node", Role::Node)
+    };
+    let asking = ask_and_be_held_up(settings, Arc::clone(&reached));
+    loop {
+        let NodeRequest::Judge { source, reply, .. } = next_claim(&mut requests).await.1 else {
+            panic!("no claim");
+        };
+        if source == claim("right").1 {
+            reached.store(true, SeqCst);
+            // The seed has said that it heard: the verdict may take its time.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            reply.send(GRANTED).unwrap();
+            break;
+        }
+        let _ = reply.send(GRANTED);
+    }
+    let asked = tokio::task::spawn_blocking(|| asking.join().unwrap()).await;
+    assert_eq!(asked.unwrap(), Ok(GRANTED));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,12 @@
 //! Claims that this host asks seeds to judge: whether whoever shows a credential may have a task.
 //!
 //! Each claim goes to the seed that rendezvous hashing gives its task, so that of many hosts that
-//! ask at the same moment all ask the same one, which asks the origin once. A seed that gives no
-//! sign of life in time, or is lost, is not asked for a while; the next in line is.
+//! ask at the same moment all ask the same one, which asks the origin once. Where a seed is lost or
+//! out of reach, the next in line is asked. A seed that gives no sign of life in time is silent: its
+//! claims are not judged, and it is not asked for a while.
+//!
+//! Whatever comes from a seed is a sign of life: a connection, a frame of any task. What was said in
+//! time but not read yet, since our own shell woke late, is waited for a little longer.
 //!
 //! A state machine as the swarm is: `handle_*` in, [`Claims::poll_action`] out.
 
@@ -15,8 +19,15 @@ use hawker_model::{HostId, Role, TaskId};
 
 use crate::{Source, Verdict};
 
-/// A seed must be reached, and say that it has heard, within this time.
+/// A seed must be reached, and say that it has heard, within this time; or give another sign of
+/// life, and so on,
 const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
+/// but no longer than this.
+const LONGEST_SILENCE: Duration = Duration::from_secs(1);
+/// Whoever wakes us so long after a deadline has not read what came meanwhile:
+const LATE: Duration = Duration::from_millis(50);
+/// each claim gets this time once.
+const LATE_GRACE: Duration = Duration::from_millis(100);
 /// A judgement takes at most this long, whatever the patience of who asks.
 const LONGEST: Duration = Duration::from_secs(60);
 /// A seed that is silent or out of reach is not asked for so long, unless it is heard of.
@@ -85,7 +96,11 @@ struct Claim {
     /// The seeds after it.
     others: VecDeque<HostId>,
     stage: Stage,
+    /// When this seed's time began.
+    begun: Instant,
     due: Instant,
+    /// Whether it had its [`LATE_GRACE`].
+    spared: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +108,19 @@ enum Stage {
     Dialing,
     Asked,
     Heard,
+}
+
+impl Claim {
+    /// It is asked of a seed now.
+    fn start_clock(&mut self, now: Instant) {
+        (self.begun, self.due) = (now, now + SIGN_OF_LIFE);
+    }
+
+    /// Its seed lives: it has more time to say that it has heard.
+    fn note_life(&mut self, now: Instant) {
+        let due = (now + SIGN_OF_LIFE).min(self.begun + LONGEST_SILENCE);
+        self.due = self.due.max(due);
+    }
 }
 
 impl Claims {
@@ -124,15 +152,16 @@ impl Claims {
             seed,
             others,
             stage: Stage::Dialing,
+            begun: now,
             due: now + SIGN_OF_LIFE,
+            spared: false,
         };
         self.begin(number, claim);
     }
 
     fn begin(&mut self, number: u64, claim: Claim) {
         let host = claim.seed.clone();
-        self.deadlines.insert((claim.due, number));
-        self.open.insert(number, claim);
+        self.put(number, claim);
         self.actions.push_back(ClaimAction::Dial { host });
     }
 
@@ -148,17 +177,37 @@ impl Claims {
         }
         self.shunned.remove(host);
         for number in self.of(host).collect::<Vec<_>>() {
-            let Some(claim) = self.open.get_mut(&number) else {
+            let Some(mut claim) = self.take(number) else {
                 continue;
             };
             if claim.stage == Stage::Dialing {
                 claim.stage = Stage::Asked;
+                claim.note_life(now);
                 self.actions.push_back(ClaimAction::Send {
                     host: host.clone(),
                     number,
                     task: claim.task,
                     source: claim.source.clone(),
                 });
+            }
+            self.put(number, claim);
+        }
+    }
+
+    /// A frame came from a host, whatever it is about.
+    pub fn handle_word(&mut self, host: &HostId, role: Role, now: Instant) {
+        if role != Role::Seed {
+            return;
+        }
+        self.shunned.remove(host);
+        let soon = self.deadlines.range(..=(now + LONGEST_SILENCE, u64::MAX));
+        for number in soon.map(|(_, number)| *number).collect::<Vec<_>>() {
+            let waits = |claim: &Claim| claim.seed == *host && claim.stage != Stage::Heard;
+            if self.open.get(&number).is_some_and(waits)
+                && let Some(mut claim) = self.take(number)
+            {
+                claim.note_life(now);
+                self.put(number, claim);
             }
         }
     }
@@ -170,7 +219,8 @@ impl Claims {
             let Some(mut claim) = self.take(number) else {
                 continue;
             };
-            (claim.stage, claim.due) = (Stage::Dialing, now + SIGN_OF_LIFE);
+            claim.stage = Stage::Dialing;
+            claim.start_clock(now);
             self.begin(number, claim);
         }
     }
@@ -192,15 +242,16 @@ impl Claims {
             };
             if claim.stage == Stage::Heard {
                 // It was alive: its successor has its own time for a sign of life.
-                claim.due = now + SIGN_OF_LIFE;
+                claim.start_clock(now);
             }
             (claim.seed, claim.stage) = (next, Stage::Dialing);
             self.begin(number, claim);
         }
     }
 
-    /// A seed has heard the claim.
+    /// A seed has heard the claim, in time or not.
     pub fn handle_heard(&mut self, host: &HostId, number: u64, now: Instant) {
+        self.shunned.remove(host);
         let Some(claim) = self.open.get_mut(&number) else {
             return;
         };
@@ -214,6 +265,7 @@ impl Claims {
 
     /// A seed has judged, or (`None`) will not. What nobody asked this seed is ignored.
     pub fn handle_verdict(&mut self, host: &HostId, number: u64, verdict: Option<Verdict>) {
+        self.shunned.remove(host);
         let claim = self.open.get(&number);
         if claim.is_none_or(|claim| claim.seed != *host || claim.stage == Stage::Dialing) {
             return;
@@ -223,14 +275,19 @@ impl Claims {
         self.answer(number, verdict.ok_or_else(busy));
     }
 
-    /// Time has passed; see [`Self::poll_timeout`].
+    /// Time has passed; see [`Self::poll_timeout`]. What came before is to be told first.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((due, number)) = self.deadlines.first().copied()
             && due <= now
         {
-            let Some(claim) = self.take(number) else {
+            let Some(mut claim) = self.take(number) else {
                 continue;
             };
+            if now - due > LATE && !claim.spared {
+                (claim.spared, claim.due) = (true, now + LATE_GRACE);
+                self.put(number, claim);
+                continue;
+            }
             self.shunned.insert(claim.seed.clone(), now + PAUSE);
             self.answer(number, Err(NoSeed::Silent(claim.seed.clone())));
         }
@@ -252,6 +309,11 @@ impl Claims {
             .iter()
             .filter(move |(_, claim)| claim.seed == *seed);
         of_seed.map(|(number, _)| *number)
+    }
+
+    fn put(&mut self, number: u64, claim: Claim) {
+        self.deadlines.insert((claim.due, number));
+        self.open.insert(number, claim);
     }
 
     fn take(&mut self, number: u64) -> Option<Claim> {

@@ -62,7 +62,23 @@ impl Bench {
             .handle_connected(&host(name), Role::Seed, self.now);
     }
 
+    /// A frame comes that is not about a claim.
+    fn word(&mut self, name: &str) {
+        self.claims.handle_word(&host(name), Role::Seed, self.now);
+    }
+
+    /// Lets time pass, waking the claims whenever they want.
     fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.claims.poll_timeout().filter(|due| *due <= end) {
+            self.now = due.max(self.now);
+            self.claims.handle_timeout(self.now);
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass in which nobody wakes the claims.
+    fn oversleep(&mut self, time: Duration) {
         self.now += time;
         self.claims.handle_timeout(self.now);
     }
@@ -131,6 +147,92 @@ fn a_silent_seed_is_given_up_after_a_quarter_of_a_second_and_not_asked_for_a_whi
     bench.actions();
     bench.ask(4, &["a", "b"]);
     assert_eq!(bench.actions(), [dial("a")]);
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+
+#[test]
+fn whatever_a_seed_says_gives_it_more_time_but_a_second_in_all() {
+    let mut bench = Bench::asked();
+    bench.pass(MILLI * 200);
+    bench.word("a");
+    bench.pass(MILLI * 249);
+    assert_eq!(bench.answer(), None);
+    bench.pass(MILLI);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+
+    let mut bench = Bench::asked();
+    for _ in 0..9 {
+        bench.pass(MILLI * 100);
+        bench.word("a");
+    }
+    bench.pass(MILLI * 99);
+    assert_eq!(bench.answer(), None);
+    bench.pass(MILLI);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+
+    // What others say is no sign of its life.
+    let mut bench = Bench::asked();
+    bench.pass(MILLI * 200);
+    bench.word("b");
+    bench.claims.handle_word(&host("a"), Role::Node, bench.now);
+    bench.pass(MILLI * 50);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+}
+
+#[test]
+fn a_seed_that_is_connected_late_has_its_time_from_then_on() {
+    let mut bench = Bench::new();
+    bench.ask(1, &["a"]);
+    bench.pass(MILLI * 240);
+    bench.connect("a");
+    bench.pass(MILLI * 240);
+    assert_eq!(bench.answer(), None);
+    bench.claims.handle_heard(&host("a"), 1, bench.now);
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.answer(), Some(Ok(GRANTED)));
+}
+
+#[test]
+fn any_word_of_a_seed_that_was_silent_makes_it_worth_asking_again() {
+    let words: [fn(&mut Bench); 3] = [
+        |bench| bench.word("a"),
+        |bench| bench.claims.handle_heard(&host("a"), 1, bench.now),
+        |bench| bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED)),
+    ];
+    for word in words {
+        let mut bench = Bench::asked();
+        bench.pass(MILLI * 250);
+        assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+        bench.ask(2, &["a", "b"]);
+        assert_eq!(bench.actions(), [dial("b")]);
+        word(&mut bench);
+        bench.ask(3, &["a", "b"]);
+        assert_eq!(bench.actions(), [dial("a")]);
+    }
+}
+
+#[test]
+fn who_wakes_late_waits_a_little_longer_once() {
+    let mut bench = Bench::asked();
+    bench.oversleep(MILLI * 301);
+    assert_eq!(bench.answer(), None);
+    bench.claims.handle_heard(&host("a"), 1, bench.now);
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.answer(), Some(Ok(GRANTED)));
+
+    let mut bench = Bench::asked();
+    bench.oversleep(MILLI * 301);
+    bench.oversleep(MILLI * 300);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+
+    let mut bench = Bench::asked();
+    bench.oversleep(MILLI * 300);
+    assert_eq!(
+        bench.answer(),
+        Some(Err(NoSeed::Silent(host("a")))),
+        "not late"
+    );
 }
 
 #[test]
@@ -251,8 +353,10 @@ enum Input {
     Drop(u64),
     Heard(usize, u64),
     Pass(u64),
+    Oversleep(u64),
     Unreachable(usize),
     Verdict(usize, u64),
+    Word(usize),
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -263,7 +367,9 @@ fn input() -> impl Strategy<Value = Input> {
         1 => number.clone().prop_map(Input::Drop),
         2 => (seed.clone(), number.clone()).prop_map(|(s, n)| Input::Heard(s, n)),
         2 => (0u64..70_000).prop_map(Input::Pass),
+        2 => (0u64..2_000).prop_map(Input::Oversleep),
         1 => seed.clone().prop_map(Input::Unreachable),
+        2 => seed.clone().prop_map(Input::Word),
         2 => (seed, number).prop_map(|(s, n)| Input::Verdict(s, n)),
     ]
 }
@@ -301,6 +407,8 @@ proptest! {
                     bench.claims.handle_heard(&host(names[seed]), number, bench.now);
                 }
                 Input::Pass(millis) => bench.pass(Duration::from_millis(millis)),
+                Input::Oversleep(millis) => bench.oversleep(Duration::from_millis(millis)),
+                Input::Word(seed) => bench.word(names[seed]),
                 Input::Unreachable(seed) => {
                     bench.claims.handle_unreachable(&host(names[seed]), bench.now);
                 }

@@ -365,6 +365,7 @@ impl Driver {
         permit: Option<OwnedSemaphorePermit>,
         now: Instant,
     ) {
+        self.desk.claims.handle_word(&host, role, now);
         let Some(envelope) = self.take_claim(&host, envelope, now) else {
             return;
         };
