@@ -14,11 +14,11 @@ use std::{
 
 use hawker_model::{HostId, RegistryHost, Role, TaskId};
 use hawker_p2p::{
-    Login, NoSeed, Node, NodeRequest, NodeSettings, RegistryEndpoint, Security, SeedAddress,
-    Verdict,
+    Dialer, Login, NoSeed, Node, NodeRequest, NodeSettings, RegistryEndpoint, Security,
+    SeedAddress, Verdict,
 };
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
-use hawker_swarm::{Secret, Source};
+use hawker_swarm::{Envelope, Message, Secret, Source};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -253,6 +253,60 @@ async fn a_word_that_waits_while_the_loop_is_held_up_is_heard() {
     }
     let asked = tokio::task::spawn_blocking(|| asking.join().unwrap()).await;
     assert_eq!(asked.unwrap(), Ok(GRANTED));
+}
+
+/// Judges so many claims at once as hawkerd does, of which those of the host "flood" never end.
+fn judge_in_256_places(seed: &Node) {
+    let mut requests = seed.requests().unwrap();
+    tokio::spawn(async move {
+        let mut hanging = Vec::new();
+        while hanging.len() < 256 {
+            let (host, request) = next_claim(&mut requests).await;
+            match request {
+                NodeRequest::Judge { reply, .. } if host.as_str() != "flood" => {
+                    let _ = reply.send(GRANTED);
+                }
+                request => hanging.push(request),
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_claims_all_hang_leaves_room_for_those_of_others() {
+    let mut cluster = Cluster::new();
+    let seed = cluster.seed("seed").await;
+    judge_in_256_places(&seed);
+    let flood = Dialer::new(cluster.security("flood", Role::Node));
+    let wanted = HostId::parse("seed").unwrap();
+    let mut flood = flood
+        .dial(&wanted, seed.peer_address().unwrap())
+        .await
+        .unwrap();
+    let (task, source) = claim("slow");
+    for number in 0..256 {
+        let source = source.clone();
+        let message = Message::Claim { number, source };
+        flood
+            .writer
+            .feed(&Envelope { task, message })
+            .await
+            .unwrap();
+    }
+    flood.writer.flush().await.unwrap();
+    let (mut heard, mut refused) = (0, 0);
+    while heard + refused < 256 {
+        match flood.reader.next().await.unwrap().unwrap().message {
+            Message::Heard { .. } => heard += 1,
+            Message::Verdict { verdict: None, .. } => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(heard, 32);
+    let node = cluster.node("node").await;
+    let judged = tokio::time::timeout(Duration::from_secs(10), ask_patiently(&node, "right"));
+    assert_eq!(judged.await, Ok(GRANTED));
 }
 
 #[tokio::test(flavor = "multi_thread")]

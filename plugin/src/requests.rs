@@ -14,7 +14,8 @@ use tracing::{debug, info};
 
 use crate::layers::Layers;
 
-/// Claims that are judged at the same time. Others wait for a place among them.
+/// Claims that are judged at the same time. Others wait for a place among them; of each host's the
+/// network brings an eighth of this at once (`hawker_swarm::Docket`).
 const MOST_JUDGED: usize = 256;
 /// Claims that are judged or wait; beyond that, whoever asks goes to the registry itself.
 const MOST_CLAIMS: usize = 4096;

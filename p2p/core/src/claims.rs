@@ -17,7 +17,7 @@ use std::{
 
 use hawker_model::{HostId, Role, TaskId};
 
-use crate::{Source, Verdict};
+use crate::{Source, Verdict, docket::MOST_PER_HOST};
 
 /// A seed must be reached, and say that it has heard, within this time; or give another sign of
 /// life, and so on,
@@ -33,7 +33,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// A seed that is silent or out of reach is not asked for so long, unless it is heard of.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Claims open at one seed; it would refuse more.
-const MOST_PER_SEED: usize = 256;
+const MOST_PER_SEED: usize = MOST_PER_HOST;
 /// Seeds tried for one claim.
 const MOST_SEEDS: usize = 3;
 

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawker_model::{HostId, Role};
 
-/// Claims of one host that are judged at the same time.
-const MOST_PER_HOST: usize = 256;
+/// Claims of one host that are judged at the same time: few of what our owner judges at once (256 in
+/// hawkerd), so that one whose origins all hang leaves most of it to others.
+pub(crate) const MOST_PER_HOST: usize = 32;
 /// Claims of all hosts.
 const MOST: usize = 8192;
 
