@@ -20,6 +20,10 @@ use crate::containerd::client::ContainerdClient;
 /// What of the caller's own words goes with the question.
 const PASSED_ON: [&str; 2] = ["containerd-namespace", "containerd-lease"];
 
+/// So often one layer is asked for at a time: the end, should containerd ever ask back in other
+/// words than it was asked in.
+const MOST_OF_LAYER: usize = 8;
+
 /// The way to the other differs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Elsewhere {
@@ -57,7 +61,7 @@ impl Elsewhere {
     ) -> Result<ApplyResponse, Status> {
         let unimplemented = || Status::unimplemented(left.to_string());
         let what = asked(request.get_ref());
-        if !self.lock().insert(what.clone()) {
+        if !self.begin(&what) {
             return Err(unimplemented());
         }
         let _asking = Asking {
@@ -74,6 +78,13 @@ impl Elsewhere {
             }
             answered => answered,
         }
+    }
+
+    /// Whether it may be asked for now.
+    fn begin(&self, what: &Asked) -> bool {
+        let mut asked = self.lock();
+        let of_layer = asked.iter().filter(|other| other.0 == what.0).count();
+        of_layer < MOST_OF_LAYER && asked.insert(what.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<Asked>> {

@@ -147,6 +147,7 @@ mod tests {
     use std::collections::HashMap;
 
     use containerd_client::types::Descriptor;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -255,6 +256,21 @@ mod tests {
         assert!(send("io.containerd.ocicrypt.v1.Payload").is_ok());
         let error = send("my.processor").unwrap_err();
         assert_eq!(error, Unsuited::Payload("my.processor".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_mount_is_survived(
+            kind in "overlay|bind|\\PC{0,9}", source in "\\PC{0,30}",
+            options in prop::collection::vec("(upperdir=|lowerdir=|uidmap=)?\\PC{0,30}", 0..6),
+        ) {
+            let options: Vec<_> = options.iter().map(String::as_str).collect();
+            let place = Place::parse(&[mount(&kind, &source, &options)], Rights::Full);
+            // What is filled is one place that the mount names.
+            if place.is_ok() {
+                prop_assert!(kind == "overlay" || kind == "bind");
+            }
+        }
     }
 
     #[test]

@@ -44,68 +44,60 @@ fn comparable(ours: &Path, theirs: &Path) -> [Vec<String>; 2] {
     })
 }
 
-struct Places {
-    ours: [PathBuf; 2],
-    theirs: [PathBuf; 2],
-}
-
-impl Places {
-    fn below(dir: &Path) -> Self {
-        let make = |whose: &str| {
-            ["1", "2"].map(|at| {
-                let path = dir.join(whose).join(at).join("fs");
-                fs::create_dir_all(&path).unwrap();
-                path
-            })
-        };
-        Self {
-            ours: make("ours"),
-            theirs: make("theirs"),
-        }
-    }
-}
-
-async fn compare(dir: &Path, pack: impl Fn(&[u8]) -> Vec<u8>, media_type: &str, how: How) {
+/// Has both apply the same layers, bottom first, and compares what became of them.
+async fn compare(dir: &Path, layers: Vec<(String, Vec<u8>)>, how: How) {
     let containerd = Containerd::start().await;
     let bench = Bench::beside(&containerd.socket());
+    for (_, blob) in &layers {
+        containerd.commit(blob).await;
+    }
+    let (types, blobs): (Vec<_>, Vec<_>) = layers.into_iter().unzip();
+    let image = bench.commit(blobs);
+    let place = |whose: &str, at: usize| {
+        let path = dir.join(whose).join(at.to_string()).join("fs");
+        fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let mount = |whose: &str, at: usize| match at {
+        0 => bind(&place(whose, 0)),
+        at => {
+            let lowers: Vec<_> = (0..at).rev().map(|below| place(whose, below)).collect();
+            let lowers: Vec<_> = lowers.iter().map(PathBuf::as_path).collect();
+            overlay(&place(whose, at), &lowers)
+        }
+    };
+    for (at, media_type) in types.iter().enumerate() {
+        let order = |mount| request(media_type, image.layers[at], mount);
+        let theirs = containerd.apply(order(mount("theirs", at))).await.unwrap();
+        let ours = bench.apply(order(mount("ours", at))).await.unwrap();
+        assert_eq!(ours, theirs);
+        let [ours, theirs] = comparable(&place("ours", at), &place("theirs", at));
+        assert_eq!(ours, theirs, "layer {at}");
+    }
+    assert_eq!(bench.count(how), types.len() as u64);
+}
+
+/// Layers with everything that layers may have.
+fn everything(media_type: &str, pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<(String, Vec<u8>)> {
     let tars = [everything::base(), everything::upper()].map(|items| {
         // What follows the end of a tar is part of its digest.
         [tar(&items), vec![0; 10_240]].concat()
     });
-    let blobs = tars.each_ref().map(|tar| pack(tar));
-    for blob in &blobs {
-        containerd.commit(blob).await;
-    }
-    let image = bench.commit(blobs.to_vec());
-    let places = Places::below(dir);
-    for at in 0..2 {
-        let mount = |of: &[PathBuf; 2]| match at {
-            0 => bind(&of[0]),
-            _ => overlay(&of[1], &[&of[0]]),
-        };
-        let order = |mount| request(media_type, image.layers[at], mount);
-        let theirs = containerd
-            .apply(order(mount(&places.theirs)))
-            .await
-            .unwrap();
-        let ours = bench.apply(order(mount(&places.ours))).await.unwrap();
-        assert_eq!(ours, theirs);
-        let [ours, theirs] = comparable(&places.ours[at], &places.theirs[at]);
-        assert_eq!(ours, theirs);
-    }
-    assert_eq!(bench.count(how), 2);
+    let layers = tars.iter().map(|tar| (media_type.to_owned(), pack(tar)));
+    layers.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trees_that_are_moved_are_those_of_containerds_differ() {
     let dir = tempfile::tempdir().unwrap();
-    compare(dir.path(), gzip, GZIP, How::Moved).await;
+    compare(dir.path(), everything(GZIP, gzip), How::Moved).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trees_that_are_unpacked_on_the_spot_are_those_of_containerds_differ() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
-    compare(dir.path(), <[u8]>::to_vec, PLAIN, How::Unpacked).await;
+    let layers = everything(PLAIN, <[u8]>::to_vec);
+    compare(dir.path(), layers, How::Unpacked).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,4 +113,35 @@ async fn what_cannot_be_done_here_containerds_own_differ_does() {
     assert_eq!(applied.applied.unwrap().media_type, PLAIN);
     assert_eq!(fs::read_to_string(place.join("a")).unwrap(), "2");
     assert_eq!(bench.count(How::Left), 1);
+}
+
+/// The layers of an image in an OCI layout, with their types.
+fn layers_of(layout: &Path) -> Vec<(String, Vec<u8>)> {
+    let blob = |digest: &serde_json::Value| {
+        let digest = digest.as_str().unwrap().replace(':', "/");
+        fs::read(layout.join("blobs").join(digest)).unwrap()
+    };
+    let mut document: serde_json::Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    while let Some(manifest) = document["manifests"].get(0) {
+        document = serde_json::from_slice(&blob(&manifest["digest"])).unwrap();
+    }
+    let layers = document["layers"].as_array().unwrap().iter();
+    let layer = |layer: &serde_json::Value| {
+        let media_type = layer["mediaType"].as_str().unwrap().to_owned();
+        (media_type, blob(&layer["digest"]))
+    };
+    layers.map(layer).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "HAWKER_LAYOUTS names directories of images, comma-separated"]
+async fn real_images_are_applied_as_containerd_applies_them() {
+    let layouts = std::env::var("HAWKER_LAYOUTS").unwrap();
+    for layout in layouts.split(',') {
+        let layers = layers_of(Path::new(layout));
+        println!("{layout}: {} layers", layers.len());
+        let dir = tempfile::tempdir().unwrap();
+        compare(dir.path(), layers, How::Moved).await;
+    }
 }
