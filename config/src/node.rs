@@ -296,6 +296,9 @@ section! {
         /// Where containerd itself answers. hawkerd asks it whether its garbage collection waits;
         /// where it cannot be asked, containerd unpacks layers that are not there within 2 s.
         pub address: PathBuf = "/run/containerd/containerd.sock".into(),
+        /// Whether blobs that containerd keeps itself are shared with it: they are on the disk once,
+        /// and peers can have what containerd pulled without hawkerd, built or imported.
+        pub share: bool = true,
     }
 }
 

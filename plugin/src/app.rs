@@ -34,6 +34,7 @@ use crate::{
         SettingsError, containerd_settings, layers_settings, mirror_settings, node_settings,
         rights_settings,
     },
+    sharing::Sharing,
     socket::{SocketError, SocketFile, SocketPlace, activated_or_listen, listen as listen_unix},
 };
 
@@ -196,6 +197,7 @@ impl App {
             app.doors.spawn(containerd.clone().serve(listener));
             containerd
         });
+        app.spawn_sharing(config, &metrics);
         app.spawn_control(config, control, (access, content), containerd);
         app.spawn_metrics(config, metrics_listener, metrics);
         app.log_addresses(config);
@@ -274,6 +276,19 @@ impl App {
         let stop = self.close_doors.clone();
         self.doors
             .spawn(serve(listener, limits(config), stop, handler));
+    }
+
+    /// Shares blobs with containerd's own content store.
+    fn spawn_sharing(&mut self, config: &NodeConfig, metrics: &Metrics) {
+        if !config.containerd.enabled || !config.containerd.share {
+            return;
+        }
+        let metrics = metrics.add_sharing(self.node.clone());
+        let sharing = Sharing::new(self.node.clone(), &config.containerd.address, metrics);
+        let stop = self.close_doors.clone();
+        self.watched.spawn(async move {
+            stop.run_until_cancelled(sharing.run()).await;
+        });
     }
 
     fn spawn_metrics(

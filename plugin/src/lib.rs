@@ -24,6 +24,7 @@ mod requests;
 mod server;
 mod settings;
 mod setup;
+mod sharing;
 mod socket;
 mod straight;
 mod url_task;

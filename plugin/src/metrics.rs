@@ -25,6 +25,7 @@ use crate::{
     body::{self, Body},
     containerd::{ContentMetrics, DiffMetrics, SnapshotMetrics},
     content::ContentStore,
+    sharing::SharingMetrics,
 };
 
 /// Everything this process counts. Cheap to clone.
@@ -145,6 +146,13 @@ impl Metrics {
     pub(crate) fn add_content(&self, store: ContentStore) -> ContentMetrics {
         let metrics = ContentMetrics::default();
         metrics.register(&mut self.lock(), store);
+        metrics
+    }
+
+    /// Adds the counters of what `node` shares with containerd.
+    pub(crate) fn add_sharing(&self, node: Node) -> SharingMetrics {
+        let metrics = SharingMetrics::default();
+        metrics.register(&mut self.lock(), node);
         metrics
     }
 

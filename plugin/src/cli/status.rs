@@ -103,6 +103,13 @@ fn show(report: &StatusReport) -> String {
         node.store.complete,
         HumanBytes(node.store.bytes)
     );
+    if node.store.shared > 0 {
+        text += &format!(
+            "shared      {} blobs with containerd, {}\n",
+            node.store.shared,
+            HumanBytes(node.store.shared_bytes)
+        );
+    }
     text += &format!("rights      {} remembered\n", report.rights);
     text += &format!("received    {}\n", received(&node.bytes));
     text += &format!("sent        {}\n", HumanBytes(node.bytes.sent));
