@@ -51,7 +51,7 @@ pub(crate) enum MoveError {
 }
 
 /// What was moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Moved {
     /// Those that were not there yet.
@@ -61,6 +61,8 @@ pub(crate) struct Moved {
     pub(crate) shared_bytes: u64,
     /// Those that were there.
     pub(crate) known: u64,
+    /// What was left out, and why: it is not what its name says.
+    pub(crate) skipped: Vec<String>,
 }
 
 /// How far it is.

@@ -20,12 +20,15 @@ const CONFIG: &str = "version = 2\n\n# ours\n[plugins.\"io.containerd.grpc.v1.cr
 /// A machine in a directory; containerd is not running on it.
 struct Machine {
     dir: tempfile::TempDir,
+    /// containerd's settings.
+    config: String,
 }
 
 impl Machine {
     fn new() -> Self {
         let machine = Self {
             dir: tempfile::tempdir().unwrap(),
+            config: CONFIG.to_owned(),
         };
         fs::create_dir(machine.path("etc")).unwrap();
         fs::write(machine.path("etc/config.toml"), CONFIG).unwrap();
@@ -58,7 +61,11 @@ impl Machine {
 
     /// With a hawkerd that answers so to questions about content.
     fn with_hawkerd(answer: fn(&str) -> String) -> (Self, Arc<Mutex<Vec<String>>>) {
-        let machine = Self::new();
+        let mut machine = Self::new();
+        let root = machine.path("containerd");
+        fs::create_dir_all(root.join("io.containerd.content.v1.content")).unwrap();
+        machine.config = format!("root = {root:?}\n{CONFIG}");
+        fs::write(machine.path("etc/config.toml"), &machine.config).unwrap();
         let socket = machine.path("hawkerd.sock");
         let settings = format!("[control]\nsocket = {socket:?}\n");
         fs::write(machine.path("hawkerd.toml"), settings).unwrap();
@@ -97,7 +104,7 @@ impl Machine {
     }
 
     fn assert_untouched(&self) {
-        let expected = BTreeMap::from([(self.path("etc/config.toml"), CONFIG.to_owned())]);
+        let expected = BTreeMap::from([(self.path("etc/config.toml"), self.config.clone())]);
         assert_eq!(self.files(), expected);
         assert!(!self.path("etc/certs.d").exists());
     }
@@ -176,8 +183,11 @@ fn full_profile_takes_content_along_and_gives_it_back() {
     let again = machine.containerd(&full);
     assert!(again.out.contains("nothing to change"), "{again:?}");
     assert_eq!(machine.files(), after);
-    // What an earlier run did not get to.
+    // What an earlier run did not get to; the directory goes where its owner needs the room.
     assert_eq!(taken(&asked), ["/v1/content/import"]);
+    fs::remove_dir_all(machine.path("containerd")).unwrap();
+    assert_eq!(machine.containerd(&full).code, Some(0));
+    assert_eq!(taken(&asked), Vec::<String>::new());
 
     let less = machine.containerd(&["--yes"]);
     assert_eq!(less.code, Some(0), "{less:?}");

@@ -48,7 +48,7 @@ async fn moved(status: &'static str, body: &'static str) -> Result<(Moved, Vec<u
 async fn hawkerd_is_asked_and_tells_how_far_it_is() {
     let body = "{\"blobs\":0,\"blobs_total\":2,\"bytes\":3,\"bytes_total\":9}\n\
                 {\"bytes\":6,\"bytes_total\":9}\n\
-                {\"done\":{\"blobs\":2,\"bytes\":9,\"shared_bytes\":9,\"known\":1}}\n";
+                {\"done\":{\"blobs\":2,\"bytes\":9,\"shared_bytes\":9,\"known\":1,\"skipped\":[\"x\"]}}\n";
     let (done, seen) = moved("200 OK", body).await.unwrap();
     assert_eq!(seen, [3, 6]);
     let expected = Moved {
@@ -56,6 +56,7 @@ async fn hawkerd_is_asked_and_tells_how_far_it_is() {
         bytes: 9,
         shared_bytes: 9,
         known: 1,
+        skipped: vec!["x".to_owned()],
     };
     assert_eq!(done, expected);
     let request = asked("200 OK", "{\"done\":{}}\n", async |mover| {

@@ -95,7 +95,7 @@ impl Switch {
         if way == Way::Out {
             self.pending.note().map_err(CliError::failed)?;
         }
-        self.tell(way, self.moved(way).await?);
+        self.tell(way, &self.moved(way).await?);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Switch {
         let Some(way) = self.way() else { return Ok(()) };
         let moved = self.moved(way).await?;
         if moved.blobs > 0 {
-            self.tell(way, moved);
+            self.tell(way, &moved);
         }
         if let Some(sample) = self.sample.get() {
             let count = sample.read(containerd).await.map_err(CliError::failed)?;
@@ -156,7 +156,7 @@ impl Switch {
             return Ok(());
         }
         println!("an earlier run was cut short: containerd's content is given back");
-        self.tell(Way::Out, self.moved(Way::Out).await?);
+        self.tell(Way::Out, &self.moved(Way::Out).await?);
         self.release().await
     }
 
@@ -172,6 +172,11 @@ impl Switch {
     }
 
     async fn moved(&self, way: Way) -> Result<Moved, CliError> {
+        // A containerd that never ran, or whose own store was removed since.
+        let may_be_missing = self.from_ours || self.running.is_none();
+        if way == Way::In && may_be_missing && !self.mover.dir().exists() {
+            return Ok(Moved::default());
+        }
         let mut shown: Option<progress::Progress> = None;
         let mut done = 0;
         let mut show = |progress: Progress| {
@@ -184,7 +189,7 @@ impl Switch {
         moved.map_err(CliError::failed)
     }
 
-    fn tell(&self, way: Way, moved: Moved) {
+    fn tell(&self, way: Way, moved: &Moved) {
         let (verb, dir) = (
             match way {
                 Way::In => "taken into Hawker's store from",
@@ -199,5 +204,8 @@ impl Switch {
             indicatif::HumanBytes(moved.shared_bytes),
             moved.known
         );
+        for skipped in &moved.skipped {
+            println!("note: left out {skipped}");
+        }
     }
 }

@@ -88,7 +88,7 @@ async fn put_into_use(
 /// What to do where hawkerd gives nothing back.
 fn explained(error: CliError) -> CliError {
     CliError::Failed(format!(
-        "{error}. Nothing was changed; with hawkerd running, try again. Where that cannot be: \
-         --without-content takes the settings back, and images have to be pulled again"
+        "{error}. No settings were changed; with hawkerd running, try again. Where that cannot be: \
+         --without-content takes them back, and images that lack content have to be pulled again"
     ))
 }
