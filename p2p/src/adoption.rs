@@ -11,7 +11,7 @@ use crate::{
     Node,
     blob::Blob,
     driver::{Command, ListSigner},
-    store::{AdoptError, BlobError, BlobFile, Otherwise, Pace, Share, Shared, StateError},
+    store::{AdoptError, BlobError, BlobFile, Otherwise, Owner, Pace, Share, Shared, StateError},
     sys,
 };
 
@@ -55,13 +55,14 @@ impl Node {
         pin: bool,
     ) -> Result<Shared, AdoptError> {
         let (store, known) = (self.store().clone(), file.clone());
-        let find = move || store.shared_already(digest, &known, pin);
+        let find = move || store.shared_already(digest, &known, share, pin);
         if at_once(find).await?.is_some() {
             return Ok(Shared::Already);
         }
-        // What is here already is not copied.
+        // What is here already is not copied, unless it is another program's.
         let here = self.look_up(&TaskId::Blob(digest));
-        let here = here.is_some_and(|blob| blob.durable) && share.otherwise == Otherwise::Copy;
+        let here = here.is_some_and(|blob| blob.durable && blob.owner != Owner::Other)
+            && share.otherwise == Otherwise::Copy;
         let share = match here {
             true => Share {
                 otherwise: Otherwise::Refuse,

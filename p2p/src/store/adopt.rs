@@ -20,7 +20,7 @@ use hawker_model::{
 
 use super::{
     AddBatchError, AdoptError, BlobError, BlobFile, Inner, StateError, Store, WritePieceError,
-    bring::{Incoming, Share, bring_own, bring_shared},
+    bring::{Incoming, Otherwise, Share, bring_own, bring_shared},
     kin::{Kin, Stamp},
     record::{Record, lock},
     step::step,
@@ -71,12 +71,13 @@ impl Store {
         Ok(blob)
     }
 
-    /// The blob `digest`, if it is known to have its bytes in common with `file` as that is now;
-    /// pinned, if that is wanted.
+    /// The blob `digest`, if it is known to have its bytes in common with `file` as that is now, in
+    /// a way that `share` allows; pinned, if that is wanted.
     pub(crate) fn shared_already(
         &self,
         digest: Digest,
         file: &Path,
+        share: Share,
         pin: bool,
     ) -> Result<Option<Arc<BlobFile>>, AdoptError> {
         let task = TaskId::Blob(digest);
@@ -89,7 +90,9 @@ impl Store {
         })?;
         let stamp = record.state().kin().map(Kin::stamp);
         let same = stamp == Some(Stamp::of(&found)) && found.len() == record.geometry.length();
-        let blob = self.find(&task).filter(|blob| same && blob.is_complete());
+        let allowed = share.otherwise == Otherwise::InPlace || !self.inner.layout.leads_on(&task);
+        let blob = self.find(&task);
+        let blob = blob.filter(|blob| same && allowed && blob.is_complete());
         match blob {
             Some(blob) if blob.finish()? => {
                 if pin {
@@ -249,8 +252,9 @@ impl Inner {
         }
     }
 
-    /// Pins a whole blob that is here, if that is wanted, and lets another program's file take the
-    /// place of its own; says whether the blob is still here.
+    /// Pins a whole blob that is here, if that is wanted; says whether the blob is still here.
+    /// Another program's file takes the place of our own, and one of our own that of a file which
+    /// is another program's.
     fn keep(
         &self,
         record: &Arc<Record>,
@@ -268,7 +272,11 @@ impl Inner {
             self.save(std::slice::from_ref(record))?;
             step();
         }
-        if incoming.kin.is_some() && record.state().complete {
+        let exchanged = {
+            let state = record.state();
+            state.complete && (incoming.kin.is_some() || state.is_linked())
+        };
+        if exchanged {
             self.exchange(record, incoming)?;
         }
         Ok(true)

@@ -125,6 +125,11 @@ impl Layout {
         File::open(self.blob(task))
     }
 
+    /// Whether the name of `task`'s file only leads to another program's.
+    pub(super) fn leads_on(&self, task: &TaskId) -> bool {
+        self.blob(task).is_symlink()
+    }
+
     /// Deletes the file of `task`; no file is fine.
     pub(super) fn delete(&self, task: &TaskId) -> io::Result<()> {
         match fs::remove_file(self.blob(task)) {

@@ -79,7 +79,7 @@ fn adopt_from_as(
     pin: bool,
 ) -> Result<(Arc<BlobFile>, Shared), AdoptError> {
     let digest = content.task.digest().unwrap();
-    if let Some(blob) = store.shared_already(digest, file, pin)? {
+    if let Some(blob) = store.shared_already(digest, file, share, pin)? {
         return Ok((blob, Shared::Already));
     }
     store.take_in(store.bring(digest, file, share)?, pin, &sign)
@@ -400,6 +400,51 @@ fn a_file_on_another_file_system_is_copied_or_refused() {
     let blob = adopt(&store, &content, &file, false).unwrap();
     assert_eq!(content.verify(&blob), content.count());
     assert!(!file.exists());
+}
+
+#[test]
+fn content_does_not_depend_on_a_file_that_is_only_read_where_it_lies() {
+    let (dir, other) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir_in("/dev/shm"),
+    );
+    let Ok(other) = other else { return };
+    let store = open(dir.path());
+    let [a, b] = [1, 2].map(|seed| Content::new(seed, LEN));
+    let lend = |content: &Content, otherwise, pin| {
+        let share = Share {
+            otherwise,
+            pace: Pace::Full,
+        };
+        let file = foreign(other.path(), content);
+        adopt_from_as(&store, content, &file, share, pin).unwrap().1
+    };
+    for content in [&a, &b] {
+        assert_eq!(lend(content, Otherwise::InPlace, false), Shared::Shared);
+        assert_eq!(lend(content, Otherwise::InPlace, false), Shared::Already);
+    }
+    // One is imported, the other one written here by a client.
+    assert_eq!(lend(&a, Otherwise::Copy, true), Shared::Copied);
+    drop(adopt(&store, &b, &ingest(dir.path(), &b), true).unwrap());
+    drop(other);
+    assert!(
+        store
+            .blobs()
+            .iter()
+            .all(|blob| blob.owner == Owner::Us && blob.durable)
+    );
+    for content in [&a, &b] {
+        let blob = store.find(&content.task).unwrap();
+        assert_eq!(content.verify(&blob), content.count());
+    }
+    drop(store);
+    let store = open(dir.path());
+    assert!(
+        store
+            .blobs()
+            .iter()
+            .all(|blob| blob.complete && blob.pinned)
+    );
 }
 
 #[test]

@@ -253,7 +253,10 @@ impl Harness {
         drop(adopted.unwrap());
         assert!(!file.exists());
         self.note_whole(at);
-        self.known.entry(at).and_modify(|known| known.pinned |= pin);
+        self.known.entry(at).and_modify(|known| {
+            known.pinned |= pin;
+            known.linked = false;
+        });
         self.saved.insert(at, self.known[&at].clone());
     }
 
