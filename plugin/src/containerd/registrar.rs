@@ -37,8 +37,9 @@ use crate::{
     layers::{ImageIndex, LayerStory},
 };
 
-/// So long after the first layer of a pull: the others come within that.
-const SETTLE: Duration = Duration::from_secs(2);
+/// So long after a layer, so that those of one pull are registered together; and so long at most a
+/// push must wait that follows a pull.
+const SETTLE: Duration = Duration::from_millis(250);
 /// So long after one that failed it is tried again.
 const PAUSES: [Duration; 3] = [
     Duration::from_secs(5),

@@ -20,6 +20,9 @@ pub(in crate::containerd) const NAMESPACE: &str = "test";
 
 const ROOT: (&str, &str) = ("containerd.io/gc.root", "now");
 
+/// What one message holds.
+const STEP: usize = 1 << 20;
+
 /// Ends with this.
 pub(in crate::containerd) struct Containerd {
     dir: TempDir,
@@ -80,17 +83,21 @@ impl Containerd {
     ) {
         let digest = Digest::of(blob).to_string();
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        let commit = WriteContentRequest {
-            action: WriteAction::Commit.into(),
+        let request = |action: WriteAction, offset, data: &[u8]| WriteContentRequest {
+            action: action.into(),
             r#ref: digest.clone(),
             total: i64::try_from(blob.len()).unwrap(),
-            expected: digest,
-            offset: 0,
-            data: blob.to_vec(),
+            expected: digest.clone(),
+            offset: i64::try_from(offset).unwrap(),
+            data: data.to_vec(),
             // Or else it is collected at once.
             labels: HashMap::from_iter(labels.iter().chain([&ROOT]).map(owned)),
         };
-        let request = within(namespace, futures::stream::iter([commit])).unwrap();
+        let parts = blob.chunks(STEP).enumerate();
+        let writes = parts.map(|(at, part)| request(WriteAction::Write, at * STEP, part));
+        let commit = request(WriteAction::Commit, blob.len(), &[]);
+        let requests: Vec<_> = writes.chain([commit]).collect();
+        let request = within(namespace, futures::stream::iter(requests)).unwrap();
         let written = self.client().content().write(request).await;
         let mut answers = written.unwrap().into_inner();
         while answers.message().await.unwrap().is_some() {}
