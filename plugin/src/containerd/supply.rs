@@ -105,6 +105,7 @@ impl LayerSupply for NodeSupply {
             match claimant {
                 Claimant::Containerd(_) => self.content.open_layer(&layer).await,
                 Claimant::Image(image) => {
+                    self.recall(image, layer);
                     let layer = self.layers.open(image, layer).await?;
                     Ok(OpenLayer {
                         stopper: layer.stopper(),
@@ -114,6 +115,19 @@ impl LayerSupply for NodeSupply {
             }
         }
         .boxed()
+    }
+}
+
+impl NodeSupply {
+    /// What was promised of the image passed the mirror: that is evidence, after a restart too.
+    fn recall(&self, image: &ImageName, layer: Digest) {
+        let promised = self.content.find(&layer).and_then(|known| known.image);
+        let is_of_image = |known: &ImageName| {
+            (&known.registry, &known.repository) == (&image.registry, &image.repository)
+        };
+        if let Some(known) = promised.filter(is_of_image) {
+            self.layers.note_named(&known, &[layer]);
+        }
     }
 }
 
