@@ -25,10 +25,13 @@ mod reader;
 mod record;
 mod records;
 mod rows;
+mod step;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     future::Future,
     ops::Range,
@@ -43,7 +46,7 @@ use futures::FutureExt as _;
 use hawker_model::Digest;
 use hawker_p2p::Node;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::info;
+use tracing::{info, warn};
 
 pub use self::error::OpenContentError;
 pub(crate) use self::{
@@ -112,6 +115,7 @@ impl ContentStore {
         images: ImageIndex,
     ) -> Result<Self, OpenContentError> {
         let pinned = pinned(&node);
+        let pins: BTreeSet<Digest> = pinned.keys().copied().collect();
         let opening = tokio::task::spawn_blocking(move || open_records(&dir, pinned));
         let opened = opening.await.map_err(|_| OpenContentError::Stopping)??;
         let store = Self(Arc::new(Inner {
@@ -127,6 +131,7 @@ impl ContentStore {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }));
+        store.pin_committed(&pins).await;
         store.keep_promises();
         store.check_ingests();
         Ok(store)
@@ -226,6 +231,22 @@ impl ContentStore {
         is_healed: bool,
     ) -> ContentReader {
         ContentReader::new(self.clone(), digest, source, range, is_healed)
+    }
+
+    /// Pins what is committed and was not pinned when the process stopped: it was being deleted, and
+    /// will be again, or it had just been had again.
+    async fn pin_committed(&self, pinned: &BTreeSet<Digest>) {
+        let is_committed = |record: &Record| record.row.state == ContentState::Committed;
+        for digest in self.0.records.digests(is_committed) {
+            if pinned.contains(&digest) {
+                continue;
+            }
+            match self.0.node.set_pinned(digest, true).await {
+                Ok(true) => {}
+                Ok(false) => info!(%digest, "content is missing: it is had again when it is read"),
+                Err(error) => warn!(%digest, %error, "content cannot be pinned"),
+            }
+        }
     }
 
     /// Ends what goes on in the background. What was promised is promised still when it is opened

@@ -14,6 +14,7 @@ use super::{
     reader,
     record::{Record, Row},
     rows::Change,
+    step::step,
 };
 
 /// A label's name and value are together at most so long, as containerd has it.
@@ -86,7 +87,9 @@ impl ContentStore {
         adopted.await.map_err(|error| ContentError::Unavailable {
             what: format!("content {digest} cannot be kept: {error}"),
         })?;
+        step();
         self.record_commit(digest, length, commit.labels).await?;
+        step();
         if let Some(document) = document {
             // Before the answer: the layers that it names may be asked for next.
             inner.images.note_content(digest, &document, &[]);
@@ -167,10 +170,12 @@ impl ContentStore {
         let inner = &*self.0;
         inner.holds.release(&digest);
         inner.journal.note(Change::Delete(digest));
+        step();
         let unpinned = inner.node.set_pinned(digest, false).await;
         unpinned.map_err(|error| ContentError::Unavailable {
             what: format!("content {digest} cannot be unpinned: {error}"),
         })?;
+        step();
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use hawker_p2p::Recorder;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::error::ContentError;
+use super::{error::ContentError, step::step};
 
 const FORMAT: u32 = 1;
 /// Images may be private: only the daemon's user reads them.
@@ -98,6 +98,7 @@ impl Ingest {
             _ => {}
         }
         fs::create_dir(&dir).map_err(|cause| failed("make", &dir, cause))?;
+        step();
         let now = SystemTime::now();
         let ingest = Self::new(
             dir,
@@ -112,6 +113,7 @@ impl Ingest {
             Some(Recorder::new()),
         );
         open_data(&ingest.data()).map_err(|cause| failed("make", &ingest.data(), cause))?;
+        step();
         ingest.save()?;
         Ok(ingest)
     }
@@ -247,7 +249,9 @@ impl Ingest {
         let written = serde_json::to_vec(&saved)
             .map_err(io::Error::from)
             .and_then(|text| fs::write(&beside, text))
+            .inspect(|()| step())
             .and_then(|()| fs::rename(&beside, &path));
+        step();
         written.map_err(|cause| self.failed("write", cause))
     }
 
@@ -327,6 +331,7 @@ impl Writer {
             }
             return Err(self.ingest.failed("write", cause));
         }
+        step();
         self.recorder.update(bytes);
         let mut state = self.ingest.lock();
         state.status.offset = self.recorder.length();

@@ -16,6 +16,7 @@ use super::{
     error::ContentError,
     records::Records,
     rows::{Change, Rows, Save},
+    step::step,
 };
 
 /// Changes in one transaction at most.
@@ -100,7 +101,9 @@ fn run(mut rows: Rows, records: &Records, inbox: &mpsc::Receiver<Order>) {
         } else {
             Save::Sometime
         };
+        step();
         let saved = write(&mut rows, records, &orders, save);
+        step();
         if let Err(error) = &saved {
             error!(%error, "records of content cannot be saved");
         }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt as _;
 use hawker_model::Digest;
 use tracing::{debug, info, warn};
 
@@ -20,6 +21,7 @@ use super::{
     reader::{self, Source},
     record::{Record, Row},
     rows::Change,
+    step::step,
 };
 use crate::layers::{ImageName, LayerError};
 
@@ -120,7 +122,8 @@ impl ContentStore {
 
     /// Opens a blob of an image.
     async fn grant(&self, image: &ImageName, digest: Digest) -> Result<Held, ContentError> {
-        let granted = self.0.layers.grant(image, digest).await;
+        // Boxed: it is a large future, and many stand on it.
+        let granted = self.0.layers.grant(image, digest).boxed().await;
         let granted = granted.map_err(|cause| self.layer_error(digest, cause))?;
         Ok(Held::Granted(Box::new(granted)))
     }
@@ -156,11 +159,17 @@ impl ContentStore {
         let Some(known) = inner.records.get(&digest) else {
             return;
         };
-        if let Err(error) = inner.node.set_pinned(digest, true).await {
-            warn!(%digest, %error, "whole content cannot be pinned");
-            return;
+        match inner.node.set_pinned(digest, true).await {
+            Ok(true) => {}
+            // Evicted in this moment: it is had again when it is read.
+            Ok(false) => return,
+            Err(error) => {
+                warn!(%digest, %error, "whole content cannot be pinned");
+                return;
+            }
         }
         // A crash from here on finds the pin.
+        step();
         let row = known.row.clone().committed();
         inner.journal.note(Change::Put(digest, row.clone()));
         inner.records.put(digest, Arc::new(known.with_row(row)));

@@ -49,10 +49,6 @@ where
         Ok(wish) => wish,
         Err(text) => return error(StatusCode::BAD_REQUEST, &text),
     };
-    if way == Way::Import && !wish.dir.is_dir() {
-        let text = format!("{} is no directory", wish.dir.display());
-        return error(StatusCode::BAD_REQUEST, &text);
-    }
     let (listener, progress) = mpsc::channel(LINES);
     let working = work(store.clone(), way, wish.dir, listener);
     let lines = stream::unfold(Some((working, progress)), next_line);

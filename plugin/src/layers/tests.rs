@@ -2,7 +2,7 @@
 
 #[allow(dead_code, reason = "the daemon's tests use the rest of it")]
 #[path = "../../tests/daemon/origin.rs"]
-mod origin;
+pub(crate) mod origin;
 mod promises;
 
 use std::{

@@ -1,0 +1,160 @@
+//! Uploads: who may write, where they go on, what stays.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_writes_at_a_time_and_others_may_try_again() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let writer = bed.store.write("a", 10).await.unwrap();
+    let other = bed.store.write("a", 10).await;
+    assert!(matches!(other, Err(ContentError::Unavailable { .. })));
+    drop(writer);
+    bed.store.write("a", 10).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_goes_on_after_a_restart_where_it_stopped() {
+    let dir = temp();
+    let bytes = noise(3_000_000, 1);
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut writer = bed.store.write("a", bytes.len() as u64).await.unwrap();
+    writer.append(&bytes[..1_234_567]).unwrap();
+    let before = writer.status();
+    let digest = writer.digest();
+    drop(writer);
+    bed.close().await;
+
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let status = bed.store.status("a").unwrap();
+    assert_eq!((status.offset, status.total), (before.offset, before.total));
+    assert_eq!(status.started, before.started);
+    let writer = loop {
+        match bed.store.write("a", bytes.len() as u64).await {
+            Ok(writer) => break writer,
+            // It is being hashed.
+            Err(ContentError::Unavailable { .. }) => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(writer.digest(), digest);
+    drop(writer);
+    bed.write("a", &bytes).await.unwrap();
+    assert_eq!(bed.read(&Digest::of(&bytes)).await.unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_boot_may_have_lost_does_not_count() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut writer = bed.store.write("a", 0).await.unwrap();
+    writer.append(&noise(50_000, 1)).unwrap();
+    drop(writer);
+    bed.close().await;
+    let place = dir.path().join("store/content/ingest");
+    let place = fs::read_dir(place).unwrap().next().unwrap().unwrap().path();
+    let state = fs::read_to_string(place.join("state.json")).unwrap();
+    let boot = ingest::boot();
+    fs::write(place.join("state.json"), state.replace(&boot, "another")).unwrap();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    assert_eq!(bed.store.status("a").unwrap().offset, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_commit_leaves_the_upload_as_it_is() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let wrong = [
+        Commit {
+            total: 4,
+            ..Commit::default()
+        },
+        Commit {
+            expected: Some(Digest::of(b"other")),
+            ..Commit::default()
+        },
+    ];
+    let mut writer = bed.store.write("a", 0).await.unwrap();
+    writer.append(b"abc").unwrap();
+    for commit in wrong {
+        let failed = bed.store.commit(writer, commit).await;
+        assert!(matches!(
+            failed,
+            Err(ContentError::FailedPrecondition { .. })
+        ));
+        writer = bed.store.write("a", 0).await.unwrap();
+        assert_eq!(writer.digest(), Digest::of(b"abc"));
+    }
+    let right = Commit {
+        total: 3,
+        expected: Some(Digest::of(b"abc")),
+        ..Commit::default()
+    };
+    bed.store.commit(writer, right).await.unwrap();
+    assert!(bed.store.statuses().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aborted_upload_is_gone_whoever_writes_it() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut writer = bed.store.write("a", 0).await.unwrap();
+    writer.append(b"abc").unwrap();
+    bed.store.abort("a").await.unwrap();
+    bed.store.abort("a").await.unwrap();
+    assert!(matches!(
+        writer.append(b"d"),
+        Err(ContentError::Aborted { .. })
+    ));
+    let mut next = bed.store.write("a", 0).await.unwrap();
+    next.append(b"xyz").unwrap();
+    drop(writer);
+    assert_eq!(next.status().offset, 3);
+    bed.store.commit(next, Commit::default()).await.unwrap();
+    assert_eq!(bed.read(&Digest::of(b"xyz")).await.unwrap(), b"xyz");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_total_is_another_upload() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut writer = bed.store.write("a", 10).await.unwrap();
+    writer.append(b"abc").unwrap();
+    drop(writer);
+    assert_eq!(bed.store.write("a", 0).await.unwrap().status().offset, 3);
+    let status = bed.store.write("a", 11).await.unwrap().status();
+    assert_eq!((status.offset, status.total), (0, 11));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn references_have_names_and_limits() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    for reference in [String::new(), "x".repeat(40_000)] {
+        let refused = bed.store.write(&reference, 0).await;
+        assert!(matches!(refused, Err(ContentError::InvalidArgument { .. })));
+    }
+    for reference in ["../../etc/passwd", "a\0b", "ü/\n", "."] {
+        drop(bed.store.write(reference, 0).await.unwrap());
+        assert_eq!(bed.store.status(reference).unwrap().reference, reference);
+    }
+    assert!(matches!(
+        bed.store.status("b"),
+        Err(ContentError::NotFound { .. })
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_upload_is_removed_at_the_start() {
+    let dir = temp();
+    let place = dir.path().join("store/content/ingest");
+    fs::create_dir_all(place.join("half")).unwrap();
+    fs::write(place.join("file"), "x").unwrap();
+    fs::create_dir_all(place.join("odd")).unwrap();
+    fs::write(place.join("odd/state.json"), "{\"format\":9}").unwrap();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    assert!(bed.store.statuses().is_empty());
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+}

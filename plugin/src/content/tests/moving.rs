@@ -1,0 +1,115 @@
+//! Switching on and off.
+
+use tokio::sync::mpsc;
+
+use super::*;
+
+/// A content store as containerd's own is.
+fn containerds(dir: &Path, blobs: &[Bytes]) -> PathBuf {
+    let root = dir.join("containerd");
+    let place = root.join("blobs/sha256");
+    fs::create_dir_all(&place).unwrap();
+    for bytes in blobs {
+        fs::write(place.join(Digest::of(bytes).to_hex()), bytes).unwrap();
+    }
+    root
+}
+
+async fn import(bed: &Bed, dir: &Path) -> Result<Moved, ContentError> {
+    let (listener, mut progress) = mpsc::channel(1);
+    let listening = async { while progress.recv().await.is_some() {} };
+    let (moved, ()) = tokio::join!(bed.store.import(dir, listener), listening);
+    moved
+}
+
+async fn export(bed: &Bed, dir: &Path) -> Result<Moved, ContentError> {
+    let (listener, mut progress) = mpsc::channel(1);
+    let listening = async { while progress.recv().await.is_some() {} };
+    let (moved, ()) = tokio::join!(bed.store.export(dir, listener), listening);
+    moved
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn store_is_taken_over_given_back_and_released() {
+    let dir = temp();
+    let blobs: Vec<Bytes> = (0..5).map(|i| noise(30_000 * i as usize, i)).collect();
+    let root = containerds(dir.path(), &blobs);
+    let place = root.join("blobs/sha256");
+    fs::write(place.join("0".repeat(64)), "not that").unwrap();
+    fs::write(place.join("no digest"), "").unwrap();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let moved = import(&bed, &root).await.unwrap();
+    assert_eq!(
+        (moved.blobs + moved.known, moved.skipped.len()),
+        (5, 2),
+        "{moved:?}"
+    );
+    let again = import(&bed, &root).await.unwrap();
+    assert_eq!((again.blobs, again.known), (0, 5));
+    let digests: BTreeSet<Digest> = blobs.iter().map(|bytes| Digest::of(bytes)).collect();
+    assert_eq!((bed.listed(), bed.pinned()), (digests.clone(), digests));
+    assert!(bed.store.is_used());
+
+    // containerd's own files go; ours stay.
+    fs::remove_dir_all(&root).unwrap();
+    for bytes in &blobs {
+        assert_eq!(bed.read(&Digest::of(bytes)).await.unwrap(), *bytes);
+    }
+    let back = dir.path().join("back");
+    let moved = export(&bed, &back).await.unwrap();
+    assert_eq!((moved.blobs, moved.known), (5, 0), "{moved:?}");
+    assert_eq!(export(&bed, &back).await.unwrap().known, 5);
+    for bytes in &blobs {
+        let file = back.join("blobs/sha256").join(Digest::of(bytes).to_hex());
+        assert_eq!(fs::read(file).unwrap(), *bytes);
+    }
+    assert_eq!(bed.store.release_all().await.unwrap(), 5);
+    assert!(!bed.store.is_used() && bed.listed().is_empty() && bed.pinned().is_empty());
+    bed.close().await;
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    assert!(!bed.store.is_used() && bed.listed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_without_content_is_taken_over_at_once() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let moved = import(&bed, &dir.path().join("none")).await.unwrap();
+    assert_eq!(moved, Moved::default());
+    assert!(bed.store.is_used());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_is_fetched_before_it_is_given_back() {
+    let dir = temp();
+    let bytes = noise(200_000, 1);
+    let origin = registry(std::slice::from_ref(&bytes)).await;
+    let address = origin.address.to_string();
+    let bed = Bed::open(dir.path(), &address).await;
+    bed.promise(&address, "a", &bytes).await.unwrap();
+    bed.store.info(&Digest::of(&bytes)).unwrap();
+    let back = dir.path().join("back");
+    export(&bed, &back).await.unwrap();
+    let file = back.join("blobs/sha256").join(Digest::of(&bytes).to_hex());
+    assert_eq!(fs::read(file).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_given_back_is_named_and_the_rest_is_given() {
+    let dir = temp();
+    let blobs = [noise(100_000, 1), noise(100_000, 2)];
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    for (i, bytes) in blobs.iter().enumerate() {
+        bed.write(&i.to_string(), bytes).await.unwrap();
+    }
+    let lost = Digest::of(&blobs[0]);
+    bed.node.set_pinned(lost, false).await.unwrap();
+    assert!(bed.node.remove(lost).await.unwrap());
+    let back = dir.path().join("back");
+    let error = export(&bed, &back).await.unwrap_err().to_string();
+    assert!(error.contains(&lost.to_string()), "{error}");
+    let given = back
+        .join("blobs/sha256")
+        .join(Digest::of(&blobs[1]).to_hex());
+    assert_eq!(fs::read(given).unwrap(), blobs[1]);
+}

@@ -1,0 +1,180 @@
+//! What containerd may believe that it has.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::Semaphore;
+
+use super::{origin::Part, *};
+
+/// A registry that gives one blob, and of its bytes nothing before the test says so.
+async fn slow(bytes: &Bytes) -> (Origin, Arc<Semaphore>) {
+    let (gate, bytes) = (Arc::new(Semaphore::new(0)), bytes.clone());
+    let wait = Arc::clone(&gate);
+    let origin = Origin::start(move |seen| match seen.method {
+        http::Method::HEAD => Reply::bytes(bytes.clone()),
+        _ => Reply::parts(
+            bytes.len(),
+            vec![Part::Wait(wait.clone()), Part::Bytes(bytes.clone())],
+        ),
+    });
+    (origin.await, gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_is_answered_for_before_its_bytes_and_committed_with_them() {
+    let dir = temp();
+    let bytes = noise(500_000, 1);
+    let digest = Digest::of(&bytes);
+    let (origin, gate) = slow(&bytes).await;
+    let origin = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &origin).await;
+    bed.promise(&origin, "a", &bytes).await.unwrap();
+    assert!(bed.listed().is_empty(), "nobody was told");
+    let info = bed.store.info(&digest).unwrap();
+    assert_eq!((info.size, info.state), (500_000, ContentState::Promised));
+    assert_eq!(bed.listed(), BTreeSet::from([digest]));
+    let reading = async { bed.read(&digest).await.unwrap() };
+    let opening = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.add_permits(100);
+    };
+    let (read, ()) = tokio::join!(reading, opening);
+    assert_eq!(read, bytes);
+    let is_committed = || {
+        let info = bed.store.find(&digest).unwrap();
+        info.state == ContentState::Committed && bed.pinned().contains(&digest)
+    };
+    eventually("it is committed", is_committed).await;
+}
+
+fn origin_and_address(origin: &Origin) -> String {
+    origin.address.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_outlives_a_restart_and_its_bytes_come_then() {
+    let dir = temp();
+    let bytes = noise(400_000, 2);
+    let digest = Digest::of(&bytes);
+    let (origin, gate) = slow(&bytes).await;
+    let address = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &address).await;
+    bed.promise(&address, "a", &bytes).await.unwrap();
+    bed.close().await;
+    gate.add_permits(1000);
+    let bed = Bed::open(dir.path(), &address).await;
+    assert_eq!(
+        bed.listed(),
+        BTreeSet::from([digest]),
+        "nobody knows who was told"
+    );
+    assert_eq!(bed.store.info(&digest).unwrap().size, 400_000);
+    assert_eq!(bed.read(&digest).await.unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_promised_that_the_registry_does_not_grant_or_that_has_another_size() {
+    let dir = temp();
+    let bytes = noise(100_000, 3);
+    let origin = registry(std::slice::from_ref(&bytes)).await;
+    let address = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &address).await;
+    let unknown = bed.promise(&address, "a", b"unknown").await;
+    assert!(
+        matches!(unknown, Err(ContentError::Layer { .. })),
+        "{unknown:?}"
+    );
+    let promise = Promise {
+        digest: Digest::of(&bytes),
+        size: 99_999,
+        image: image(&address, "a"),
+    };
+    let wrong = bed.store.promise(promise).await;
+    assert!(
+        matches!(wrong, Err(ContentError::FailedPrecondition { .. })),
+        "{wrong:?}"
+    );
+    assert!(bed.store.info(&Digest::of(&bytes)).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_that_nobody_asks_for_ends_by_itself_and_a_told_one_does_not() {
+    let dir = temp();
+    let blobs = [noise(100_000, 4), noise(100_001, 5)];
+    let [told, untold] = [0, 1].map(|i| Digest::of(&blobs[i]));
+    let origin = registry(&blobs).await;
+    let address = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &address).await;
+    for bytes in &blobs {
+        bed.promise(&address, "a", bytes).await.unwrap();
+    }
+    eventually("both are whole", || bed.pinned().len() == 2).await;
+    bed.store.info(&told).unwrap();
+    let keep = Duration::from_secs(3600);
+    bed.store.end_forgotten(Instant::now(), keep).await;
+    assert!(bed.store.find(&untold).is_some());
+    bed.store.end_forgotten(Instant::now() + keep, keep).await;
+    assert!(bed.store.find(&untold).is_none() && bed.store.find(&told).is_some());
+    assert_eq!(bed.pinned(), BTreeSet::from([told]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pull_is_about_to_ask_for_survives_the_garbage_collection() {
+    let dir = temp();
+    let bytes = noise(100_000, 6);
+    let digest = Digest::of(&bytes);
+    let origin = registry(std::slice::from_ref(&bytes)).await;
+    let address = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &address).await;
+    // An image that was removed, and is pulled again before the garbage collection.
+    bed.write("old", &bytes).await.unwrap();
+    bed.promise(&address, "a", &bytes).await.unwrap();
+    bed.store.delete(&digest).await.unwrap();
+    assert!(bed.listed().is_empty());
+    assert!(bed.store.info(&digest).is_some());
+    assert_eq!(bed.read(&digest).await.unwrap(), bytes);
+    // The pull ended without it.
+    bed.store.delete(&digest).await.unwrap();
+    assert!(bed.store.info(&digest).is_none() && bed.pinned().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_that_writes_what_was_promised_commits_it() {
+    let dir = temp();
+    let bytes = noise(100_000, 7);
+    let (origin, _gate) = slow(&bytes).await;
+    let address = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &address).await;
+    bed.promise(&address, "a", &bytes).await.unwrap();
+    bed.write("a", &bytes).await.unwrap();
+    let info = bed.store.find(&Digest::of(&bytes)).unwrap();
+    assert_eq!(info.state, ContentState::Committed);
+    assert!(info.image.is_some());
+    assert_eq!(bed.read(&Digest::of(&bytes)).await.unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layer_of_what_containerd_has_is_opened_without_a_further_right() {
+    let dir = temp();
+    let bytes = noise(100_000, 8);
+    let digest = Digest::of(&bytes);
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    assert!(matches!(
+        bed.store.open_layer(&digest).await,
+        Err(LayerError::NotFound(_))
+    ));
+    bed.write("a", &bytes).await.unwrap();
+    let mut layer = bed.store.open_layer(&digest).await.unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut all = Vec::new();
+        loop {
+            let bytes = layer.source.next().unwrap();
+            if bytes.is_empty() {
+                layer.source.prove().unwrap();
+                return all;
+            }
+            all.extend_from_slice(&bytes);
+        }
+    });
+    assert_eq!(read.await.unwrap(), bytes);
+}
