@@ -1,7 +1,12 @@
 //! Uploads that become content, content that goes.
 
 use std::{
-    collections::BTreeMap, fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Instant,
+    collections::BTreeMap,
+    fs::File,
+    io::Read as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime},
 };
 
 use hawker_model::Digest;
@@ -9,7 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     ContentError, ContentInfo, ContentState, ContentStore,
-    ingest::{Ingest, IngestStatus, Writer},
+    ingest::{self, Ingest, IngestStatus, Writer},
     promises::KEEP,
     reader,
     record::{Record, Row},
@@ -37,6 +42,10 @@ impl ContentStore {
     /// # Errors
     /// `Unavailable` while somebody else writes it, or while it is checked after a restart.
     pub(crate) async fn write(&self, reference: &str, total: u64) -> Result<Writer, ContentError> {
+        if let Some(ingest) = self.0.ingests.long_in_hashing(reference) {
+            self.0.tasks.spawn_blocking(move || check_ingest(&ingest));
+            return Err(ingest::busy(reference, SystemTime::now()));
+        }
         let (store, reference) = (self.clone(), reference.to_owned());
         blocking(move || store.0.ingests.write(&reference, total)).await
     }
@@ -169,7 +178,8 @@ impl ContentStore {
     pub(super) async fn release(&self, digest: Digest) -> Result<(), ContentError> {
         let inner = &*self.0;
         inner.holds.release(&digest);
-        inner.journal.note(Change::Delete(digest));
+        // Before the pin goes: a record without one would tell containerd of what may be gone.
+        inner.journal.save(Change::Delete(digest)).await?;
         step();
         let unpinned = inner.node.set_pinned(digest, false).await;
         unpinned.map_err(|error| ContentError::Unavailable {

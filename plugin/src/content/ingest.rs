@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -26,6 +26,8 @@ const FILE_MODE: u32 = 0o600;
 /// So many bytes are written before the kernel is asked to write them to the disk: a commit, which
 /// waits for it inside containerd's transaction, finds little left to do.
 const SYNC_EVERY: u64 = 16 << 20;
+/// How much that an earlier process left is hashed while somebody waits: some milliseconds.
+const HASHED_AT_ONCE: u64 = 8 << 20;
 /// How much is hashed at once.
 const STEP: usize = 1 << 20;
 
@@ -135,7 +137,7 @@ impl Ingest {
     }
 
     /// The upload that an earlier process left in `dir`. What a crash of the machine put in doubt is
-    /// cut off.
+    /// cut off. One whose data have become a blob is over: nothing of them may be touched.
     pub(super) fn load(dir: PathBuf, boot: &str) -> io::Result<Self> {
         let text = fs::read(dir.join("state.json"))?;
         let saved: Saved = serde_json::from_slice(&text)?;
@@ -144,6 +146,9 @@ impl Ingest {
         }
         let data = open_data(&dir.join("data"))?;
         let mut metadata = data.metadata()?;
+        if metadata.nlink() > 1 {
+            return Err(io::Error::other("its data have become content"));
+        }
         if saved.boot != boot && metadata.len() > saved.synced {
             data.set_len(saved.synced)?;
             metadata = data.metadata()?;
@@ -175,6 +180,11 @@ impl Ingest {
         state.recorder.is_none() && state.busy.is_none()
     }
 
+    /// Whether to hash it would take longer than a transaction of containerd's may wait.
+    pub(super) fn is_long_in_hashing(&self) -> bool {
+        self.is_unhashed() && self.lock().status.offset > HASHED_AT_ONCE
+    }
+
     /// Becomes the one who writes. Blocks on the disk; hashes what an earlier process left.
     pub(super) fn write(self: &Arc<Self>) -> Result<Writer, ContentError> {
         let mut writer = self.claim()?;
@@ -204,11 +214,28 @@ impl Ingest {
             recorder,
             is_hashed: was_hashed,
         };
-        let opened = open_data(&self.data());
-        writer.file = Some(Arc::new(
-            opened.map_err(|cause| self.failed("open", cause))?,
-        ));
+        let opened = self.open().map_err(|cause| self.failed("open", cause))?;
+        let (file, is_new) = opened;
+        writer.file = Some(Arc::new(file));
+        if is_new {
+            writer.recorder = Recorder::new();
+            writer.is_hashed = true;
+            let mut state = self.lock();
+            state.status.offset = 0;
+            state.synced = 0;
+        }
         Ok(writer)
+    }
+
+    /// The data's file, and whether it is a new one: where the data have become a blob, whose commit
+    /// failed after that, they are no longer the upload's to change.
+    fn open(&self) -> io::Result<(File, bool)> {
+        let file = open_data(&self.data())?;
+        if file.metadata()?.nlink() <= 1 {
+            return Ok((file, false));
+        }
+        fs::remove_file(self.data())?;
+        Ok((open_data(&self.data())?, true))
     }
 
     /// Ends it, whoever writes, and removes all of it. Blocks on the disk.
@@ -444,7 +471,7 @@ fn open_data(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn busy(reference: &str, since: SystemTime) -> ContentError {
+pub(super) fn busy(reference: &str, since: SystemTime) -> ContentError {
     let age = since.elapsed().unwrap_or_default().as_secs();
     ContentError::Unavailable {
         what: format!("ref {reference} locked for {age} s by another writer"),

@@ -104,6 +104,13 @@ impl Ingests {
         all.into_iter().map(|ingest| ingest.status()).collect()
     }
 
+    /// The upload, if an earlier process left it and it is too long to be hashed while somebody
+    /// waits.
+    pub(super) fn long_in_hashing(&self, reference: &str) -> Option<Arc<Ingest>> {
+        let known = self.get(reference);
+        known.filter(|ingest| ingest.is_long_in_hashing())
+    }
+
     /// Those that an earlier process left, and nobody has gone on with.
     pub(super) fn unhashed(&self) -> Vec<Arc<Ingest>> {
         let all = self.lock();

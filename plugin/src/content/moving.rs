@@ -5,23 +5,27 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, BufRead as _},
     path::{Path, PathBuf},
     sync::atomic::Ordering::Relaxed,
+    time::Duration,
 };
 
 use hawker_model::Digest;
-use hawker_p2p::{AdoptError, Otherwise, Pace, Share, Shared};
+use hawker_p2p::{AdoptError, BlobError, Otherwise, Pace, Recorder, Share, Shared};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{ContentError, ContentStore, reader, rows::Change};
+use super::{ContentError, ContentState, ContentStore, reader, rows::Change};
 
 /// Where blobs are in a content store of containerd's.
 const BLOBS: &str = "blobs/sha256";
 /// Content looked at between two looks at the records.
 const PAGE_LEN: usize = 1000;
+/// How long the bytes of one piece of promised content may take to come.
+const COMPLETE_PATIENCE: Duration = Duration::from_secs(600);
 /// Names told of what was left out, at most.
 const MOST_NAMED: usize = 100;
 
@@ -132,15 +136,13 @@ impl ContentStore {
                 length,
             } = found;
             let inner = &*store.0;
-            let _turn = inner.turns.take(&digest).await;
-            if store.is_whole(&digest).await? {
-                inner.records.tell(&digest);
-                return Ok(Ok(Shared::Already));
-            }
-            let adopted = inner.node.adopt_from(digest, path, share, true).await;
+            // Without the turn, which containerd's transaction may wait for: it takes seconds.
+            let adopted = match store.is_whole(&digest).await? {
+                true => Ok(Shared::Already),
+                false => inner.node.adopt_from(digest, path, share, true).await,
+            };
             if adopted.is_ok() {
-                let labels = BTreeMap::new();
-                store.record_commit(digest, length, labels).await?;
+                store.record_import(digest, length).await?;
             }
             Ok(adopted)
         });
@@ -153,6 +155,23 @@ impl ContentStore {
             }
         }
         Ok(())
+    }
+
+    /// Records what was taken over, and is pinned.
+    async fn record_import(&self, digest: Digest, length: u64) -> Result<(), ContentError> {
+        let inner = &*self.0;
+        let _turn = inner.turns.take(&digest).await;
+        let known = inner.records.tell(&digest);
+        if known.is_some_and(|known| known.row.state == ContentState::Committed) {
+            return Ok(());
+        }
+        // It may have been deleted while it was taken over.
+        if !is_pinned(inner.node.set_pinned(digest, true).await)? {
+            return Err(ContentError::Unavailable {
+                what: format!("content {digest} was removed while it was taken over"),
+            });
+        }
+        self.record_commit(digest, length, BTreeMap::new()).await
     }
 
     /// Gives containerd's own store in `dir` all content that containerd has here; what is still
@@ -199,9 +218,7 @@ impl ContentStore {
         size: u64,
         target: PathBuf,
     ) -> Result<Shared, ContentError> {
-        // It has this name only when it is whole.
-        let known = tokio::fs::metadata(&target).await;
-        if known.is_ok_and(|known| known.is_file() && known.len() == size) {
+        if has_digest(target.clone(), size, digest).await {
             return Ok(Shared::Already);
         }
         if !self.is_whole(&digest).await? {
@@ -218,7 +235,10 @@ impl ContentStore {
         // Its download is held from here on.
         drop(self.fetch(digest, 0..0).await?);
         if let Some(held) = self.0.holds.get(&digest) {
-            let completed = held.complete().await;
+            let completed = tokio::time::timeout(COMPLETE_PATIENCE, held.complete()).await;
+            let completed = completed.map_err(|_| ContentError::Unavailable {
+                what: format!("content {digest} did not come within {COMPLETE_PATIENCE:?}"),
+            })?;
             completed.map_err(|cause| self.layer_error(digest, cause))?;
             self.commit_promise(digest).await;
         }
@@ -275,6 +295,35 @@ async fn tell(listener: &Listener, progress: MoveProgress) -> Result<(), Content
     told.map_err(|_| ContentError::Aborted {
         what: "whoever asked for it has gone: ask again to go on".to_owned(),
     })
+}
+
+fn is_pinned(pinned: Result<bool, BlobError>) -> Result<bool, ContentError> {
+    pinned.map_err(|error| ContentError::Unavailable {
+        what: error.to_string(),
+    })
+}
+
+/// Whether a file is there and holds what its name says: what containerd had of old may be damaged.
+async fn has_digest(path: PathBuf, size: u64, digest: Digest) -> bool {
+    let hashing = tokio::task::spawn_blocking(move || {
+        let file = fs::File::open(path).ok()?;
+        let found = file.metadata().ok()?;
+        if !found.is_file() || found.len() != size {
+            return None;
+        }
+        let mut recorder = Recorder::new();
+        let mut file = io::BufReader::with_capacity(1 << 20, file);
+        loop {
+            let bytes = file.fill_buf().ok()?;
+            if bytes.is_empty() {
+                return Some(recorder.digest() == digest);
+            }
+            recorder.update(bytes);
+            let len = bytes.len();
+            file.consume(len);
+        }
+    });
+    matches!(hashing.await, Ok(Some(true)))
 }
 
 /// Whether the file is not what its name says, or went meanwhile.

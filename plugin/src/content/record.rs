@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -129,11 +132,11 @@ impl Row {
 pub(super) struct Record {
     pub(super) row: Row,
     /// containerd may know of it: it committed it, or was told that it has it.
-    is_told: AtomicBool,
+    is_told: Arc<AtomicBool>,
     /// When a manifest that names it last passed; `None`: not since the start.
     promised: Option<Instant>,
     /// containerd has asked since.
-    is_asked: AtomicBool,
+    is_asked: Arc<AtomicBool>,
 }
 
 impl Record {
@@ -142,9 +145,9 @@ impl Record {
     pub(super) fn told(row: Row) -> Self {
         Self {
             row,
-            is_told: AtomicBool::new(true),
+            is_told: flag(true),
             promised: None,
-            is_asked: AtomicBool::new(true),
+            is_asked: flag(true),
         }
     }
 
@@ -152,19 +155,20 @@ impl Record {
     pub(super) fn promised(row: Row, now: Instant) -> Self {
         Self {
             row,
-            is_told: AtomicBool::new(false),
+            is_told: flag(false),
             promised: Some(now),
-            is_asked: AtomicBool::new(false),
+            is_asked: flag(false),
         }
     }
 
-    /// The same record with another row.
+    /// The same record with another row. What containerd is told of this one in the meantime it is
+    /// told of that one as well.
     pub(super) fn with_row(&self, row: Row) -> Self {
         Self {
             row,
-            is_told: AtomicBool::new(self.is_told()),
+            is_told: Arc::clone(&self.is_told),
             promised: self.promised,
-            is_asked: AtomicBool::new(self.is_asked.load(Relaxed)),
+            is_asked: Arc::clone(&self.is_asked),
         }
     }
 
@@ -172,7 +176,7 @@ impl Record {
     pub(super) fn promised_again(self, now: Instant) -> Self {
         Self {
             promised: Some(now),
-            is_asked: AtomicBool::new(false),
+            is_asked: flag(false),
             ..self
         }
     }
@@ -180,7 +184,7 @@ impl Record {
     /// The same, of which containerd wants to know no more.
     pub(super) fn untold(&self) -> Self {
         Self {
-            is_told: AtomicBool::new(false),
+            is_told: flag(false),
             ..self.with_row(self.row.clone())
         }
     }
@@ -215,6 +219,10 @@ impl Record {
             updated: time(self.row.updated),
         }
     }
+}
+
+fn flag(value: bool) -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(value))
 }
 
 fn nanos(time: SystemTime) -> u64 {

@@ -158,3 +158,79 @@ async fn what_is_no_upload_is_removed_at_the_start() {
     assert!(bed.store.statuses().is_empty());
     assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_that_became_a_blob_never_cuts_it_whatever_its_end_lost() {
+    let dir = temp();
+    let bytes = noise(50_000, 1);
+    let digest = Digest::of(&bytes);
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut writer = bed.store.write("a", 0).await.unwrap();
+    writer.append(&bytes).unwrap();
+    drop(writer);
+    let ingest = fs::read_dir(dir.path().join("store/content/ingest"));
+    let ingest = ingest.unwrap().next().unwrap().unwrap().path();
+    let state = fs::read_to_string(ingest.join("state.json")).unwrap();
+    bed.write("a", &bytes).await.unwrap();
+    bed.close().await;
+    for boot in [ingest::boot(), "another".to_owned()] {
+        // As if power had been lost before the upload's own name was gone.
+        fs::create_dir_all(&ingest).unwrap();
+        let hex = digest.to_hex();
+        let blob = dir
+            .path()
+            .join(format!("store/blobs/sha256/{}/{hex}", &hex[..2]));
+        fs::hard_link(&blob, ingest.join("data")).unwrap();
+        let state = state.replace(&ingest::boot(), &boot);
+        fs::write(ingest.join("state.json"), state).unwrap();
+        let bed = Bed::open(dir.path(), NOWHERE).await;
+        assert!(bed.store.statuses().is_empty(), "{boot}");
+        drop(bed.store.write("a", 7).await.unwrap());
+        assert_eq!(bed.read(&digest).await.unwrap(), bytes, "{boot}");
+        bed.store.abort("a").await.unwrap();
+        bed.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_became_a_blob_while_the_commit_failed_are_not_written_to() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut writer = bed.store.write("a", 0).await.unwrap();
+    writer.append(b"abc").unwrap();
+    drop(writer);
+    let ingest = fs::read_dir(dir.path().join("store/content/ingest"));
+    let ingest = ingest.unwrap().next().unwrap().unwrap().path();
+    let elsewhere = dir.path().join("blob");
+    fs::hard_link(ingest.join("data"), &elsewhere).unwrap();
+    let mut writer = bed.store.write("a", 0).await.unwrap();
+    assert_eq!(writer.status().offset, 0);
+    writer.append(b"xyz").unwrap();
+    assert_eq!(fs::read(elsewhere).unwrap(), b"abc");
+    bed.store.commit(writer, Commit::default()).await.unwrap();
+    assert_eq!(bed.read(&Digest::of(b"xyz")).await.unwrap(), b"xyz");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_upload_of_before_a_restart_makes_nobody_wait_while_it_is_hashed() {
+    let dir = temp();
+    let bytes = noise(20 << 20, 1);
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    for reference in ["a", "b"] {
+        let mut writer = bed.store.write(reference, 0).await.unwrap();
+        writer.append(&bytes).unwrap();
+    }
+    bed.close().await;
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let mut refused = 0;
+    let digest = loop {
+        match bed.store.write("b", 0).await {
+            Ok(writer) => break writer.digest(),
+            Err(ContentError::Unavailable { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert_eq!(digest, Digest::of(&bytes));
+    assert!(refused > 0, "the first question waits for no hashing");
+}

@@ -178,3 +178,21 @@ async fn layer_of_what_containerd_has_is_opened_without_a_further_right() {
     });
     assert_eq!(read.await.unwrap(), bytes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_containerd_was_told_while_a_record_changed_stays_told() {
+    let digest = Digest::of(b"x");
+    let records = Records::default();
+    let row = || Row::new(1, ContentState::Promised);
+    records.put(digest, Arc::new(Record::promised(row(), Instant::now())));
+    let before = records.get(&digest).unwrap();
+    let changed = before
+        .with_row(row().committed())
+        .promised_again(Instant::now());
+    assert!(!changed.is_told());
+    records.tell(&digest).unwrap();
+    records.put(digest, Arc::new(changed));
+    assert!(records.get(&digest).unwrap().is_told());
+    let keep = Duration::from_secs(1);
+    assert!(!records.remove_forgotten(&digest, Instant::now() + 2 * keep, keep));
+}
