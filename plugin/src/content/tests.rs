@@ -7,7 +7,6 @@ mod model;
 mod moving;
 mod promises;
 mod rules;
-mod speed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
