@@ -10,7 +10,7 @@ use super::Findings;
 use crate::setup::{
     containerd::{CONTENT, DIFF_SERVICE, DIFFER, LOCAL_CONTENT, STORES},
     content,
-    machine::{Containerd, Plugin},
+    machine::Containerd,
     settings::Settings,
     verify::{self, content_stores},
     version::ContainerdVersion,
@@ -152,12 +152,13 @@ pub(super) async fn running(
         );
         return;
     }
-    complete(containerd, config, findings).await;
-    leftovers(&plugins, settings, findings);
+    let is_complete = complete(containerd, config, findings).await;
+    let dir = content::local_dir(Some(&plugins), Some(settings));
+    leftovers(&dir, &config.store.dir, is_complete, findings);
 }
 
 /// Whether hawkerd has all that containerd says that it has.
-async fn complete(containerd: &Containerd, config: &NodeConfig, findings: &mut Findings) {
+async fn complete(containerd: &Containerd, config: &NodeConfig, findings: &mut Findings) -> bool {
     let lists = async {
         let wanted = verify::content::all(containerd).await;
         let wanted = wanted.map_err(|error| error.to_string())?;
@@ -170,7 +171,8 @@ async fn complete(containerd: &Containerd, config: &NodeConfig, findings: &mut F
         Ok(lists) => lists,
         Err(error) => {
             let error: String = error;
-            return findings.warn(CHECK, error, "run this as root, with hawkerd running");
+            findings.warn(CHECK, error, "run this as root, with hawkerd running");
+            return false;
         }
     };
     let missing: Vec<&str> = wanted
@@ -195,34 +197,67 @@ async fn complete(containerd: &Containerd, config: &NodeConfig, findings: &mut F
              still has; what is missing then has to be pulled again",
         ),
     }
+    missing.is_empty()
 }
 
-/// What lies in containerd's own store, which it does not use.
-fn leftovers(plugins: &[Plugin], settings: &Settings, findings: &mut Findings) {
+/// What lies in containerd's own store, which it does not use. Only what Hawker has too, and has
+/// itself, may go.
+fn leftovers(dir: &Path, store: &Path, is_complete: bool, findings: &mut Findings) {
     const CHECK: &str = "old content";
-    let dir = content::local_dir(Some(plugins), Some(settings));
-    let left = match Left::in_dir(&dir.join("blobs/sha256")) {
-        Ok(left) => left,
+    let looked = Left::in_dir(&dir.join("blobs/sha256"));
+    let looked = looked.and_then(|left| Ok((left, led_to(&store.join("blobs"), dir)?)));
+    let (left, used) = match looked {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(_) if !Uid::effective().is_root() => {
             return findings.warn(CHECK, "root alone can tell", "run this as root");
         }
         Err(error) => return findings.warn(CHECK, format!("{}: {error}", dir.display()), ""),
     };
-    if left.blobs > 0 {
-        findings.info(
+    if left.blobs == 0 {
+        return;
+    }
+    let what = format!(
+        "{} blobs in {} are those of containerd's own store, which it does not use now; {} of them \
+         are nowhere else",
+        left.blobs,
+        dir.display(),
+        HumanBytes(left.own_bytes)
+    );
+    match (used, is_complete) {
+        (0, true) => findings.info(
             CHECK,
             format!(
-                "{} blobs in {} are containerd's own store's, which it does not use now: {} of \
-                 them are nowhere else. When hawkerd has all (see content store), they may go: rm \
-                 -r {}; --undo writes anew what is needed",
-                left.blobs,
-                dir.display(),
-                HumanBytes(left.own_bytes),
+                "{what}. They may go (rm -r {}); --undo writes anew what is needed",
                 dir.join("blobs").display()
             ),
-        );
+        ),
+        (0, false) => findings.info(CHECK, format!("{what}. Leave them: Hawker lacks content")),
+        (used, _) => findings.warn(
+            CHECK,
+            format!("{what}. {used} of Hawker's blobs are read there in place"),
+            "leave them: without them containerd's images lose content",
+        ),
     }
+}
+
+/// How many names below `blobs` lead into another directory instead of being files.
+fn led_to(blobs: &Path, dir: &Path) -> io::Result<u64> {
+    // As links name it.
+    let dir = fs::canonicalize(dir)?;
+    let (mut count, mut left) = (0, vec![blobs.to_owned()]);
+    while let Some(inner) = left.pop() {
+        for entry in fs::read_dir(inner)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if kind.is_symlink() && fs::read_link(entry.path())?.starts_with(&dir) {
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Blobs in a directory.
@@ -323,6 +358,37 @@ mod tests {
         let path = dir.path().join("h.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(matches!(is_held(&path), Ok(false) | Err(_)));
+    }
+
+    #[test]
+    fn old_content_is_given_free_only_where_hawker_has_it_itself() {
+        let (old, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (blobs, shard) = (
+            old.path().join("blobs/sha256"),
+            store.path().join("blobs/a/b"),
+        );
+        fs::create_dir_all(&blobs).unwrap();
+        fs::create_dir_all(&shard).unwrap();
+        let told = |is_complete| {
+            let mut findings = Findings::default();
+            leftovers(old.path(), store.path(), is_complete, &mut findings);
+            findings.all
+        };
+        assert_eq!(told(true), []);
+        fs::write(blobs.join("1"), "x").unwrap();
+        fs::write(shard.join("1"), "x").unwrap();
+        assert!(told(true)[0].what.contains("rm -r"));
+        assert!(told(false)[0].what.contains("Leave them"));
+        std::os::unix::fs::symlink("/elsewhere", shard.join("2")).unwrap();
+        assert!(told(true)[0].what.contains("rm -r"));
+        std::os::unix::fs::symlink(blobs.join("1"), shard.join("3")).unwrap();
+        let all = told(true);
+        let [finding] = &all[..] else {
+            panic!("{all:?}")
+        };
+        assert_eq!(finding.verdict, Verdict::Warn);
+        assert!(finding.what.contains("1 of Hawker's"), "{finding:?}");
+        assert!(!finding.what.contains("rm -r"), "{finding:?}");
     }
 
     #[test]
