@@ -114,34 +114,3 @@ async fn what_cannot_be_done_here_containerds_own_differ_does() {
     assert_eq!(fs::read_to_string(place.join("a")).unwrap(), "2");
     assert_eq!(bench.count(How::Left), 1);
 }
-
-/// The layers of an image in an OCI layout, with their types.
-fn layers_of(layout: &Path) -> Vec<(String, Vec<u8>)> {
-    let blob = |digest: &serde_json::Value| {
-        let digest = digest.as_str().unwrap().replace(':', "/");
-        fs::read(layout.join("blobs").join(digest)).unwrap()
-    };
-    let mut document: serde_json::Value =
-        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-    while let Some(manifest) = document["manifests"].get(0) {
-        document = serde_json::from_slice(&blob(&manifest["digest"])).unwrap();
-    }
-    let layers = document["layers"].as_array().unwrap().iter();
-    let layer = |layer: &serde_json::Value| {
-        let media_type = layer["mediaType"].as_str().unwrap().to_owned();
-        (media_type, blob(&layer["digest"]))
-    };
-    layers.map(layer).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "HAWKER_LAYOUTS names directories of images, comma-separated"]
-async fn real_images_are_applied_as_containerd_applies_them() {
-    let layouts = std::env::var("HAWKER_LAYOUTS").unwrap();
-    for layout in layouts.split(',') {
-        let layers = layers_of(Path::new(layout));
-        println!("{layout}: {} layers", layers.len());
-        let dir = tempfile::tempdir().unwrap();
-        compare(dir.path(), layers, How::Moved).await;
-    }
-}
