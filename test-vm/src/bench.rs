@@ -1,6 +1,7 @@
 //! Benchmarks: never part of the tests, since they measure the machine as well.
 
 mod access;
+mod content;
 mod idle;
 mod machine;
 mod pull;
@@ -10,6 +11,7 @@ mod swarm;
 use anyhow::{Context, Result, bail};
 
 pub use access::Access;
+pub use content::Content;
 pub use idle::Idle;
 pub use pull::Pull;
 pub use swarm::Swarm;

@@ -8,6 +8,7 @@ mod attacks;
 mod beds;
 mod certificates;
 mod clients;
+mod content;
 mod deaths;
 mod faults;
 mod links;
@@ -84,6 +85,7 @@ pub fn all() -> Vec<Case> {
         deaths::CASES,
         links::CASES,
         snapshotter::CASES,
+        content::CASES,
         setup::CASES,
         clients::CASES,
     ]

@@ -7,6 +7,7 @@ mod authority;
 mod binaries;
 mod client;
 mod containerd;
+mod content;
 mod docker;
 mod member;
 mod settings;
@@ -49,6 +50,8 @@ pub struct Topology {
     pub has_containerd: bool,
     pub containerd: ContainerdVersion,
     pub profile: Profile,
+    /// Whether CRI gives up the layers' content once they are unpacked.
+    pub discards_layers: bool,
     pub place: Place,
     /// `hawkerd`'s and the scheduler's.
     pub log_level: String,
@@ -77,6 +80,7 @@ impl Default for Topology {
             has_containerd: true,
             containerd: ContainerdVersion::default(),
             profile: Profile::default(),
+            discards_layers: false,
             place: Place::default(),
             log_level: "info".to_owned(),
             registries: Vec::new(),
@@ -150,7 +154,8 @@ impl Cluster {
             let setup = ContainerdSetup {
                 version: topology.containerd,
                 profile: Some(topology.profile),
-                has_pigz: false,
+                discards_layers: topology.discards_layers,
+                ..ContainerdSetup::default()
             };
             Ok(Member::new(host, binaries.clone(), bed.id(), setup))
         };

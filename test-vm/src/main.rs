@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use hawker_test_vm::{
     access, bed, bench, cases,
-    cluster::{Client, ContainerdVersion},
+    cluster::{Client, ContainerdVersion, Profile},
     demo, image, matrix, progress, proxy, registry, token, tools,
 };
 
@@ -41,6 +41,15 @@ enum Action {
         /// Only on these.
         #[arg(long, value_enum)]
         containerd: Vec<ContainerdVersion>,
+        /// Only with these.
+        #[arg(long, value_enum)]
+        profile: Vec<Profile>,
+        /// Only with these.
+        #[arg(long, value_enum)]
+        client: Vec<Client>,
+        /// What an earlier run printed with --json; it is not tried again.
+        #[arg(long, value_name = "FILE")]
+        tried: Vec<PathBuf>,
         /// Write the page into the testbed's docs.
         #[arg(long)]
         write: bool,
@@ -119,8 +128,10 @@ enum Action {
 enum Bench {
     /// N hosts pull one blob at once, through Hawker and straight from the registry.
     Swarm(bench::Swarm),
-    /// One node pulls and unpacks, through the snapshotter and with stock containerd.
+    /// One node pulls and unpacks, with a profile of Hawker and with stock containerd.
     Pull(bench::Pull),
+    /// What the content store costs: its answers, a pull, what is written and fetched.
+    Content(bench::Content),
     /// What a right to a blob costs, fresh and when many hosts want it at once.
     Access(bench::Access),
     /// Memory of a hawkerd that does nothing.
@@ -156,6 +167,7 @@ fn run(command: Action) -> Result<()> {
         }
         Action::Bench(Bench::Swarm(bench)) => bench.run(),
         Action::Bench(Bench::Pull(bench)) => bench.run(),
+        Action::Bench(Bench::Content(bench)) => bench.run(),
         Action::Bench(Bench::Access(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Cases { list: true, .. } => {
@@ -167,9 +179,16 @@ fn run(command: Action) -> Result<()> {
         Action::Cases { filters, long, .. } => cases::run(&filters, long),
         Action::Matrix {
             containerd,
+            profile,
+            client,
+            tried,
             write,
             json,
-        } => matrix(&containerd, write, json),
+        } => matrix(
+            try_all(&containerd, &profile, &client, &tried)?,
+            write,
+            json,
+        ),
         Action::Access { write, json } => access(write, json),
         Action::Images => images(),
         Action::Tools => tools(),
@@ -219,17 +238,41 @@ fn images() -> Result<()> {
     Ok(())
 }
 
-fn matrix(chosen: &[ContainerdVersion], write: bool, json: bool) -> Result<()> {
-    let versions = match chosen {
-        [] => &ContainerdVersion::ALL[..],
-        chosen => chosen,
-    };
+fn try_all(
+    containerds: &[ContainerdVersion],
+    profiles: &[Profile],
+    clients: &[Client],
+    tried: &[PathBuf],
+) -> Result<matrix::Matrix> {
     let mut matrix = matrix::Matrix::default();
-    for version in versions {
-        let text = format!("try all clients on containerd {}", version.name());
-        let outcomes = progress::step(&text, || matrix::run(*version, &Client::ALL))?;
-        matrix.outcomes.extend(outcomes);
+    for path in tried {
+        let text = std::fs::read(path)?;
+        let earlier: matrix::Matrix = serde_json::from_slice(&text)?;
+        matrix.outcomes.extend(earlier.outcomes);
     }
+    let is_chosen = |version, profile, client| {
+        (containerds.is_empty() || containerds.contains(&version))
+            && (profiles.is_empty() || profiles.contains(&profile))
+            && (clients.is_empty() || clients.contains(&client))
+    };
+    for profile in Profile::ALL {
+        for version in ContainerdVersion::ALL {
+            let mut wanted = Client::all_of(version).to_vec();
+            wanted.retain(|it| is_chosen(version, profile, *it));
+            wanted.retain(|it| !matrix.has(profile, version, *it));
+            if wanted.is_empty() {
+                continue;
+            }
+            let (with, on) = (profile.name(), version.name());
+            let text = format!("try clients with the profile {with} on containerd {on}");
+            let run = || matrix::run(version, profile, &wanted, &matrix::Step::ALL);
+            matrix.outcomes.extend(progress::step(&text, run)?);
+        }
+    }
+    Ok(matrix)
+}
+
+fn matrix(matrix: matrix::Matrix, write: bool, json: bool) -> Result<()> {
     let page = matrix::document(&matrix);
     if write {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/clients.md");

@@ -1,20 +1,20 @@
-//! What each client can do on each containerd through Hawker, tried and written down.
+//! What each client can do on each containerd with each profile of Hawker, tried and written down.
 //!
-//! Who calls it: the end-to-end cases (`cases/clients.rs`), one for each containerd, and
+//! Who calls it: the end-to-end cases (`cases/clients.rs`), for each containerd, and
 //! `hawker-test-vm matrix`, which prints the table of `docs/clients.md`.
 
 mod report;
 mod steps;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use report::{Matrix, document};
 pub use steps::Stall;
 
 use crate::{
     bed::{Link, Rate},
-    cluster::{Client, Cluster, ContainerdVersion, Topology},
+    cluster::{Client, Cluster, ContainerdVersion, Profile, Topology},
     image,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 const RATE: u64 = 60;
 
 /// One thing that people do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Step {
     Pull,
     Run,
@@ -76,26 +76,36 @@ impl Step {
     /// Whether the client has such a command at all.
     #[must_use]
     pub fn is_offered_by(self, client: Client) -> bool {
-        self != Self::Commit || client == Client::Nerdctl
+        self != Self::Commit || matches!(client, Client::Nerdctl | Client::Docker)
     }
 
-    /// Whether containerd itself must not fetch a layer in it: nothing where it depends.
-    fn fetches(self, version: ContainerdVersion, client: Client) -> Option<bool> {
-        // They say nothing of the image in their requests for snapshots.
-        let is_mute = client == Client::Ctr && version != ContainerdVersion::V2;
+    /// Whether containerd itself fetches a layer in it: nothing where it depends.
+    fn fetches(self, of: &Outcome) -> Option<bool> {
+        let fetches = match of.profile {
+            Profile::Snapshotter => of.client.is_mute_on(of.version),
+            Profile::Mirror => true,
+            Profile::Full | Profile::FullOverlayfs => false,
+        };
         match self {
-            Self::Pull | Self::PullAgain | Self::TwoAtOnce | Self::Namespaces => Some(is_mute),
+            Self::Pull | Self::PullAgain | Self::TwoAtOnce | Self::Namespaces => Some(fetches),
+            // The first pod brings the image of all pods.
+            Self::Run if of.profile == Profile::Mirror => None,
             Self::Run | Self::Remove | Self::Prune => Some(false),
-            // Whoever waits for a layer gets an ordinary snapshot when something goes wrong; a
-            // commit names layers that containerd has to have.
-            Self::Commit | Self::Cancel | Self::Kill | Self::Terminate | Self::Collect => None,
+            // Whoever waits for a layer gets an ordinary snapshot when something goes wrong, and a
+            // commit names layers that containerd has to have: it has them where they are Hawker's.
+            Self::Commit | Self::Cancel | Self::Collect => {
+                of.profile.has_content().then_some(false)
+            }
+            // There is a time without Hawker in it.
+            Self::Kill | Self::Terminate => None,
         }
     }
 }
 
 /// How one step went.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
+    pub profile: Profile,
     pub version: ContainerdVersion,
     pub client: Client,
     pub step: Step,
@@ -110,33 +120,39 @@ pub struct Outcome {
     pub stall: Option<Stall>,
 }
 
-/// Does everything with every client on one containerd.
+/// Does some steps with some clients on one containerd.
 ///
 /// # Errors
 /// When the cluster does not come up; what a client cannot do is in the outcomes.
-pub fn run(version: ContainerdVersion, clients: &[Client]) -> Result<Vec<Outcome>> {
+pub fn run(
+    version: ContainerdVersion,
+    profile: Profile,
+    clients: &[Client],
+    steps: &[Step],
+) -> Result<Vec<Outcome>> {
     let rate = Link::of_rate(Rate::mbit(RATE));
     let cluster = Cluster::start(&Topology {
         nodes: 1,
         registry_link: rate,
         containerd: version,
+        profile,
         ..Topology::default()
     })?;
     cluster.registry.push(&image::pause()?)?;
     let mut outcomes = Vec::new();
     for &client in clients {
         let bench = steps::Workbench::new(&cluster, client)?;
-        for step in Step::ALL {
+        for step in steps {
             if step.is_offered_by(client) {
-                let outcome = bench.do_step(step)?;
-                println!("{}", report::line(&outcome));
+                let outcome = bench.do_step(*step, profile)?;
+                eprintln!("{}", report::line(&outcome));
                 outcomes.push(outcome);
             }
         }
     }
     if outcomes.iter().any(|it| fault(it).is_some()) {
-        println!("{}", cluster.nodes()[0].hawkerd()?.log_text());
-        println!("{}", cluster.bed().log_tails(60));
+        eprintln!("{}", cluster.nodes()[0].hawkerd()?.log_text());
+        eprintln!("{}", cluster.bed().log_tails(60));
     }
     Ok(outcomes)
 }
@@ -161,7 +177,7 @@ fn fault(outcome: &Outcome) -> Option<String> {
     {
         return Some(format!("{line}: other containers had to wait"));
     }
-    let expected = outcome.step.fetches(outcome.version, outcome.client)?;
+    let expected = outcome.step.fetches(outcome)?;
     if expected == outcome.has_fetched || outcome.has_released {
         return None;
     }

@@ -146,7 +146,7 @@ impl Registry {
     }
 
     /// Puts bytes into the registry's storage under a digest that need not be theirs: what a registry
-    /// says whose owner lies.
+    /// says whose owner lies, and the quickest way to many blobs.
     ///
     /// # Errors
     /// When the file system refuses, or the digest is none.

@@ -85,13 +85,31 @@ pub const SNAPSHOTTER_SUITE: Tool = Tool {
     kind: Kind::Tests,
 };
 
+/// containerd's own suite for content stores, over a socket.
+pub const CONTENT_SUITE: Tool = Tool {
+    name: "content-suite",
+    packages: &[],
+    linker_flags: "-s -w",
+    kind: Kind::Tests,
+};
+
+/// The Docker daemon with containerd's image store, which Debian's does not have.
+pub const DOCKERD: Tool = Tool {
+    name: "dockerd",
+    packages: &["github.com/moby/moby/v2/cmd/dockerd"],
+    linker_flags: "-s -w",
+    kind: Kind::Programs,
+};
+
 /// All, in an order in which the later ones find most of their parts in Go's own cache.
-pub const ALL: [Tool; 5] = [
+pub const ALL: [Tool; 7] = [
     CRICTL,
     CONTAINERD_1,
     CONTAINERD_2,
     NERDCTL,
     SNAPSHOTTER_SUITE,
+    CONTENT_SUITE,
+    DOCKERD,
 ];
 
 impl Tool {

@@ -34,6 +34,8 @@ pub struct Usage {
     pub peak_memory_len: u64,
     /// Resident memory now in bytes.
     pub memory_len: u64,
+    /// Bytes that it has made the file system write; none where that is memory.
+    pub written_len: u64,
 }
 
 impl Process {
@@ -171,12 +173,17 @@ impl Process {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let cpu_seconds = parse_cpu_seconds(&stat).context("unreadable stat")?;
-        let kib = |key| parse_kib(&status, key).unwrap_or_default();
+        let kib = |key| parse_count(&status, key).unwrap_or_default();
         let (peak_memory_len, memory_len) = (kib("VmHWM:") * 1024, kib("VmRSS:") * 1024);
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid))?;
+        let count = |key| parse_count(&io, key).unwrap_or_default();
+        // What was removed before it was written is told apart.
+        let written_len = count("write_bytes:").saturating_sub(count("cancelled_write_bytes:"));
         Ok(Usage {
             cpu_seconds,
             peak_memory_len,
             memory_len,
+            written_len,
         })
     }
 
@@ -197,7 +204,7 @@ fn parse_cpu_seconds(stat: &str) -> Option<f64> {
     (times.len() == 4).then(|| times.iter().sum::<f64>() / ticks as f64)
 }
 
-fn parse_kib(status: &str, key: &str) -> Option<u64> {
+fn parse_count(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
 }
@@ -216,7 +223,7 @@ mod tests {
     #[test]
     fn memory_is_read_from_status() {
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1024 kB\n";
-        assert_eq!(parse_kib(status, "VmHWM:"), Some(2048));
-        assert_eq!(parse_kib(status, "VmSwap:"), None);
+        assert_eq!(parse_count(status, "VmHWM:"), Some(2048));
+        assert_eq!(parse_count(status, "VmSwap:"), None);
     }
 }

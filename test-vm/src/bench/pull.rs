@@ -1,6 +1,6 @@
-//! `bench pull`: one node without peers pulls and unpacks an image, through Hawker's snapshotter
-//! and with stock containerd and overlayfs straight from the registry, by turns, each time with
-//! nothing on the node and nothing of the image in the page cache.
+//! `bench pull`: one node without peers pulls and unpacks an image, with a profile of Hawker, and with
+//! stock containerd and overlayfs straight from the registry, by turns, each time with nothing on the
+//! node and nothing of the image in the page cache.
 
 use std::{fs, path::Path, sync::Arc, time::Instant};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     bed::{Host, Place, Run},
-    cluster::{Cluster, Containerd, ContainerdSetup, ContainerdVersion, Member, Topology},
+    cluster::{Cluster, Containerd, ContainerdSetup, ContainerdVersion, Member, Profile, Topology},
     image::{self, Image},
     progress::step,
     table::{Table, megabytes, seconds},
@@ -37,6 +37,9 @@ pub struct Pull {
     runs: u16,
     #[arg(long, value_enum, default_value_t)]
     containerd: ContainerdVersion,
+    /// How containerd goes through Hawker.
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
     /// Let stock containerd decompress with unpigz.
     #[arg(long)]
     pigz: bool,
@@ -47,15 +50,17 @@ pub struct Pull {
 #[derive(Debug, Serialize)]
 struct Report {
     containerd: String,
+    profile: Profile,
     unpigz: &'static str,
     /// Whether the page cache could be emptied before each pull.
     has_cold_cache: bool,
     images: Vec<ImageReport>,
-    start: StartCost,
+    start: Option<StartCost>,
 }
 
+/// Pulls of one image.
 #[derive(Debug, Serialize)]
-struct ImageReport {
+pub(super) struct ImageReport {
     image: String,
     layers: usize,
     bytes: u64,
@@ -78,47 +83,33 @@ struct Sample {
     others: f64,
 }
 
+/// What pulls by turns.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    containerd: ContainerdVersion,
+    profile: Profile,
+    has_pigz: bool,
+    runs: u16,
+}
+
 impl Pull {
     /// # Errors
     /// When a pull fails, or containerd had to fetch a layer where Hawker should have.
     pub fn run(&self) -> Result<()> {
         let images = step("build or find the images", || self.images())?;
-        step("build or find containerd", || self.containerd.programs())?;
-        let runs = usize::from(self.runs);
-        let topology = Topology {
-            seeds: 0,
-            nodes: images.len() * runs + 1,
-            has_scheduler: false,
-            has_containerd: false,
+        let turns = Turns {
             containerd: self.containerd,
-            place: Place::Disk,
-            log_level: "warn".to_owned(),
-            ..Topology::default()
+            profile: self.profile,
+            has_pigz: self.pigz,
+            runs: self.runs,
         };
-        let cluster = step("prepare a registry and nodes", || {
-            Cluster::prepare(&topology)
-        })?;
-        let mut nodes = cluster.nodes().iter();
-        let mut reports = Vec::new();
-        for image in &images {
-            let reference = cluster.registry.push(image)?;
-            let mut report = ImageReport::new(image);
-            for run in 0..runs {
-                let node = nodes.next().context("too few nodes")?;
-                self.pull_by_turns(&cluster, node, image, &reference, &mut report, run)?;
-            }
-            report.ratio = median(&report.hawker) / median(&report.stock);
-            reports.push(report);
-        }
-        let node = nodes.next().context("too few nodes")?;
-        let start = step("start containers by turns", || {
-            measure_starts(&cluster, node, &image::python()?)
-        })?;
+        let (images, start) = turns.pull(&images, self.profile.snapshotter() == "hawker")?;
         let report = Report {
             containerd: self.version()?,
+            profile: self.profile,
             unpigz: self.unpigz(),
             has_cold_cache: drop_caches().is_ok(),
-            images: reports,
+            images,
             start,
         };
         match self.json {
@@ -134,13 +125,96 @@ impl Pull {
             [] => &all[..],
             named => named,
         };
-        let image = |name: &String| match name.as_str() {
-            "many" => image::many_layers(),
-            "python" => image::python(),
-            "compilers" => image::big_layer(),
-            _ => anyhow::bail!("no image {name}"),
+        names.iter().map(|name| image_named(name)).collect()
+    }
+
+    fn version(&self) -> Result<String> {
+        let program = match self.containerd.programs()? {
+            Some(dir) => dir.join("containerd"),
+            None => "/usr/bin/containerd".into(),
         };
-        names.iter().map(image).collect()
+        let output = std::process::Command::new(program)
+            .arg("--version")
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.split_whitespace().nth(2);
+        Ok(version.context("containerd tells no version")?.to_owned())
+    }
+
+    fn unpigz(&self) -> &'static str {
+        match (self.pigz, Path::new("/usr/bin/unpigz").exists()) {
+            (true, true) => "used by stock containerd",
+            (true, false) => "asked for, but not installed",
+            (false, _) => "not used",
+        }
+    }
+}
+
+/// "many", "python" or "compilers".
+pub(super) fn image_named(name: &str) -> Result<Image> {
+    match name {
+        "many" => image::many_layers(),
+        "python" => image::python(),
+        "compilers" => image::big_layer(),
+        _ => anyhow::bail!("no image {name}"),
+    }
+}
+
+/// Pulls each image so many times with a profile and with stock containerd.
+pub(super) fn pull_images(
+    containerd: ContainerdVersion,
+    profile: Profile,
+    images: &[Image],
+    runs: u16,
+) -> Result<Vec<ImageReport>> {
+    let turns = Turns {
+        containerd,
+        profile,
+        has_pigz: false,
+        runs,
+    };
+    Ok(turns.pull(images, false)?.0)
+}
+
+impl Turns {
+    fn pull(
+        &self,
+        images: &[Image],
+        has_starts: bool,
+    ) -> Result<(Vec<ImageReport>, Option<StartCost>)> {
+        step("build or find containerd", || self.containerd.programs())?;
+        let runs = usize::from(self.runs);
+        let topology = Topology {
+            seeds: 0,
+            nodes: images.len() * runs + 1,
+            has_scheduler: false,
+            has_containerd: false,
+            containerd: self.containerd,
+            profile: self.profile,
+            place: Place::Disk,
+            log_level: "warn".to_owned(),
+            ..Topology::default()
+        };
+        let cluster = step("prepare a registry and nodes", || {
+            Cluster::prepare(&topology)
+        })?;
+        let mut nodes = cluster.nodes().iter();
+        let mut reports = Vec::new();
+        for image in images {
+            let reference = cluster.registry.push(image)?;
+            let mut report = ImageReport::new(image);
+            for run in 0..runs {
+                let node = nodes.next().context("too few nodes")?;
+                self.pull_by_turns(&cluster, node, image, &reference, &mut report, run)?;
+            }
+            report.ratio = median(&report.hawker) / median(&report.stock);
+            reports.push(report);
+        }
+        let node = nodes.next().context("too few nodes")?;
+        // There is a difference only between two snapshotters.
+        let measure = || measure_starts(&cluster, node, &image::python()?);
+        let start = has_starts.then(|| step("start containers by turns", measure));
+        Ok((reports, start.transpose()?))
     }
 
     /// Both, in another order each time.
@@ -180,35 +254,14 @@ impl Pull {
         let host = bed.add_host(&format!("stock-{}", node.name()), &Default::default())?;
         let setup = ContainerdSetup {
             version: self.containerd,
-            profile: None,
-            has_pigz: self.pigz,
+            has_pigz: self.has_pigz,
+            ..ContainerdSetup::default()
         };
         let containerd = Containerd::launch(&host, &Run::cgroup(bed.id()), setup)?;
         let sample = measure(&containerd, None, reference)?;
         containerd.process().kill();
         clear(&host)?;
         Ok(sample)
-    }
-
-    fn version(&self) -> Result<String> {
-        let program = match self.containerd.programs()? {
-            Some(dir) => dir.join("containerd"),
-            None => "/usr/bin/containerd".into(),
-        };
-        let output = std::process::Command::new(program)
-            .arg("--version")
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let version = text.split_whitespace().nth(2);
-        Ok(version.context("containerd tells no version")?.to_owned())
-    }
-
-    fn unpigz(&self) -> &'static str {
-        match (self.pigz, Path::new("/usr/bin/unpigz").exists()) {
-            (true, true) => "used by stock containerd",
-            (true, false) => "asked for, but not installed",
-            (false, _) => "not used",
-        }
     }
 }
 
@@ -219,7 +272,7 @@ fn pull_with_hawker(node: &Member, image: &Image, reference: &str) -> Result<Sam
     let sample = measure(&containerd, Some(node), reference)?;
     let served = node.bytes()?.served;
     ensure!(
-        served <= 4 * image.head_len(),
+        containerd.setup().profile == Some(Profile::Mirror) || served <= 4 * image.head_len(),
         "containerd fetched {served} bytes itself\n{}",
         hawkerd.log_tail(30)
     );
@@ -301,35 +354,53 @@ impl Report {
         let Self {
             containerd, unpigz, ..
         } = self;
+        let profile = self.profile.name();
         let cold = match self.has_cold_cache {
             true => "cold page cache",
             false => "page cache could NOT be emptied",
         };
         let text = format!(
-            "\ncontainerd {containerd}, unpigz {unpigz}, crictl, one node without peers, {cold}\n\n"
+            "\nprofile {profile}, containerd {containerd}, unpigz {unpigz}, crictl, one node without \
+             peers, {cold}\n\n"
         );
-        let heads = [
-            "image",
-            "layers",
-            "size",
-            "hawker",
-            "stock",
-            "ratio",
-            "cpu",
-            "stock cpu",
-            "hawkerd",
-            "others",
-            "",
-        ];
-        let mut table = Table::new(&heads);
+        let mut table = Table::new(&HEADS);
         for image in &self.images {
             table.row(image.cells());
         }
-        text + &table.render() + "\n" + &self.start.render()
+        let start = self.start.as_ref().map(StartCost::render);
+        text + &table.render() + "\n" + &start.unwrap_or_default()
     }
 }
 
+const HEADS: [&str; 11] = [
+    "image",
+    "layers",
+    "size",
+    "hawker",
+    "stock",
+    "ratio",
+    "cpu",
+    "stock cpu",
+    "hawkerd",
+    "others",
+    "",
+];
+
 impl ImageReport {
+    pub(super) fn ratio(&self) -> f64 {
+        self.ratio
+    }
+
+    /// A table of its own.
+    pub(super) fn render(&self, profile: &str) -> String {
+        let mut table = Table::new(&HEADS);
+        table.row(self.cells());
+        format!(
+            "\nprofile {profile}, one node without peers\n\n{}",
+            table.render()
+        )
+    }
+
     fn cells(&self) -> [String; 11] {
         let cpu = |samples: &[Sample]| {
             let sum: f64 = samples.iter().map(|sample| sample.cpu_seconds).sum();

@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::Case;
 use crate::{
-    cluster::{Client, Cluster, ContainerdVersion, Topology},
-    image, matrix,
+    cluster::{Client, Cluster, ContainerdVersion, Profile, Topology},
+    image,
+    matrix::{self, Step},
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -24,14 +25,75 @@ pub(super) const CASES: &[Case] = &[
         clients_work(ContainerdVersion::V2)
     }),
     Case::new(
+        "clients_work_with_all_of_hawker_on_containerd_1_6",
+        200,
+        || clients_do(ContainerdVersion::Debian, Profile::Full, CHOSEN),
+    ),
+    Case::new(
+        "clients_work_with_all_of_hawker_on_containerd_1_7",
+        200,
+        || clients_do(ContainerdVersion::V1_7, Profile::FullOverlayfs, CHOSEN),
+    ),
+    Case::new(
+        "clients_work_with_all_of_hawker_on_containerd_2",
+        200,
+        || clients_do(ContainerdVersion::V2, Profile::FullOverlayfs, CHOSEN),
+    ),
+    Case::new(
+        "docker_with_containerds_images_works_on_containerd_2",
+        900,
+        || {
+            [Profile::Snapshotter, Profile::Full, Profile::FullOverlayfs]
+                .into_iter()
+                .try_for_each(docker_works)
+        },
+    )
+    .long(),
+    Case::new("clients_work_with_every_profile", 7_200, every_profile).long(),
+    Case::new(
         "containers_go_on_while_hawkerd_is_away",
         180,
         containers_go_on,
     ),
 ];
 
+/// What is tried of each profile without `--long`; `hawker-test-vm matrix` tries all.
+const CHOSEN: &[Step] = &[Step::Pull, Step::Run, Step::Commit, Step::Remove];
+
 fn clients_work(version: ContainerdVersion) -> Result<()> {
-    matrix::check(&matrix::run(version, &Client::ALL)?)
+    let clients = [Client::Crictl, Client::Nerdctl, Client::Ctr];
+    matrix::check(&matrix::run(
+        version,
+        Profile::Snapshotter,
+        &clients,
+        &Step::ALL,
+    )?)
+}
+
+fn clients_do(version: ContainerdVersion, profile: Profile, steps: &[Step]) -> Result<()> {
+    let clients = Client::all_of(version).iter().copied();
+    // It takes minutes to build, and has a case of its own.
+    let clients: Vec<_> = clients.filter(|it| *it != Client::Docker).collect();
+    matrix::check(&matrix::run(version, profile, &clients, steps)?)
+}
+
+fn docker_works(profile: Profile) -> Result<()> {
+    let clients = [Client::Docker];
+    matrix::check(&matrix::run(
+        ContainerdVersion::V2,
+        profile,
+        &clients,
+        CHOSEN,
+    )?)
+}
+
+fn every_profile() -> Result<()> {
+    for profile in Profile::ALL {
+        for version in ContainerdVersion::ALL {
+            clients_do(version, profile, &Step::ALL)?;
+        }
+    }
+    Ok(())
 }
 
 fn containers_go_on() -> Result<()> {

@@ -13,9 +13,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::Case;
 use crate::{
-    bed::Output,
+    bed::{Bed, Output},
     cluster::{Cluster, ContainerdVersion, Member, Topology},
     image,
+    registry::Registry,
     tools::CRICTL,
 };
 
@@ -35,7 +36,7 @@ pub(super) const CASES: &[Case] = &[
 
 const LIMIT: Duration = Duration::from_secs(90);
 const SOCKET: &str = "unix:///run/containerd/containerd.sock";
-const RESTART: &str = "sh /run/restart-containerd";
+pub(super) const RESTART: &str = "sh /run/restart-containerd";
 /// More than the manifests and configs of an image of noise; every layer is larger.
 const HEADS: u64 = 100_000;
 
@@ -130,10 +131,10 @@ fn set_up_in_vain(version: ContainerdVersion) -> Result<()> {
 }
 
 /// A cluster with one node, whose containerd was there before Hawker.
-struct Site(Cluster);
+pub(super) struct Site(Cluster);
 
 impl Site {
-    fn start(version: ContainerdVersion) -> Result<Self> {
+    pub(super) fn start(version: ContainerdVersion) -> Result<Self> {
         let site = Self(Cluster::start(&Topology {
             nodes: 1,
             has_containerd: false,
@@ -160,18 +161,26 @@ impl Site {
         Ok(site)
     }
 
-    fn node(&self) -> &Member {
+    pub(super) fn node(&self) -> &Member {
         &self.0.nodes()[0]
     }
 
+    pub(super) fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub(super) fn bed(&self) -> &Bed {
+        self.0.bed()
+    }
+
     /// `hawker setup containerd`, with its usual paths.
-    fn set_up(&self, arguments: &[&str]) -> Result<Output> {
+    pub(super) fn set_up(&self, arguments: &[&str]) -> Result<Output> {
         let words = [&["setup", "containerd"], arguments].concat();
         self.node().hawker(&words, LIMIT)
     }
 
     /// Every file below containerd's settings.
-    fn files(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    pub(super) fn files(&self) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
         let mut files = BTreeMap::new();
         let mut left = vec![self.node().host().path("/etc/containerd")];
         while let Some(dir) = left.pop() {
@@ -187,7 +196,7 @@ impl Site {
     }
 
     /// An image that nobody has seen yet. Returns its reference.
-    fn push(&self, name: &str) -> Result<String> {
+    pub(super) fn push(&self, name: &str) -> Result<String> {
         self.0.registry.push(&image::noise(name)?)
     }
 
@@ -242,7 +251,7 @@ impl Site {
     }
 
     /// Waits for a containerd that was just started.
-    fn wait_until_up(&self) -> Result<()> {
+    pub(super) fn wait_until_up(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let output = self.crictl(&["version"])?;
@@ -253,7 +262,7 @@ impl Site {
         }
     }
 
-    fn crictl(&self, words: &[&str]) -> Result<Output> {
+    pub(super) fn crictl(&self, words: &[&str]) -> Result<Output> {
         let mut command = Command::new(CRICTL.path()?);
         command.args(["--runtime-endpoint", SOCKET, "--image-endpoint", SOCKET]);
         command.args(["--timeout", "60s"]).args(words);

@@ -1,4 +1,4 @@
-//! What people and kubelets do with a containerd, through its three clients.
+//! What people and kubelets do with a containerd, through its clients.
 
 use std::{
     process::Command,
@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Containerd;
+use super::{Containerd, ContainerdVersion};
 use crate::{
     bed::{Host, Output},
     tools::NERDCTL,
@@ -21,7 +21,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 const HOSTS: &str = "/etc/containerd/certs.d";
 
 /// A program that speaks to containerd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 pub enum Client {
     /// Of the kubelet's interface.
     Crictl,
@@ -29,10 +31,41 @@ pub enum Client {
     Nerdctl,
     /// containerd's own.
     Ctr,
+    /// The same that pulls by itself, as it did before containerd 2.0.
+    CtrLocal,
+    /// Docker's, with a daemon whose images are containerd's.
+    Docker,
 }
 
 impl Client {
-    pub const ALL: [Self; 3] = [Self::Crictl, Self::Nerdctl, Self::Ctr];
+    pub const ALL: [Self; 5] = [
+        Self::Crictl,
+        Self::Nerdctl,
+        Self::Ctr,
+        Self::CtrLocal,
+        Self::Docker,
+    ];
+
+    /// Those that there are with a version: only the newer `ctr` pulls in two ways, and the Docker
+    /// that has its images in containerd wants a newer one than Debian's.
+    #[must_use]
+    pub fn all_of(version: ContainerdVersion) -> &'static [Self] {
+        match version {
+            ContainerdVersion::V2 => &Self::ALL,
+            ContainerdVersion::V1_7 => &[Self::Crictl, Self::Nerdctl, Self::Ctr, Self::Docker],
+            ContainerdVersion::Debian => &[Self::Crictl, Self::Nerdctl, Self::Ctr],
+        }
+    }
+
+    /// Whether it pulls without a word on the image in its requests for snapshots.
+    #[must_use]
+    pub fn is_mute_on(self, version: ContainerdVersion) -> bool {
+        match self {
+            Self::Crictl | Self::Nerdctl | Self::Docker => false,
+            Self::Ctr => version != ContainerdVersion::V2,
+            Self::CtrLocal => true,
+        }
+    }
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -40,6 +73,17 @@ impl Client {
             Self::Crictl => "crictl",
             Self::Nerdctl => "nerdctl",
             Self::Ctr => "ctr",
+            Self::CtrLocal => "ctr --local",
+            Self::Docker => "docker",
+        }
+    }
+
+    /// The same in names of images and namespaces.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::CtrLocal => "ctr-local",
+            _ => self.name(),
         }
     }
 
@@ -48,7 +92,8 @@ impl Client {
     pub fn namespace(self) -> &'static str {
         match self {
             Self::Crictl => "k8s.io",
-            Self::Nerdctl | Self::Ctr => "default",
+            Self::Nerdctl | Self::Ctr | Self::CtrLocal => "default",
+            Self::Docker => "moby",
         }
     }
 }
@@ -79,14 +124,14 @@ impl Containerd {
 }
 
 impl Session {
-    /// In another namespace; crictl has one alone.
+    /// In another namespace; crictl and docker have one alone.
     #[must_use]
     pub fn in_namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
     }
 
-    /// With another snapshotter than containerd's own; crictl has no say in it.
+    /// With another snapshotter than containerd's own; crictl and docker have no say in it.
     #[must_use]
     pub fn with_snapshotter(mut self, snapshotter: &'static str) -> Self {
         self.snapshotter = snapshotter;
@@ -110,6 +155,20 @@ impl Session {
         self.client
     }
 
+    #[must_use]
+    pub fn containerd(&self) -> &Containerd {
+        &self.containerd
+    }
+
+    /// Does something else with the client; returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
+        let output = self.host().run(self.command()?.args(words), PULL_LIMIT)?;
+        Ok(output.success()?.stdout)
+    }
+
     /// # Errors
     /// When the pull fails.
     pub fn pull(&self, reference: &str) -> Result<Output> {
@@ -131,17 +190,20 @@ impl Session {
         let mut command = self.command()?;
         match self.client {
             Client::Crictl => command.arg("pull"),
-            Client::Nerdctl => command.args(["pull", "-q"]),
+            Client::Nerdctl | Client::Docker => command.args(["pull", "-q"]),
             Client::Ctr => command.args(["images", "pull", "--hosts-dir", HOSTS]),
+            Client::CtrLocal => command.args(["images", "pull", "--local", "--hosts-dir", HOSTS]),
         };
-        if self.client == Client::Ctr {
+        if self.is_ctr() {
             command.args(["--snapshotter", self.snapshotter]);
         }
         if let Some(account) = &self.account {
             let option = match self.client {
                 Client::Crictl => "--creds",
-                Client::Ctr => "--user",
-                Client::Nerdctl => bail!("nerdctl pulls with the accounts of its file alone"),
+                Client::Ctr | Client::CtrLocal => "--user",
+                Client::Nerdctl | Client::Docker => {
+                    bail!("it pulls with the accounts of its file alone")
+                }
             };
             command.args([option, account]);
         }
@@ -163,7 +225,10 @@ impl Session {
                 self.add_group(&mut command);
                 command.arg(reference);
             }
-            Client::Ctr => {
+            Client::Docker => {
+                command.args(["run", "--rm", "--network", "host", reference]);
+            }
+            Client::Ctr | Client::CtrLocal => {
                 command.args(["run", "--rm", "--net-host"]);
                 command.args(["--snapshotter", self.snapshotter]);
                 command.args(["--cgroup", &self.containerd.cgroup()]);
@@ -174,20 +239,23 @@ impl Session {
         Ok(output.stdout)
     }
 
-    /// Makes an image of a container in which `words` have run; nerdctl alone can.
+    /// Makes an image of a container in which `words` have run; nerdctl and docker can.
     ///
     /// # Errors
     /// When the container or the image cannot be made.
     pub fn commit(&self, reference: &str, words: &[&str], into: &str) -> Result<()> {
-        ensure!(self.client == Client::Nerdctl, "only nerdctl commits");
         let name = format!("c{:08x}", rand::random::<u32>());
         let mut command = self.command()?;
         command.args(["run", "--net", "host", "--name", &name]);
-        self.add_group(&mut command);
+        match self.client {
+            Client::Nerdctl => self.add_group(&mut command),
+            Client::Docker => {}
+            _ => bail!("{} does not commit", self.client.name()),
+        }
         command.arg(reference).args(words);
         self.host().run(&mut command, LIMIT)?.success()?;
-        self.nerdctl(&["commit", &name, into])?;
-        self.nerdctl(&["rm", "-f", &name])
+        self.ask(&["commit", &name, into])?;
+        self.ask(&["rm", "-f", &name]).map(drop)
     }
 
     /// # Errors
@@ -196,8 +264,8 @@ impl Session {
         let mut command = self.command()?;
         match self.client {
             Client::Crictl => command.args(["rmi", reference]),
-            Client::Nerdctl => command.args(["rmi", "-f", reference]),
-            Client::Ctr => command.args(["images", "rm", "--sync", reference]),
+            Client::Nerdctl | Client::Docker => command.args(["rmi", "-f", reference]),
+            Client::Ctr | Client::CtrLocal => command.args(["images", "rm", "--sync", reference]),
         };
         self.host().run(&mut command, LIMIT)?.success().map(drop)
     }
@@ -212,10 +280,10 @@ impl Session {
             Client::Crictl => {
                 command.args(["rmi", "--prune"]);
             }
-            Client::Nerdctl => {
+            Client::Nerdctl | Client::Docker => {
                 command.args(["image", "prune", "-a", "-f"]);
             }
-            Client::Ctr => {
+            Client::Ctr | Client::CtrLocal => {
                 command.args(["images", "rm", "--sync"]);
                 command.args(self.images()?);
             }
@@ -234,10 +302,8 @@ impl Session {
         Ok(output.stdout.lines().map(str::to_owned).collect())
     }
 
-    fn nerdctl(&self, words: &[&str]) -> Result<()> {
-        let mut command = self.command()?;
-        let output = self.host().run(command.args(words), PULL_LIMIT)?;
-        output.success().map(drop)
+    fn is_ctr(&self) -> bool {
+        matches!(self.client, Client::Ctr | Client::CtrLocal)
     }
 
     fn host(&self) -> &Host {
@@ -256,7 +322,8 @@ impl Session {
                 command.args(["--snapshotter", self.snapshotter]);
                 command
             }
-            Client::Ctr => {
+            Client::Docker => Command::new("docker"),
+            Client::Ctr | Client::CtrLocal => {
                 let mut command = Command::new("ctr");
                 command.args(namespace);
                 command

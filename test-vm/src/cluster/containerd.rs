@@ -37,6 +37,10 @@ pub struct ContainerdSetup {
     pub profile: Option<Profile>,
     /// Whether it may decompress with `unpigz` where the machine has that.
     pub has_pigz: bool,
+    /// Whether CRI gives up the layers' content once they are unpacked.
+    pub discards_layers: bool,
+    /// Whether no namespace sees the content of another.
+    pub is_isolated: bool,
 }
 
 impl Containerd {
@@ -52,7 +56,7 @@ impl Containerd {
             None => settings::straight_hosts(),
         };
         host.write(&format!("{certs}/registry:5000/hosts.toml"), hosts)?;
-        let config = setup.version.settings(setup.profile);
+        let config = setup.version.settings(&setup);
         host.write("/etc/containerd/config.toml", config)?;
         if let Some(programs) = setup.version.programs()? {
             host.prefer(&programs);
@@ -93,10 +97,7 @@ impl Containerd {
     /// Where its images are unpacked to.
     #[must_use]
     pub fn snapshotter(&self) -> &'static str {
-        match self.setup.profile {
-            Some(Profile::Snapshotter) => "hawker",
-            Some(Profile::Mirror) | None => "overlayfs",
-        }
+        self.setup.profile.map_or("overlayfs", Profile::snapshotter)
     }
 
     /// The control group of what runs on this host.

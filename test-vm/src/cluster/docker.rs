@@ -1,13 +1,17 @@
-//! A stock Docker daemon on a host that uses the mirror by `registry-mirrors` alone.
+//! Docker daemons on a host: Debian's, which uses the mirror by `registry-mirrors` alone, and a newer
+//! one whose images are containerd's.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
 use super::settings;
-use crate::bed::{Host, Output, Process};
+use crate::{
+    bed::{Host, Output, Process},
+    tools::DOCKERD,
+};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const PULL_LIMIT: Duration = Duration::from_secs(280);
@@ -36,12 +40,30 @@ pub struct Docker {
 }
 
 impl Docker {
+    /// Debian's, with images of its own.
     pub(super) fn start(host: &Arc<Host>, cgroup: &str) -> Result<Self> {
-        host.write(
-            "/etc/docker/daemon.json",
-            settings::docker(cgroup).to_string(),
-        )?;
-        let process = host.spawn("dockerd", &mut Command::new("dockerd"))?;
+        let settings = settings::docker(cgroup);
+        Self::launch(host, &settings, "dockerd".into())
+    }
+
+    /// A newer one, with its images in containerd, unpacked by one of its snapshotters.
+    pub(super) fn start_on_containerd(
+        host: &Arc<Host>,
+        cgroup: &str,
+        snapshotter: &str,
+    ) -> Result<Self> {
+        let hosts = settings::registry_hosts();
+        host.write("/etc/docker/certs.d/registry:5000/hosts.toml", hosts)?;
+        let mut settings = settings::docker(cgroup);
+        // Debian's runc knows no namespaces of time.
+        settings["features"] = json!({"containerd-snapshotter": true, "time-namespaces": false});
+        settings["storage-driver"] = snapshotter.into();
+        Self::launch(host, &settings, DOCKERD.path()?)
+    }
+
+    fn launch(host: &Arc<Host>, settings: &serde_json::Value, program: PathBuf) -> Result<Self> {
+        host.write("/etc/docker/daemon.json", settings.to_string())?;
+        let process = host.spawn("dockerd", &mut Command::new(program))?;
         let this = Self {
             host: Arc::clone(host),
             process,

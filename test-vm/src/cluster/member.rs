@@ -237,6 +237,15 @@ impl Member {
         Docker::start(&self.host, &self.cgroup)
     }
 
+    /// Starts a newer Docker, whose images are in the member's containerd.
+    ///
+    /// # Errors
+    /// When it does not come up, or the member has no containerd.
+    pub fn start_docker_on_containerd(&self) -> Result<Docker> {
+        let snapshotter = self.containerd()?.snapshotter();
+        Docker::start_on_containerd(&self.host, &self.cgroup, snapshotter)
+    }
+
     /// Waits until the member has received so many bytes of pieces.
     ///
     /// # Errors

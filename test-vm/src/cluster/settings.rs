@@ -1,6 +1,6 @@
 //! The configuration files of a cluster's daemons: as little as an operator would write.
 
-use super::{Profile, Topology};
+use super::Topology;
 use crate::registry::AUTHORITY;
 
 /// Whether hosts speak TLS with each other.
@@ -16,7 +16,7 @@ pub(super) struct Settings {
     schedulers: &'static str,
     seeds: String,
     log_level: String,
-    has_snapshotter: bool,
+    has_socket: bool,
     registries: String,
     mirror: String,
     more: String,
@@ -39,7 +39,7 @@ impl Settings {
             },
             seeds: seeds.iter().map(seed).collect(),
             log_level: topology.log_level.clone(),
-            has_snapshotter: topology.profile == Profile::Snapshotter,
+            has_socket: topology.profile.has_socket(),
             registries: registries(topology),
             mirror: format!(
                 "allow_private = {:?}\n{}",
@@ -50,7 +50,7 @@ impl Settings {
     }
 
     pub(super) fn node(&self) -> String {
-        let own = match self.has_snapshotter {
+        let own = match self.has_socket {
             true => "",
             false => "[containerd]\nenabled = false\n",
         };

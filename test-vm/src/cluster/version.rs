@@ -3,14 +3,24 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::settings::PAUSE;
+use super::{ContainerdSetup, settings::PAUSE};
 use crate::tools::{CONTAINERD_1, CONTAINERD_2};
 
 /// Which containerd a node runs.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, clap::ValueEnum,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
 )]
 pub enum ContainerdVersion {
     /// The distribution's: 1.6 on Debian 12.
@@ -25,13 +35,72 @@ pub enum ContainerdVersion {
 }
 
 /// How containerd goes through Hawker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// By the snapshotter and the mirror.
     #[default]
     Snapshotter,
     /// By the mirror alone; containerd unpacks itself.
     Mirror,
+    /// By the mirror, the content store, the diff service where containerd takes one, and the
+    /// snapshotter.
+    Full,
+    /// The same with containerd's own overlayfs as the snapshotter.
+    FullOverlayfs,
+}
+
+impl Profile {
+    pub const ALL: [Self; 4] = [
+        Self::Snapshotter,
+        Self::Mirror,
+        Self::Full,
+        Self::FullOverlayfs,
+    ];
+
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshotter => "snapshotter",
+            Self::Mirror => "mirror",
+            Self::Full => "full",
+            Self::FullOverlayfs => "full with overlayfs",
+        }
+    }
+
+    /// Where images are unpacked to.
+    #[must_use]
+    pub fn snapshotter(self) -> &'static str {
+        match self {
+            Self::Snapshotter | Self::Full => "hawker",
+            Self::Mirror | Self::FullOverlayfs => "overlayfs",
+        }
+    }
+
+    /// Whether containerd's content is Hawker's.
+    #[must_use]
+    pub fn has_content(self) -> bool {
+        matches!(self, Self::Full | Self::FullOverlayfs)
+    }
+
+    /// Whether containerd asks hawkerd for anything but what the mirror has.
+    #[must_use]
+    pub fn has_socket(self) -> bool {
+        self != Self::Mirror
+    }
 }
 
 impl ContainerdVersion {
@@ -59,23 +128,82 @@ impl ContainerdVersion {
         }
     }
 
+    /// Whether it takes a diff service of another process.
+    #[must_use]
+    pub fn takes_a_diff_service(self) -> bool {
+        self != Self::Debian
+    }
+
     /// `config.toml`.
-    pub(super) fn settings(self, profile: Option<Profile>) -> String {
-        let is_hawker = profile == Some(Profile::Snapshotter);
-        match self {
-            Self::Debian => version_1(is_hawker, ""),
-            Self::V1_7 => version_1(is_hawker, EXPORTS_1),
-            Self::V2 => version_2(is_hawker),
+    pub(super) fn settings(self, setup: &ContainerdSetup) -> String {
+        let proxies = match setup.profile {
+            Some(profile) => self.proxies(profile),
+            None => String::new(),
+        };
+        // What is at the top stands before every table.
+        let top = match setup.profile.is_some_and(Profile::has_content) {
+            true => WITHOUT_OWN_CONTENT,
+            false => "",
+        };
+        let own = match self {
+            Self::Debian | Self::V1_7 => version_1(setup, top),
+            Self::V2 => version_2(setup, top),
+        };
+        let policy = match setup.is_isolated {
+            true => ISOLATED,
+            false => "",
+        };
+        own + policy + &proxies
+    }
+
+    /// The parts of Hawker that a profile has.
+    fn proxies(self, profile: Profile) -> String {
+        let mut text = String::new();
+        if profile.snapshotter() == "hawker" {
+            text += SNAPSHOTTER;
+            text += match self {
+                Self::Debian => "",
+                Self::V1_7 => EXPORTS_1,
+                Self::V2 => EXPORTS_2,
+            };
         }
+        if profile.has_content() {
+            text += CONTENT;
+            if self.takes_a_diff_service() {
+                text += DIFF;
+            }
+        }
+        text
     }
 }
 
 /// Where the testbed itself runs in a container, it may make nothing less likely to be killed.
 const NO_OOM: &str = "restrict_oom_score_adj = true\n";
-const PROXY: &str = "\
+const SNAPSHOTTER: &str = "\
 [proxy_plugins.hawker]
 type = \"snapshot\"
 address = \"/run/hawker/containerd.sock\"
+";
+/// CRI gives up the layers' content once they are unpacked.
+const DISCARD: &str = "discard_unpacked_layers = true\n";
+/// There is one content store, or containerd takes any of them.
+const WITHOUT_OWN_CONTENT: &str = "disabled_plugins = [\"io.containerd.content.v1.content\"]\n";
+const CONTENT: &str = "\
+[proxy_plugins.hawker-content]
+type = \"content\"
+address = \"/run/hawker/containerd.sock\"
+";
+/// No namespace sees what another has.
+const ISOLATED: &str = "\
+[plugins.\"io.containerd.metadata.v1.bolt\"]
+content_sharing_policy = \"isolated\"
+";
+const DIFF: &str = "\
+[proxy_plugins.hawker-diff]
+type = \"diff\"
+address = \"/run/hawker/containerd.sock\"
+[plugins.\"io.containerd.service.v1.diff-service\"]
+default = [\"hawker-diff\", \"walking\"]
 ";
 /// Where CRI measures the space that images take; 1.6.32 and newer know it.
 const EXPORTS_1: &str = "\
@@ -89,41 +217,50 @@ root = \"/var/lib/hawker/snapshotter\"
 enable_remote_snapshot_annotations = \"true\"
 ";
 
-fn version_1(is_hawker: bool, exports: &str) -> String {
+fn version_1(setup: &ContainerdSetup, top: &str) -> String {
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
-    let mut text = format!("version = 2\n[{cri}]\nsandbox_image = \"{PAUSE}\"\n{NO_OOM}");
-    if is_hawker {
-        text += &format!(
-            "[{cri}.containerd]\nsnapshotter = \"hawker\"\ndisable_snapshot_annotations = false\n"
-        );
+    let is_hawker = setup.profile.is_some_and(|it| it.snapshotter() == "hawker");
+    let mut text = format!("version = 2\n{top}[{cri}]\nsandbox_image = \"{PAUSE}\"\n{NO_OOM}");
+    if is_hawker || setup.discards_layers {
+        text += &format!("[{cri}.containerd]\n");
     }
-    text += &format!("[{cri}.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n");
-    if is_hawker {
-        text += PROXY;
-        text += exports;
+    if setup.discards_layers {
+        text += DISCARD;
     }
-    text
+    if is_hawker {
+        text += "snapshotter = \"hawker\"\ndisable_snapshot_annotations = false\n";
+    }
+    text + &format!("[{cri}.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n")
 }
 
-fn version_2(is_hawker: bool) -> String {
+fn version_2(setup: &ContainerdSetup, top: &str) -> String {
     let cri = "plugins.\"io.containerd.cri.v1.images\"";
-    let mut text = format!("version = 3\n[{cri}]\n");
-    if is_hawker {
-        text += "snapshotter = \"hawker\"\n";
+    let mut text = format!("version = 3\n{top}[{cri}]\n");
+    if setup.discards_layers {
+        // The transfer service knows no such thing.
+        text += DISCARD;
+        text += "use_local_image_pull = true\ndisable_snapshot_annotations = false\n";
     }
+    let snapshotter = setup.profile.map_or("overlayfs", Profile::snapshotter);
+    text += &format!("snapshotter = \"{snapshotter}\"\n");
     text += &format!("[plugins.\"io.containerd.cri.v1.runtime\"]\n{NO_OOM}");
     text += &format!("[{cri}.pinned_images]\nsandbox = \"{PAUSE}\"\n");
     text += &format!("[{cri}.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n");
-    if is_hawker {
-        text += PROXY;
-        text += EXPORTS_2;
-        // What is named here replaces the defaults.
-        for snapshotter in ["overlayfs", "hawker"] {
-            text += &format!(
-                "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
-                 platform = \"linux\"\nsnapshotter = \"{snapshotter}\"\ndiffer = \"walking\"\n"
-            );
-        }
+    let Some(profile) = setup.profile.filter(|it| it.has_socket()) else {
+        return text;
+    };
+    let differ = match profile.has_content() {
+        true => "hawker-diff",
+        false => "walking",
+    };
+    // What is named here replaces the defaults.
+    let mut snapshotters = vec!["overlayfs"];
+    snapshotters.extend((profile.snapshotter() == "hawker").then_some("hawker"));
+    for snapshotter in snapshotters {
+        text += &format!(
+            "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
+             platform = \"linux\"\nsnapshotter = \"{snapshotter}\"\ndiffer = \"{differ}\"\n"
+        );
     }
     text
 }

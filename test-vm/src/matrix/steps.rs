@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Step};
 use crate::{
-    cluster::{Client, Cluster, Containerd, Member, Session},
+    cluster::{Client, Cluster, Containerd, Member, Profile, Session},
     image::{self, Image},
 };
 
@@ -27,7 +27,7 @@ const ASIDE: &str = "testbed";
 
 /// Seconds that starting a container took, without and with a pull in which garbage collection
 /// waits.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Stall {
     pub alone: f64,
     pub slowest: f64,
@@ -57,13 +57,15 @@ pub(super) struct Workbench<'a> {
 impl<'a> Workbench<'a> {
     pub(super) fn new(cluster: &'a Cluster, client: Client) -> Result<Self> {
         let node = &cluster.nodes()[0];
-        let image = image::python()?.renamed(&format!("matrix/{}", client.name()), "1");
+        let image = image::python()?.renamed(&format!("matrix/{}", client.slug()), "1");
         let reference = cluster.registry.push(&image)?;
         let containerd = node.containerd()?;
         let mut session = containerd.client(client);
-        if client != Client::Crictl {
+        if client == Client::Docker {
+            node.start_docker_on_containerd()?;
+        } else if client != Client::Crictl {
             // What a killed client leaves is kept for a day: not beside another client's.
-            session = session.in_namespace(&format!("matrix-{}", client.name()));
+            session = session.in_namespace(&format!("matrix-{}", client.slug()));
         }
         Ok(Self {
             cluster,
@@ -75,7 +77,7 @@ impl<'a> Workbench<'a> {
     }
 
     /// Does one step and looks who fetched layers for it.
-    pub(super) fn do_step(&self, step: Step) -> Result<Outcome> {
+    pub(super) fn do_step(&self, step: Step, profile: Profile) -> Result<Outcome> {
         let before = self.node.bytes()?.served;
         let straight = self.cluster.registry.tally()?.bytes_past_hawker();
         let released = self.node.releases()?;
@@ -97,6 +99,7 @@ impl<'a> Workbench<'a> {
         let served = self.node.bytes().unwrap_or_default().served;
         let straight = self.cluster.registry.tally()?.bytes_past_hawker() - straight;
         Ok(Outcome {
+            profile,
             version: self.containerd.setup().version,
             client: self.session.client(),
             step,
@@ -143,7 +146,12 @@ impl<'a> Workbench<'a> {
         loop {
             let left = self.ctr(
                 self.session.namespace(),
-                &["snapshots", "--snapshotter", "hawker", "ls"],
+                &[
+                    "snapshots",
+                    "--snapshotter",
+                    self.containerd.snapshotter(),
+                    "ls",
+                ],
             )?;
             if left.lines().count() <= 2 {
                 return Ok(());
@@ -248,7 +256,7 @@ impl<'a> Workbench<'a> {
 
     /// Has containerd collect snapshots now, and waits for it. Returns how long it took.
     fn collect_snapshots(&self) -> Result<f64> {
-        let by = ["snapshots", "--snapshotter", "hawker"];
+        let by = ["snapshots", "--snapshotter", self.containerd.snapshotter()];
         // Snapshots are looked at only when one was removed.
         self.ctr(ASIDE, &[&by[..], &["prepare", "to-be-removed"]].concat())?;
         self.ctr(ASIDE, &[&by[..], &["rm", "to-be-removed"]].concat())?;
@@ -264,7 +272,7 @@ impl<'a> Workbench<'a> {
         let one = self.session.clone();
         let two = match one.client() {
             // It has one alone; a person with nerdctl is in the other.
-            Client::Crictl => self.containerd.client(Client::Nerdctl),
+            Client::Crictl | Client::Docker => self.containerd.client(Client::Nerdctl),
             _ => self.session.clone().in_namespace("another"),
         };
         one.pull(&reference)?;
@@ -278,7 +286,7 @@ impl<'a> Workbench<'a> {
 
     /// An image that nobody has seen yet, in the registry.
     fn noise(&self, step: Step) -> Result<(Image, String)> {
-        let name = format!("{}-{step:?}", self.session.client().name()).to_lowercase();
+        let name = format!("{}-{step:?}", self.session.client().slug()).to_lowercase();
         let image = image::noise(&name)?;
         let reference = self.cluster.registry.push(&image)?;
         Ok((image, reference))
