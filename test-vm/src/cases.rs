@@ -4,6 +4,7 @@
 //! and its beds with it. A case that cannot run is a failure: nothing is skipped.
 
 mod access;
+mod afterwards;
 mod attacks;
 mod beds;
 mod certificates;
@@ -14,6 +15,7 @@ mod faults;
 mod links;
 mod members;
 mod oddities;
+mod outage;
 mod private;
 mod pulls;
 mod registries;
@@ -21,6 +23,7 @@ mod secrets;
 mod setup;
 mod snapshotter;
 mod stock;
+mod switching;
 mod tenants;
 
 use std::{
@@ -86,6 +89,9 @@ pub fn all() -> Vec<Case> {
         links::CASES,
         snapshotter::CASES,
         content::CASES,
+        outage::CASES,
+        afterwards::CASES,
+        switching::CASES,
         setup::CASES,
         clients::CASES,
     ]
