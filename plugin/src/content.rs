@@ -27,7 +27,7 @@ mod records;
 mod rows;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turns;
 
 use std::{

@@ -9,6 +9,8 @@
 
 mod message;
 mod metrics;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{collections::BTreeMap, future::Future, ops::Range};

@@ -33,14 +33,14 @@ use crate::{
 };
 
 /// A running content store.
-struct Bed {
-    store: ContentStore,
+pub(crate) struct Bed {
+    pub(crate) store: ContentStore,
     node: Node,
 }
 
 impl Bed {
     /// Over what is in `dir`, with the registry `address`.
-    async fn open(dir: &Path, address: &str) -> Self {
+    pub(crate) async fn open(dir: &Path, address: &str) -> Self {
         let text = settings(dir, address);
         let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
         let node = Node::start(node_settings(&config).unwrap()).await.unwrap();
@@ -175,7 +175,7 @@ async fn registry(blobs: &[Bytes]) -> Origin {
 }
 
 /// Where no registry is.
-const NOWHERE: &str = "127.0.0.1:1";
+pub(crate) const NOWHERE: &str = "127.0.0.1:1";
 
 async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..2000 {
@@ -187,6 +187,6 @@ async fn eventually(what: &str, is_so: impl Fn() -> bool) {
     panic!("{what}");
 }
 
-fn temp() -> TempDir {
+pub(crate) fn temp() -> TempDir {
     tempfile::tempdir().unwrap()
 }
