@@ -21,6 +21,7 @@ mod pulls;
 mod registries;
 mod secrets;
 mod setup;
+mod sharing;
 mod snapshotter;
 mod stock;
 mod switching;
@@ -91,6 +92,7 @@ pub fn all() -> Vec<Case> {
         content::CASES,
         outage::CASES,
         afterwards::CASES,
+        sharing::CASES,
         switching::CASES,
         setup::CASES,
         clients::CASES,

@@ -16,7 +16,6 @@ pub(super) struct Settings {
     schedulers: &'static str,
     seeds: String,
     log_level: String,
-    has_socket: bool,
     registries: String,
     mirror: String,
     more: String,
@@ -39,7 +38,6 @@ impl Settings {
             },
             seeds: seeds.iter().map(seed).collect(),
             log_level: topology.log_level.clone(),
-            has_socket: topology.profile.has_socket(),
             registries: registries(topology),
             mirror: format!(
                 "allow_private = {:?}\n{}",
@@ -50,11 +48,7 @@ impl Settings {
     }
 
     pub(super) fn node(&self) -> String {
-        let own = match self.has_socket {
-            true => "",
-            false => "[containerd]\nenabled = false\n",
-        };
-        format!("{}{own}{}{}", self.common(), self.seeds, self.registries())
+        format!("{}{}{}", self.common(), self.seeds, self.registries())
     }
 
     pub(super) fn seed(&self) -> String {
