@@ -1,6 +1,7 @@
 //! How long the content store takes to say what it has.
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use containerd_client::{
     services::v1::{InfoRequest, WriteAction, WriteContentRequest, content_client::ContentClient},
-    tonic::transport::Channel,
+    tonic::{Request as Call, transport::Channel},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use rand::RngExt;
@@ -32,6 +33,7 @@ use crate::{
     table::Table,
 };
 
+const NAMESPACE: &str = "bench";
 const LIMIT: Duration = Duration::from_secs(60);
 /// How many blobs are written at a time.
 const WRITERS: usize = 16;
@@ -79,7 +81,8 @@ pub(super) fn measure(
     })?;
     let node = &cluster.nodes()[0];
     let socket = node.host().path("/run/hawker/containerd.sock");
-    let digests = step(&format!("write {blobs} blobs"), || fill(&socket, blobs))?;
+    let containerd = node.host().path("/run/containerd/containerd.sock");
+    let digests = step(&format!("write {blobs} blobs"), || fill(&containerd, blobs))?;
     let promised = step("push images of many layers", || promises(&cluster.registry))?;
     let names = ["one", "two"];
     let images = names.map(|name| {
@@ -198,7 +201,7 @@ async fn connect(socket: &PathBuf) -> Result<ContentClient<Channel>> {
     Ok(ContentClient::new(channel))
 }
 
-/// Writes blobs as containerd does. Returns their digests.
+/// Has containerd write blobs, which it keeps. Returns their digests.
 fn fill(socket: &PathBuf, blobs: usize) -> Result<Arc<Vec<String>>> {
     runtime()?.block_on(async {
         let client = connect(socket).await?;
@@ -214,7 +217,7 @@ async fn write(mut client: ContentClient<Channel>, number: usize) -> Result<Stri
     let (digest, len) = (digest_of(&data), i64::try_from(data.len())?);
     let message = |action: WriteAction, data: Vec<u8>, offset| WriteContentRequest {
         action: action.into(),
-        r#ref: format!("bench/1/blob-{number}"),
+        r#ref: format!("blob-{number}"),
         total: len,
         offset,
         data,
@@ -225,10 +228,15 @@ async fn write(mut client: ContentClient<Channel>, number: usize) -> Result<Stri
         message(WriteAction::Write, data, 0),
         WriteContentRequest {
             expected: digest.clone(),
+            // Or a collection takes it away at once.
+            labels: HashMap::from([("containerd.io/gc.root".to_owned(), "now".to_owned())]),
             ..message(WriteAction::Commit, Vec::new(), len)
         },
     ];
-    let mut answers = client.write(stream::iter(messages)).await?.into_inner();
+    let mut call = Call::new(stream::iter(messages));
+    let metadata = call.metadata_mut();
+    metadata.insert("containerd-namespace", NAMESPACE.parse()?);
+    let mut answers = client.write(call).await?.into_inner();
     let mut last = String::new();
     while let Some(answer) = answers.message().await? {
         last = answer.digest;
