@@ -86,7 +86,7 @@ impl ContentStore {
         let _turn = inner.turns.take(&digest).await;
         if self.is_whole(&digest).await? {
             // containerd takes it for its own from here on.
-            inner.records.tell(&digest);
+            inner.records.list(&digest);
             self.end(writer).await;
             return Err(ContentError::AlreadyExists(digest));
         }
@@ -117,7 +117,7 @@ impl ContentStore {
         let inner = &*self.0;
         let has_labels = !labels.is_empty();
         let known = inner.records.get(&digest);
-        let image = known.and_then(|known| known.row.image());
+        let image = known.as_ref().and_then(|known| known.row.image());
         let mut row = Row::new(length, ContentState::Committed).with_labels(labels);
         if let Some(image) = image {
             row = row.with_image(&image);
@@ -128,7 +128,13 @@ impl ContentStore {
             // After a crash the pin says as much.
             false => inner.journal.note(change),
         }
-        inner.records.put(digest, Record::told(row).into());
+        // A pull that is about to ask for it is so still.
+        let record = match known {
+            Some(known) => known.with_row(row),
+            None => Record::told(row),
+        };
+        record.list();
+        inner.records.put(digest, record.into());
         inner.holds.release(&digest);
         Ok(())
     }

@@ -161,7 +161,7 @@ impl ContentStore {
     async fn record_import(&self, digest: Digest, length: u64) -> Result<(), ContentError> {
         let inner = &*self.0;
         let _turn = inner.turns.take(&digest).await;
-        let known = inner.records.tell(&digest);
+        let known = inner.records.list(&digest);
         if known.is_some_and(|known| known.row.state == ContentState::Committed) {
             return Ok(());
         }

@@ -189,7 +189,12 @@ impl Record {
         }
     }
 
-    /// containerd is told of it, and so owns it.
+    /// containerd has committed it: it is listed from now on. Who is about to ask is so still.
+    pub(super) fn list(&self) {
+        self.is_told.store(true, Relaxed);
+    }
+
+    /// containerd has asked, and is told of it.
     pub(super) fn tell(&self) {
         self.is_told.store(true, Relaxed);
         self.is_asked.store(true, Relaxed);

@@ -42,6 +42,14 @@ impl Records {
         Some(Arc::clone(record))
     }
 
+    /// The record of what containerd has committed.
+    pub(super) fn list(&self, digest: &Digest) -> Option<Arc<Record>> {
+        let all = self.lock();
+        let record = all.get(digest)?;
+        record.list();
+        Some(Arc::clone(record))
+    }
+
     pub(super) fn put(&self, digest: Digest, record: Arc<Record>) {
         self.lock().insert(digest, record);
     }

@@ -196,3 +196,26 @@ async fn what_containerd_was_told_while_a_record_changed_stays_told() {
     let keep = Duration::from_secs(1);
     assert!(!records.remove_forgotten(&digest, Instant::now() + 2 * keep, keep));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_by_one_pull_leaves_the_promise_to_another() {
+    let dir = temp();
+    let bytes = noise(100_000, 9);
+    let digest = Digest::of(&bytes);
+    let origin = registry(std::slice::from_ref(&bytes)).await;
+    let address = origin.address.to_string();
+    let bed = Bed::open(dir.path(), &address).await;
+    for reference in ["first", "again"] {
+        bed.promise(&address, "a", &bytes).await.unwrap();
+        match bed.write(reference, &bytes).await {
+            Ok(()) | Err(ContentError::AlreadyExists(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        // The one that wrote it was given up, and the other has not asked yet.
+        bed.store.delete(&digest).await.unwrap();
+        assert!(bed.store.find(&digest).is_some());
+    }
+    bed.store.info(&digest).unwrap();
+    bed.store.delete(&digest).await.unwrap();
+    assert!(bed.store.find(&digest).is_none() && bed.pinned().is_empty());
+}
