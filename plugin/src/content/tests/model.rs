@@ -277,23 +277,32 @@ impl World {
     }
 }
 
+async fn live(steps: Vec<Step>) {
+    let mut world = World::new().await;
+    for step in steps {
+        Box::pin(world.take(step)).await;
+        world.check();
+    }
+    Box::pin(world.take(Step::Restart)).await;
+    world.check();
+    world.check_bytes().await;
+    Box::pin(world.take(Step::Collect)).await;
+    world.bed.take().unwrap().close().await;
+}
+
+/// Without optimisation all of this, polled at once, fills the stack that a test has.
+fn with_room(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(64 << 20);
+    if let Err(panic) = thread.spawn(work).unwrap().join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_needed_is_released_and_everything_else_is(steps in steps()) {
-        let runtime = Runtime::new().unwrap();
-        runtime.block_on(Box::pin(async {
-            let mut world = World::new().await;
-            for step in steps {
-                Box::pin(world.take(step)).await;
-                world.check();
-            }
-            Box::pin(world.take(Step::Restart)).await;
-            world.check();
-            world.check_bytes().await;
-            Box::pin(world.take(Step::Collect)).await;
-            world.bed.take().unwrap().close().await;
-        }));
+        with_room(move || Runtime::new().unwrap().block_on(Box::pin(live(steps))));
     }
 }
