@@ -49,22 +49,26 @@ pub(crate) struct Links {
 struct Link {
     id: u64,
     peer: LinkPeer,
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    words: mpsc::UnboundedSender<Word>,
+    uploads: mpsc::UnboundedSender<Upload>,
     queued: Arc<AtomicUsize>,
     reader: AbortHandle,
     writer: AbortHandle,
 }
 
-/// What a writer is to send.
-enum Outgoing {
+/// What a writer is to send at once.
+enum Word {
     Close(String),
     Frame(Envelope),
-    Upload {
-        piece: PieceIndex,
-        blob: Arc<BlobFile>,
-        /// Of the task.
-        state: Arc<TaskState>,
-    },
+}
+
+/// A piece that a writer is to send when no word waits: requests and news that stood behind pieces
+/// would come when they are of no use any more.
+struct Upload {
+    piece: PieceIndex,
+    blob: Arc<BlobFile>,
+    /// Of the task.
+    state: Arc<TaskState>,
 }
 
 impl Links {
@@ -91,7 +95,8 @@ impl Links {
             reader,
             writer,
         } = connection;
-        let (id, (outgoing, queue)) = (self.next, mpsc::unbounded_channel());
+        let (id, (words, words_queue)) = (self.next, mpsc::unbounded_channel());
+        let (uploads, uploads_queue) = mpsc::unbounded_channel();
         self.next += 1;
         let queued = Arc::new(AtomicUsize::new(0));
         let reading = Reading {
@@ -108,7 +113,8 @@ impl Links {
             counters: Arc::clone(&self.counters),
         };
         let reader = self.tasks.spawn(reading.run(reader));
-        let writer = self.tasks.spawn(writing.run(writer, queue));
+        let writing = writing.run(writer, words_queue, uploads_queue);
+        let writer = self.tasks.spawn(writing);
         let link_peer = LinkPeer {
             role: peer.role,
             address: peer.address,
@@ -118,7 +124,8 @@ impl Links {
         links.push(Link {
             id,
             peer: link_peer,
-            outgoing,
+            words,
+            uploads,
             queued,
             reader,
             writer,
@@ -137,7 +144,7 @@ impl Links {
     }
 
     pub(crate) fn send(&mut self, host: &HostId, envelope: Envelope) {
-        self.queue(host, Outgoing::Frame(envelope));
+        self.queue(host, |link| link.words.send(Word::Frame(envelope)).is_ok());
     }
 
     /// Says whether there was a connection to send on.
@@ -148,14 +155,15 @@ impl Links {
         blob: Arc<BlobFile>,
         state: Arc<TaskState>,
     ) -> bool {
-        self.queue(host, Outgoing::Upload { piece, blob, state })
+        let upload = Upload { piece, blob, state };
+        self.queue(host, |link| link.uploads.send(upload).is_ok())
     }
 
     /// Ends all connections to a host, with a word to it. No event will tell of it.
     pub(crate) fn close(&mut self, host: &HostId, reason: &str) {
         for link in self.by_host.remove(host).unwrap_or_default() {
             link.reader.abort();
-            let _ = link.outgoing.send(Outgoing::Close(reason.to_owned()));
+            let _ = link.words.send(Word::Close(reason.to_owned()));
         }
     }
 
@@ -219,7 +227,7 @@ impl Links {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn queue(&mut self, host: &HostId, outgoing: Outgoing) -> bool {
+    fn queue(&mut self, host: &HostId, send: impl FnOnce(&Link) -> bool) -> bool {
         let Some(link) = self.by_host.get(host).and_then(|links| links.first()) else {
             return false;
         };
@@ -237,7 +245,7 @@ impl Links {
             });
             return false;
         }
-        link.outgoing.send(outgoing).is_ok()
+        send(link)
     }
 }
 
@@ -316,26 +324,36 @@ struct Writing {
 }
 
 impl Writing {
-    async fn run(self, mut writer: FrameWriter, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+    async fn run(
+        self,
+        mut writer: FrameWriter,
+        mut words: mpsc::UnboundedReceiver<Word>,
+        mut uploads: mpsc::UnboundedReceiver<Upload>,
+    ) {
         let mut batch = Vec::with_capacity(WRITE_BATCH);
         let error = loop {
-            let taken = tokio::select! {
+            let written = tokio::select! {
                 biased;
-                taken = queue.recv_many(&mut batch, WRITE_BATCH) => Some(taken),
-                () = writer.keep_alive() => None,
+                taken = words.recv_many(&mut batch, WRITE_BATCH) => {
+                    self.queued.fetch_sub(taken, Relaxed);
+                    match batch.last() {
+                        None => return,
+                        // Whoever closes has no use for what stands before it.
+                        Some(Word::Close(reason)) => {
+                            let _ = writer.goodbye(reason).await;
+                            return;
+                        }
+                        Some(Word::Frame(_)) => say(&mut writer, batch.drain(..)).await,
+                    }
+                }
+                Some(upload) = uploads.recv() => {
+                    self.queued.fetch_sub(1, Relaxed);
+                    self.upload(&mut writer, upload).await
+                }
+                () = writer.keep_alive() => writer.flush().await,
             };
-            if taken == Some(0) {
-                return;
-            }
-            self.queued.fetch_sub(batch.len(), Relaxed);
-            if let Some(Outgoing::Close(reason)) = batch.last() {
-                // Whoever closes has no use for what stands before it.
-                let _ = writer.goodbye(reason).await;
-                return;
-            }
-            match self.write(&mut writer, batch.drain(..)).await {
-                Ok(()) => {}
-                Err(error) => break error,
+            if let Err(error) = written {
+                break error;
             }
         };
         let (host, link, reason) = (self.host, self.link, error.to_string());
@@ -345,32 +363,9 @@ impl Writing {
             .await;
     }
 
-    async fn write(
-        &self,
-        writer: &mut FrameWriter,
-        batch: impl Iterator<Item = Outgoing>,
-    ) -> Result<(), WireError> {
-        for outgoing in batch {
-            match outgoing {
-                // Always the last of its queue.
-                Outgoing::Close(_) => {}
-                Outgoing::Frame(envelope) => feed(writer, &envelope).await?,
-                Outgoing::Upload { piece, blob, state } => {
-                    self.upload(writer, piece, blob, &state).await?;
-                }
-            }
-        }
-        writer.flush().await
-    }
-
     /// Reads a piece and sends it; frees its slot whatever comes of it.
-    async fn upload(
-        &self,
-        writer: &mut FrameWriter,
-        piece: PieceIndex,
-        blob: Arc<BlobFile>,
-        state: &TaskState,
-    ) -> Result<(), WireError> {
+    async fn upload(&self, writer: &mut FrameWriter, upload: Upload) -> Result<(), WireError> {
+        let Upload { piece, blob, state } = upload;
         let task = state.task;
         let read = brief(blob.geometry().len_of(piece) as usize, move || {
             blob.read_piece(piece)
@@ -401,6 +396,17 @@ impl Writing {
             .await;
         Ok(())
     }
+}
+
+/// Sends words together.
+async fn say(writer: &mut FrameWriter, batch: impl Iterator<Item = Word>) -> Result<(), WireError> {
+    for word in batch {
+        // A close is always the last of its queue, and was looked for before.
+        if let Word::Frame(envelope) = word {
+            feed(writer, &envelope).await?;
+        }
+    }
+    writer.flush().await
 }
 
 /// Feeds a message; one that does not fit the protocol is dropped, since the connection is sound.
