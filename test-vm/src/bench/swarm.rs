@@ -30,6 +30,9 @@ use crate::{
 /// Ethernet (14), IPv6 (40) and TCP with timestamps (32). The simulator knows no frames.
 const PAYLOAD_SHARE: f64 = 1428.0 / 1514.0;
 const REPOSITORY: &str = "bench";
+/// For so long a scheduler that has just started keeps the first lookups of a blob back, lest hosts
+/// that have it have not said so yet. That is its restart, not the swarm.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// How many pull what over which links.
 #[derive(Debug, Clone, clap::Args)]
@@ -135,6 +138,10 @@ impl Swarm {
 
     fn measure(&self, cluster: &Cluster, blob: &Bytes, path: &str) -> Result<Report> {
         let daemons = daemons(cluster)?;
+        step("wait until the scheduler has settled", || {
+            thread::sleep(SETTLE_TIME);
+            Ok(())
+        })?;
         let before = usages(&daemons)?;
         let mirror = format!(
             "http://127.0.0.1:65001{path}?ns={}",
