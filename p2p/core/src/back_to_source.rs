@@ -22,6 +22,8 @@ pub(crate) struct BackToSource {
     /// Peers have pieces but do not give them.
     pub(crate) stalled: bool,
     pub(crate) not_before: Option<Instant>,
+    /// Until then a seed looks whether others have the task.
+    pub(crate) grace: Option<Instant>,
     /// What our own part of the chain was read from.
     chain: Chain,
     failures: u32,
@@ -80,11 +82,13 @@ impl BackToSource {
         self.renewal.forget_rounds();
         self.failures = 0;
         self.not_before = None;
+        self.grace = None;
     }
 
     /// Whether a fetch may start now.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.run.is_none() && self.not_before.is_none_or(|at| at <= now)
+        let mut waits = [self.not_before, self.grace].into_iter().flatten();
+        self.run.is_none() && waits.all(|at| at <= now)
     }
 
     /// Nothing is wanted of the origin any more: credentials are forgotten.

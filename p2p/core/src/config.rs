@@ -35,7 +35,8 @@ pub struct SwarmConfig {
     pub first_piece_deadline: Duration,
     /// Without a new piece for so long, a node goes to the origin; longer for large pieces.
     pub progress_deadline: Duration,
-    /// A seed that is asked for a task looks for so long whether peers know it already.
+    /// A seed that is asked for a task looks at most so long whether others have it already: no
+    /// longer than until the scheduler sends it to the origin.
     pub seed_grace: Duration,
     /// A request without an answer for so long is made elsewhere as well.
     pub request_timeout: Duration,

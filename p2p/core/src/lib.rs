@@ -33,6 +33,7 @@ mod sources;
 mod status;
 mod swarm;
 mod task;
+mod timetable;
 mod upload;
 mod verdict;
 

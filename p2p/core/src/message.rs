@@ -54,6 +54,29 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// What kind it is, for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Join { .. } => "Join",
+            Self::Head { .. } => "Head",
+            Self::Have { .. } => "Have",
+            Self::Gained { .. } => "Gained",
+            Self::List { .. } => "List",
+            Self::Request { .. } => "Request",
+            Self::RequestAny { .. } => "RequestAny",
+            Self::Cancel { .. } => "Cancel",
+            Self::Piece { .. } => "Piece",
+            Self::Refuse { .. } => "Refuse",
+            Self::Leave => "Leave",
+            Self::Renew { .. } => "Renew",
+            Self::Claim { .. } => "Claim",
+            Self::Heard { .. } => "Heard",
+            Self::Verdict { .. } => "Verdict",
+        }
+    }
+}
+
 /// Why a peer is refused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

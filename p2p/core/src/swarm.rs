@@ -13,6 +13,7 @@ use crate::{
     SwarmConfig, TaskFailure, TaskStatus,
     shared::Shared,
     task::Task,
+    timetable::Timetable,
     upload::{Open, Turn},
 };
 
@@ -21,8 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Swarm {
     tasks: BTreeMap<TaskId, Task>,
-    /// When each task that waits for time to pass is due.
-    due: BTreeMap<TaskId, Instant>,
+    timetable: Timetable,
     shared: Shared,
 }
 
@@ -31,7 +31,7 @@ impl Swarm {
     pub fn new(config: SwarmConfig, seed: u64) -> Self {
         Self {
             tasks: BTreeMap::new(),
-            due: BTreeMap::new(),
+            timetable: Timetable::default(),
             shared: Shared::new(config, seed),
         }
     }
@@ -66,7 +66,7 @@ impl Swarm {
     pub fn handle_forget(&mut self, task: TaskId, now: Instant) {
         self.with(task, now, |task, cx| task.forget(cx));
         self.tasks.remove(&task);
-        self.due.remove(&task);
+        self.timetable.set(task, None);
     }
 
     /// Drops a task that is only served, and only if nobody asks for it now: what is stored stays
@@ -75,7 +75,7 @@ impl Swarm {
         let rests = self.tasks.get(task).is_none_or(Task::is_at_rest);
         if rests {
             self.tasks.remove(task);
-            self.due.remove(task);
+            self.timetable.set(*task, None);
         }
         rests
     }
@@ -99,7 +99,7 @@ impl Swarm {
             return self.shared.act(Action::HangUp { host, reason });
         }
         self.shared.links.connect(host.clone(), role);
-        self.with_all(now, |task, cx| task.connected(&host, role, cx));
+        self.with_those_of(&host, now, |task, cx| task.connected(&host, role, cx, now));
         let sweep_at = now + self.shared.config.idle_connection;
         self.shared.links.sweep_at.get_or_insert(sweep_at);
     }
@@ -107,21 +107,21 @@ impl Swarm {
     /// `Dial` failed.
     pub fn handle_dial_failed(&mut self, host: &HostId, now: Instant) {
         self.shared.links.end_dial(host);
-        self.with_all(now, |task, cx| task.dial_failed(host, cx, now));
+        self.with_those_of(host, now, |task, cx| task.dial_failed(host, cx, now));
     }
 
     /// A connection ended; its uploads need no [`Self::handle_uploaded`] any more.
     pub fn handle_disconnected(&mut self, host: &HostId, now: Instant) {
         self.shared.links.disconnect(host);
         self.shared.uploads.disconnect(host);
-        self.with_all(now, |task, cx| task.disconnected(host, cx, now));
+        self.with_those_of(host, now, |task, cx| task.disconnected(host, cx, now));
     }
 
     /// What was last sent to a host may be lost, but there is another connection to it: contact is
     /// taken up afresh, on both sides.
     pub fn handle_lost_words(&mut self, host: &HostId, now: Instant) {
         self.shared.uploads.disconnect(host);
-        self.with_all(now, |task, cx| task.greet_afresh(host, cx, now));
+        self.with_those_of(host, now, |task, cx| task.greet_afresh(host, cx, now));
     }
 
     /// The connection to a host serves something else beside its tasks: it is not idle.
@@ -188,7 +188,7 @@ impl Swarm {
         now: Instant,
     ) {
         self.shared.convict(host, task, what, now);
-        self.with_all(now, |task, cx| task.drop_neighbour(host, cx, now));
+        self.with_those_of(host, now, |task, cx| task.drop_neighbour(host, cx, now));
     }
 
     // --- Store ---
@@ -277,8 +277,7 @@ impl Swarm {
 
     /// Time has passed; see [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        let due = self.due.iter().filter(|(_, at)| **at <= now);
-        for task in due.map(|(task, _)| *task).collect::<Vec<_>>() {
+        for task in self.timetable.due(now) {
             self.with(task, now, |task, cx| task.pass_time(cx, now));
         }
         if self.shared.links.sweep_at.is_some_and(|at| at <= now) {
@@ -314,7 +313,7 @@ impl Swarm {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sweep = self.shared.links.sweep_at;
-        self.due.values().copied().chain(sweep).min()
+        self.timetable.first().into_iter().chain(sweep).min()
     }
 
     /// The stored pieces of a task whose geometry is known.
@@ -351,10 +350,18 @@ impl Swarm {
         }
     }
 
-    fn with_all(&mut self, now: Instant, mut change: impl FnMut(&mut Task, &mut Shared)) {
-        for id in self.tasks.keys().copied().collect::<Vec<_>>() {
+    /// With the tasks that the host takes part in, or is being dialed for.
+    fn with_those_of(
+        &mut self,
+        host: &HostId,
+        now: Instant,
+        mut change: impl FnMut(&mut Task, &mut Shared),
+    ) {
+        let concerned = self.tasks.iter().filter(|(_, task)| task.concerns(host));
+        for id in concerned.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.with(id, now, &mut change);
         }
+        self.give_turns(now);
     }
 
     /// After every change of a task: upload slots are used, and its clock is set.
@@ -367,13 +374,10 @@ impl Swarm {
         if task.is_gone(now) {
             task.forget(&mut self.shared);
             self.tasks.remove(&id);
-            self.due.remove(&id);
+            self.timetable.set(id, None);
             return;
         }
-        match task.due() {
-            Some(at) => _ = self.due.insert(id, at),
-            None => _ = self.due.remove(&id),
-        }
+        self.timetable.set(id, task.due());
     }
 
     fn give_turns(&mut self, now: Instant) {

@@ -182,8 +182,8 @@ impl Task {
         self.look_up(cx, now);
         self.fill_all(cx, now);
         if cx.config.role == Role::Seed {
-            // Peers that know it already tell so at once.
-            self.origin.not_before = Some(now + cx.config.seed_grace);
+            // Until the scheduler says that nobody has it; peers that do tell so at once.
+            self.origin.grace = Some(now + cx.config.seed_grace);
         }
     }
 
@@ -406,12 +406,11 @@ impl Task {
 
     /// When [`Self::pass_time`] is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let grace = self.origin.not_before.filter(|_| self.is_fetching());
-        let grace = grace.filter(|_| self.origin.run.is_none());
-        [self.tick_at, self.flush_at, grace]
-            .into_iter()
-            .flatten()
-            .min()
+        let may_go = self.is_fetching() && self.origin.run.is_none();
+        let waits = [self.origin.not_before, self.origin.grace];
+        let waits = waits.map(|at| at.filter(|_| may_go)).into_iter();
+        let clocks = [self.tick_at, self.flush_at].into_iter();
+        clocks.chain(waits).flatten().min()
     }
 
     /// Keeps a clock going while the task is under way.
@@ -427,8 +426,12 @@ impl Task {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.gossip(cx, now);
         }
-        if self.origin.not_before.is_some_and(|at| at <= now) {
-            self.origin.not_before = None;
+        let waits = [&mut self.origin.not_before, &mut self.origin.grace].into_iter();
+        if waits
+            .filter_map(|wait| wait.take_if(|at| *at <= now))
+            .count()
+            > 0
+        {
             self.steer(cx, now);
         }
         if self.tick_at.is_some_and(|at| at <= now) {
@@ -481,6 +484,11 @@ impl Task {
 
     pub(crate) fn list(&self) -> Option<&PieceList> {
         self.content.as_ref().map(|content| &content.list)
+    }
+
+    /// Whether the task has anything to do with the host's connection.
+    pub(crate) fn concerns(&self, host: &HostId) -> bool {
+        self.neighbours.contains_key(host) || self.contacts.dialing.contains(host)
     }
 
     pub(crate) fn hosts(&self) -> Vec<HostId> {

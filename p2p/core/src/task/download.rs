@@ -16,6 +16,8 @@ use crate::{Action, Message, Misbehaviour, Refusal, neighbour::Neighbour, shared
 const MOST_CREDIT: usize = 16;
 /// A source that leaves open requests unanswered for so long is asked by number.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
+/// The same, where the piece was asked for before it was known to be the only one.
+const AHEAD_PATIENCE: Duration = Duration::from_millis(100);
 /// So many pieces at once.
 const LEAST_ASKED: usize = 2;
 const BUSY_PAUSE: Duration = Duration::from_millis(150);
@@ -67,6 +69,32 @@ impl Task {
         let all: usize = self.neighbours.values().map(|n| n.requests.len()).sum();
         let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
         own < 2 || (all as u64 + 1) * u64::from(piece_len) <= cx.config.max_bytes_in_flight
+    }
+
+    /// Asks for a piece along with the first word, before it is known how many there are: all of a
+    /// small blob comes with the answer. Of a seed, or of whoever is asked first: the others would
+    /// bring the same.
+    pub(super) fn ask_ahead(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        let asked = self.neighbours.values().any(|n| n.credit > 0);
+        let wants = self.is_fetching() && self.content.is_none() && !self.doubts.own_chain;
+        let Some(neighbour) = self.neighbours.get_mut(host).filter(|_| wants) else {
+            return;
+        };
+        if neighbour.credit == 0 && (neighbour.role == Role::Seed || !asked) {
+            (neighbour.credit, neighbour.credit_since) = (1, Some(now));
+            self.send(host, Message::RequestAny { credit: 1 }, cx);
+        }
+    }
+
+    /// Whether the only piece comes without being asked for by number.
+    pub(super) fn comes_anyway(&self, piece: PieceIndex, now: Instant) -> bool {
+        let only = self.content.as_ref();
+        let only = only.is_some_and(|content| content.geometry.piece_count() == 1);
+        let brings = |neighbour: &Neighbour| {
+            let asked = neighbour.credit_since.filter(|_| neighbour.credit > 0);
+            asked.is_some_and(|at| now < at + AHEAD_PATIENCE) && neighbour.has.contains(piece)
+        };
+        only && self.neighbours.values().any(brings)
     }
 
     fn request(&mut self, host: &HostId, piece: PieceIndex, cx: &mut Shared, now: Instant) {

@@ -34,6 +34,9 @@ impl Task {
             .filter(|parent| parent.host != ourselves);
         self.contacts.add(others.collect());
         self.origin.duty = duty == Duty::Fetch;
+        if self.origin.duty {
+            self.origin.grace = None;
+        }
         self.seek(cx, now);
         self.steer(cx, now);
     }
@@ -55,7 +58,7 @@ impl Task {
                 break;
             }
             if !self.neighbours.contains_key(&host) && !cx.quarantine.holds(&host, now) {
-                self.contact(host, cx);
+                self.contact(host, cx, now);
             }
         }
         let useful = self
@@ -68,9 +71,10 @@ impl Task {
         }
     }
 
-    fn contact(&mut self, host: HostId, cx: &mut Shared) {
+    fn contact(&mut self, host: HostId, cx: &mut Shared, now: Instant) {
         if let Some(role) = cx.links.role(&host) {
-            return self.greet(&host, role, cx);
+            self.greet(&host, role, cx);
+            return self.ask_ahead(&host, cx, now);
         }
         self.contacts.dialing.insert(host.clone());
         if cx.links.begin_dial(&host) {
@@ -83,9 +87,10 @@ impl Task {
         neighbour.joined && !neighbour.suspected
     }
 
-    pub(crate) fn connected(&mut self, host: &HostId, role: Role, cx: &mut Shared) {
+    pub(crate) fn connected(&mut self, host: &HostId, role: Role, cx: &mut Shared, now: Instant) {
         if self.contacts.dialing.remove(host) && self.is_fetching() {
             self.greet(host, role, cx);
+            self.ask_ahead(host, cx, now);
         }
     }
 

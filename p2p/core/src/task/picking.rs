@@ -22,7 +22,8 @@ const MOST_COPIES: usize = 2;
 impl Task {
     pub(super) fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
         let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
-        let may = |piece| self.may_ask_for(piece, host, neighbour);
+        let may =
+            |piece| self.may_ask_for(piece, host, neighbour) && !self.comes_anyway(piece, now);
         if self.feeds_others(cx) {
             return self.pick_waiting(neighbour, may);
         }
