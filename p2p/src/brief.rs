@@ -10,6 +10,12 @@ const BRIEF_LEN: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Stopping;
 
+impl From<Stopping> for std::io::Error {
+    fn from(_: Stopping) -> Self {
+        Self::other("the runtime is going down")
+    }
+}
+
 /// Runs blocking `work` on `len` bytes: at once when they are few, otherwise on the blocking pool.
 pub(crate) async fn brief<T: Send + 'static>(
     len: usize,

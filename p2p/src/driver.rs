@@ -214,6 +214,7 @@ impl Driver {
             self.handle_evicted(task, now);
         }
         self.rest_idle();
+        crate::transport::rest();
         self.send_progress();
         let store = self.store.clone();
         self.jobs.spawn_blocking(move || {

@@ -14,6 +14,7 @@ mod blob;
 mod brief;
 mod counters;
 mod driver;
+mod extent;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

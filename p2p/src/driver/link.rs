@@ -13,7 +13,7 @@ use std::{
 };
 
 use hawker_identity::{CertificateId, Distrust};
-use hawker_model::{HostId, PieceIndex};
+use hawker_model::{HostId, PieceIndex, TaskId};
 use hawker_swarm::{Envelope, Message, Refusal};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -25,7 +25,7 @@ use crate::{
     blob::TaskState,
     brief::{Stopping, brief},
     counters::Counters,
-    store::BlobFile,
+    store::{BlobFile, ReadError},
     transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
 };
 
@@ -363,31 +363,24 @@ impl Writing {
             .await;
     }
 
-    /// Reads a piece and sends it; frees its slot whatever comes of it.
+    /// Sends a piece; frees its slot whatever comes of it.
     async fn upload(&self, writer: &mut FrameWriter, upload: Upload) -> Result<(), WireError> {
         let Upload { piece, blob, state } = upload;
-        let task = state.task;
-        let read = brief(blob.geometry().len_of(piece) as usize, move || {
-            blob.read_piece(piece)
-        })
-        .await;
-        let message = match read {
-            Ok(Ok(data)) => {
-                self.counters.add_sent(data.len() as u64);
-                state.counters.add_sent(data.len() as u64);
-                Message::Piece { piece, data }
+        let (task, len) = (state.task, blob.geometry().len_of(piece).into());
+        match send_piece(writer, &task, piece, blob).await {
+            Ok(()) => {
+                self.counters.add_sent(len);
+                state.counters.add_sent(len);
             }
-            Ok(Err(error)) => {
+            Err(UploadError::Wire(error)) => return Err(error),
+            Err(UploadError::Read(error)) => {
                 tracing::warn!(%task, %piece, %error, "cannot read a piece to send it");
-                Message::Refuse {
-                    piece: Some(piece),
-                    reason: Refusal::Missing,
-                }
+                let (piece, reason) = (Some(piece), Refusal::Missing);
+                let message = Message::Refuse { piece, reason };
+                feed(writer, &Envelope { task, message }).await?;
             }
-            // The runtime is going down.
-            Err(Stopping) => return Ok(()),
-        };
-        feed(writer, &Envelope { task, message }).await?;
+            Err(UploadError::Stopping) => return Ok(()),
+        }
         writer.flush().await?;
         let host = self.host.clone();
         let _ = self
@@ -396,6 +389,39 @@ impl Writing {
             .await;
         Ok(())
     }
+}
+
+/// Why a piece is not sent.
+enum UploadError {
+    Read(ReadError),
+    Wire(WireError),
+    /// The runtime is going down.
+    Stopping,
+}
+
+/// Sends a piece straight from its file; one that another program may change is read and looked at
+/// before.
+async fn send_piece(
+    writer: &mut FrameWriter,
+    task: &TaskId,
+    piece: PieceIndex,
+    blob: Arc<BlobFile>,
+) -> Result<(), UploadError> {
+    if let Some(extent) = blob.extent(piece).map_err(UploadError::Read)? {
+        return match writer.feed_extent(task, piece, &extent).await {
+            Ok(()) => Ok(()),
+            Err(WireError::Unreadable(cause)) => Err(UploadError::Read(blob.lose(piece, cause))),
+            Err(error) => Err(UploadError::Wire(error)),
+        };
+    }
+    let len = blob.geometry().len_of(piece) as usize;
+    let read = brief(len, move || blob.read_piece(piece)).await;
+    let read = read.map_err(|Stopping| UploadError::Stopping)?;
+    let data = read.map_err(UploadError::Read)?;
+    let message = Message::Piece { piece, data };
+    let task = *task;
+    let fed = feed(writer, &Envelope { task, message }).await;
+    fed.map_err(UploadError::Wire)
 }
 
 /// Sends words together.

@@ -23,6 +23,7 @@ use super::{
     layout,
     record::{Record, lock},
 };
+use crate::extent::Extent;
 
 /// A blob of the store, in use: it is not evicted while one of these lives.
 ///
@@ -32,7 +33,7 @@ use super::{
 pub struct BlobFile {
     store: Arc<Inner>,
     record: Arc<Record>,
-    file: File,
+    file: Arc<File>,
     /// Of a file that is another program's too: what it must be for its bytes to count.
     stamp: Option<Stamp>,
     /// Read from the database when it is first needed.
@@ -57,7 +58,7 @@ impl BlobFile {
         let blob = Self {
             store,
             record,
-            file,
+            file: Arc::new(file),
             stamp,
             list: Mutex::new(None),
         };
@@ -254,6 +255,26 @@ impl BlobFile {
         }
         let complete = state.insert(piece) && state.pieces.is_full();
         Ok(Written { complete })
+    }
+
+    /// Where the bytes of a stored piece are, for sending them as they are. `None` for a file that
+    /// another program may change, whose bytes count only after a look at it behind the reading.
+    pub(crate) fn extent(&self, piece: PieceIndex) -> Result<Option<Extent>, ReadError> {
+        if !self.has(piece) {
+            let task = self.record.task;
+            return Err(ReadError::Missing { task, piece });
+        }
+        if self.stamp.is_some() {
+            return Ok(None);
+        }
+        self.touch();
+        let range = self.record.geometry.range(piece);
+        Ok(Some(Extent::new(Arc::clone(&self.file), range)))
+    }
+
+    /// Takes a piece whose [`Self::extent`] could not be read out of the set.
+    pub(crate) fn lose(&self, piece: PieceIndex, cause: io::Error) -> ReadError {
+        self.lost(piece, cause)
     }
 
     /// Reads one stored piece.

@@ -107,7 +107,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::transport::{WireError, frame::Hello, stream};
+    use crate::{
+        extent::Extent,
+        transport::{WireError, frame::Hello, stream},
+    };
 
     /// Fast enough to test, slow enough for a busy machine.
     const FAST: Timing = Timing {
@@ -150,6 +153,11 @@ mod tests {
         };
         let task = TaskId::Blob(Digest::of(b"layer"));
         Envelope { task, message }
+    }
+
+    fn leave() -> Envelope {
+        let message = Message::Leave;
+        Envelope { message, ..piece() }
     }
 
     async fn live(writer: &mut FrameWriter) {
@@ -205,11 +213,7 @@ mod tests {
     async fn a_late_reader_does_not_take_a_living_peer_for_dead() {
         let (mut one, mut other) = pair().await;
         tokio::time::sleep(FAST.silence * 2).await;
-        let leave = Message::Leave;
-        let envelope = Envelope {
-            message: leave,
-            ..piece()
-        };
+        let envelope = leave();
         other.1.feed(&envelope).await.unwrap();
         other.1.flush().await.unwrap();
         tokio::time::sleep(FAST.silence / 3).await;
@@ -227,6 +231,88 @@ mod tests {
         assert!(matches!(error, WireError::Stalled(_)), "{error}");
         let after = one.1.flush().await;
         assert!(matches!(after, Err(WireError::Broken)), "{after:?}");
+    }
+
+    /// The range of a file that has the bytes of [`patterned`] behind `before` others; the file ends
+    /// at `len`.
+    fn extent(before: usize, len: u64) -> Extent {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let Message::Piece { data, .. } = patterned().message else {
+            panic!("no piece");
+        };
+        std::fs::write(&path, [&vec![7; before][..], &data[..]].concat()).unwrap();
+        let file = std::fs::File::options().write(true).read(true).open(&path);
+        let file = file.unwrap();
+        file.set_len(len.min(before as u64 + data.len() as u64))
+            .unwrap();
+        let start = before as u64;
+        Extent::new(Arc::new(file), start..start + data.len() as u64)
+    }
+
+    fn patterned() -> Envelope {
+        let data: Vec<u8> = (0..3 << 20).map(|at| (at * 31 + at / 251) as u8).collect();
+        let message = Message::Piece {
+            piece: PieceIndex(5),
+            data: data.into(),
+        };
+        Envelope { message, ..piece() }
+    }
+
+    #[tokio::test]
+    async fn a_piece_in_a_file_arrives_between_other_frames() {
+        let (mut one, mut other) = pair().await;
+        let (wanted, leave) = (patterned(), leave());
+        let sent = async {
+            one.1.feed(&leave).await.unwrap();
+            let extent = extent(1000, u64::MAX);
+            let piece = PieceIndex(5);
+            one.1
+                .feed_extent(&wanted.task, piece, &extent)
+                .await
+                .unwrap();
+            one.1.feed(&leave).await.unwrap();
+            one.1.flush().await.unwrap();
+        };
+        let received = async {
+            for wanted in [&leave, &wanted, &leave] {
+                assert_eq!(other.0.next().await.unwrap().as_ref(), Some(wanted));
+            }
+        };
+        tokio::join!(sent, received);
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_cannot_be_read_at_all_leaves_the_connection_sound() {
+        let (mut one, mut other) = pair().await;
+        let (task, extent) = (patterned().task, extent(0, 0));
+        let fed = one.1.feed_extent(&task, PieceIndex(5), &extent).await;
+        // Where the file system cannot tell before the header is out, the connection is broken.
+        match (fed, one.1.feed(&leave()).await) {
+            (Err(WireError::Unreadable(_)), Err(WireError::Broken)) => {}
+            (Err(WireError::Unreadable(_)), Ok(())) => {
+                one.1.flush().await.unwrap();
+                assert_eq!(other.0.next().await.unwrap(), Some(leave()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_ends_within_a_piece_breaks_the_connection() {
+        let (mut one, mut other) = pair().await;
+        let (task, extent) = (patterned().task, extent(0, 1 << 20));
+        let sent = async {
+            let fed = one.1.feed_extent(&task, PieceIndex(5), &extent).await;
+            assert!(matches!(fed, Err(WireError::Unreadable(_))), "{fed:?}");
+            let after = one.1.flush().await;
+            assert!(matches!(after, Err(WireError::Broken)), "{after:?}");
+            drop(one);
+        };
+        let received = async {
+            let end = other.0.next().await;
+            assert!(matches!(end, Err(WireError::Closed)), "{end:?}");
+        };
+        tokio::join!(sent, received);
     }
 
     #[tokio::test]

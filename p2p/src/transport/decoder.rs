@@ -1,18 +1,21 @@
 //! Bytes in, frames out: what a connection has received and not yet understood.
 //!
 //! Small frames are gathered in one buffer that is used again and again. A piece's data gets a
-//! buffer of its own, of exactly its length, which the socket is read into directly: only what came
-//! along with the header is copied once. Memory held is at most one read, one frame other than
-//! `Piece` (about 140 KiB) and one piece (4 MiB). Frames that may carry a credential are wiped.
+//! buffer of its own ([`piece_memory`]), which the socket is read into directly: only what came along
+//! with the header is copied once. Memory held is at most one read, one frame other than `Piece`
+//! (about 140 KiB) and one piece (4 MiB). Frames that may carry a credential are wiped.
 
 use bytes::{Buf as _, BufMut, BytesMut, buf::Limit};
 use hawker_model::{PieceIndex, TaskId};
 use hawker_swarm::{Envelope, Message};
 use zeroize::Zeroize as _;
 
-use super::frame::{
-    Frame, FrameError, Kind, LENGTH_LEN, PIECE_BODY_LEN, PIECE_HEADER_LEN, PREFACE, decode_body,
-    decode_piece_header,
+use super::{
+    frame::{
+        Frame, FrameError, Kind, LENGTH_LEN, PIECE_BODY_LEN, PIECE_HEADER_LEN, PREFACE,
+        decode_body, decode_piece_header,
+    },
+    piece_memory,
 };
 
 /// How much is read at once where the end is not known.
@@ -162,7 +165,7 @@ impl Decoder {
         let (task, piece) = decode_piece_header(&self.buffer[LENGTH_LEN + 1..PIECE_HEADER_LEN])?;
         self.buffer.advance(PIECE_HEADER_LEN);
         let len = body_len - PIECE_BODY_LEN;
-        let mut data = BytesMut::with_capacity(len);
+        let mut data = piece_memory::take(len);
         let here = len.min(self.buffer.len());
         data.extend_from_slice(&self.buffer[..here]);
         self.buffer.advance(here);
@@ -180,7 +183,7 @@ impl Decoder {
         let done = self.piece.take_if(|piece| piece.missing() == 0)?;
         let message = Message::Piece {
             piece: done.piece,
-            data: done.data.freeze(),
+            data: piece_memory::share(done.data),
         };
         Some(Frame::Message(Envelope {
             task: done.task,

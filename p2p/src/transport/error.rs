@@ -201,6 +201,10 @@ pub enum WireError {
     /// A write was given up half way, so the peer could not make out what follows.
     #[error("an earlier write was not completed")]
     Broken,
+    /// What was to be sent cannot be read. The connection goes on unless some of it is out already,
+    /// and then is [`Self::Broken`].
+    #[error("cannot read what is to be sent: {0}")]
+    Unreadable(#[source] io::Error),
     #[error("{}", explain_io(.0))]
     Io(#[source] io::Error),
 }

@@ -21,6 +21,7 @@ pub use hello::Hello;
 pub use message::{Credentials, UnsendableError, encode_message, fits};
 
 use body::Body;
+pub(crate) use message::encode_piece_header;
 use message::{decode_message, decode_piece};
 
 /// What both sides send before their first frame.

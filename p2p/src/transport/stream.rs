@@ -51,6 +51,16 @@ impl AsyncRead for ReadSide {
     }
 }
 
+impl WriteSide {
+    /// The socket, where bytes go out as they are.
+    pub(super) fn plain_socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(half) => Some(half.as_ref()),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 impl AsyncWrite for WriteSide {
     fn poll_write(
         self: Pin<&mut Self>,

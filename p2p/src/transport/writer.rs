@@ -2,14 +2,21 @@
 
 use std::{
     io::{self, IoSlice},
+    mem,
+    os::fd::AsRawFd as _,
     sync::Arc,
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
+use hawker_model::{PieceIndex, TaskId};
 use hawker_swarm::Envelope;
+use nix::{
+    libc,
+    sys::socket::{MsgFlags, send},
+};
 use tokio::{
-    io::AsyncWriteExt as _,
+    io::{AsyncWriteExt as _, Interest},
     time::{Instant, sleep_until, timeout},
 };
 use zeroize::Zeroize as _;
@@ -18,14 +25,21 @@ use super::{
     WireError,
     connection::{Pulse, Timing},
     frame::{
-        Credentials, ErrorCode, Hello, PREFACE, encode_error, encode_goodbye, encode_hello,
-        encode_message, encode_ping, encode_pong,
+        Credentials, ErrorCode, Hello, PIECE_HEADER_LEN, PREFACE, encode_error, encode_goodbye,
+        encode_hello, encode_message, encode_piece_header, encode_ping, encode_pong,
     },
     stream::WriteSide,
 };
+use crate::{extent::Extent, sys};
 
 /// Small frames are gathered up to this many bytes.
 const GATHERED_LEN: usize = 32 << 10;
+/// Read from a file, encrypted and handed to the socket at once, with the header of its piece: two
+/// whole records of TLS. With 64 KiB, which no longer stay in the processor's first caches, a byte
+/// costs a fifth more; with 16 KiB, 3 % more.
+const CHUNK_LEN: usize = 32 << 10;
+/// Handed from a file to the socket at once. The socket takes no more (`socket::UNSENT_LEN`).
+const SEND_LEN: usize = 256 << 10;
 /// How long a last word may take.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -37,6 +51,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 pub struct FrameWriter {
     io: WriteSide,
     gathered: BytesMut,
+    /// What was read of a file, to be encrypted.
+    chunk: Vec<u8>,
     credentials: Credentials,
     timing: Timing,
     pulse: Arc<Pulse>,
@@ -56,6 +72,7 @@ impl FrameWriter {
         Self {
             io,
             gathered: BytesMut::from(&PREFACE[..]),
+            chunk: Vec::new(),
             credentials,
             timing,
             pulse,
@@ -74,13 +91,33 @@ impl FrameWriter {
         let data = encode_message(envelope, self.credentials, &mut self.gathered)?;
         match data.is_empty() && self.gathered.len() < GATHERED_LEN {
             true => Ok(()),
-            false => self.write(data).await,
+            false => self.write(&data).await,
         }
+    }
+
+    /// Sends a piece that lies in a file, behind what was gathered: on a plain transport it does not
+    /// pass through here. Not cancel-safe, as [`Self::feed`]; so is an end in
+    /// [`WireError::Unreadable`] once some of the piece is out.
+    pub(crate) async fn feed_extent(
+        &mut self,
+        task: &TaskId,
+        piece: PieceIndex,
+        extent: &Extent,
+    ) -> Result<(), WireError> {
+        if self.broken {
+            return Err(WireError::Broken);
+        }
+        match self.io.plain_socket() {
+            Some(_) => self.send_extent(task, piece, extent).await?,
+            None => self.copy_extent(task, piece, extent).await?,
+        }
+        self.broken = false;
+        Ok(())
     }
 
     /// Puts everything that was fed on its way. Not cancel-safe, as [`Self::feed`].
     pub async fn flush(&mut self) -> Result<(), WireError> {
-        self.write(Bytes::new()).await?;
+        self.write(&[]).await?;
         self.broken = true;
         within(self.timing.stall, self.io.flush()).await?;
         self.broken = false;
@@ -137,14 +174,107 @@ impl FrameWriter {
         timeout(LAST_WORD, said).await.unwrap_or_else(stalled)
     }
 
+    /// From the file to the socket within the kernel.
+    async fn send_extent(
+        &mut self,
+        task: &TaskId,
+        piece: PieceIndex,
+        extent: &Extent,
+    ) -> Result<(), WireError> {
+        let mut at = 0;
+        while at < extent.len() {
+            let len = SEND_LEN.min(extent.len() - at);
+            let warm = extent.warm(at, len).await;
+            warm.map_err(WireError::Unreadable)?;
+            if at == 0 {
+                encode_piece_header(task, piece, extent.len(), &mut self.gathered)?;
+                self.broken = true;
+                self.send_gathered().await?;
+            }
+            at += self.send_part(extent, at, len).await?;
+            self.sent = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Sends what is gathered, of which no packet is made before more follows.
+    async fn send_gathered(&mut self) -> Result<(), WireError> {
+        let Some(socket) = self.io.plain_socket() else {
+            return Ok(());
+        };
+        while !self.gathered.is_empty() {
+            let part = || {
+                let more = MsgFlags::from_bits_retain(libc::MSG_MORE | libc::MSG_NOSIGNAL);
+                Ok(send(socket.as_raw_fd(), &self.gathered, more)?)
+            };
+            let sent = socket.async_io(Interest::WRITABLE, part);
+            let sent = within(self.timing.stall, sent).await?;
+            // There may have been a credential in it.
+            self.gathered[..sent].zeroize();
+            self.gathered.advance(sent);
+        }
+        Ok(())
+    }
+
+    /// Sends some of a file; says how much.
+    async fn send_part(&self, extent: &Extent, at: usize, len: usize) -> Result<usize, WireError> {
+        let Some(socket) = self.io.plain_socket() else {
+            return Ok(0);
+        };
+        let (file, offset) = extent.place(at);
+        let part = || sys::send_file(socket, file, offset, len);
+        match within(self.timing.stall, socket.async_io(Interest::WRITABLE, part)).await {
+            Ok(0) => Err(WireError::Unreadable(io::ErrorKind::UnexpectedEof.into())),
+            // No socket says this.
+            Err(WireError::Io(error)) if error.raw_os_error() == Some(libc::EIO) => {
+                Err(WireError::Unreadable(error))
+            }
+            sent => sent,
+        }
+    }
+
+    /// From the file through a small buffer, to be encrypted.
+    async fn copy_extent(
+        &mut self,
+        task: &TaskId,
+        piece: PieceIndex,
+        extent: &Extent,
+    ) -> Result<(), WireError> {
+        let mut at = 0;
+        while at < extent.len() {
+            let room = match at {
+                0 => CHUNK_LEN - PIECE_HEADER_LEN,
+                _ => CHUNK_LEN,
+            };
+            let mut chunk = mem::take(&mut self.chunk);
+            chunk.resize(room.min(extent.len() - at), 0);
+            let read = extent.read(at, chunk).await;
+            let chunk = read.map_err(WireError::Unreadable)?;
+            if at == 0 {
+                encode_piece_header(task, piece, extent.len(), &mut self.gathered)?;
+                self.broken = true;
+            }
+            self.write_out(&chunk).await?;
+            at += chunk.len();
+            self.chunk = chunk;
+        }
+        Ok(())
+    }
+
     /// Writes what is gathered and then `data`.
-    async fn write(&mut self, mut data: Bytes) -> Result<(), WireError> {
+    async fn write(&mut self, data: &[u8]) -> Result<(), WireError> {
         if self.broken {
             return Err(WireError::Broken);
         }
         self.broken = true;
+        self.write_out(data).await?;
+        self.broken = false;
+        Ok(())
+    }
+
+    async fn write_out(&mut self, mut data: &[u8]) -> Result<(), WireError> {
         while !self.gathered.is_empty() || !data.is_empty() {
-            let both = [IoSlice::new(&self.gathered), IoSlice::new(&data)];
+            let both = [IoSlice::new(&self.gathered), IoSlice::new(data)];
             let written = within(self.timing.stall, self.io.write_vectored(&both)).await?;
             if written == 0 {
                 return Err(WireError::Closed);
@@ -157,7 +287,6 @@ impl FrameWriter {
             self.sent = Instant::now();
         }
         self.gathered.clear();
-        self.broken = false;
         Ok(())
     }
 }

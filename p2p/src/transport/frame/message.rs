@@ -63,6 +63,20 @@ pub fn encode_message(
     Ok(Bytes::new())
 }
 
+/// Appends everything of a piece's frame but the data, which must follow. On error nothing is
+/// appended.
+pub(crate) fn encode_piece_header(
+    task: &TaskId,
+    piece: PieceIndex,
+    data_len: usize,
+    out: &mut BytesMut,
+) -> Result<(), UnsendableError> {
+    check_piece(piece)?;
+    check_data_len(data_len)?;
+    put_piece_header(task, piece, data_len, out);
+    Ok(())
+}
+
 fn kind(message: &Message) -> Kind {
     match message {
         Message::Join { .. } => Kind::Join,
@@ -204,7 +218,7 @@ fn check(message: &Message) -> Result<(), UnsendableError> {
         Message::Refuse { piece, .. } => piece.map_or(Ok(()), check_piece),
         Message::Piece { piece, data } => {
             check_piece(*piece)?;
-            within("piece length", data.len(), 1, MAX_PIECE_LEN as usize)
+            check_data_len(data.len())
         }
         Message::Join { source: None }
         | Message::Head { .. }
@@ -218,6 +232,10 @@ fn check(message: &Message) -> Result<(), UnsendableError> {
 
 fn check_piece(piece: PieceIndex) -> Result<(), UnsendableError> {
     within("piece", piece.as_usize(), 0, MAX_PIECES as usize - 1)
+}
+
+fn check_data_len(len: usize) -> Result<(), UnsendableError> {
+    within("piece length", len, 1, MAX_PIECE_LEN as usize)
 }
 
 fn check_batch(batch: &SignedStates) -> Result<(), UnsendableError> {
