@@ -22,6 +22,7 @@ mod node;
 mod print;
 mod proxy;
 mod quota;
+mod rate;
 mod registry;
 mod scheduler;
 mod schema;
@@ -37,12 +38,13 @@ pub use allowed::{AllowedRegistry, AllowedRegistryError, ServedName, ServedNameE
 pub use error::{ConfigError, Problem};
 pub use load::{NODE_CONFIG_PATH, SCHEDULER_CONFIG_PATH};
 pub use node::{
-    ContainerdSettings, ControlSettings, CredentialSettings, HostSettings, MetricsSettings,
-    MirrorSettings, NodeConfig, OriginSettings, P2pSettings, RegistrySettings, SeedSettings,
-    SnapshotterSettings, StoreSettings,
+    ContainerdSettings, ControlSettings, CredentialSettings, HostSettings, LimitSettings,
+    MetricsSettings, MirrorSettings, NodeConfig, OriginSettings, P2pSettings, RegistrySettings,
+    SeedSettings, SnapshotterSettings, StoreSettings,
 };
 pub use proxy::{ProxyChoice, ProxyException, ProxyExceptionError, ProxyUrl, ProxyUrlError};
 pub use quota::{Quota, QuotaError};
+pub use rate::{RateLimit, RateLimitError};
 pub use registry::{
     EndpointUrlError, Network, PrivateOrigin, PrivateOriginError, RegistryEndpoint,
 };

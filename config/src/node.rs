@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Advertise, AllowedRegistry, ByteSize, Endpoint, Interval, ListenAddress, LogSettings, Percent,
-    PrivateOrigin, ProxyChoice, ProxyException, Quota, RegistryEndpoint, ServedName, TlsSettings,
-    Transport, hostname::hostname, section::section,
+    PrivateOrigin, ProxyChoice, ProxyException, Quota, RateLimit, RegistryEndpoint, ServedName,
+    TlsSettings, Transport, hostname::hostname, section::section,
 };
 
 /// Everything that `hawkerd` can be told.
@@ -21,6 +21,7 @@ use crate::{
 pub struct NodeConfig {
     pub node: HostSettings,
     pub p2p: P2pSettings,
+    pub limits: LimitSettings,
     pub tls: TlsSettings,
     pub store: StoreSettings,
     pub mirror: MirrorSettings,
@@ -136,6 +137,28 @@ section! {
 }
 
 section! {
+    /// How much of the network hawkerd takes: "100MiB/s", "100MiB/s burst 16MiB" (what may pass at
+    /// once after a pause; otherwise a tenth of a second's bytes), "800Mbit/s", or "" for no limit.
+    /// `hawker limits` shows and changes them while hawkerd runs; SIGHUP reads them here again.
+    pub struct LimitSettings {
+        /// What peers and seeds send to this host, of all blobs together.
+        pub download: RateLimit = RateLimit::Unlimited,
+        /// The same of each blob.
+        pub download_per_task: RateLimit = RateLimit::Unlimited,
+        /// What this host sends to peers, of all blobs together. A blob's pieces go to those first
+        /// who have had least.
+        pub upload: RateLimit = RateLimit::Unlimited,
+        /// The same of each blob.
+        pub upload_per_task: RateLimit = RateLimit::Unlimited,
+        /// What registries and other origins send for the piece network, of all blobs together. What
+        /// one registry may be asked is said in [origin] and [registries].
+        pub back_to_source: RateLimit = RateLimit::Unlimited,
+        /// The same of each blob.
+        pub back_to_source_per_task: RateLimit = RateLimit::Unlimited,
+    }
+}
+
+section! {
     /// Where blobs are kept.
     pub struct StoreSettings {
         /// The directory; made when it is not there.
@@ -236,6 +259,12 @@ section! {
         /// requests to this registry, and to its token server and what it redirects to. They may be
         /// private. Behind a proxy they are what it is asked to connect to for https.
         pub resolve: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new(),
+        /// How much it gives this host: "100MiB/s"; "" is origin.registry_rate.
+        pub rate: RateLimit = RateLimit::Unlimited,
+        /// How many requests it answers at a time; 0 is origin.registry_connections.
+        pub connections: u16 = 0,
+        /// How many requests it is sent in a second; 0 is origin.registry_requests.
+        pub requests: u16 = 0,
         /// Registries with the same group hold each other's content by your word: what a client may
         /// have of one it gets although the bytes came from another, without a proof that both have
         /// them. Not for registries to which others can push.
@@ -253,6 +282,16 @@ section! {
         pub read_timeout: Interval = Interval::from_secs(30),
         /// How long an endpoint may take to answer before the next one of its registry is asked.
         pub endpoint_timeout: Interval = Interval::from_secs(2),
+        /// How much one registry gives this host, unless [registries] says otherwise of it:
+        /// "100MiB/s", or "" for no limit.
+        pub registry_rate: RateLimit = RateLimit::Unlimited,
+        /// How many requests one registry answers at a time, its blobs included; 0 is no limit.
+        pub registry_connections: u16 = 0,
+        /// How many requests one registry is sent in a second; 0 is no limit.
+        pub registry_requests: u16 = 0,
+        /// How long a registry is waited for that answers 429 or 503 and says when to come back
+        /// (Retry-After); after that a fetch fails. No other registry waits meanwhile.
+        pub longest_retry_after: Interval = Interval::from_secs(600),
         /// How often a failed or cut request is repeated.
         pub retries: u8 = 3,
         /// The proxy by which origins are reached: "http://HOST:PORT", "https://HOST:PORT", or ""
@@ -334,7 +373,7 @@ section! {
 }
 
 section! {
-    /// The socket of `hawker status` and `hawker get`.
+    /// The socket of `hawker status`, `hawker get` and `hawker limits`.
     pub struct ControlSettings {
         /// Its path; only root and the daemon's own user may use it.
         pub socket: PathBuf = "/run/hawker/hawkerd.sock".into(),

@@ -2,9 +2,10 @@
 
 use crate::{
     ContainerdSettings, ControlSettings, CredentialSettings, HostSettings, HttpSettings,
-    IssuerSettings, LogSettings, MetricsSettings, MirrorSettings, NodeConfig, OriginSettings,
-    P2pSettings, RegistrySettings, SchedulerConfig, SchedulerControlSettings, SchedulerSettings,
-    SeedSettings, SnapshotterSettings, StoreSettings, SwarmSettings, TlsSettings,
+    IssuerSettings, LimitSettings, LogSettings, MetricsSettings, MirrorSettings, NodeConfig,
+    OriginSettings, P2pSettings, RegistrySettings, SchedulerConfig, SchedulerControlSettings,
+    SchedulerSettings, SeedSettings, SnapshotterSettings, StoreSettings, SwarmSettings,
+    TlsSettings,
     section::{Form, SectionSchema},
 };
 
@@ -26,6 +27,7 @@ impl File for NodeConfig {
             Form::Repeated,
             "name = \"seed-1\"\naddress = \"seed-1.example:4005\"",
         ),
+        SectionSchema::table::<LimitSettings>("limits"),
         SectionSchema::table::<TlsSettings>("tls"),
         SectionSchema::table::<StoreSettings>("store"),
         SectionSchema::table::<MirrorSettings>("mirror"),

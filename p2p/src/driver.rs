@@ -48,6 +48,7 @@ use crate::{
     origin::OriginClient,
     session::{SessionEvent, SessionHandle},
     store::Store,
+    throttle::OriginPace,
     transport::{Dialer, Listener, Security, TrustChanges},
 };
 
@@ -70,6 +71,7 @@ pub(crate) struct Driver {
     desk: Desk,
     store: Store,
     origin: OriginClient,
+    origin_pace: Arc<OriginPace>,
     session: SessionHandle,
     session_events: mpsc::Receiver<SessionEvent>,
     counters: Arc<Counters>,
@@ -118,6 +120,7 @@ impl Driver {
             desk: Desk::new(settings.role),
             store,
             origin,
+            origin_pace: Arc::new(OriginPace::new(settings.swarm.limits.back_to_source)),
             session,
             session_events,
             links: Links::new(events.clone(), budget, Arc::clone(&counters)),

@@ -25,6 +25,7 @@ mod session;
 mod status;
 mod store;
 mod sys;
+mod throttle;
 mod transport;
 
 pub use blob::Blob;
@@ -33,9 +34,9 @@ pub use hawker_model::{Recorder, Recording};
 pub use hawker_swarm::{NoSeed, Verdict};
 pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
-    Account, AllowPrivate, AllowPrivateError, ByteRange, Challenges, ClientFiles, EndpointReport,
-    Login, NoProxy, OriginBody, OriginClient, OriginConfig, OriginConfigError, OriginError,
-    OriginGroup, OriginHead, PassBody, PassRequest, Proxy, ProxyChoice, Redirects,
+    Account, AllowPrivate, AllowPrivateError, Budget, ByteRange, Challenges, ClientFiles,
+    EndpointReport, Login, NoProxy, OriginBody, OriginClient, OriginConfig, OriginConfigError,
+    OriginError, OriginGroup, OriginHead, PassBody, PassRequest, Proxy, ProxyChoice, Redirects,
     RegistryEndpoint, UsualProxies,
 };
 pub use request::NodeRequest;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use hawker_model::{Digest, HostId, Role, TaskId};
-use hawker_swarm::{NoSeed, Source, SwarmConfig, Verdict};
+use hawker_swarm::{Limits, NoSeed, Source, SwarmConfig, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -206,6 +206,12 @@ impl Node {
             Err(BlobError::Unknown(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes the limits of what is sent and received; what is under way keeps to them as well.
+    pub fn set_limits(&self, limits: Limits) {
+        // A driver that is gone moves nothing.
+        let _ = self.inner.commands.send(Command::SetLimits(limits));
     }
 
     /// What the node asks of its owner from now on. `None` when that was called before.

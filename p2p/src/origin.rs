@@ -19,6 +19,7 @@ mod address;
 mod assembly;
 mod auth;
 mod body;
+mod budget;
 mod certs_d;
 mod challenge;
 mod config;
@@ -56,6 +57,7 @@ use url::Url;
 
 use address::AddressRule;
 use auth::Authorizer;
+use budget::{Ledger, Ledgers};
 use connector::{Connector, Place, place};
 use dialer::Proxies;
 use endpoint::Standing;
@@ -65,6 +67,7 @@ use registries::{About, Registries};
 pub use account::Account;
 pub use address::{AllowPrivate, AllowPrivateError};
 pub use body::OriginBody;
+pub use budget::Budget;
 pub use config::{
     ClientFiles, Login, OriginConfig, OriginConfigError, ProxyChoice, RegistryEndpoint,
 };
@@ -98,6 +101,7 @@ struct Inner {
     /// For all else: not even a configured private host may be reached by a stranger's redirect.
     wary: Http,
     authorizer: Authorizer,
+    ledgers: Ledgers,
     /// The connections to mirrors that are shown a client certificate.
     to_mirrors: HashMap<Place, Http>,
 }
@@ -126,6 +130,9 @@ impl OriginClient {
             let trust = settings.and_then(|settings| settings.trust_group.as_deref());
             (trust, registry.naming_urls())
         }));
+        let special = config.registries.iter();
+        let special = special.map(|(name, settings)| (name.to_string(), settings.budget));
+        let ledgers = Ledgers::new(config.budget, special.collect());
         Ok(Self(Arc::new(Inner {
             groups,
             wary: assembled.wary,
@@ -137,6 +144,7 @@ impl OriginClient {
             registries,
             accounts,
             authorizer: Authorizer::default(),
+            ledgers,
             to_mirrors: assembled.to_mirrors,
         })))
     }
@@ -332,6 +340,11 @@ impl Inner {
     /// Whether a client certificate is shown at the host of `url`.
     fn shows_client(&self, url: &Url) -> bool {
         self.identified(url).is_some()
+    }
+
+    /// What the registry at `url` is asked.
+    fn ledger(&self, url: &Url) -> Arc<Ledger> {
+        self.ledgers.of(&self.registries.about(url).registry)
     }
 
     /// The proxy that takes a whole request for `url`, as plain ones are sent.

@@ -206,7 +206,7 @@ async fn a_blob_that_is_adopted_while_it_is_fetched_ends_whole_for_its_readers()
 async fn who_waits_for_a_blob_that_nobody_has_gets_it_when_it_is_adopted() {
     let mut cluster = Cluster::new();
     // Nobody else gives up before.
-    cluster.swarm(|swarm| swarm.lookup_deadline = Duration::from_secs(20));
+    cluster.swarm(|swarm| swarm.sign_of_life = Duration::from_secs(20));
     let (_scheduler, one, other) = pair(&mut cluster).await;
     let dir = tempfile::tempdir().unwrap();
     let data = content(4, MIB + 1);

@@ -69,7 +69,7 @@ impl Bed {
     async fn patient(seeds: usize, nodes: usize) -> Self {
         let mut cluster = Cluster::new();
         cluster.swarm(|swarm| {
-            swarm.lookup_deadline = Duration::from_secs(10);
+            swarm.sign_of_life = Duration::from_secs(10);
             swarm.first_piece_deadline = Duration::from_secs(20);
             swarm.progress_deadline = Duration::from_secs(20);
         });

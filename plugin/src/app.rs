@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use hawker_config::NodeConfig;
+use hawker_config::{LimitSettings, NodeConfig};
 use hawker_enrol::{Issuer, Keeper, KeeperHandle, RemoteIssuer};
 use hawker_p2p::{Node, Security, StartError};
 use hawker_snapshotter::{OpenSnapshotsError, Snapshots, SnapshotsConfig};
@@ -25,6 +25,7 @@ use crate::{
     content::{ContentStore, OpenContentError},
     control::Control,
     layers::{ImageIndex, Layers},
+    limits::LimitDesk,
     metrics::Metrics,
     mirror::Mirror,
     promiser::Promiser,
@@ -45,6 +46,7 @@ const CONTROL_MODE: u32 = 0o660;
 #[derive(Debug)]
 pub struct App {
     node: Node,
+    limits: LimitDesk,
     mirror: Vec<SocketAddr>,
     metrics: Option<SocketAddr>,
     socket: SocketFile,
@@ -118,6 +120,7 @@ impl App {
         let security = settings.security.clone();
         let node = Node::start(settings).await?;
         let mut app = Self {
+            limits: LimitDesk::new(node.clone(), &config.limits),
             node,
             mirror: addresses(&mirror_listeners),
             metrics: metrics_listener.as_ref().and_then(|l| l.local_addr().ok()),
@@ -232,8 +235,12 @@ impl App {
         Some(handle)
     }
 
-    /// Reads the certificate files again, as SIGHUP asks.
-    pub fn reload(&self) {
+    /// Reads the certificate files again, as SIGHUP asks; `limits` are those of the settings as they
+    /// are now, if they can be read.
+    pub fn reload(&self, limits: Option<LimitSettings>) {
+        if let Some(limits) = limits {
+            self.limits.replace(limits);
+        }
         if let Some(keeper) = &self.keeper {
             keeper.reload();
         }
@@ -265,6 +272,7 @@ impl App {
             self.node.clone(),
             access,
             content,
+            self.limits.clone(),
             self.mirror.clone(),
             containerd,
         );

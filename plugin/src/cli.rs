@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod doctor;
 mod get;
 mod join;
+mod limits;
 mod login;
 mod progress;
 mod rights;
@@ -45,6 +46,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show or forget what this host's hawkerd remembers of its clients' rights.
     Rights(rights::RightsArgs),
+    /// Show or change how much of the network this host's hawkerd takes.
+    Limits(limits::LimitsArgs),
     /// Make the cluster's certificate authority and the hosts' certificates.
     Ca(ca::CaArgs),
     /// Let new hosts get their certificate from a scheduler.
@@ -106,6 +109,7 @@ impl Cli {
             Command::Join(args) => block_on(join::run(args)),
             Command::Doctor(args) => block_on(doctor::run(args)),
             Command::Get(args) => block_on(get::run(args)),
+            Command::Limits(args) => block_on(limits::run(args)),
             Command::Rights(args) => block_on(rights::run(args)),
             Command::Setup(args) => setup::run(args),
             Command::Status(args) => block_on(status::run(args)),

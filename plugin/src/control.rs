@@ -3,7 +3,8 @@
 //! `GET /v1/status` tells how the node stands. `GET /v1/blob?url=&digest=&tag=&application=` gives
 //! a file through the piece network, to whoever the request's `Authorization` stands for.
 //! `GET /v1/rights` tells what is remembered of clients' rights; `DELETE
-//! /v1/rights?registry=&repository=` forgets it. `POST /v1/content/…` moves containerd's content
+//! /v1/rights?registry=&repository=` forgets it. `GET /v1/limits` tells the limits of the network,
+//! `PUT /v1/limits?upload=&…` changes those that are named. `POST /v1/content/…` moves containerd's content
 //! ([`content`]). Errors are `{"error": "…"}`.
 
 mod content;
@@ -29,6 +30,7 @@ use crate::{
     body::{self, Body, BodyError},
     containerd::Containerd,
     content::{ContentState, ContentStore},
+    limits::LimitDesk,
 };
 
 /// Answers on the control socket.
@@ -37,6 +39,7 @@ pub(crate) struct Control {
     node: Node,
     access: Access,
     content: ContentStore,
+    limits: LimitDesk,
     mirror: Vec<SocketAddr>,
     containerd: Option<(PathBuf, Containerd)>,
 }
@@ -48,6 +51,7 @@ impl Control {
         node: Node,
         access: Access,
         content: ContentStore,
+        limits: LimitDesk,
         mirror: Vec<SocketAddr>,
         containerd: Option<(PathBuf, Containerd)>,
     ) -> Self {
@@ -55,6 +59,7 @@ impl Control {
             node,
             access,
             content,
+            limits,
             mirror,
             containerd,
         }
@@ -80,6 +85,8 @@ impl Control {
                 rights: self.access.report(),
             }),
             (&Method::DELETE, "/v1/rights") => self.forget(uri.query().unwrap_or_default()),
+            (&Method::GET, "/v1/limits") => json(&self.limits.now()),
+            (&Method::PUT, "/v1/limits") => self.limit(uri.query().unwrap_or_default()),
             (&Method::POST, "/v1/content/import") => {
                 content::move_all(&self.content, Way::Import, body).await
             }
@@ -89,7 +96,7 @@ impl Control {
             (&Method::POST, "/v1/content/release") => content::release(&self.content).await,
             (&Method::GET, _) => error(
                 StatusCode::NOT_FOUND,
-                &"there are /v1/status, /v1/blob and /v1/rights",
+                &"there are /v1/status, /v1/blob, /v1/rights and /v1/limits",
             ),
             _ => error(StatusCode::METHOD_NOT_ALLOWED, &"only GET is answered here"),
         };
@@ -117,6 +124,16 @@ impl Control {
             }
         });
         json(&report)
+    }
+
+    /// Limits are changed by command.
+    fn limit(&self, query: &str) -> Response<Body> {
+        let changes: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        let changes = changes.iter().map(|(name, rate)| (&**name, &**rate));
+        match self.limits.change(changes) {
+            Ok(limits) => json(&limits),
+            Err(failure) => error(StatusCode::BAD_REQUEST, &failure),
+        }
     }
 
     /// Clients are asked for their rights anew.

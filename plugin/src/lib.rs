@@ -16,6 +16,7 @@ mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
 mod layers;
+mod limits;
 pub mod logging;
 mod metrics;
 mod mirror;

@@ -10,13 +10,14 @@ use std::{
 
 use hawker_config::{
     AdvertisedAddress, MirrorSettings as MirrorConfig, NodeConfig, OriginSettings, PrivateOrigin,
-    RegistrySettings, Transport,
+    RateLimit, RegistrySettings, Transport,
 };
 use hawker_identity::{Identity, IdentityError, TlsFiles};
 use hawker_model::RegistryHost;
 use hawker_p2p::{
-    AllowPrivate, ClientFiles, Login, NodeSettings, OriginClient, OriginConfig, OriginConfigError,
-    Proxy, ProxyChoice, RegistryEndpoint, Security, SeedAddress, StoreConfig, UsualProxies,
+    AllowPrivate, Budget, ClientFiles, Login, NodeSettings, OriginClient, OriginConfig,
+    OriginConfigError, Proxy, ProxyChoice, RegistryEndpoint, Security, SeedAddress, StoreConfig,
+    UsualProxies,
 };
 use hawker_snapshotter::Limits;
 use hawker_swarm::{Secret, SwarmConfig};
@@ -26,6 +27,7 @@ use crate::{
     access::RightsSettings,
     containerd::{ContainerdSettings, StagerSettings},
     layers::LayersSettings,
+    limits::{limits, rate},
     mirror::MirrorSettings,
 };
 
@@ -74,6 +76,7 @@ pub(crate) fn node_settings(config: &NodeConfig) -> Result<NodeSettings, Setting
     let listen = config.p2p.listen.socket();
     let mut swarm = SwarmConfig::new(config.node.name.clone(), config.node.role);
     swarm.max_neighbours = usize::from(config.p2p.max_neighbours);
+    swarm.limits = limits(&config.limits);
     swarm.upload_slots = usize::from(config.p2p.upload_slots);
     let seeds = config.p2p.seeds.iter().map(|seed| SeedAddress {
         host: seed.name.clone(),
@@ -281,8 +284,22 @@ pub(crate) fn origin(config: &NodeConfig) -> Result<OriginConfig, SettingsError>
         read_timeout: config.origin.read_timeout.duration(),
         endpoint_timeout: config.origin.endpoint_timeout.duration(),
         retries: u32::from(config.origin.retries),
+        longest_retry_after: config.origin.longest_retry_after.duration(),
+        budget: budget(
+            config.origin.registry_rate,
+            config.origin.registry_connections,
+            config.origin.registry_requests,
+        ),
         ..OriginConfig::default()
     })
+}
+
+fn budget(most: RateLimit, connections: u16, requests: u16) -> Budget {
+    Budget {
+        rate: rate(most),
+        connections: NonZero::new(connections),
+        requests: NonZero::new(requests),
+    }
 }
 
 fn allow_private(allowed: &[PrivateOrigin]) -> Vec<AllowPrivate> {
@@ -355,6 +372,7 @@ fn endpoint(
             settings.password_file.as_deref(),
         )?,
         trust_group: settings.trust_group.clone(),
+        budget: budget(settings.rate, settings.connections, settings.requests),
         proxy,
         resolve: settings.resolve.clone(),
     })

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Instant};
 
 use hawker_model::PieceIndex;
 
-use crate::{Refusal, SourceMark, TaskFailure, renewal::Renewal, sources::Sources};
+use crate::{
+    Refusal, SourceMark, TaskFailure, renewal::Renewal, sources::Sources, trickle::Trickle,
+};
 
 /// Pieces that the running fetch brings next are not asked of peers.
 const SOON: u32 = 8;
@@ -19,8 +21,12 @@ pub(crate) struct BackToSource {
     pub(crate) duty: bool,
     /// Nobody helps us: we go by ourselves.
     pub(crate) alone: bool,
+    /// Nobody gave a sign of life: as soon as somebody does, the fetch may prove needless.
+    pub(crate) hedged: bool,
     /// Peers have pieces but do not give them.
     pub(crate) stalled: bool,
+    /// They give them far too slowly.
+    pub(crate) trickle: Trickle,
     pub(crate) not_before: Option<Instant>,
     /// Until then a seed looks whether others have the task.
     pub(crate) grace: Option<Instant>,
@@ -113,6 +119,14 @@ impl BackToSource {
         let last = self.sources.in_use();
         let mut sources = self.chain.sources.iter();
         !self.chain.earlier && sources.all(|mark| Some(*mark) == last)
+    }
+
+    /// Peers bring the task: it is no longer our business to fetch it.
+    pub(crate) fn stand_back(&mut self) {
+        self.alone = false;
+        self.hedged = false;
+        self.stalled = false;
+        self.trickle.stand_back();
     }
 
     /// All that was known of the content is dropped.

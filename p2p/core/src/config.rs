@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hawker_model::{HostId, Role};
 
+use crate::Limits;
+
 /// Settings of a [`crate::Swarm`]; [`SwarmConfig::new`] gives the defaults.
 #[derive(Clone, Debug)]
 pub struct SwarmConfig {
@@ -19,6 +21,8 @@ pub struct SwarmConfig {
     pub upload_slots: usize,
     /// Of those, to one host.
     pub upload_slots_per_host: usize,
+    /// Bytes per second.
+    pub limits: Limits,
     /// Requests of one host that may wait for a slot; more are refused as busy.
     pub upload_queue: usize,
     /// Requests in flight to one neighbour, at most.
@@ -29,9 +33,10 @@ pub struct SwarmConfig {
     pub queue_time: Duration,
     /// Least time between two `Gained` messages to one neighbour.
     pub gained_interval: Duration,
-    /// A lookup without an answer counts as "no scheduler" after this.
-    pub lookup_deadline: Duration,
-    /// Without any piece for so long after the start, a node goes to the origin.
+    /// Without a sign of life of any peer for so long, or half as long again, a node goes to the
+    /// origin.
+    pub sign_of_life: Duration,
+    /// Without any piece for so long after the start, a node goes to the origin although peers live.
     pub first_piece_deadline: Duration,
     /// Without a new piece for so long, a node goes to the origin; longer for large pieces.
     pub progress_deadline: Duration,
@@ -61,12 +66,13 @@ impl SwarmConfig {
             max_children: if seed { 64 } else { 24 },
             upload_slots: if seed { 16 } else { 8 },
             upload_slots_per_host: 4,
+            limits: Limits::default(),
             upload_queue: 64,
             max_requests_per_neighbour: 32,
             max_bytes_in_flight: 64 << 20,
             queue_time: Duration::from_millis(200),
             gained_interval: Duration::from_millis(20),
-            lookup_deadline: Duration::from_millis(500),
+            sign_of_life: Duration::from_millis(250),
             first_piece_deadline: Duration::from_secs(2),
             progress_deadline: Duration::from_secs(3),
             seed_grace: Duration::from_millis(10),

@@ -45,6 +45,11 @@ impl Contacts {
         }
     }
 
+    /// Whether nobody was named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Those worth a try now: seeds first, then as the scheduler ranks them.
     pub(crate) fn candidates(&self, now: Instant) -> Vec<(HostId, Role)> {
         let free = |host: &HostId, contact: &Contact| {

@@ -12,6 +12,11 @@ pub(crate) fn task() -> TaskId {
     TaskId::Blob(Digest::of(b"sample"))
 }
 
+/// Two tasks.
+pub(crate) fn tasks() -> [TaskId; 2] {
+    [b"one", b"two"].map(|name| TaskId::Blob(Digest::of(name)))
+}
+
 #[allow(clippy::disallowed_methods, reason = "an Instant has no other origin")]
 pub(crate) fn start() -> Instant {
     Instant::now()

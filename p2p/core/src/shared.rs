@@ -9,8 +9,8 @@ use hawker_model::{HostId, TaskId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Action, Envelope, Message, Misbehaviour, SwarmConfig, link::Links, quarantine::Quarantine,
-    upload::Uploads,
+    Action, Envelope, Message, Misbehaviour, SwarmConfig, download::Downloads, link::Links,
+    quarantine::Quarantine, upload::Uploads,
 };
 
 #[derive(Debug)]
@@ -20,18 +20,21 @@ pub(crate) struct Shared {
     pub(crate) actions: VecDeque<Action>,
     pub(crate) links: Links,
     pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
     pub(crate) quarantine: Quarantine,
 }
 
 impl Shared {
     pub(crate) fn new(config: SwarmConfig, seed: u64) -> Self {
         let uploads = Uploads::new(&config);
+        let downloads = Downloads::new(config.limits.download);
         Self {
             config,
             rng: SmallRng::seed_from_u64(seed),
             actions: VecDeque::new(),
             links: Links::default(),
             uploads,
+            downloads,
             quarantine: Quarantine::default(),
         }
     }

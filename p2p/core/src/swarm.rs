@@ -9,8 +9,8 @@ use std::{
 use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId};
 
 use crate::{
-    Action, Duty, Envelope, Message, Misbehaviour, Opening, Parent, Refusal, Source, SourceMark,
-    SwarmConfig, TaskFailure, TaskStatus,
+    Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Refusal, Source,
+    SourceMark, SwarmConfig, TaskFailure, TaskStatus,
     shared::Shared,
     task::Task,
     timetable::Timetable,
@@ -65,8 +65,7 @@ impl Swarm {
     /// The store no longer has the task.
     pub fn handle_forget(&mut self, task: TaskId, now: Instant) {
         self.with(task, now, |task, cx| task.forget(cx));
-        self.tasks.remove(&task);
-        self.timetable.set(task, None);
+        self.drop_task(&task, now);
     }
 
     /// Drops a task that is only served, and only if nobody asks for it now: what is stored stays
@@ -242,6 +241,11 @@ impl Swarm {
         self.with(task, now, |task, cx| task.on_origin_batch(batch, cx, now));
     }
 
+    /// A limit of the shell's holds the fetch up: its source is not to blame.
+    pub fn handle_origin_held(&mut self, task: TaskId, now: Instant) {
+        self.with(task, now, |task, _| task.on_origin_held(now));
+    }
+
     /// A piece from the origin is checked (against the list, where it was known; otherwise it
     /// extended the chain) and written, or was stored already.
     pub fn handle_origin_stored(&mut self, task: TaskId, piece: PieceIndex, now: Instant) {
@@ -275,13 +279,32 @@ impl Swarm {
 
     // --- Time ---
 
+    /// Changes the limits of all that is sent and asked for from now on.
+    pub fn set_limits(&mut self, limits: Limits, now: Instant) {
+        self.shared.config.limits = limits;
+        self.shared.uploads.set_limit(limits.upload, now);
+        self.shared.downloads.set(limits.download, now);
+    }
+
     /// Time has passed; see [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         for task in self.timetable.due(now) {
             self.with(task, now, |task, cx| task.pass_time(cx, now));
         }
+        self.give_orders(now);
+        if self.shared.uploads.due().is_some_and(|at| at <= now) {
+            self.give_turns(now);
+        }
         if self.shared.links.sweep_at.is_some_and(|at| at <= now) {
             self.sweep_links(now);
+        }
+    }
+
+    /// Tasks that waited for the download's rate ask again, each in its turn.
+    fn give_orders(&mut self, now: Instant) {
+        for task in self.shared.downloads.turns(now) {
+            self.shared.downloads.end_wait(&task);
+            self.with(task, now, |task, cx| task.ask_again(cx, now));
         }
     }
 
@@ -313,7 +336,9 @@ impl Swarm {
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let sweep = self.shared.links.sweep_at;
-        self.timetable.first().into_iter().chain(sweep).min()
+        let limits = [self.shared.uploads.due(), self.shared.downloads.due()];
+        let others = limits.into_iter().flatten().chain(sweep);
+        self.timetable.first().into_iter().chain(others).min()
     }
 
     /// The stored pieces of a task whose geometry is known.
@@ -370,18 +395,24 @@ impl Swarm {
         let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
+        task.note_orders(&mut self.shared, now);
         task.keep_time(&self.shared, now);
         if task.is_gone(now) {
             task.forget(&mut self.shared);
-            self.tasks.remove(&id);
-            self.timetable.set(id, None);
+            self.drop_task(&id, now);
             return;
         }
         self.timetable.set(id, task.due());
     }
 
+    fn drop_task(&mut self, id: &TaskId, now: Instant) {
+        self.tasks.remove(id);
+        self.timetable.set(*id, None);
+        self.shared.downloads.forget(id, now);
+    }
+
     fn give_turns(&mut self, now: Instant) {
-        while let Some(turn) = self.shared.uploads.next_turn() {
+        while let Some(turn) = self.shared.uploads.next_turn(now) {
             match turn {
                 Turn::Asked(host, id, piece) => {
                     if let Some(task) = self.tasks.get_mut(&id) {

@@ -5,6 +5,7 @@
 //! * `giving`: what others get from us;
 //! * `gossip`: telling neighbours what we got;
 //! * `fetching`: when to go to the origin, and for what;
+//! * `hedging`: going there because peers are silent or slow;
 //! * `renewing`: fresh credentials for refused ones;
 //! * `doubt`: pieces that do not match, and lists that prove false.
 //!
@@ -17,6 +18,7 @@ mod fetching;
 mod finding;
 mod giving;
 mod gossip;
+mod hedging;
 mod meeting;
 mod picking;
 mod renewing;
@@ -173,8 +175,7 @@ impl Task {
         tracing::info!(task = %self.id, "fetch begins");
         (self.opened_at, self.progress_at) = (now, now);
         self.failed_at = None;
-        self.origin.alone = false;
-        self.origin.stalled = false;
+        self.origin.stand_back();
         self.origin.duty = false;
         self.contacts.answered = false;
         self.contacts.hurry(now);

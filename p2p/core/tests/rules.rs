@@ -1241,6 +1241,19 @@ fn without_an_answer_to_the_lookup_a_node_goes_by_itself() {
 }
 
 #[test]
+fn a_seed_that_answers_late_ends_a_fetch_for_want_of_life() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), None);
+    bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+    bench.connect("seed", Role::Seed);
+    bench.pass(SECOND / 2);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+    bench.say_everything("seed");
+    let ends = Action::CancelOrigin { task: task() };
+    assert!(bench.actions().contains(&ends));
+}
+
+#[test]
 fn without_a_piece_in_time_a_node_goes_by_itself() {
     let mut bench = Bench::fetching();
     bench.pass(SECOND);

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, ops::Range, sync::Arc};
 use bytes::Bytes;
 use hawker_identity::CertificateId;
 use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
-use hawker_swarm::{Envelope, Source, SourceMark, TaskFailure, Verdict};
+use hawker_swarm::{Envelope, Limits, Source, SourceMark, TaskFailure, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::claims::Ask;
@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Status {
         reply: oneshot::Sender<NodeStatus>,
     },
+    /// The limits are others from now on.
+    SetLimits(Limits),
     Stop,
     /// Nobody waits for the claim any more.
     Unask {
@@ -129,6 +131,8 @@ pub(crate) enum FetchEvent {
         geometry: Geometry,
         blob: Arc<BlobFile>,
     },
+    /// A limit holds it up.
+    Held,
     /// Pieces are stored; `batch` carries those of their chain values that were not known before.
     Stored {
         pieces: Range<u32>,

@@ -29,6 +29,7 @@ use crate::{
     counters::Counters,
     origin::{ByteRange, OriginBody, OriginClient, OriginError, OriginHead},
     store::{BlobFile, CreateError, Store},
+    throttle::TaskPace,
 };
 
 /// Pieces that are signed, stored and reported together, if they are at hand.
@@ -40,6 +41,9 @@ const MOST_BYTES_TOGETHER: usize = 1 << 20;
 const PIECE_TIME: Duration = Duration::from_secs(60);
 /// and longer for as many bytes of it per second. An origin that is slower only holds up others.
 const SLOWEST: u32 = 4 << 10;
+
+/// A fetch that is held up by a limit says so this often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// What to fetch, and all it takes.
 pub(crate) struct Fetch {
@@ -56,6 +60,8 @@ pub(crate) struct Fetch {
     pub(crate) signer: ListSigner,
     pub(crate) counters: Arc<Counters>,
     pub(crate) state: Arc<TaskState>,
+    /// The limits of what origins send.
+    pub(crate) pace: TaskPace,
     pub(crate) events: mpsc::Sender<Event>,
     /// Ends it as soon as what is being stored is reported.
     pub(crate) cancel: CancellationToken,
@@ -107,9 +113,23 @@ impl Fetch {
             let limit = slowest(geometry.len_of(chain.next()));
             let pieces = in_time(limit, self.next_pieces(&mut stream, &chain, end));
             let data = self.unless_cancelled(pieces).await?;
+            self.unless_cancelled(self.hold(data.len())).await?;
             chain = self.take(&blob, chain, data).await?;
         }
         Ok(())
+    }
+
+    /// Waits as the limits of origins want it, and says from time to time that it lives.
+    async fn hold(&self, bytes: usize) -> Result<(), Stop> {
+        let mut held = std::pin::pin!(self.pace.pass(bytes as u64));
+        loop {
+            tokio::select! {
+                () = &mut held => return Ok(()),
+                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                    self.report(FetchEvent::Held).await?;
+                }
+            }
+        }
     }
 
     async fn unless_cancelled<T>(

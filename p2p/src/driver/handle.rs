@@ -61,6 +61,10 @@ impl Driver {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            Command::SetLimits(limits) => {
+                self.swarm.set_limits(limits, now);
+                self.origin_pace.set(limits.back_to_source);
+            }
             // `run` has seen to it.
             Command::Stop => {}
             Command::Unask { number } => self.handle_unask(number),
@@ -552,6 +556,7 @@ impl Driver {
                 }
                 self.swarm.handle_origin_done(task, result, now);
             }
+            FetchEvent::Held => self.swarm.handle_origin_held(task, now),
             FetchEvent::Head { geometry, blob } => {
                 self.swarm.handle_origin_head(task, geometry, now);
                 self.use_blob(task, &blob, now);

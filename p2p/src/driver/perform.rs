@@ -296,6 +296,7 @@ impl Driver {
             signer: self.signer.clone(),
             counters: Arc::clone(&self.counters),
             state: Arc::clone(&entry.state),
+            pace: self.origin_pace.of(task),
             events: self.events.clone(),
             cancel: cancel.clone(),
             _user: entry.users.token(),

@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 
 use super::{
     ByteRange, OriginClient, OriginError, OriginHead, Redirects, Wanted,
+    budget::Visit,
     endpoint::Endpoint,
     error::{innermost, shown},
     exchange::Answer,
@@ -43,6 +44,8 @@ pub struct OriginBody {
     asking: Option<Asking>,
     waiting: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
+    /// Bytes that were delivered and not yet counted.
+    owed: u64,
     honours_ranges: bool,
 }
 
@@ -57,6 +60,8 @@ struct Segment {
     end: Option<u64>,
     /// Who sends it.
     endpoint: Option<Arc<Endpoint>>,
+    /// What the registry gives counts against its budget.
+    visit: Option<Visit>,
 }
 
 impl OriginBody {
@@ -84,6 +89,7 @@ impl OriginBody {
             asking: None,
             waiting: None,
             backoff: Backoff::for_body(&client.0.config),
+            owed: 0,
             honours_ranges: true,
         };
         body.resume().await?;
@@ -122,8 +128,10 @@ impl OriginBody {
                 self.resume().await?;
                 continue;
             }
+            self.settle().await;
             match self.read().await {
                 Ok(Some(bytes)) => {
+                    self.owed += bytes.len() as u64;
                     self.backoff.progressed();
                     return Ok(Some(bytes));
                 }
@@ -136,6 +144,18 @@ impl OriginBody {
                     self.retry_after(error)?;
                 }
             }
+        }
+    }
+
+    /// Waits until what was read last is within the registry's rate.
+    async fn settle(&mut self) {
+        let visit = self
+            .answer
+            .as_ref()
+            .and_then(|segment| segment.visit.as_ref());
+        match visit {
+            Some(visit) => visit.settle(&mut self.owed).await,
+            None => self.owed = 0,
         }
     }
 
@@ -181,6 +201,7 @@ impl OriginBody {
             at,
             end,
             endpoint: answer.endpoint,
+            visit: answer.visit,
         })
     }
 

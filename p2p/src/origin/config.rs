@@ -12,7 +12,7 @@ use hawker_model::RegistryHost;
 use hawker_swarm::Secret;
 use url::{Host, Url};
 
-use super::{AllowPrivate, Proxy, UsualProxies};
+use super::{AllowPrivate, Budget, Proxy, UsualProxies};
 
 /// Settings of an [`super::OriginClient`].
 #[derive(Clone, Debug)]
@@ -42,7 +42,10 @@ pub struct OriginConfig {
     pub retries: u32,
     /// Wait before the first retry; doubles with each further one, up to 10 s.
     pub first_backoff: Duration,
-    /// Longest wait that a server's `Retry-After` can impose.
+    /// What a registry is asked at most of which nothing else is said.
+    pub budget: Budget,
+    /// How long servers are waited for that say when to come back (`Retry-After`), all waits of one
+    /// body together that brought no byte.
     pub longest_retry_after: Duration,
     /// Bytes to read and drop at most when a server ignores `Range`. `None`: all that precede.
     pub discard_limit: Option<u64>,
@@ -65,7 +68,8 @@ impl Default for OriginConfig {
             read_timeout: Duration::from_secs(30),
             retries: 5,
             first_backoff: Duration::from_millis(200),
-            longest_retry_after: Duration::from_secs(60),
+            budget: Budget::default(),
+            longest_retry_after: Duration::from_secs(600),
             discard_limit: None,
             user_agent: concat!("hawker/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -90,6 +94,8 @@ pub struct RegistryEndpoint {
     /// Registries of one trust group hold each other's bytes: what one gave may be had through
     /// another without a proof.
     pub trust_group: Option<String>,
+    /// What it is asked at most.
+    pub budget: Budget,
     /// By which proxy it is reached, and what it sends us to.
     pub proxy: ProxyChoice,
     /// Addresses of hosts, instead of what the system's resolver says, for requests to this

@@ -1,7 +1,7 @@
 //! One request and what it takes to have it answered: time limits, redirects, the credential kept
 //! to whom it belongs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -15,6 +15,7 @@ use url::Url;
 use super::{
     Http, Led, OriginClient, OriginError, Ours, Proxy, Refused, Wanted,
     auth::{Demand, Who},
+    budget::Visit,
     challenge,
     endpoint::Endpoint,
     error::{shown, shown_text},
@@ -58,6 +59,8 @@ pub(super) struct Answer {
     pub(super) authorization: Option<HeaderValue>,
     /// Which of a registry's endpoints was asked, where it has several places.
     pub(super) endpoint: Option<Arc<Endpoint>>,
+    /// Counts as long as the body is read.
+    pub(super) visit: Option<Visit>,
 }
 
 impl Answer {
@@ -69,13 +72,17 @@ impl Answer {
         self.response.headers()
     }
 
+    /// When the server wants to be asked again, if it wants to be left in peace until then.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let busy = matches!(self.status().as_u16(), 429 | 503);
+        let value = self.headers().get(RETRY_AFTER).filter(|_| busy)?;
+        retry::parse_retry_after(value)
+    }
+
     /// What a status other than success means.
     pub(super) fn error(&self) -> OriginError {
         let (url, status) = (shown(&self.url), self.status().as_u16());
-        let retry_after = self
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(retry::parse_retry_after);
+        let retry_after = self.retry_after();
         match status {
             401 | 403 | 407 => OriginError::Denied {
                 url,
@@ -153,6 +160,7 @@ impl OriginClient {
                 led,
                 authorization: ask.authorization.cloned(),
                 endpoint: None,
+                visit: None,
             };
             let target = match ask.redirects {
                 super::Redirects::Follow => answer.location(ask.url)?,

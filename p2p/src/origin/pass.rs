@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,6 +24,7 @@ use url::Url;
 use super::{
     Led, OriginClient, OriginError,
     auth::{Demand, Who},
+    budget::Visit,
     challenge, config,
     endpoint::Standing,
     error::{innermost, shown, shown_text},
@@ -87,14 +89,20 @@ pub(super) async fn pass(
         url: shown(&url),
         reason: "no endpoint is left".to_owned(),
     };
-    loop {
-        // There is always one way, and the last one settles.
-        let way = ways.take().ok_or_else(unanswered)?;
-        let asked = ways.within(&way, passing.by(&way)).await;
-        if let Some(stands) = ways.settle(&way, asked) {
-            return Ok(response(stands?, client.0.config.read_timeout));
+    let asking = async {
+        loop {
+            // There is always one way, and the last one settles.
+            let way = ways.take().ok_or_else(unanswered)?;
+            let asked = ways.within(&way, passing.by(&way)).await;
+            if let Some(stands) = ways.settle(&way, asked) {
+                return stands;
+            }
         }
-    }
+    };
+    // The client waits, and may know another way.
+    let patience = client.0.config.header_timeout / 4;
+    let answer = client.in_budget(&url, patience, asking).await?;
+    Ok(response(answer, client.0.config.read_timeout))
 }
 
 /// A request that is being passed on.
@@ -250,6 +258,7 @@ fn response(answer: Answer, limit: Duration) -> Response<PassBody> {
     head.version = http::Version::default();
     head.extensions = http::Extensions::default();
     let body = PassBody {
+        pacing: answer.visit.map(Pacing::new),
         incoming,
         url: answer.url,
         limit,
@@ -268,6 +277,49 @@ pub struct PassBody {
     silence: Option<Pin<Box<Sleep>>>,
     /// Bytes that came.
     position: u64,
+    pacing: Option<Pacing>,
+}
+
+/// Holds a body to its registry's rate.
+struct Pacing {
+    visit: Arc<Visit>,
+    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+}
+
+impl Pacing {
+    fn new(visit: Visit) -> Self {
+        Self {
+            visit: Arc::new(visit),
+            waiting: None,
+        }
+    }
+
+    /// So many bytes came.
+    fn note(&mut self, bytes: u64) {
+        if self.visit.has_rate() {
+            let visit = Arc::clone(&self.visit);
+            self.waiting = Some(Box::pin(async move {
+                let mut owed = bytes;
+                visit.settle(&mut owed).await;
+            }));
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(waiting) = &mut self.waiting {
+            ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl std::fmt::Debug for Pacing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pacing")
+            .field("visit", &self.visit)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Body for PassBody {
@@ -279,10 +331,17 @@ impl Body for PassBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, OriginError>>> {
         let this = &mut *self;
+        if let Some(pacing) = &mut this.pacing {
+            ready!(pacing.poll(cx));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
             this.silence = None;
             if let Some(Ok(frame)) = &frame {
-                this.position += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.position += bytes;
+                if let Some(pacing) = &mut this.pacing {
+                    pacing.note(bytes);
+                }
             }
             let (url, position) = (&this.url, this.position);
             return Poll::Ready(frame.map(|frame| {

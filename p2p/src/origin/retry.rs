@@ -16,8 +16,9 @@ pub(super) struct Backoff {
     used: u32,
     first: Duration,
     longest_retry_after: Duration,
-    /// Whether a server that asks for a longer wait is asked again after the longest wait, or the
-    /// error stands.
+    /// How long servers have made us wait since bytes came.
+    waited: Duration,
+    /// Whether a wait that a server asks for costs no attempt.
     patient: bool,
 }
 
@@ -29,6 +30,7 @@ impl Backoff {
             used: 0,
             first: config.first_backoff,
             longest_retry_after: config.longest_retry_after,
+            waited: Duration::ZERO,
             patient: true,
         }
     }
@@ -41,6 +43,7 @@ impl Backoff {
             used: 0,
             first: config.first_backoff,
             longest_retry_after: config.longest_retry_after.min(soon),
+            waited: Duration::ZERO,
             patient: false,
         }
     }
@@ -48,10 +51,14 @@ impl Backoff {
     /// Bytes came: the attempts start anew.
     pub(super) fn progressed(&mut self) {
         self.used = 0;
+        self.waited = Duration::ZERO;
     }
 
     /// How long to wait after `error` before the next attempt; `None` if there is none.
     pub(super) fn after(&mut self, error: &OriginError) -> Option<Duration> {
+        if let Some(asked) = error.retry_after().filter(|_| error.is_retryable()) {
+            return self.after_asked(asked);
+        }
         if !error.is_retryable() || self.used >= self.retries {
             return None;
         }
@@ -60,12 +67,19 @@ impl Backoff {
             .saturating_mul(1 << self.used.min(16))
             .min(LONGEST_BACKOFF);
         self.used += 1;
-        match error.retry_after() {
-            Some(asked) if asked > self.longest_retry_after && !self.patient => None,
-            // Jitter only upwards: earlier than asked would be refused again.
-            Some(asked) => Some(asked.min(self.longest_retry_after) + jittered(self.first)),
-            None => Some(jittered(doubled)),
+        Some(jittered(doubled))
+    }
+
+    /// A server says when to come back: it is not asked before.
+    fn after_asked(&mut self, asked: Duration) -> Option<Duration> {
+        let waited = self.waited + asked.max(self.first);
+        if waited > self.longest_retry_after || (!self.patient && self.used >= self.retries) {
+            return None;
         }
+        self.waited = waited;
+        self.used += u32::from(!self.patient);
+        // Jitter only upwards: earlier than asked would be refused again.
+        Some(asked + jittered(self.first))
     }
 }
 
@@ -112,8 +126,10 @@ mod tests {
         let mut body = Backoff::for_body(&OriginConfig::default());
         let wait = body.after(&busy(Some(7))).unwrap();
         assert!(wait >= Duration::from_secs(7) && wait < Duration::from_secs(8));
-        let wait = body.after(&busy(Some(9999))).unwrap();
-        assert!(wait >= Duration::from_secs(60) && wait < Duration::from_secs(61));
+        assert_eq!(body.after(&busy(Some(9999))), None);
+        // However often it asks for it, as long as that is not too long in all.
+        let waits = std::iter::from_fn(|| body.after(&busy(Some(60)))).count();
+        assert_eq!(waits, 9);
         let mut head = Backoff::for_head(&OriginConfig::default());
         assert_eq!(head.after(&busy(Some(7))), None);
     }

@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 mod addresses;
 mod asking;
+mod budgets;
 mod endpoints;
 mod others;
 mod passing;

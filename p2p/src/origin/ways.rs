@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method};
+use url::Url;
 
 use super::{
     OriginClient, OriginError, Ours, Redirects, Refused, Wanted,
@@ -95,7 +96,8 @@ impl Ways {
 }
 
 impl OriginClient {
-    /// Asks for `wanted` wherever it may be, until an answer stands.
+    /// Asks for `wanted` wherever it may be, until an answer stands, as soon as the registry may be
+    /// asked.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -103,6 +105,42 @@ impl OriginClient {
         headers: &HeaderMap,
         redirects: Redirects,
     ) -> Result<Answer, OriginError> {
+        let patience = match method {
+            Method::HEAD => self.0.config.header_timeout / 4,
+            _ => self.0.config.longest_retry_after,
+        };
+        let asking = self.ask_at_once(method, wanted, headers, redirects);
+        self.in_budget(&wanted.on_behalf, patience, asking).await
+    }
+
+    /// Does what asks a registry, once it may be asked, and notes when it wants to be left in peace.
+    pub(super) async fn in_budget(
+        &self,
+        registry: &Url,
+        patience: Duration,
+        asking: impl Future<Output = Asked>,
+    ) -> Asked {
+        let ledger = self.0.ledger(registry);
+        let closed = |left| OriginError::TooManyRequests {
+            url: shown(registry),
+            retry_after: Some(left),
+        };
+        let visit = ledger.visit(patience).await.map_err(closed)?;
+        let answer = asking.await?;
+        if let Some(time) = answer.retry_after() {
+            ledger.close(time);
+        }
+        let visit = Some(visit);
+        Ok(Answer { visit, ..answer })
+    }
+
+    async fn ask_at_once(
+        &self,
+        method: Method,
+        wanted: &Wanted,
+        headers: &HeaderMap,
+        redirects: Redirects,
+    ) -> Asked {
         let mut ways = self.ways(wanted);
         loop {
             let Some(way) = ways.take() else {

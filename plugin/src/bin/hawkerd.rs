@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
-use hawker_config::{ConfigError, NodeConfig};
+use hawker_config::{ConfigError, LimitSettings, NodeConfig};
 use hawker_model::Role;
 use hawker_plugin::{App, AppError, logging};
 use sd_notify::NotifyState;
@@ -105,10 +105,21 @@ fn run(args: &Args) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(live(&config))
+    let limits = || match NodeConfig::read(path, role) {
+        Ok(config) => Some(config.limits),
+        Err(error) => {
+            error!(%error, "the limits stay as they are");
+            None
+        }
+    };
+    runtime.block_on(live(&config, limits))
 }
 
-async fn live(config: &NodeConfig) -> Result<(), Failure> {
+/// Runs until it is told to stop. `limits` reads those of the settings again.
+async fn live(
+    config: &NodeConfig,
+    limits: impl Fn() -> Option<LimitSettings>,
+) -> Result<(), Failure> {
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -126,7 +137,7 @@ async fn live(config: &NodeConfig) -> Result<(), Failure> {
         tokio::select! {
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
-            _ = hangup.recv() => app.reload(),
+            _ = hangup.recv() => app.reload(limits()),
             () = app.failed() => break Err(Failure::Part),
         }
     };

@@ -67,6 +67,8 @@ pub enum Lie {
     FalseHave,
     /// Takes requests and never answers them.
     Silent,
+    /// Takes connections and hears nothing.
+    Deaf,
     /// Has a blob of wrong bytes and a list that fits them.
     FalseList,
 }

@@ -19,7 +19,7 @@ use super::{
     net::Lane,
     origin::Origin,
     outcome::{HostOutcome, Outcome},
-    scenario::Scenario,
+    scenario::{Lie, Scenario},
     scheduler::{Answer, Scheduler},
 };
 use crate::{Envelope, Message, Misbehaviour, Parent, SwarmConfig};
@@ -275,7 +275,8 @@ impl World {
 
     fn deliver(&mut self, from: HostNo, to: HostNo, link: u64, envelope: Envelope, bytes: Bytes) {
         let lane = self.hosts[to].net.lanes.get(&from);
-        if lane.is_none_or(|lane| lane.link != link) {
+        let deaf = self.hosts[to].plan.lie == Some(Lie::Deaf);
+        if deaf || lane.is_none_or(|lane| lane.link != link) {
             return;
         }
         if let Message::List { batch } = &envelope.message {

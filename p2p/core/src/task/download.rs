@@ -34,6 +34,14 @@ impl Task {
         }
     }
 
+    /// Its turn has come after a wait for the download's rate.
+    pub(crate) fn ask_again(&mut self, cx: &mut Shared, now: Instant) {
+        self.fill_all(cx, now);
+        if cx.downloads.holds(&self.id) {
+            self.progress_at = now;
+        }
+    }
+
     fn may_ask(&self) -> bool {
         self.is_fetching() && self.content.is_some() && !self.doubts.own_chain
     }
@@ -45,6 +53,9 @@ impl Task {
             return;
         }
         while self.room(host, cx, now) > 0 && self.has_room(host, cx) {
+            if !cx.downloads.may_order(&self.id, now) {
+                return;
+            }
             let Some(piece) = self.pick(host, cx, now) else {
                 return;
             };
@@ -105,6 +116,19 @@ impl Task {
             neighbour.note_request(piece, now);
         }
         self.send(host, Message::Request { piece }, cx);
+        self.note_orders(cx, now);
+    }
+
+    /// Counts what is on order against the limits.
+    pub(crate) fn note_orders(&self, cx: &mut Shared, now: Instant) {
+        if !cx.downloads.is_limited() {
+            return;
+        }
+        let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
+        let neighbours = self.neighbours.values();
+        let pieces = neighbours.map(|n| n.requests.len() + usize::from(n.credit));
+        let bytes = pieces.sum::<usize>() as u64 * u64::from(piece_len);
+        cx.downloads.note_orders(&self.id, bytes, now);
     }
 
     /// Leaves the choice to a source that has, or will soon have, what nobody else has. Says
@@ -126,13 +150,22 @@ impl Task {
         }
         let most = cx.config.max_requests_per_neighbour.min(exclusive.max(2));
         let window = neighbour.pace.window(most).max(1);
-        if usize::from(neighbour.credit) <= window / 2 {
+        let window = match cx.downloads.is_limited() {
+            true => window.min(
+                cx.downloads
+                    .room(&self.id, content.geometry.piece_len(), now),
+            ),
+            false => window,
+        };
+        let low = usize::from(neighbour.credit) <= window / 2;
+        if low && cx.downloads.may_order(&self.id, now) {
             if neighbour.credit == 0 {
                 neighbour.credit_since = Some(now);
             }
             neighbour.credit = window as u16;
             let credit = neighbour.credit;
             self.send(host, Message::RequestAny { credit }, cx);
+            self.note_orders(cx, now);
         }
         let neighbour = self.neighbours.get(host);
         !neighbour.is_some_and(|neighbour| self.is_unanswered(neighbour, now))
@@ -164,6 +197,8 @@ impl Task {
             return self.convict(host, Misbehaviour::Protocol, cx, now);
         }
         neighbour.note_piece(piece, cx.config.queue_time, now);
+        let len = content.geometry.len_of(piece);
+        cx.downloads.note_arrival(&self.id, len.into(), now);
         let known = content.can_check(piece) && self.doubts.may_ask(piece, host);
         if known && content.lacks(piece) && !self.completed && !self.doubts.own_chain {
             content.picker.unwant(piece);

@@ -96,7 +96,10 @@ impl Task {
         if !content.lacks(piece) {
             return true;
         }
-        let barred = self.origin.stalled || self.doubts.own_chain || !content.can_check(piece);
+        let barred = self.origin.stalled
+            || self.origin.trickle.is_on()
+            || self.doubts.own_chain
+            || !content.can_check(piece);
         !barred
             && self.neighbours.iter().any(|(host, neighbour)| {
                 neighbour.joined
@@ -124,35 +127,12 @@ impl Task {
         let told = next.all(|piece| content.giver(piece).is_some());
         let helped = told && run.is_overtaken() && self.origin.alone && !self.origin.duty;
         if helped && cx.config.role == Role::Node {
-            self.origin.alone = false;
-            self.origin.stalled = false;
+            self.origin.stand_back();
             self.cancel_origin(cx);
         } else if elsewhere && run.next < end {
             self.cancel_origin(cx);
             self.steer(cx, now);
         }
-    }
-
-    /// No help in time: the node goes by itself, each at a slightly different moment.
-    pub(super) fn mind_deadlines(&mut self, cx: &mut Shared, now: Instant) {
-        let config = &cx.config;
-        let idle = now - self.progress_at;
-        let began = self.progress_at == self.opened_at;
-        let deadline = match (config.role, began) {
-            (Role::Seed, _) => config.progress_deadline / 3,
-            (_, true) => config.first_piece_deadline,
-            (_, false) => config.progress_deadline,
-        };
-        let late = deadline + self.patience() + deadline.mul_f64(self.jitter);
-        let unanswered = !self.contacts.answered && now >= self.opened_at + config.lookup_deadline;
-        if self.origin.run.is_none() && idle >= late {
-            self.origin.alone = true;
-            self.origin.stalled = true;
-        } else if unanswered && began {
-            self.origin.alone = true;
-        }
-        self.steer(cx, now);
-        self.fail_if_hopeless(cx, now);
     }
 
     /// The source in use gives nothing, and there is another: nobody waits for a credential or a
@@ -214,6 +194,12 @@ impl Task {
             }
             Some(content) if content.geometry == geometry => {}
             Some(_) => self.list_is_false(cx, now),
+        }
+    }
+
+    pub(crate) fn on_origin_held(&mut self, now: Instant) {
+        if let Some(run) = &mut self.origin.run {
+            run.heard_at = now;
         }
     }
 

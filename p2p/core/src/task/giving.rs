@@ -31,11 +31,12 @@ impl Task {
         let Some(content) = &self.content else {
             return self.refuse(host, piece, Refusal::Missing, cx);
         };
+        let len = content.geometry.piece_len();
         if !content.geometry.contains(piece) {
             self.convict(host, Misbehaviour::Protocol, cx, now);
         } else if !content.pieces.contains(piece) {
             self.refuse(host, piece, Refusal::Missing, cx);
-        } else if !cx.uploads.ask(host, self.id, piece, progress) {
+        } else if !cx.uploads.ask(host, (self.id, piece, len), progress, now) {
             self.refuse(host, piece, Refusal::Busy, cx);
         }
     }
@@ -81,6 +82,7 @@ impl Task {
         if !content.pieces.contains(piece) {
             return;
         }
+        let len = content.geometry.len_of(piece);
         if child.sent.insert(piece)
             && let Some(injection) = &mut self.injection
         {
@@ -89,7 +91,7 @@ impl Task {
         if child.listed <= piece.0 {
             self.send_list(host, cx);
         }
-        cx.uploads.begin(host, self.id, piece, open);
+        cx.uploads.begin(host, (self.id, piece, len), open, now);
         cx.act(Action::Upload {
             host: host.clone(),
             task: self.id,

@@ -142,11 +142,12 @@ impl Task {
         let sound = Geometry::for_length(geometry.length()) == Ok(geometry);
         match &self.content {
             _ if !sound => self.convict(host, Misbehaviour::Protocol, cx, now),
-            Some(content) if content.geometry == geometry => {}
+            Some(content) if content.geometry == geometry => self.note_life(host, cx),
             // One of us is wrong; the digest will tell who.
             Some(_) => self.part(host, cx, now),
             None if self.doubts.own_chain => {}
             None => {
+                self.note_life(host, cx);
                 self.create(geometry, cx);
                 if self.is_false_nothing() {
                     self.discard(cx, now);

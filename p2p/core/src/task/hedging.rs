@@ -1,0 +1,119 @@
+//! Going to the origin because peers are silent or slow, so that a pull is never much slower than one
+//! without peers, and the origin is left in peace as long as they do their work.
+//!
+//! * Nobody gives a sign of life (no scheduler, dead seeds): at once. Who lives answers a `Join` with
+//!   his own before anything else. When a seed does after all, and tells the content, the fetch ends
+//!   again.
+//! * Somebody lives but gives nothing: after a while. A seed that waits for the origin is no reason
+//!   to ask it as well.
+//! * Peers have much that we lack and give it in a trickle: when that has lasted for a moment, or
+//!   longer while others fetch as well, since all of them would go. It is a trial: the fetch ends when
+//!   it does not bring much more.
+
+use std::time::Instant;
+
+use hawker_model::{HostId, Role};
+
+use super::Task;
+use crate::{
+    shared::Shared,
+    trickle::{ENOUGH, Sight},
+};
+
+impl Task {
+    /// No help in time: the node goes by itself, each at a slightly different moment.
+    pub(super) fn mind_deadlines(&mut self, cx: &mut Shared, now: Instant) {
+        if cx.downloads.holds(&self.id) {
+            // It is we who do not ask.
+            self.progress_at = now;
+        }
+        let config = &cx.config;
+        let idle = now - self.progress_at;
+        let began = self.progress_at == self.opened_at;
+        let deadline = match (config.role, began) {
+            (Role::Seed, _) => config.progress_deadline / 3,
+            (_, true) => config.first_piece_deadline,
+            (_, false) => config.progress_deadline,
+        };
+        let late = deadline + self.patience() + deadline.mul_f64(self.jitter);
+        let sign_of_life = config.sign_of_life.mul_f64(1.0 + self.jitter / 2.0);
+        if self.origin.run.is_none() && idle >= late {
+            self.origin.alone = true;
+            self.origin.stalled = true;
+        } else if began && !self.sees_life() && now >= self.opened_at + sign_of_life {
+            self.origin.hedged |= !self.origin.alone;
+            self.origin.alone = true;
+        }
+        self.mind_trickle(cx, now);
+        self.steer(cx, now);
+        self.fail_if_hopeless(cx, now);
+    }
+
+    /// Whether a peer answers, or the scheduler says that there is none.
+    fn sees_life(&self) -> bool {
+        let nobody = self.contacts.answered && self.contacts.is_empty();
+        nobody || self.neighbours.values().any(|neighbour| neighbour.joined)
+    }
+
+    /// A seed tells the content after all: it fetches for all of us. (Nodes that took each other's
+    /// word for that would all stand back.)
+    pub(super) fn note_life(&mut self, host: &HostId, cx: &mut Shared) {
+        let neighbour = self.neighbours.get(host);
+        let seed = neighbour.is_some_and(|neighbour| neighbour.role == Role::Seed);
+        if !seed || !std::mem::take(&mut self.origin.hedged) || cx.config.role == Role::Seed {
+            return;
+        }
+        self.origin.stand_back();
+        if !self.origin.duty {
+            self.cancel_origin(cx);
+        }
+    }
+
+    /// Looks whether peers give enough, and whether the origin gives more where they do not.
+    fn mind_trickle(&mut self, cx: &mut Shared, now: Instant) {
+        let chosen = cx.config.role == Role::Seed || self.origin.duty;
+        let other = self.origin.alone && !self.origin.trickle.is_on();
+        let Some(content) = self.content.as_ref() else {
+            return;
+        };
+        if chosen || other || cx.downloads.holds(&self.id) {
+            return self.origin.trickle.rest();
+        }
+        let piece_len = content.geometry.piece_len();
+        let crowd = self.is_crowd().then_some(self.jitter);
+        let got = u64::from(content.pieces.len()) * u64::from(piece_len);
+        let sight = self.origin.trickle.look(got, piece_len, crowd, now);
+        match sight {
+            Sight::Trickle if self.promised() >= ENOUGH => {
+                tracing::debug!(task = %self.id, "peers are slow; trying the origin as well");
+                self.origin.trickle.begin(now);
+                self.origin.alone = true;
+            }
+            Sight::Vain => {
+                self.origin.trickle.give_up(now);
+                self.origin.alone = false;
+                self.cancel_origin(cx);
+                self.fill_all(cx, now);
+            }
+            Sight::Trickle | Sight::Fine => {}
+        }
+    }
+
+    /// Whether others fetch beside us.
+    fn is_crowd(&self) -> bool {
+        let joined = self.neighbours.values().filter(|n| n.joined);
+        let mut nodes = joined.filter(|n| n.role == Role::Node);
+        nodes.any(|neighbour| !neighbour.is_complete())
+    }
+
+    /// How many of the pieces that we lack neighbours have; not counted beyond enough.
+    fn promised(&self) -> usize {
+        let Some(content) = &self.content else {
+            return 0;
+        };
+        let joined = || self.neighbours.values().filter(|n| n.joined);
+        let missing = content.pieces.missing();
+        let promised = missing.filter(|piece| joined().any(|n| n.has.contains(*piece)));
+        promised.take(ENOUGH).count()
+    }
+}
