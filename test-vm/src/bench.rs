@@ -2,7 +2,9 @@
 
 mod access;
 mod content;
+mod hedge;
 mod idle;
+mod limits;
 mod machine;
 mod pull;
 mod start;
@@ -12,7 +14,9 @@ use anyhow::{Context, Result, bail};
 
 pub use access::Access;
 pub use content::Content;
+pub use hedge::Hedge;
 pub use idle::Idle;
+pub use limits::Limits;
 pub use pull::Pull;
 pub use swarm::Swarm;
 

@@ -12,6 +12,7 @@ mod clients;
 mod content;
 mod deaths;
 mod faults;
+mod limits;
 mod links;
 mod members;
 mod oddities;
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Case> {
         faults::CASES,
         certificates::CASES,
         deaths::CASES,
+        limits::CASES,
         links::CASES,
         snapshotter::CASES,
         content::CASES,

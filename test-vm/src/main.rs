@@ -136,6 +136,10 @@ enum Bench {
     Access(bench::Access),
     /// Memory of a hawkerd that does nothing.
     Idle(bench::Idle),
+    /// One node pulls while everything but the registry is dead, silent or slow.
+    Hedge(bench::Hedge),
+    /// Limits of the network, as set and as measured.
+    Limits(bench::Limits),
 }
 
 fn main() -> ExitCode {
@@ -170,6 +174,8 @@ fn run(command: Action) -> Result<()> {
         Action::Bench(Bench::Content(bench)) => bench.run(),
         Action::Bench(Bench::Access(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
+        Action::Bench(Bench::Hedge(bench)) => bench.run(),
+        Action::Bench(Bench::Limits(bench)) => bench.run(),
         Action::Cases { list: true, .. } => {
             cases::all()
                 .iter()

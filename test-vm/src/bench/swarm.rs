@@ -249,14 +249,14 @@ impl Swarm {
     }
 }
 
-fn noise(len: u64) -> Result<Bytes> {
+pub(super) fn noise(len: u64) -> Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(len).context("the blob is too large")?];
     StdRng::seed_from_u64(len).fill_bytes(&mut bytes);
     Ok(Bytes::from(bytes))
 }
 
 /// Reads the URL on the calling thread's host and compares every byte; returns the seconds it took.
-fn download(url: &str, blob: &[u8], limit: Duration) -> Result<f64> {
+pub(super) fn download(url: &str, blob: &[u8], limit: Duration) -> Result<f64> {
     let started = Instant::now();
     let mut rest = blob;
     let mut is_right = true;
