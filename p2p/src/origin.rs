@@ -35,6 +35,7 @@ mod head;
 mod inspect;
 mod link;
 mod pass;
+mod password;
 mod proxy;
 mod range;
 mod registries;
@@ -200,6 +201,16 @@ impl OriginClient {
         source: &Source,
     ) -> Result<(OriginHead, Option<Secret>), OriginError> {
         head::head_own(self, source).await
+    }
+
+    /// As [`OriginClient::head_own`], of a registry's blob: a name and password that the source
+    /// brings are shown to the registry itself only where it gives the blob for no token that they
+    /// buy. Not for files, which may be others for those who show nothing.
+    pub async fn head_blob_own(
+        &self,
+        source: &Source,
+    ) -> Result<(OriginHead, Option<Secret>), OriginError> {
+        password::head(self, source).await
     }
 
     /// As [`OriginClient::head_own`], for another host that named the source: nothing of ours is shown

@@ -179,6 +179,10 @@ impl Access {
                     let head = inner.origin.head_for_others(&claim.source).await?;
                     Ok((head, None))
                 }
+                None if claim.is_blob_of_registry() => {
+                    // It is large, and waits inside of all that waits for a right.
+                    Box::pin(inner.origin.head_blob_own(&claim.source)).await
+                }
                 None => inner.origin.head_own(&claim.source).await,
             }
         };
@@ -190,8 +194,10 @@ impl Access {
         inner.metrics.asked(Grantor::Origin, &answer);
         let (head, shown) = answer?;
         let own = &claim.source.authorization;
-        // What an anonymous asker was given is not worth to be handed around.
-        let is_bought = account.is_some() || own.is_some() && shown.is_some() && shown != *own;
+        // What an anonymous asker was given is not worth to be handed around, and no password is where
+        // nothing had to be shown.
+        let is_other = shown != *own && (shown.is_some() || claim.shows_password());
+        let is_bought = account.is_some() || own.is_some() && is_other;
         let bought = is_bought.then(|| shown.clone());
         // A blob's digest says which one it is.
         let is_file = claim.key.item == Item::File;

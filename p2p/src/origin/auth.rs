@@ -26,6 +26,8 @@ const MOST: usize = 4096;
 /// How long a token server that could not be asked is not asked again for the same token: whoever
 /// comes meanwhile is told at once.
 const QUIET: Duration = Duration::from_secs(1);
+/// How long a registry that wants passwords is shown them at once.
+const PASSWORDS_KEPT: Duration = Duration::from_secs(3600);
 
 /// Answers challenges and remembers how.
 pub(super) struct Authorizer {
@@ -36,6 +38,10 @@ pub(super) struct Authorizer {
     tokens: Mutex<HashMap<TokenKey, Arc<Slot>>>,
     /// What a registry last wanted for a repository, so that the next request brings it at once.
     remembered: Mutex<HashMap<Place, Means>>,
+    /// Held by whoever finds out what a registry wants.
+    turns: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+    /// Until when passwords are shown at once: by a server, and its repository if it is not all of it.
+    passwords: Mutex<HashMap<(url::Origin, Option<String>), Instant>>,
 }
 
 type Slot = tokio::sync::Mutex<Attempts>;
@@ -78,8 +84,19 @@ pub(super) enum Who<'a> {
 /// How to satisfy a challenge.
 #[derive(Clone)]
 enum Means {
+    /// There was none.
+    Nothing,
     Basic,
     Bearer(Box<TokenKey>),
+}
+
+/// What an account is known to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Nothing, or that is not known.
+    Nothing,
+    Password,
+    Token,
 }
 
 impl Default for Authorizer {
@@ -88,6 +105,8 @@ impl Default for Authorizer {
             salt: rand::random(),
             tokens: Mutex::default(),
             remembered: Mutex::default(),
+            turns: Mutex::default(),
+            passwords: Mutex::default(),
         }
     }
 }
@@ -151,6 +170,7 @@ impl Authorizer {
             match found {
                 Ok((means, Some(authorization))) => {
                     if !matches!(demand.who, Who::Nobody) {
+                        self.note_wanted(url, challenges, &means);
                         bounded(&mut lock(&self.remembered)).insert(self.place(url, asker), means);
                     }
                     return Ok(Some(authorization));
@@ -162,15 +182,73 @@ impl Authorizer {
         failure.map_or(Ok(None), Err)
     }
 
-    /// What one credential opens: a repository, or else one path.
+    /// Whether the registry at `url` is shown passwords at once.
+    pub(super) fn wants_passwords(&self, url: &Url) -> bool {
+        let passwords = lock(&self.passwords);
+        let is_told = |repository: Option<&str>| {
+            let until = passwords.get(&(url.origin(), repository.map(str::to_owned)));
+            until.is_some_and(|until| Instant::now() < *until)
+        };
+        is_told(None) || is_told(Some(repository_of(url)))
+    }
+
+    /// Remembers for a while that the registry at `url` gives what is in this repository for
+    /// passwords alone.
+    pub(super) fn note_password(&self, url: &Url, lasts: Duration) {
+        let place = (url.origin(), Some(repository_of(url).to_owned()));
+        let until = Instant::now() + lasts.min(PASSWORDS_KEPT);
+        bounded(&mut lock(&self.passwords)).insert(place, until);
+    }
+
+    /// A registry that wants a password and offers no tokens wants it everywhere.
+    fn note_wanted(&self, url: &Url, challenges: &[Challenge], means: &Means) {
+        let has_tokens = challenges.iter().any(|c| c.scheme == "bearer");
+        let mut passwords = lock(&self.passwords);
+        let place = (url.origin(), None);
+        match means {
+            Means::Basic if !has_tokens => {
+                let until = Instant::now() + PASSWORDS_KEPT;
+                bounded(&mut passwords).insert(place, until);
+            }
+            _ => drop(passwords.remove(&place)),
+        }
+    }
+
+    /// What `url` is known to want of `account`.
+    pub(super) fn known(&self, url: &Url, account: &Account) -> Known {
+        match lock(&self.remembered).get(&self.place(url, Some(account))) {
+            None | Some(Means::Nothing) => Known::Nothing,
+            Some(Means::Basic) => Known::Password,
+            Some(Means::Bearer(_)) => Known::Token,
+        }
+    }
+
+    /// Waits while another request finds out what `url` wants of `account`. The first to come finds
+    /// it out, as long as it keeps what it is handed.
+    pub(super) async fn turn(&self, url: &Url, account: &Account) -> Option<impl Drop + use<>> {
+        let place = self.place(url, Some(account));
+        if lock(&self.remembered).contains_key(&place) {
+            return None;
+        }
+        let turn = Arc::clone(bounded(&mut lock(&self.turns)).entry(place).or_default());
+        match Arc::clone(&turn).try_lock_owned() {
+            Ok(first) => Some(first),
+            Err(_) => {
+                drop(turn.lock().await);
+                None
+            }
+        }
+    }
+
+    /// Remembers that `url` gave `account` what it asked for, and wanted nothing.
+    pub(super) fn note_nothing(&self, url: &Url, account: &Account) {
+        let place = self.place(url, Some(account));
+        bounded(&mut lock(&self.remembered)).insert(place, Means::Nothing);
+    }
+
     fn place(&self, url: &Url, account: Option<&Account>) -> Place {
-        let path = url.path();
-        let repository = ["/blobs/", "/manifests/"]
-            .iter()
-            .find_map(|part| path.rsplit_once(part))
-            .map_or(path, |(repository, _)| repository);
         let account = account.map(|account| account.key(&self.salt));
-        (url.origin(), repository.to_owned(), account)
+        (url.origin(), repository_of(url).to_owned(), account)
     }
 
     async fn authorization(
@@ -182,6 +260,7 @@ impl Authorizer {
     ) -> Result<Option<HeaderValue>, OriginError> {
         let other_than_refused = |value: &HeaderValue| Some(value) != refused;
         let key = match means {
+            Means::Nothing => return Ok(None),
             Means::Basic => {
                 let basic = who.and_then(Account::basic);
                 return Ok(basic.filter(other_than_refused));
@@ -219,6 +298,15 @@ impl Authorizer {
             }
         }
     }
+}
+
+/// What one credential opens: the path of a repository, or else one path.
+fn repository_of(url: &Url) -> &str {
+    let path = url.path();
+    ["/blobs/", "/manifests/"]
+        .iter()
+        .find_map(|part| path.rsplit_once(part))
+        .map_or(path, |(repository, _)| repository)
 }
 
 /// Bearer before Basic: a registry that offers both has tokens for those without a login. One of

@@ -253,6 +253,12 @@ impl OriginClient {
             };
             match self.satisfy(demand, refused, wanted).await {
                 Ok(Some(found)) => credential = Some(found),
+                // Whoever brought the password is told what the registry says.
+                Err(OriginError::Denied { .. })
+                    if account.is_some() && wanted.refused == Refused::IsRefused =>
+                {
+                    return Ok(answer);
+                }
                 Err(error) if wanted.authorization.is_none() => return Err(error),
                 Ok(None) | Err(_) => return Ok(answer),
             }

@@ -164,14 +164,14 @@ pub(super) async fn head_as(
     Ok((head, secret(shown)))
 }
 
-fn secret(shown: Option<HeaderValue>) -> Option<Secret> {
+pub(super) fn secret(shown: Option<HeaderValue>) -> Option<Secret> {
     Some(Secret::new(shown?.to_str().ok()?))
 }
 
 /// What is said, and what was shown to whoever was asked first.
-type Said = (OriginHead, Option<HeaderValue>);
+pub(super) type Said = (OriginHead, Option<HeaderValue>);
 
-async fn head_of(client: &OriginClient, wanted: Wanted) -> Result<Said, OriginError> {
+pub(super) async fn head_of(client: &OriginClient, wanted: Wanted) -> Result<Said, OriginError> {
     let mut backoff = Backoff::for_head(&client.0.config);
     loop {
         let error = match ask(client, &wanted).await {

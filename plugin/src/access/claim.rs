@@ -162,6 +162,11 @@ impl Claim {
     /// For a source that another host names: only of a registry's blob whose URL names the task.
     pub(super) fn of_source(origin: &OriginClient, task: TaskId, source: &Source) -> Option<Self> {
         let url = Url::parse(&source.url).ok()?;
+        // What is read of the text below is what is asked for: not what lies behind `?` or `#`.
+        let is_plain = url.query().is_none() && url.fragment().is_none();
+        if !is_plain || url.as_str() != source.url {
+            return None;
+        }
         let digest = task.digest()?;
         let (prefix, named) = source.url.rsplit_once("/blobs/")?;
         let (_, repository) = prefix.split_once("/v2/")?;
@@ -200,17 +205,28 @@ impl Claim {
         self.source.authorization.as_ref()
     }
 
+    /// Whether it is for a registry's blob: one thing, whoever asks.
+    pub(super) fn is_blob_of_registry(&self) -> bool {
+        self.tie == Tie::Url && matches!(self.key.item, Item::Task(_))
+    }
+
+    /// Whether it shows a password.
+    pub(super) fn shows_password(&self) -> bool {
+        self.shows().is_some_and(is_password)
+    }
+
     /// Whether another host may be asked for its right: it shows what is good for one repository, or
     /// nothing, and its URL says what it is about. Passwords are not shown around.
     pub(super) fn is_for_judges(&self) -> bool {
-        let is_password = |secret: &Secret| {
-            let scheme = secret.expose().split(' ').next().unwrap_or_default();
-            scheme.eq_ignore_ascii_case("basic")
-        };
         let named = self.tie == Tie::Url && self.source.url.ends_with(&self.task.to_string());
-        let shown = self.source.authorization.as_ref();
-        named && self.account.is_none() && !shown.is_some_and(is_password)
+        named && self.account.is_none() && !self.shows_password()
     }
+}
+
+/// Whether a credential is a name and password.
+pub(super) fn is_password(credential: &Secret) -> bool {
+    let scheme = credential.expose().split(' ').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case("basic")
 }
 
 /// Whoever shows `credential` at a repository.
@@ -287,6 +303,9 @@ mod tests {
         for url in [
             format!("https://r.io/v2/a/blobs/{}", Digest::of(b"y")),
             format!("https://r.io/v2/a/blobs/{digest}?x=1"),
+            format!("https://r.io?/v2/a/blobs/{digest}"),
+            format!("https://r.io/x#/v2/a/blobs/{digest}"),
+            format!("https://r.io\\v2/v2/a/blobs/{digest}"),
             format!("https://r.io/v2/a/b/../c/blobs/{digest}"),
             format!("https://r.io/v2/A/blobs/{digest}"),
             format!("https://r.io/files/{digest}"),

@@ -29,7 +29,9 @@ use self::{
     table::{Standing, Table},
 };
 use super::{
-    AccessError, Place, jwt,
+    AccessError, Place,
+    claim::is_password,
+    jwt,
     right_key::{Holder, RightKey},
 };
 
@@ -190,7 +192,8 @@ impl Rights {
     fn lasts(&self, granted: &Granted) -> (Duration, Duration) {
         let shown = granted.shown.as_ref();
         let told = shown.and_then(|shown| jwt::left(shown, SystemTime::now()));
-        let is_bought = matches!(granted.right.bought, Some(Some(_)));
+        let bought = granted.right.bought.as_ref().and_then(Option::as_ref);
+        let is_bought = bought.is_some_and(|bought| !is_password(bought));
         let left = told.or_else(|| is_bought.then_some(SHORTEST_TOKEN));
         let fresh = left.map_or(self.settings.keep, |left| left.min(self.settings.keep));
         (fresh, fresh.saturating_add(self.settings.grace))

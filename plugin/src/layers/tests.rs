@@ -3,6 +3,7 @@
 #[allow(dead_code, reason = "the daemon's tests use the rest of it")]
 #[path = "../../tests/daemon/origin.rs"]
 pub(crate) mod origin;
+mod passwords;
 mod promises;
 
 use std::{

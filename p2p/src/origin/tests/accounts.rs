@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use hawker_swarm::Secret;
+use hawker_swarm::{Secret, Source};
 use url::Url;
 
 use super::{
@@ -239,4 +239,145 @@ async fn a_revoked_token_of_an_account_is_bought_anew() {
         let (_, shown) = client.head_as(&blob(&registry), &account).await.unwrap();
         assert_eq!(shown.unwrap().expose(), token);
     }
+}
+
+/// Takes ann's password as well as the tokens of `realm`, and offers both or the tokens alone.
+async fn registry_of_both(realm: String, also: &'static str) -> Server {
+    Server::start(move |asked| match asked.header("authorization") {
+        Some(value) if value.starts_with("Bearer t") => Reply::file(asked, b"layer"),
+        Some(ANN) => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with(
+            "WWW-Authenticate",
+            format!(
+                r#"Bearer realm="{realm}",service="reg",scope="repository:team/app:pull"{also}"#
+            ),
+        ),
+    })
+    .await
+}
+
+/// Blobs of one repository.
+fn layers(registry: &Server) -> Vec<Source> {
+    let url = |number| registry.url(&format!("/v2/team/app/blobs/sha256:{number}"));
+    (0..3).map(|number| source_as(url(number), ANN)).collect()
+}
+
+#[tokio::test]
+async fn a_password_is_exchanged_also_where_the_registry_takes_it() {
+    for also in ["", r#", Basic realm="r""#] {
+        let issuer = issuer().await;
+        let registry = registry_of_both(issuer.url("/token"), also).await;
+        let client = client();
+        let sources = layers(&registry);
+        let asked = sources.iter().map(|source| client.head_blob_own(source));
+        for said in futures::future::join_all(asked).await {
+            let (head, shown) = said.unwrap();
+            assert_eq!(head.length, Some(5));
+            assert_eq!(shown.unwrap().expose(), "Bearer t0");
+        }
+        client.head_blob_own(&sources[0]).await.unwrap();
+        // What is wanted is found out once, and is no request more from then on.
+        let sent = registry.asked();
+        let bearer = Some("Bearer t0");
+        assert_eq!(authorization(&sent), [None, bearer, bearer, bearer, bearer]);
+        assert_eq!(issuer.asked().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_registry_of_passwords_is_shown_them_at_once_from_then_on() {
+    let registry = Server::start(|asked| match asked.header("authorization") {
+        Some(ANN) => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with("WWW-Authenticate", "Basic realm=\"r\""),
+    })
+    .await;
+    let client = client();
+    let other = source_as(registry.url("/v2/other/blobs/sha256:0"), ANN);
+    for source in layers(&registry).iter().chain([&other]) {
+        let (_, shown) = client.head_blob_own(source).await.unwrap();
+        assert_eq!(shown.unwrap().expose(), ANN);
+    }
+    let sent = registry.asked();
+    let ann = Some(ANN);
+    assert_eq!(authorization(&sent), [None, ann, ann, ann, ann]);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_by_registries_of_any_kind() {
+    let issuer = issuer().await;
+    let basic = Server::start(|asked| match asked.header("authorization") {
+        Some(ANN) => Reply::file(asked, b"layer"),
+        _ => Reply::status(401).with("WWW-Authenticate", "Basic realm=\"r\""),
+    })
+    .await;
+    let realm = issuer.url("/token");
+    for registry in [
+        registry_of_both(realm.clone(), "").await,
+        registry_of_both(realm.clone(), r#", Basic realm="r""#).await,
+        registry(realm).await,
+        basic,
+    ] {
+        let wrong = source_as(registry.url(BLOB), "Basic Ym9iOnB3");
+        let client = client();
+        for _ in 0..2 {
+            let error = client.head_blob_own(&wrong).await.unwrap_err();
+            assert!(
+                matches!(&error, OriginError::Denied { challenges, .. } if !challenges.is_empty())
+            );
+        }
+        client
+            .head_blob_own(&source_as(registry.url(BLOB), ANN))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_for_the_password_alone_is_had_for_it() {
+    let issuer = Server::start(|_| Reply::status(401)).await;
+    let realm = issuer.url("/token");
+    // Says to strangers that there is nothing, that they may not, or to buy what is not sold.
+    for status in [404, 403, 401] {
+        let challenge = format!(r#"Bearer realm="{realm}",service="reg""#);
+        let registry = Server::start(move |asked| match asked.header("authorization") {
+            Some(ANN) => Reply::file(asked, b"layer"),
+            _ => Reply::status(status).with("WWW-Authenticate", &challenge),
+        })
+        .await;
+        let client = client();
+        for source in layers(&registry) {
+            let (_, shown) = client.head_blob_own(&source).await.unwrap();
+            assert_eq!(shown.unwrap().expose(), ANN, "{status}");
+        }
+        let sent = registry.asked();
+        let ann = Some(ANN);
+        assert_eq!(authorization(&sent), [None, ann, ann, ann], "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_that_is_down_refuses_nobody() {
+    let down = Server::start(|_| Reply::status(503)).await;
+    let realm = down.url("/token");
+    let tokens_alone = registry(realm.clone()).await;
+    let source = source_as(tokens_alone.url(BLOB), ANN);
+    let error = client().head_blob_own(&source).await.unwrap_err();
+    assert!(error.is_outage(), "{error}");
+    let both = registry_of_both(realm, "").await;
+    let (_, shown) = client()
+        .head_blob_own(&source_as(both.url(BLOB), ANN))
+        .await
+        .unwrap();
+    assert_eq!(shown.unwrap().expose(), ANN);
+}
+
+#[tokio::test]
+async fn a_password_is_not_shown_for_what_is_anybodys() {
+    let registry = Server::of_file(b"layer").await;
+    let client = client();
+    for source in layers(&registry) {
+        let (_, shown) = client.head_blob_own(&source).await.unwrap();
+        assert!(shown.is_none());
+    }
+    assert_eq!(authorization(&registry.asked()), [None; 3]);
 }
