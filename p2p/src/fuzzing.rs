@@ -1,10 +1,15 @@
 //! What must hold for any bytes that peers and origins send. The fuzz targets (`fuzz/`) call this,
 //! and the tests here replay their corpus.
 
+use std::sync::OnceLock;
+
 use bytes::{BufMut as _, BytesMut};
+use hawker_identity::{CertificateRequest, ClusterCa, PeerCertificate};
 use hawker_model::{HostId, Role};
 
-pub use crate::origin::fuzzing::{challenges, content_range, hosts_toml};
+pub use hawker_scheduler_api::fuzzing::{host_message, scheduler_message};
+
+pub use crate::origin::fuzzing::{challenges, content_range, heads, hosts_toml, token_answer};
 use crate::transport::{
     Decoder, FrameError,
     frame::{Credentials, Frame, Hello, PREFACE, encode_hello, encode_message},
@@ -27,6 +32,25 @@ pub fn wire(bytes: &[u8]) {
     match decode(&said, step) {
         Ok(frames) => frames.into_iter().for_each(check),
         Err(error) => assert!(error.to_string().len() < 1000),
+    }
+}
+
+/// Bytes as what hosts show and authorities sign: a certificate, a request for one, lists of what is
+/// revoked. None is believed, since none is signed by the authority here.
+pub fn certificates(bytes: &[u8]) {
+    static AUTHORITY: OnceLock<Option<ClusterCa>> = OnceLock::new();
+    if let Ok(owner) = PeerCertificate::parse(bytes) {
+        assert!(owner.spiffe_id().starts_with("spiffe://"));
+    }
+    if let Ok(text) = str::from_utf8(bytes) {
+        let _ = CertificateRequest::from_pem(text);
+    }
+    let authority = AUTHORITY.get_or_init(|| ClusterCa::create("fuzzed", 1).ok());
+    if let Some(authority) = authority {
+        match authority.own_lists(bytes) {
+            Ok(own) => assert!(own.is_empty()),
+            Err(error) => assert!(error.to_string().len() < 1000),
+        }
     }
 }
 
@@ -92,6 +116,11 @@ fn check(frame: Frame) {
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
+    use base64::Engine as _;
+    use hawker_identity::{NewKey, Subject};
+    use hawker_model::{Digest, TaskId};
+    use hawker_scheduler_api::{self as api, HostMessage, SchedulerMessage};
+
     use super::*;
 
     /// Runs a target over its corpus. With `HAWKER_WRITE_CORPUS` the seeds are written first.
@@ -153,6 +182,117 @@ mod tests {
             "server = \"\"\nca = [1]\n",
         ]);
         replay("hosts_toml", &seeds, hosts_toml);
+    }
+
+    #[test]
+    fn corpus_of_token_answers_is_survived() {
+        let seeds = texts(&[
+            "{\"token\":\"t\",\"expires_in\":300,\"issued_at\":\"2026-01-01T00:00:00Z\"}",
+            "{\"access_token\":\"t\",\"token\":\"\",\"expires_in\":1e308}",
+            "{\"token\":\"a\\nb\"}",
+            "{\"token\":null,\"expires_in\":-1}",
+            "[[[[[[",
+        ]);
+        replay("token_answer", &seeds, token_answer);
+    }
+
+    #[test]
+    fn corpus_of_heads_is_survived() {
+        let seeds = texts(&[
+            "Basic YW5uOnB3",
+            "basic PHRva2VuPjppZA",
+            "HTTP/1.1 200 Connection established\r\n\r\n",
+            "HTTP/1.0 407 x\r\n",
+            "Wed, 21 Oct 2026 07:28:00 GMT",
+            "4294967295",
+        ]);
+        replay("heads", &seeds, heads);
+    }
+
+    #[test]
+    fn corpus_of_certificates_is_survived() {
+        let authority = ClusterCa::create("seeds", 30).unwrap();
+        let subject = Subject {
+            host: name(),
+            role: Role::Seed,
+            names: Vec::new(),
+        };
+        let issued = authority.issue(&subject, 30).unwrap();
+        let list = authority.revoke(&[issued.serial], None).unwrap();
+        let pem = issued
+            .cert_pem
+            .lines()
+            .filter(|line| !line.starts_with('-'));
+        let der = base64::engine::general_purpose::STANDARD.decode(pem.collect::<String>());
+        let seeds = [
+            der.unwrap(),
+            list.into_bytes(),
+            NewKey::generate(&name()).unwrap().request_pem.into_bytes(),
+            authority.cert_pem().as_bytes().to_vec(),
+            b"-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n".to_vec(),
+        ];
+        replay("certificates", &seeds, certificates);
+    }
+
+    #[test]
+    fn corpus_of_messages_of_hosts_and_schedulers_is_survived() {
+        let task = TaskId::Blob(Digest::of(b"x"));
+        let hello = api::Hello {
+            host: name(),
+            role: Role::Node,
+            version: "1".to_owned(),
+            listener: None,
+            zone: "z".to_owned(),
+            protocol: 1..=1,
+        };
+        let holding = api::Holding {
+            task,
+            pieces: 1,
+            total: 2,
+            complete: false,
+        };
+        let said = [
+            HostMessage::Hello(hello),
+            HostMessage::Announce(vec![holding; 3]),
+            HostMessage::Lookup { task, attempt: 1 },
+            HostMessage::Withdraw { task },
+        ];
+        let seeds: Vec<_> = said.into_iter().map(api::fuzzing::said_by_host).collect();
+        replay("host_message", &seeds, host_message);
+        let peer = api::PeerAddress {
+            host: name(),
+            role: Role::Seed,
+            addresses: vec!["[::1]:4005".parse().unwrap(); 2],
+        };
+        let parents = api::Parents {
+            task,
+            parents: vec![peer.clone()],
+            duty: api::Duty::Fetch,
+            fetcher: Some(name()),
+        };
+        let welcome = api::Welcome {
+            observed: [127, 0, 0, 1].into(),
+            scheduler: "s".to_owned(),
+            progress_interval: std::time::Duration::from_secs(1),
+            protocol: 1,
+            version: "1".to_owned(),
+        };
+        let notice = SchedulerMessage::Notice {
+            level: api::Level::Warning,
+            text: "mind".to_owned(),
+        };
+        let said = [
+            SchedulerMessage::Welcome(welcome),
+            SchedulerMessage::Parents(parents),
+            SchedulerMessage::Seeds(vec![peer]),
+            notice,
+            SchedulerMessage::Revocations(vec![vec![0x30, 0]]),
+        ];
+        let seeds: Vec<_> = said
+            .into_iter()
+            .map(api::fuzzing::said_by_scheduler)
+            .collect();
+        replay("scheduler_message", &seeds, scheduler_message);
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod content;
 mod diff;
 #[cfg(test)]
 mod doubles;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gc_probe;
 mod labels;
 mod message;

@@ -10,6 +10,8 @@
 mod content;
 mod credential;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod report;
 
 use std::{net::SocketAddr, path::PathBuf};

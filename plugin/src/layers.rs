@@ -14,6 +14,8 @@
 mod docker_config;
 mod error;
 mod evidence;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod granted;
 mod helper;
 mod image_index;

@@ -1,14 +1,22 @@
 //! What must hold for any header that an origin sends.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
+use hawker_swarm::Secret;
 use http::{
     HeaderMap, HeaderValue,
     header::{CONTENT_RANGE, WWW_AUTHENTICATE},
 };
 use url::Url;
 
-use super::{Led, certs_d::hosts, challenge, range::ContentRange, token::TokenKey};
+use super::{
+    Account, Led,
+    certs_d::hosts,
+    challenge, proxy,
+    range::ContentRange,
+    retry,
+    token::{self, TokenKey},
+};
 
 /// Bytes as lines, each a header of this name.
 fn headers(name: http::HeaderName, bytes: &[u8]) -> HeaderMap {
@@ -62,5 +70,34 @@ pub fn hosts_toml(bytes: &[u8]) {
             assert!(api.has_host(), "{api}");
         }
         assert!(entry.authorities.iter().all(|path| path.is_absolute()));
+    }
+}
+
+/// Bytes as the answer of a token server: a token that can be shown, for a bounded time, or none.
+pub fn token_answer(bytes: &[u8]) {
+    if let Ok((authorization, life)) = token::read_answer(bytes) {
+        assert!(authorization.is_sensitive());
+        assert!(authorization.as_bytes().starts_with(b"Bearer "));
+        assert!(authorization.len() <= bytes.len() + 7);
+        assert!(life <= Duration::from_secs(3600));
+    }
+}
+
+/// Bytes as what a client shows, what a proxy says first, and when a server wants to be asked again.
+pub fn heads(bytes: &[u8]) {
+    let status = proxy::connect_status(bytes);
+    assert!(status.is_none_or(|status| status < 1000));
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let _ = HeaderValue::from_str(text).map(|value| retry::parse_retry_after(&value));
+    let shown = Secret::new(text);
+    if let Some(account) = Account::of_basic(&shown) {
+        assert!(!format!("{account:?}").contains(text));
+        // What is shown in its name stands for the same account.
+        let basic = account.basic();
+        let again = basic.as_ref().and_then(|basic| basic.to_str().ok());
+        let again = again.map(|basic| Account::of_basic(&Secret::new(basic)));
+        assert!(again.is_none_or(|again| again == Some(account)));
     }
 }

@@ -208,19 +208,23 @@ async fn issue_slowly(
             limit,
         })?
         .map_err(|_| failed("its answer is too long or broke off"))?;
-    let issued: Issued = serde_json::from_slice(&body.to_bytes())
-        .map_err(|_| failed("its answer is not the JSON of a token"))?;
-    let text = [issued.token, issued.access_token]
-        .into_iter()
-        .flatten()
-        .find(|t| !t.is_empty());
-    let text = text.ok_or_else(|| failed("its answer holds no token"))?;
-    let authorization = sensitive(&Secret::new(format!("Bearer {text}")))
-        .ok_or_else(|| failed("its token is no header value"))?;
+    let (authorization, life) = read_answer(&body.to_bytes()).map_err(failed)?;
     Ok(Token {
         authorization,
-        expires: asked + life(issued.expires_in),
+        expires: asked + life,
     })
+}
+
+/// The token in an answer, and how long it is used; else what is wrong.
+pub(super) fn read_answer(body: &[u8]) -> Result<(HeaderValue, Duration), &'static str> {
+    let issued: Issued =
+        serde_json::from_slice(body).map_err(|_| "its answer is not the JSON of a token")?;
+    let mut texts = [issued.token, issued.access_token].into_iter().flatten();
+    let text = texts.find(|text| !text.is_empty());
+    let text = text.ok_or("its answer holds no token")?;
+    let authorization = sensitive(&Secret::new(format!("Bearer {text}")));
+    let authorization = authorization.ok_or("its token is no header value")?;
+    Ok((authorization, life(issued.expires_in)))
 }
 
 /// The usual form: the account, if there is one, in the header.

@@ -7,6 +7,8 @@
 //! containerd names namespaces in the names of uploads only, and forwards no labels: neither counts
 //! here.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::containerd) mod fuzzing;
 mod message;
 mod metrics;
 #[cfg(test)]

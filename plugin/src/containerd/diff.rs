@@ -11,6 +11,8 @@
 
 mod applier;
 mod elsewhere;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::containerd) mod fuzzing;
 mod media_type;
 mod metrics;
 mod order;

@@ -28,8 +28,8 @@ const LINES: usize = 64;
 /// What is asked for.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
-    dir: PathBuf,
+pub(super) struct Wish {
+    pub(super) dir: PathBuf,
 }
 
 /// Which way content goes.
@@ -107,7 +107,7 @@ async fn next_line(lines: Lines) -> Option<(Value, Lines)> {
     }
 }
 
-async fn wish<B>(body: B) -> Result<Wish, String>
+pub(super) async fn wish<B>(body: B) -> Result<Wish, String>
 where
     B: http_body::Body,
     B::Error: Into<BodyError>,

@@ -121,7 +121,7 @@ fn described(length: Option<u64>, task: Option<TaskId>, body: Body) -> Response<
     response
 }
 
-fn parse(query: &str) -> Result<Wish, FileError> {
+pub(super) fn parse(query: &str) -> Result<Wish, FileError> {
     let (mut url, mut digest) = (None, None);
     let (mut tag, mut application) = (String::new(), String::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

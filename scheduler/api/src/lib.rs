@@ -5,6 +5,8 @@
 //! end is `hawker-p2p`'s session, the other is `hawker-scheduler`. The protocol itself is described
 //! in `proto/hawker/scheduler/v1/scheduler.proto`.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_message;
 mod message_error;
 mod scheduler_message;
