@@ -86,6 +86,8 @@ pub(crate) struct Driver {
     trust: TrustChanges,
     /// Hosts that are being dialled.
     dialing: BTreeSet<HostId>,
+    /// When seeds were last connected to for what might come.
+    expected_at: Option<Instant>,
     advertised: Vec<std::net::SocketAddr>,
     warnings: Vec<String>,
     /// Every task the loop started but those of the links.
@@ -133,6 +135,7 @@ impl Driver {
             security: settings.security.clone(),
             trust: settings.security.changes(),
             dialing: BTreeSet::new(),
+            expected_at: None,
             advertised: settings.advertise.clone(),
             warnings: Vec::new(),
             jobs: JoinSet::new(),

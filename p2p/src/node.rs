@@ -25,7 +25,7 @@ use crate::{
     request::NodeRequest,
     session::{Session, SessionConfig},
     status::NodeStatus,
-    store::{BlobError, BlobSummary, OpenStoreError, StateError, Store, StoreConfig},
+    store::{BlobError, BlobSummary, OpenStoreError, Pin, StateError, Store, StoreConfig},
     transport::{Dialer, Listener, Security, frame},
 };
 
@@ -155,15 +155,21 @@ impl Node {
             .send(open)
             .map_err(|_| OpenError::Stopping)?;
         let (state, reader) = answer.await.map_err(|_| OpenError::Stopping)?;
-        let store = self.inner.store.clone();
-        let pin = tokio::task::spawn_blocking(move || store.pin(&task)).await;
-        let pin = pin.map_err(|_| OpenError::Stopping)?;
+        let pin = self.pin(task).await?;
         Ok(Blob::downloading(state, reader, pin))
+    }
+
+    /// Says that tasks will be opened soon: seeds are connected to meanwhile.
+    pub fn expect_tasks(&self) {
+        let _ = self.inner.commands.send(Command::Expect);
     }
 
     /// The task, if all of it is in the store. Cancel safe.
     pub async fn find(&self, task: TaskId) -> Result<Option<Blob>, OpenError> {
         let store = self.inner.store.clone();
+        if store.look_up(&task).is_none() {
+            return Ok(None);
+        }
         let find = move || {
             let pin = store.pin(&task);
             let blob = store.find(&task).filter(|blob| blob.is_complete())?;
@@ -173,6 +179,16 @@ impl Node {
         tokio::task::spawn_blocking(find)
             .await
             .map_err(|_| OpenError::Stopping)
+    }
+
+    /// What the store does not have is not pinned, and not looked for on the disk.
+    async fn pin(&self, task: TaskId) -> Result<Option<Pin>, OpenError> {
+        let store = self.inner.store.clone();
+        if store.look_up(&task).is_none() {
+            return Ok(None);
+        }
+        let pin = tokio::task::spawn_blocking(move || store.pin(&task)).await;
+        pin.map_err(|_| OpenError::Stopping)
     }
 
     /// Deletes a blob and withdraws it from the network; says whether it went. One that is pinned,

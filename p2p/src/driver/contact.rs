@@ -57,8 +57,9 @@ impl Contacts {
         self.by_host.get(host).cloned()
     }
 
-    /// A scheduler says which seeds live.
-    pub(crate) fn learn_seeds(&mut self, scheduler: String, seeds: Vec<PeerAddress>) {
+    /// A scheduler says which seeds live. Tells whether these are the first that we hear of.
+    pub(crate) fn learn_seeds(&mut self, scheduler: String, seeds: Vec<PeerAddress>) -> bool {
+        let first = !seeds.is_empty() && self.told.values().all(|told| told.seeds.is_empty());
         let current = true;
         let hosts = seeds.iter().map(|seed| seed.host.clone()).collect();
         self.told.insert(
@@ -71,6 +72,7 @@ impl Contacts {
         for seed in seeds {
             self.learn(seed.host, seed.addresses);
         }
+        first
     }
 
     /// A scheduler is gone: its word counts until another one speaks.
@@ -81,7 +83,7 @@ impl Contacts {
     }
 
     /// The seeds that schedulers know to live; else those of the configuration.
-    fn seeds(&self) -> BTreeSet<&HostId> {
+    pub(crate) fn seeds(&self) -> BTreeSet<&HostId> {
         let any_current = self.told.values().any(|told| told.current);
         let told = self.told.values();
         let told = told.filter(|told| told.current || !any_current);

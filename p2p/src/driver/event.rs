@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Close {
         task: TaskId,
     },
+    /// Tasks will be opened soon.
+    Expect,
     Open {
         task: TaskId,
         source: Option<Source>,

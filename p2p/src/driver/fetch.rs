@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     blob::TaskState,
+    brief::brief,
     counters::Counters,
     origin::{ByteRange, OriginBody, OriginClient, OriginError, OriginHead},
     store::{BlobFile, CreateError, Store},
@@ -249,6 +250,7 @@ impl Fetch {
         data: Bytes,
     ) -> Result<Chain, Stop> {
         let (task, signer, blob) = (self.task, self.signer.clone(), Arc::clone(blob));
+        let len = data.len();
         let first = chain.next().0;
         let origin = origin_of(&self.task, &self.source.url);
         let job = move || {
@@ -257,9 +259,7 @@ impl Fetch {
             let batch = blob.write_chained(&mut chain, &data, sign);
             batch.map(|batch| (chain, batch))
         };
-        let written = tokio::task::spawn_blocking(job)
-            .await
-            .map_err(|_| Stop::Silent)?;
+        let written = brief(len, job).await.map_err(|_| Stop::Silent)?;
         match written {
             Ok((chain, batch)) => {
                 let pieces = first..chain.next().0;

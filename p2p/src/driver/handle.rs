@@ -42,6 +42,7 @@ impl Driver {
             Command::Adopted { blob } => self.handle_adopted(&blob, now),
             Command::Ask(ask) => self.handle_ask(*ask, now),
             Command::Close { task } => self.handle_close(task, now),
+            Command::Expect => self.dial_seeds(now),
             Command::Open {
                 task,
                 source,
@@ -152,16 +153,20 @@ impl Driver {
             // The swarm let go of it.
             Some(entry) => {
                 entry.phase = Phase::Finding(vec![held]);
-                self.find(task);
+                self.find(task, now);
             }
             None => {
                 self.entries.insert(task, Entry::finding(task, held, epoch));
-                self.find(task);
+                self.find(task, now);
             }
         }
     }
 
-    fn find(&mut self, task: TaskId) {
+    fn find(&mut self, task: TaskId, now: Instant) {
+        if self.store.look_up(&task).is_none() {
+            // Known without the disk, which is another thread's.
+            return self.handle_found(task, None, now);
+        }
         let (store, events) = (self.store.clone(), self.events.clone());
         self.jobs.spawn(async move {
             let find = tokio::task::spawn_blocking(move || find(&store, &task));
@@ -369,6 +374,8 @@ impl Driver {
         permit: Option<OwnedSemaphorePermit>,
         now: Instant,
     ) {
+        let (task, message) = (envelope.task, envelope.message.name());
+        tracing::trace!(%task, %host, message, "hear");
         self.desk.claims.handle_word(&host, role, now);
         let Some(envelope) = self.take_claim(&host, envelope, now) else {
             return;
@@ -600,7 +607,10 @@ impl Driver {
             SessionEvent::Seeds { scheduler, seeds } => {
                 let names: Vec<_> = seeds.iter().map(|seed| seed.host.to_string()).collect();
                 tracing::debug!(scheduler, seeds = ?names, "the seeds that live");
-                self.contacts.learn_seeds(scheduler, seeds);
+                let first = self.contacts.learn_seeds(scheduler, seeds);
+                if first {
+                    self.dial_seeds(now);
+                }
             }
             SessionEvent::Up {
                 scheduler,

@@ -1,8 +1,11 @@
 //! Outputs: what the swarm asks for, done.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use hawker_model::{Geometry, HostId, PieceIndex, TaskId};
+use hawker_model::{Geometry, HostId, PieceIndex, Role, TaskId};
 use hawker_swarm::{Action, Behalf, Duty, Envelope, Message, Refusal, Source, TaskFailure};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +19,11 @@ use crate::{
     brief::brief,
     store::{BlobError, BlobFile},
 };
+
+/// Seeds that are connected to before they are needed,
+const MOST_EXPECTED: usize = 8;
+/// not more often than this.
+const EXPECT_PAUSE: Duration = Duration::from_secs(5);
 
 impl Driver {
     pub(super) fn perform_actions(&mut self, now: Instant) {
@@ -74,6 +82,8 @@ impl Driver {
                 self.session.report(task, host, reason);
             }
             Action::Send { host, envelope } => {
+                let (task, message) = (envelope.task, envelope.message.name());
+                tracing::trace!(%task, %host, message, "say");
                 let envelope = self.vouched(envelope);
                 self.links.send(&host, envelope);
             }
@@ -195,6 +205,22 @@ impl Driver {
             }
             let _ = events.send(Event::DialFailed { host, error }).await;
         });
+    }
+
+    /// Connects to seeds before they are needed, so that nobody waits for that: to all of a few.
+    /// Which of many will be needed depends on what is asked for.
+    pub(super) fn dial_seeds(&mut self, now: Instant) {
+        let recent = |at: Instant| now < at + EXPECT_PAUSE;
+        if self.role == Role::Seed || self.expected_at.is_some_and(recent) {
+            return;
+        }
+        self.expected_at = Some(now);
+        let seeds: Vec<_> = self.contacts.seeds().into_iter().cloned().collect();
+        for host in seeds.into_iter().take(MOST_EXPECTED) {
+            if self.links.peer(&host).is_none() {
+                self.dial(host, now);
+            }
+        }
     }
 
     /// Keeps back what concerns a file whose predecessor is still being removed.
