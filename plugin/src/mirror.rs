@@ -134,6 +134,8 @@ impl Mirror {
                 self.blob(call, repository, *digest).await
             }
             Route::Manifest(repository, target) => {
+                // Its blobs are asked for next.
+                self.node.expect_tasks();
                 let answering = self.manifest(call, repository, target);
                 let answered = tokio::time::timeout(MANIFEST_PATIENCE, answering).await;
                 answered.unwrap_or(Err(Failure::Slow))

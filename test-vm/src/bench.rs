@@ -6,9 +6,12 @@ mod hedge;
 mod idle;
 mod limits;
 mod machine;
+mod memory;
 mod pull;
+mod small;
 mod start;
 mod swarm;
+mod tasks;
 
 use anyhow::{Context, Result, bail};
 
@@ -17,8 +20,11 @@ pub use content::Content;
 pub use hedge::Hedge;
 pub use idle::Idle;
 pub use limits::Limits;
+pub use memory::Memory;
 pub use pull::Pull;
+pub use small::Small;
 pub use swarm::Swarm;
+pub use tasks::Tasks;
 
 /// `64MiB`, `1GiB`, `500kB`: bytes.
 ///

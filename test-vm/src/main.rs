@@ -134,6 +134,12 @@ enum Bench {
     Content(bench::Content),
     /// What a right to a blob costs, fresh and when many hosts want it at once.
     Access(bench::Access),
+    /// How long a small blob takes: new to the cluster, at a peer, by a fresh hawkerd.
+    Small(bench::Small),
+    /// Memory of a hawkerd that receives and serves much, with many peers.
+    Memory(bench::Memory),
+    /// What many blobs cost that nobody asks for.
+    Tasks(bench::Tasks),
     /// Memory of a hawkerd that does nothing.
     Idle(bench::Idle),
     /// One node pulls while everything but the registry is dead, silent or slow.
@@ -173,6 +179,9 @@ fn run(command: Action) -> Result<()> {
         Action::Bench(Bench::Pull(bench)) => bench.run(),
         Action::Bench(Bench::Content(bench)) => bench.run(),
         Action::Bench(Bench::Access(bench)) => bench.run(),
+        Action::Bench(Bench::Small(bench)) => bench.run(),
+        Action::Bench(Bench::Memory(bench)) => bench.run(),
+        Action::Bench(Bench::Tasks(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Bench(Bench::Hedge(bench)) => bench.run(),
         Action::Bench(Bench::Limits(bench)) => bench.run(),

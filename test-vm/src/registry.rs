@@ -156,6 +156,15 @@ impl Registry {
         self.host.write(&link, digest)
     }
 
+    /// Takes the bytes of a planted blob away again.
+    ///
+    /// # Errors
+    /// When they are not there.
+    pub fn unplant_blob(&self, digest: &str) -> Result<()> {
+        let path = self.host.path(&data_path(digest)?);
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+    }
+
     /// Puts a manifest into the registry's storage, whatever it names.
     ///
     /// # Errors
@@ -252,10 +261,15 @@ impl Registry {
 }
 
 fn plant_data(host: &Host, digest: &str, bytes: &[u8]) -> Result<String> {
+    host.write(&data_path(digest)?, bytes)?;
+    let hex = digest.strip_prefix("sha256:").context("no SHA-256")?;
+    Ok(hex.to_owned())
+}
+
+fn data_path(digest: &str) -> Result<String> {
     let hex = digest.strip_prefix("sha256:").context("no SHA-256")?;
     let short = hex.get(..2).context("no SHA-256")?;
-    host.write(&format!("{STORAGE}/blobs/sha256/{short}/{hex}/data"), bytes)?;
-    Ok(hex.to_owned())
+    Ok(format!("{STORAGE}/blobs/sha256/{short}/{hex}/data"))
 }
 
 /// Uploads past the counter; for inside the registry's host.
