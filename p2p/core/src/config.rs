@@ -33,8 +33,8 @@ pub struct SwarmConfig {
     pub queue_time: Duration,
     /// Least time between two `Gained` messages to one neighbour.
     pub gained_interval: Duration,
-    /// Without a sign of life of any peer for so long, or half as long again, a node goes to the
-    /// origin.
+    /// Without a sign of life of any peer for so long after the scheduler's answer, or half as long
+    /// again, a node goes to the origin; twice as long without an answer.
     pub sign_of_life: Duration,
     /// Without any piece for so long after the start, a node goes to the origin although peers live.
     pub first_piece_deadline: Duration,

@@ -24,6 +24,8 @@ pub(crate) struct Contacts {
     pub(crate) dialing: BTreeSet<HostId>,
     /// The scheduler has answered.
     pub(crate) answered: bool,
+    /// When it last did.
+    pub(crate) answered_at: Option<Instant>,
     lookups: u32,
     next_lookup: Option<Instant>,
     next_rank: u32,

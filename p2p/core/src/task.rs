@@ -178,6 +178,7 @@ impl Task {
         self.origin.stand_back();
         self.origin.duty = false;
         self.contacts.answered = false;
+        self.contacts.answered_at = None;
         self.contacts.hurry(now);
         self.greet_seeds_again(cx);
         self.look_up(cx, now);

