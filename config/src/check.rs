@@ -6,7 +6,7 @@ use hawker_model::{HostId, RegistryHost, Role};
 
 use crate::{
     ListenAddress, NodeConfig, OriginSettings, ProxyChoice, Quota, RegistrySettings,
-    SchedulerConfig, SnapshotterSettings, TlsSettings, Transport, error::Problem,
+    SchedulerConfig, SnapshotterSettings, StoreSettings, TlsSettings, Transport, error::Problem,
     hostname::localhost,
 };
 
@@ -41,7 +41,7 @@ pub(crate) fn node(config: &NodeConfig) -> Checked {
         directories(config)?;
     }
     layer_limits(&config.snapshotter)?;
-    quota(config.store.quota)?;
+    store(&config.store)?;
     for (host, registry) in &config.registries {
         check_registry(host.as_str(), registry)?;
     }
@@ -320,12 +320,27 @@ fn layer_limits(settings: &SnapshotterSettings) -> Checked {
     ])
 }
 
-fn quota(quota: Quota) -> Checked {
-    match quota.bytes(u64::MAX) {
-        Some(0) => Err(Problem::new(
-            &["store.quota"],
-            "a quota of 0 keeps no blob",
-            "write a size such as \"100GiB\", a share such as \"50%\", or \"\" for no limit",
+fn store(store: &StoreSettings) -> Checked {
+    let size = "write a size such as \"100GiB\", a share such as \"50%\", or \"\" for no limit";
+    let nothing = |key, quota: Quota, text| match quota.bytes(u64::MAX) {
+        Some(0) => Err(Problem::new(&[key], text, size)),
+        _ => Ok(()),
+    };
+    nothing("store.quota", store.quota, "a quota of 0 keeps no blob")?;
+    let always = "every disk is fuller than 0";
+    nothing("store.high_water", store.high_water, always)?;
+    nothing("store.low_water", store.low_water, always)?;
+    let keys = ["store.low_water", "store.high_water"];
+    match (store.low_water, store.high_water) {
+        (Quota::Bytes(low), Quota::Bytes(high)) if low > high => Err(Problem::new(
+            &keys,
+            format!("{low} is more than {high}"),
+            "write a low_water below high_water",
+        )),
+        (Quota::Share(low), Quota::Share(high)) if low > high => Err(Problem::new(
+            &keys,
+            format!("{low} is more than {high}"),
+            "write a low_water below high_water",
         )),
         _ => Ok(()),
     }

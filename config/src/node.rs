@@ -166,6 +166,20 @@ section! {
         /// How much of the disk the blobs take: "100GiB", a share of the file system's size such as
         /// "50%", or "" for no limit. What was used longest ago makes room.
         pub quota: Quota = Percent::new(50).map_or(Quota::Unlimited, Quota::Share),
+        /// How full the file system may get, whoever fills it: a share such as "80%", so many bytes
+        /// in use such as "400GiB", or "" for no limit. Above that blobs go that nobody uses, but
+        /// those of the last ten minutes only for a new one. The kubelet begins to delete images at
+        /// 85%.
+        pub high_water: Quota = Percent::new(80).map_or(Quota::Unlimited, Quota::Share),
+        /// How full the file system is once enough have gone, written as high_water; "" is as full
+        /// as that. Without a high_water it means nothing.
+        pub low_water: Quota = Percent::new(75).map_or(Quota::Unlimited, Quota::Share),
+        /// How long a blob is kept that nobody uses; "0s" is as long as there is room. What is
+        /// pinned, such as content that containerd has, is always kept.
+        pub ttl: Interval = Interval::from_secs(0),
+        /// Whether the blobs of an earlier run are kept; false deletes at each start those that are
+        /// not pinned.
+        pub keep: bool = true,
     }
 }
 

@@ -1,10 +1,10 @@
-//! How much of the disk the blob store takes.
+//! How much of a disk.
 
 use std::{fmt, str::FromStr};
 
 use crate::{ByteSize, Percent, text::text_serde};
 
-/// The blob store's share of the disk: `"50%"` of the file system's size, `"100GiB"`, or `""` for no
+/// A part of the disk: `"50%"` of the file system's size, `"100GiB"`, or `""` for no
 /// limit but the disk's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
@@ -31,7 +31,7 @@ impl Quota {
 /// A text is no quota.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a quota; write a size such as \"100GiB\", a share of the file system such as \
+    "{0:?} is neither a size nor a share; write a size such as \"100GiB\", a share of the file system such as \
      \"50%\" (1% to 100%), or \"\" for no limit"
 )]
 pub struct QuotaError(String);

@@ -84,7 +84,7 @@ fn a_wrong_value_says_what_is_allowed() {
     assert_errors(&[
         (
             "[store]\nquota = \"lots\"",
-            "h.toml, line 2: store.quota: \"lots\" is not a quota; write a size such as \"100GiB\", \
+            "h.toml, line 2: store.quota: \"lots\" is neither a size nor a share; write a size such as \"100GiB\", \
              a share of the file system such as \"50%\" (1% to 100%), or \"\" for no limit",
         ),
         (
@@ -153,6 +153,15 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
         (
             "[store]\nquota = 0",
             "h.toml, line 2: store.quota: a quota of 0 keeps no blob; ..for no limit",
+        ),
+        (
+            "[store]\nhigh_water = 0",
+            "h.toml, line 2: store.high_water: every disk is fuller than 0; ..for no limit",
+        ),
+        (
+            "[store]\nlow_water = \"90%\"",
+            "h.toml, line 2: store.low_water, store.high_water: 90% is more than 80%; write a \
+             low_water below high_water",
         ),
         (
             "[store]\nquota = \"0GB\"",
@@ -386,7 +395,7 @@ proptest! {
 
     #[test]
     fn any_value_is_read_or_refused(
-        key in "(node\\.(name|advertise|zone)|p2p\\.(listen|seeds|schedulers)|store\\.quota\
+        key in "(node\\.(name|advertise|zone)|p2p\\.(listen|seeds|schedulers)|store\\.(quota|low_water|ttl)\
                 |registries\\.[a-z]|snapshotter\\.[a-z_]{3,17}|mirror\\.(listen|allow_private))",
         value in "([0-9]{1,20}|true|\"[ -!#-\\[\\]-~]{0,12}\"|\\[\\]|\\[\"[a-z0-9:./]{0,12}\"\\]|\\{\\})",
     ) {

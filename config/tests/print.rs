@@ -27,6 +27,10 @@ address = "10.0.0.2:4005"
 [store]
 dir = "/with \"quotes\" and \\"
 quota = "1.5GiB"
+high_water = "90%"
+low_water = "400GiB"
+ttl = "36h"
+keep = false
 [mirror]
 allow_private = ["10.0.0.0/8", "registry.lan:5000"]
 default_registry = "harbor.example:8443"

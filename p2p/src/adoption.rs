@@ -115,7 +115,7 @@ impl Node {
         // A driver that is gone serves nobody.
         let _ = self.commands().send(Command::Adopted { blob: told });
         // The open file keeps it from eviction.
-        Blob::complete_in_store(blob, None)
+        Blob::complete_in_store(blob, None, None, self.commands().clone())
     }
 }
 

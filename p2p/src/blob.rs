@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, stream};
 use hawker_model::{Geometry, OriginName, TaskId};
-use hawker_swarm::TaskFailure;
-use tokio::sync::{mpsc, watch};
+use hawker_swarm::{Source, TaskFailure};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     brief::brief,
@@ -19,6 +19,8 @@ use crate::{
     store::{BlobFile, Pin},
 };
 
+/// How often one reading gets over a loss of stored bytes.
+const MOST_LOSSES: u32 = 3;
 /// Most bytes handed out at once.
 const READ_LEN: u64 = 256 << 10;
 
@@ -70,10 +72,12 @@ pub struct Blob {
 #[derive(Debug)]
 pub(crate) struct Reader {
     task: TaskId,
-    /// `None` where the blob was complete when it was opened: the driver knows nothing of it.
-    driver: Option<mpsc::UnboundedSender<Command>>,
-    /// The driver has counted it.
+    driver: mpsc::UnboundedSender<Command>,
+    /// The driver has counted it. Otherwise the blob was complete when it was opened, and the driver
+    /// knows nothing of it.
     counted: bool,
+    /// Where its bytes may be had again, should the disk lose some.
+    source: Option<Source>,
     pin: Option<Pin>,
 }
 
@@ -82,8 +86,9 @@ impl Reader {
     pub(crate) fn new(task: TaskId, driver: mpsc::UnboundedSender<Command>) -> Self {
         Self {
             task,
-            driver: Some(driver),
+            driver,
             counted: false,
+            source: None,
             pin: None,
         }
     }
@@ -96,9 +101,9 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if let Some(driver) = self.driver.as_ref().filter(|_| self.counted) {
+        if self.counted {
             // A driver that is gone has no use for it.
-            let _ = driver.send(Command::Close { task: self.task });
+            let _ = self.driver.send(Command::Close { task: self.task });
         }
     }
 }
@@ -112,14 +117,15 @@ impl Blob {
         }
     }
 
-    pub(crate) fn complete_in_store(blob: Arc<BlobFile>, pin: Option<Pin>) -> Self {
+    pub(crate) fn complete_in_store(
+        blob: Arc<BlobFile>,
+        pin: Option<Pin>,
+        source: Option<Source>,
+        driver: mpsc::UnboundedSender<Command>,
+    ) -> Self {
         let state = TaskState::new(blob.task(), Some(blob));
-        let reader = Reader {
-            task: state.task,
-            driver: None,
-            counted: false,
-            pin,
-        };
+        let mut reader = Reader::new(state.task, driver);
+        (reader.source, reader.pin) = (source, pin);
         Self {
             state,
             reader: Arc::new(reader),
@@ -133,7 +139,22 @@ impl Blob {
 
     /// Whether every byte was here already when the task was opened.
     pub fn is_local(&self) -> bool {
-        self.reader.driver.is_none()
+        !self.reader.counted
+    }
+
+    /// The same task by way of the driver, which fetches what is missing.
+    async fn reopened(&self) -> Result<Self, TaskFailure> {
+        let (reply, answer) = oneshot::channel();
+        let Reader { task, driver, .. } = &*self.reader;
+        let open = Command::Open {
+            task: *task,
+            source: self.reader.source.clone(),
+            reader: Reader::new(*task, driver.clone()),
+            reply,
+        };
+        driver.send(open).map_err(|_| stopped())?;
+        let (state, reader) = answer.await.map_err(|_| stopped())?;
+        Ok(Self::downloading(state, reader, self.reader.pin.clone()))
     }
 
     /// Waits until the length is known, or the task has failed. Cancel safe.
@@ -148,6 +169,11 @@ impl Blob {
         loop {
             if file.is_complete() {
                 return Ok(());
+            }
+            if self.is_local() {
+                // Some of it was lost since it was opened.
+                let again = self.reopened().await?;
+                return Box::pin(again.complete()).await;
             }
             if let Some(failure) = progress.borrow_and_update().failure.clone() {
                 return Err(failure);
@@ -174,6 +200,7 @@ impl Blob {
             blob: self.clone(),
             at: range.start,
             end: range.end,
+            patience: MOST_LOSSES,
         };
         stream::try_unfold(cursor, |mut cursor| async move {
             let bytes = cursor.next().await?;
@@ -235,45 +262,69 @@ struct Cursor {
     blob: Blob,
     at: u64,
     end: u64,
+    /// How often the disk may still lose what is to be read.
+    patience: u32,
 }
 
 impl Cursor {
     async fn next(&mut self) -> Result<Option<Bytes>, TaskFailure> {
-        let file = self.blob.file().await?;
-        self.end = self.end.min(file.geometry().length());
-        if self.at >= self.end {
-            return Ok(None);
+        loop {
+            let file = self.blob.file().await?;
+            self.end = self.end.min(file.geometry().length());
+            if self.at >= self.end {
+                return Ok(None);
+            }
+            let Some(until) = self.wait(&file).await? else {
+                self.lose("bytes were lost from the blob store").await?;
+                continue;
+            };
+            let (at, len) = (self.at, (until - self.at) as usize);
+            let read = brief(len, move || file.read_at(at, len)).await;
+            match read.map_err(|_| stopped())? {
+                Ok(bytes) => {
+                    self.at = until;
+                    return Ok(Some(bytes));
+                }
+                Err(error) => self.lose(&error.to_string()).await?,
+            }
         }
-        let until = self.wait(&file).await?;
-        let (at, len) = (self.at, (until - self.at) as usize);
-        let bytes = brief(len, move || file.read_at(at, len))
-            .await
-            .map_err(|_| stopped())?
-            .map_err(|error| TaskFailure::Store(error.to_string()))?;
-        self.at = until;
-        Ok(Some(bytes))
+    }
+
+    /// What was stored is not there: it is fetched again, unless that happens too often.
+    async fn lose(&mut self, why: &str) -> Result<(), TaskFailure> {
+        if self.patience == 0 {
+            return Err(TaskFailure::Store(why.to_owned()));
+        }
+        self.patience -= 1;
+        if self.blob.is_local() {
+            self.blob = self.blob.reopened().await?;
+        } else {
+            let task = self.blob.task();
+            let lost = Command::Lost { task };
+            self.blob.reader.driver.send(lost).map_err(|_| stopped())?;
+        }
+        Ok(())
     }
 
     /// Waits for the piece at the cursor; returns the end of what can be read from there at once.
-    async fn wait(&self, file: &BlobFile) -> Result<u64, TaskFailure> {
+    /// `None`: the blob was whole when it was opened, and nobody fetches what is lost of it.
+    async fn wait(&self, file: &BlobFile) -> Result<Option<u64>, TaskFailure> {
         let mut progress = self.blob.state.progress.subscribe();
         let mut told = false;
         loop {
             progress.borrow_and_update();
             if let Some(until) = self.available(file) {
-                return Ok(until);
+                return Ok(Some(until));
             }
             if let Some(failure) = progress.borrow().failure.clone() {
                 return Err(failure);
             }
-            let Some(driver) = &self.blob.reader.driver else {
-                // It was whole when it was opened, and nobody fetches what is lost of it.
-                let lost = "bytes were lost from the blob store".to_owned();
-                return Err(TaskFailure::Store(lost));
-            };
+            if self.blob.is_local() {
+                return Ok(None);
+            }
             if !told {
                 let pieces = file.geometry().pieces_of(&(self.at..self.end));
-                let _ = driver.send(Command::Waiting {
+                let _ = self.blob.reader.driver.send(Command::Waiting {
                     task: self.blob.task(),
                     pieces,
                 });

@@ -23,7 +23,7 @@ mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -75,6 +75,8 @@ pub(crate) struct Driver {
     session: SessionHandle,
     session_events: mpsc::Receiver<SessionEvent>,
     counters: Arc<Counters>,
+    /// Why the store's state was not written the last time: told once.
+    trouble: Arc<Mutex<Option<String>>>,
     entries: BTreeMap<TaskId, Entry>,
     /// The piece of the message being handled.
     arrived: Option<(TaskId, PieceIndex, Arrived)>,
@@ -127,6 +129,7 @@ impl Driver {
             session_events,
             links: Links::new(events.clone(), budget, Arc::clone(&counters)),
             counters,
+            trouble: Arc::default(),
             entries: BTreeMap::new(),
             arrived: None,
             contacts: Contacts::new(settings.seeds.clone()),
@@ -222,11 +225,21 @@ impl Driver {
         self.rest_idle();
         crate::transport::rest();
         self.send_progress();
-        let store = self.store.clone();
+        let (store, trouble) = (self.store.clone(), Arc::clone(&self.trouble));
         self.jobs.spawn_blocking(move || {
-            if let Err(error) = store.checkpoint() {
-                tracing::error!(%error, "cannot write the blob store's state");
+            let now = store.checkpoint().err().map(|error| error.to_string());
+            let mut before = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&now, &*before) {
+                (Some(error), old) if old.as_ref() != Some(error) => {
+                    tracing::error!(
+                        error,
+                        "cannot write the blob store's state, and tries again"
+                    );
+                }
+                (None, Some(_)) => tracing::info!("the blob store's state is written again"),
+                _ => {}
             }
+            *before = now;
         });
     }
 

@@ -44,11 +44,11 @@ pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,
     SessionEvent, SessionHandle,
 };
-pub use status::{NodeStatus, PeerStatus, StoreStatus, TaskPhase, TaskProgress};
+pub use status::{NodeStatus, PeerStatus, RoomStatus, StoreStatus, TaskPhase, TaskProgress};
 pub use store::{
-    AddBatchError, AdoptError, BlobError, BlobFile, BlobSummary, CreateError, OpenStoreError,
-    Otherwise, Owner, Pace, Pin, ReadError, Share, Shared, StateError, Store, StoreConfig,
-    WritePieceError, Written,
+    AddBatchError, AdoptError, AtStart, BlobError, BlobFile, BlobSummary, CreateError,
+    OpenStoreError, Otherwise, Owner, Pace, Pin, ReadError, Share, Shared, StateError, Store,
+    StoreConfig, Water, WritePieceError, Written,
 };
 pub use transport::{
     AcceptError, Connection, Decoder, DialError, Dialer, ErrorCode, FrameError, FrameReader,

@@ -24,7 +24,7 @@ use crate::{
     origin::{OriginClient, OriginConfig, OriginConfigError},
     request::NodeRequest,
     session::{Session, SessionConfig},
-    status::NodeStatus,
+    status::{NodeStatus, RoomStatus},
     store::{BlobError, BlobSummary, OpenStoreError, Pin, StateError, Store, StoreConfig},
     transport::{Dialer, Listener, Security, frame},
 };
@@ -140,7 +140,7 @@ impl Node {
     /// Opens a task for reading. `source` says where its bytes may be had when no peer has them.
     /// What is complete in the store is answered without the network. Cancel safe.
     pub async fn open(&self, task: TaskId, source: Option<Source>) -> Result<Blob, OpenError> {
-        if let Some(blob) = self.find(task).await? {
+        if let Some(blob) = self.find_or_heal(task, source.clone()).await? {
             return Ok(blob);
         }
         let (reply, answer) = oneshot::channel();
@@ -166,7 +166,16 @@ impl Node {
 
     /// The task, if all of it is in the store. Cancel safe.
     pub async fn find(&self, task: TaskId) -> Result<Option<Blob>, OpenError> {
-        let store = self.inner.store.clone();
+        self.find_or_heal(task, None).await
+    }
+
+    /// The task, if all of it is in the store; should some turn out lost, `source` has it again.
+    async fn find_or_heal(
+        &self,
+        task: TaskId,
+        source: Option<Source>,
+    ) -> Result<Option<Blob>, OpenError> {
+        let (store, driver) = (self.inner.store.clone(), self.inner.commands.clone());
         if store.look_up(&task).is_none() {
             return Ok(None);
         }
@@ -174,7 +183,7 @@ impl Node {
             let pin = store.pin(&task);
             let blob = store.find(&task).filter(|blob| blob.is_complete())?;
             blob.touch();
-            Some(Blob::complete_in_store(blob, pin))
+            Some(Blob::complete_in_store(blob, pin, source, driver))
         };
         tokio::task::spawn_blocking(find)
             .await
@@ -209,6 +218,11 @@ impl Node {
     /// All blobs of the store, ordered by task. Does not block.
     pub fn blobs(&self) -> Vec<BlobSummary> {
         self.inner.store.blobs()
+    }
+
+    /// The store's limits and the room on its disk. Does not block.
+    pub fn room(&self) -> RoomStatus {
+        self.inner.store.room()
     }
 
     /// Keeps a blob from being evicted, also by later processes, until it is unpinned: durable when

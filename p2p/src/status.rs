@@ -72,4 +72,27 @@ pub struct StoreStatus {
     /// Lengths of those, in bytes.
     #[serde(default)]
     pub shared_bytes: u64,
+    #[serde(default)]
+    pub room: RoomStatus,
+}
+
+/// The room on the store's disk, and the limits, all in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomStatus {
+    /// Of all blobs.
+    pub quota: Option<u64>,
+    /// Of the file system; 0 before it was looked at.
+    pub total: u64,
+    /// What can still be allocated on it.
+    pub free: u64,
+    /// Used bytes of the file system above which blobs go, and down to which.
+    pub high_water: Option<u64>,
+    pub low_water: Option<u64>,
+    /// After how many seconds without use a blob goes.
+    pub ttl: Option<u64>,
+    /// Blobs that went since the start to make room.
+    pub evicted: u64,
+    pub evicted_bytes: u64,
+    /// Pieces that the disk did not give back as they were written.
+    pub lost_pieces: u64,
 }

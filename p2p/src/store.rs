@@ -12,6 +12,7 @@ mod adopt;
 mod blob;
 mod bring;
 mod database;
+mod disk;
 mod error;
 mod give;
 mod inner;
@@ -34,6 +35,8 @@ use std::{
 
 use hawker_model::{Digest, Geometry, TaskId};
 
+use crate::status::RoomStatus;
+
 pub use self::{
     adopt::Shared,
     blob::{BlobFile, Written},
@@ -44,6 +47,7 @@ pub use self::{
     },
 };
 use self::{
+    disk::Disk,
     inner::Inner,
     kin::Kin,
     layout::{Layout, LockError, LockFile},
@@ -55,6 +59,27 @@ use self::{
 pub struct StoreConfig {
     /// Most bytes of blobs; `None`: as much as the disk holds.
     pub quota_bytes: Option<u64>,
+    /// How full the file system may get, whoever fills it.
+    pub water: Option<Water>,
+    /// A blob that nobody has used for so long goes.
+    pub ttl: Option<Duration>,
+    pub at_start: AtStart,
+}
+
+/// Used bytes of the file system: above `high` blobs are evicted, until it is at `low`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Water {
+    pub high: u64,
+    pub low: u64,
+}
+
+/// What becomes of the blobs of an earlier process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtStart {
+    #[default]
+    Keep,
+    /// All go that are not pinned.
+    Wipe,
 }
 
 /// A directory of blobs. Clones are the same store; its directory is free for another process
@@ -121,11 +146,15 @@ impl Store {
     /// Opens the store in `dir`, which is created if need be. What a crash left half done is put
     /// right; pieces that it left in doubt are checked at the first [`Self::find`] of their blob.
     pub fn open(dir: &Path, config: StoreConfig) -> Result<Self, OpenStoreError> {
+        Self::open_on(Disk::default(), dir, config)
+    }
+
+    fn open_on(disk: Disk, dir: &Path, config: StoreConfig) -> Result<Self, OpenStoreError> {
         let in_dir = |cause| OpenStoreError::Directory {
             dir: dir.to_owned(),
             cause,
         };
-        let layout = Layout::create(dir).map_err(in_dir)?;
+        let layout = Layout::create(disk, dir).map_err(in_dir)?;
         let lock_file = LockFile::acquire(&layout).map_err(|error| match error {
             LockError::Held { pid } => OpenStoreError::InUse {
                 dir: dir.to_owned(),
@@ -134,7 +163,14 @@ impl Store {
             LockError::Io(cause) => in_dir(cause),
         })?;
         let (database, records) = opening::open(&layout)?;
-        let inner = Inner::new(layout, lock_file, database, records, config.quota_bytes);
+        let at_start = config.at_start;
+        let inner = Inner::new(layout, lock_file, database, records, config);
+        if at_start == AtStart::Wipe {
+            inner.wipe().map_err(|cause| OpenStoreError::State {
+                dir: dir.to_owned(),
+                cause,
+            })?;
+        }
         Ok(Self {
             inner: Arc::new(inner),
         })
@@ -258,17 +294,22 @@ impl Store {
         Ok(self.inner.save(&[record])?)
     }
 
-    /// Saves what changed since the last time: pieces, lists, last use; then makes whole blobs
-    /// durable and marks them so, which may take a while. Does nothing while another call runs.
-    /// After a crash, what was not saved is fetched again.
+    /// Evicts what is too old, or what a full file system needs to be rid of. Then saves what changed
+    /// since the last time: pieces, lists, last use; then makes whole blobs durable and marks them
+    /// so, which may take a while. Does nothing while another call runs. After a crash, what was not
+    /// saved is fetched again.
     pub fn checkpoint(&self) -> Result<(), StateError> {
         let Some(_turn) = try_lock(&self.inner.checkpointing) else {
             return Ok(());
         };
         self.inner.database.check_open()?;
+        self.inner.clear_left();
+        // The database may need the room.
+        let tidied = self.inner.tidy();
         let records = self.inner.all();
         self.inner.save(&records)?;
-        self.inner.finish(&records)
+        self.inner.finish(&records)?;
+        tidied
     }
 
     /// Saves everything with a mark that it is true, so that the next [`Self::open`] has nothing
@@ -277,6 +318,11 @@ impl Store {
     pub fn close(&self) -> Result<(), StateError> {
         let _structure = lock(&self.inner.structure);
         self.inner.close()
+    }
+
+    /// The limits, and how full the file system was when it was last looked at. Does not block.
+    pub fn room(&self) -> RoomStatus {
+        self.inner.room.status(&self.inner.config)
     }
 
     /// The blobs that were evicted, or whose files were found gone, since the last call: they are

@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use hawker_model::{Digest, OriginName, Role, TaskId};
 use hawker_p2p::Node;
 
@@ -274,6 +275,36 @@ async fn an_evicted_blob_that_is_read_again_at_once_comes_back() {
         let pulled = tokio::time::timeout(Duration::from_secs(20), pulled).await;
         assert_eq!(&pulled.expect("no reader waits for ever"), data);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_the_disk_loses_under_a_reader_are_fetched_again() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let settings = cluster.settings("n", Role::Node);
+    let store = settings.store_dir.clone();
+    let node = Node::start(settings).await.unwrap();
+    let data = content(90, 3 * MIB);
+    let (task, source) = origin.add(&data);
+    assert_eq!(fetch(&node, task, &source).await.unwrap(), data);
+    let blob = node.open(task, Some(source.clone())).await.unwrap();
+    assert!(blob.is_local());
+    let mut read = Box::pin(blob.read(0..u64::MAX));
+    let mut got = read.next().await.unwrap().unwrap().to_vec();
+    // As a disk does that no longer gives back what lies there.
+    let hex = task.to_hex();
+    let file = store.join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    file.set_len(MIB as u64).unwrap();
+    while let Some(bytes) = read.next().await {
+        got.extend_from_slice(&bytes.unwrap());
+    }
+    assert_eq!(got, data);
+    blob.complete().await.unwrap();
+    let status = node.status().await.unwrap();
+    assert!(status.store.room.lost_pieces > 0);
+    assert_eq!(status.store.complete, 1);
+    let expected = (data.len() + 2 * MIB) as u64;
+    assert_eq!(node.bytes().origin, expected, "only what was lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]

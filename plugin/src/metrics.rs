@@ -6,7 +6,7 @@ use std::{
 };
 
 use hawker_enrol::KeeperHandle;
-use hawker_p2p::Node;
+use hawker_p2p::{Node, RoomStatus};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use prometheus_client::{
     collector::Collector,
@@ -247,8 +247,47 @@ impl Collector for NodeCollector {
             let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(bytes).encode(counter)?;
         }
-        Ok(())
+        encode_room(&self.0.room(), &mut encoder)
     }
+}
+
+/// The store's disk.
+fn encode_room(
+    room: &RoomStatus,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    for (name, help, count) in [
+        (
+            "hawker_store_evicted_bytes",
+            "Lengths of blobs that were evicted",
+            room.evicted_bytes,
+        ),
+        (
+            "hawker_store_lost_pieces",
+            "Pieces that the disk did not give back as they were written",
+            room.lost_pieces,
+        ),
+    ] {
+        let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(count).encode(counter)?;
+    }
+    for (name, help, bytes) in [
+        (
+            "hawker_store_disk_bytes",
+            "Size of the file system that holds the blob store",
+            room.total,
+        ),
+        (
+            "hawker_store_free_bytes",
+            "What can still be allocated on that file system",
+            room.free,
+        ),
+    ] {
+        let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        ConstGauge::new(bytes).encode(gauge)?;
+    }
+    Ok(())
 }
 
 /// Reads how the certificate stands.

@@ -10,14 +10,14 @@ use std::{
 
 use hawker_config::{
     AdvertisedAddress, MirrorSettings as MirrorConfig, NodeConfig, OriginSettings, PrivateOrigin,
-    RateLimit, RegistrySettings, Transport,
+    RateLimit, RegistrySettings, StoreSettings, Transport,
 };
 use hawker_identity::{Identity, IdentityError, TlsFiles};
 use hawker_model::RegistryHost;
 use hawker_p2p::{
-    AllowPrivate, Budget, ClientFiles, Login, NodeSettings, OriginClient, OriginConfig,
+    AllowPrivate, AtStart, Budget, ClientFiles, Login, NodeSettings, OriginClient, OriginConfig,
     OriginConfigError, Proxy, ProxyChoice, RegistryEndpoint, Security, SeedAddress, StoreConfig,
-    UsualProxies,
+    UsualProxies, Water,
 };
 use hawker_snapshotter::Limits;
 use hawker_swarm::{Secret, SwarmConfig};
@@ -97,12 +97,7 @@ pub(crate) fn node_settings(config: &NodeConfig) -> Result<NodeSettings, Setting
             .collect(),
         seeds: seeds.collect(),
         store_dir: config.store.dir.clone(),
-        store: StoreConfig {
-            quota_bytes: config
-                .store
-                .quota
-                .bytes(file_system_bytes(&config.store.dir)?),
-        },
+        store: store(&config.store)?,
         origin: origin(config)?,
         swarm,
     })
@@ -253,6 +248,25 @@ fn interface_addresses(name: &str) -> Result<Vec<IpAddr>, SettingsError> {
 }
 
 /// The size of the file system the store is on. Makes the directory: it must be there to be asked.
+/// Shares are of the file system's size as it is now.
+fn store(settings: &StoreSettings) -> Result<StoreConfig, SettingsError> {
+    let total = file_system_bytes(&settings.dir)?;
+    let water = settings.high_water.bytes(total).map(|high| {
+        let low = settings.low_water.bytes(total).unwrap_or(high);
+        let low = low.min(high);
+        Water { high, low }
+    });
+    Ok(StoreConfig {
+        quota_bytes: settings.quota.bytes(total),
+        water,
+        ttl: (!settings.ttl.is_zero()).then(|| settings.ttl.duration()),
+        at_start: match settings.keep {
+            true => AtStart::Keep,
+            false => AtStart::Wipe,
+        },
+    })
+}
+
 fn file_system_bytes(dir: &Path) -> Result<u64, SettingsError> {
     let failed = |source| SettingsError::StoreDir {
         path: dir.to_owned(),

@@ -37,6 +37,10 @@ pub(crate) enum Command {
         reader: Reader,
         reply: oneshot::Sender<(Arc<TaskState>, Reader)>,
     },
+    /// The disk did not give back what was stored.
+    Lost {
+        task: TaskId,
+    },
     /// Unless it is in use.
     Remove {
         task: TaskId,
@@ -102,6 +106,10 @@ pub(crate) enum Event {
         number: u64,
         task: TaskId,
         verdict: Option<Verdict>,
+    },
+    /// The disk did not give back a piece that was to be sent.
+    Lost {
+        task: TaskId,
     },
     /// The owner has, or has not, a fresh source for a refused one.
     Renewed {

@@ -57,6 +57,7 @@ impl Driver {
                 };
                 self.handle_or_hold(task, open, now);
             }
+            Command::Lost { task } => self.handle_lost(task, now),
             Command::Remove { task, reply } => self.handle_remove(task, reply, now),
             Command::Requests(owner) => self.desk.set_owner(owner),
             Command::Status { reply } => {
@@ -105,6 +106,7 @@ impl Driver {
                 task,
                 verdict,
             } => self.handle_judged(&host, number, task, verdict),
+            Event::Lost { task } => self.handle_lost(task, now),
             Event::Renewed {
                 task,
                 refused,
@@ -190,6 +192,28 @@ impl Driver {
             self.swarm.handle_forget(task, now);
         } else if stored.len() > known.len() {
             self.tell_stored(task, &blob, now);
+        }
+    }
+
+    /// The disk did not give back what the swarm believes to be here: others are told what is left,
+    /// and what somebody waits for is fetched again.
+    fn handle_lost(&mut self, task: TaskId, now: Instant) {
+        self.reconcile(task, now);
+        let Some(blob) = self.blob(&task).filter(|_| !self.swarm.contains(&task)) else {
+            return;
+        };
+        self.tell_stored(task, &blob, now);
+        if self
+            .entries
+            .get(&task)
+            .is_some_and(|entry| entry.readers > 0)
+        {
+            let opening = Opening {
+                source: None,
+                stored: None,
+                want: Want::Fetch,
+            };
+            self.swarm.handle_open(task, opening, now);
         }
     }
 

@@ -375,6 +375,7 @@ impl Writing {
             Err(UploadError::Wire(error)) => return Err(error),
             Err(UploadError::Read(error)) => {
                 tracing::warn!(%task, %piece, %error, "cannot read a piece to send it");
+                let _ = self.events.send(Event::Lost { task }).await;
                 let (piece, reason) = (Some(piece), Refusal::Missing);
                 let message = Message::Refuse { piece, reason };
                 feed(writer, &Envelope { task, message }).await?;

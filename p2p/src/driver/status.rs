@@ -49,7 +49,10 @@ impl Driver {
     }
 
     fn store_status(&self) -> StoreStatus {
-        let mut status = StoreStatus::default();
+        let mut status = StoreStatus {
+            room: self.store.room(),
+            ..StoreStatus::default()
+        };
         for blob in self.store.blobs() {
             status.blobs += 1;
             status.complete += usize::from(blob.complete);

@@ -9,7 +9,6 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
-    os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
 };
@@ -21,6 +20,7 @@ use hawker_model::{
 use super::{
     AddBatchError, AdoptError, BlobError, BlobFile, Inner, StateError, Store, WritePieceError,
     bring::{Incoming, Otherwise, Share, bring_own, bring_shared},
+    disk::Disk,
     kin::{Kin, Stamp},
     record::{Record, lock},
     step::step,
@@ -62,7 +62,7 @@ impl Store {
         let incoming = bring_own(&self.inner.layout, recording, file)?;
         let blob = self.inner.take_in(incoming, pin, sign)?;
         step();
-        match fs::remove_file(file) {
+        match self.inner.layout.disk.remove(file) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 tracing::warn!(path = %file.display(), %error, "adopted file keeps its old name");
             }
@@ -183,9 +183,12 @@ impl Inner {
         record.state().set_pinned(pin);
         let record = Arc::new(record);
         let file = incoming.open().map_err(failed)?;
-        self.layout
-            .install(incoming.path(), &task)
-            .map_err(failed)?;
+        let installed = self.layout.install(incoming.path(), &task);
+        installed.map_err(|cause| {
+            // It may have got its new name all the same.
+            self.leave(task);
+            failed(cause)
+        })?;
         step();
         let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), file)?);
         *lock(&record.handle) = Arc::downgrade(&blob);
@@ -234,7 +237,7 @@ impl Inner {
         };
         let filled = match blob.is_complete() {
             true => Filled::Whole,
-            false => fill(&blob, incoming, sign)?,
+            false => fill(&self.layout.disk, &blob, incoming, sign)?,
         };
         match filled {
             Filled::Whole if blob.finish()? => Ok(Meeting::Whole(blob)),
@@ -329,7 +332,12 @@ enum Filled {
 }
 
 /// Writes what is missing of `blob`.
-fn fill(blob: &BlobFile, incoming: &Incoming, sign: Sign<'_>) -> Result<Filled, AdoptError> {
+fn fill(
+    disk: &Disk,
+    blob: &BlobFile,
+    incoming: &Incoming,
+    sign: Sign<'_>,
+) -> Result<Filled, AdoptError> {
     let geometry = blob.geometry();
     let Some(states) = incoming.recording.chain(&geometry) else {
         return Ok(Filled::False);
@@ -355,7 +363,7 @@ fn fill(blob: &BlobFile, incoming: &Incoming, sign: Sign<'_>) -> Result<Filled, 
     let mut buffer = vec![0; geometry.len_of(PieceIndex(0)) as usize];
     for piece in geometry.pieces().filter(|piece| !blob.has(*piece)) {
         let data = &mut buffer[..geometry.len_of(piece) as usize];
-        file.read_exact_at(data, geometry.range(piece).start)
+        disk.read_at(&file, data, geometry.range(piece).start)
             .map_err(failed)?;
         match blob.write_piece(piece, data) {
             Ok(_) => step(),

@@ -5,7 +5,6 @@ use std::{
     fs::File,
     io,
     ops::Range,
-    os::unix::fs::FileExt,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -18,6 +17,7 @@ use hawker_model::{
 
 use super::{
     AddBatchError, Inner, ReadError, StateError, WritePieceError,
+    disk::Disk,
     inner::CHANGED,
     kin::{Kin, Stamp},
     layout,
@@ -245,8 +245,9 @@ impl BlobFile {
 
     /// Writes a piece that was checked, and marks it.
     fn put(&self, piece: PieceIndex, data: &[u8]) -> Result<Written, WritePieceError> {
-        self.file
-            .write_all_at(data, self.record.geometry.range(piece).start)
+        let start = self.record.geometry.range(piece).start;
+        self.disk()
+            .write_at(&self.file, data, start)
             .map_err(|error| self.write_error(error))?;
         self.touch();
         let mut state = self.record.state();
@@ -309,8 +310,8 @@ impl BlobFile {
             let range = geometry.range(piece);
             let (start, end) = (range.start.max(offset), range.end.min(end));
             let (part, after) = rest.split_at_mut((end - start) as usize);
-            self.file
-                .read_exact_at(part, start)
+            self.disk()
+                .read_at(&self.file, part, start)
                 .map_err(|error| self.lost(piece, error))?;
             rest = after;
         }
@@ -324,9 +325,8 @@ impl BlobFile {
     }
 
     /// Reads every stored piece and checks it against the list; those that fail no longer count
-    /// as stored. Returns how many failed. For when content is in doubt: after a crash, or when
-    /// someone who was served complains.
-    pub fn recheck(&self) -> Result<u32, StateError> {
+    /// as stored. Returns how many failed. For what a crash left in doubt.
+    pub(super) fn recheck(&self) -> Result<u32, StateError> {
         let list = self.list()?;
         let geometry = self.record.geometry;
         let mut buffer = vec![0; geometry.len_of(PieceIndex(0)) as usize];
@@ -334,21 +334,45 @@ impl BlobFile {
         let linked = self.record.state().is_linked();
         for piece in self.pieces().iter() {
             let data = &mut buffer[..geometry.len_of(piece) as usize];
-            let read = self.file.read_exact_at(data, geometry.range(piece).start);
-            let sound = read.is_ok()
-                && list.around(piece).is_some_and(|(before, after)| {
-                    check_piece(&geometry, piece, before, after, data).is_ok()
-                });
-            if !sound {
+            if !self.is_sound(&list, piece, data) {
                 self.record.state().lose(piece);
                 lost += 1;
             }
         }
+        self.store.room.note_lost(lost);
         if linked && lost > 0 {
             // It cannot be mended: the file is not ours to write to.
             self.store.drop_out(&self.record, CHANGED)?;
         }
         Ok(lost)
+    }
+
+    /// Reads a stored piece and checks it, because someone who was served complains; says whether
+    /// it is sound. One that is not no longer counts as stored, durably.
+    pub fn recheck_piece(&self, piece: PieceIndex) -> Result<bool, StateError> {
+        let geometry = self.record.geometry;
+        if !geometry.contains(piece) || !self.has(piece) {
+            return Ok(true);
+        }
+        let list = self.list()?;
+        let mut data = vec![0; geometry.len_of(piece) as usize];
+        let sound = self.is_sound(&list, piece, &mut data);
+        if !sound {
+            let rotten = io::Error::new(io::ErrorKind::InvalidData, "its bytes have changed");
+            let error = self.lost(piece, rotten);
+            tracing::error!(task = %self.record.task, %error, "the disk does not keep what it is given");
+        }
+        Ok(sound)
+    }
+
+    fn is_sound(&self, list: &PieceList, piece: PieceIndex, data: &mut [u8]) -> bool {
+        let geometry = self.record.geometry;
+        let start = geometry.range(piece).start;
+        let read = self.disk().read_at(&self.file, data, start);
+        read.is_ok()
+            && list.around(piece).is_some_and(|(before, after)| {
+                check_piece(&geometry, piece, before, after, data).is_ok()
+            })
     }
 
     /// Makes a whole blob durable and marks it so, which [`super::Store::checkpoint`] does soon
@@ -371,7 +395,7 @@ impl BlobFile {
         let Some(stamp) = self.stamp else {
             return Ok(());
         };
-        let found = self.file.metadata()?;
+        let found = self.disk().metadata(&self.file)?;
         match Stamp::of(&found) == stamp && found.len() == self.record.geometry.length() {
             true => Ok(()),
             false => Err(io::Error::other(CHANGED)),
@@ -381,8 +405,12 @@ impl BlobFile {
     /// Takes a piece that cannot be read out of the set. Of a file that ends too early, all that
     /// is beyond its end goes, since the next write there would fill the gap with zeros.
     fn lost(&self, piece: PieceIndex, cause: io::Error) -> ReadError {
+        self.store.room.note_lost(1);
         let end = match cause.kind() {
-            io::ErrorKind::UnexpectedEof => self.file.metadata().map_or(0, |found| found.len()),
+            io::ErrorKind::UnexpectedEof => {
+                let found = self.disk().metadata(&self.file);
+                found.map_or(0, |found| found.len())
+            }
             _ => u64::MAX,
         };
         {
@@ -416,6 +444,10 @@ impl BlobFile {
             true => WritePieceError::NoSpace { path, task },
             false => WritePieceError::Io { path, cause },
         }
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.store.layout().disk
     }
 
     fn path(&self) -> PathBuf {

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,6 +16,7 @@ use nix::libc;
 
 use super::{
     AdoptError,
+    disk::Disk,
     kin::{Found, Kin, Stamp},
     layout::{FILE_MODE, Layout},
     step::step,
@@ -56,6 +57,7 @@ pub enum Pace {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     path: PathBuf,
+    disk: Disk,
     pub(super) recording: Recording,
     pub(super) kin: Option<Kin>,
 }
@@ -72,17 +74,15 @@ impl Incoming {
     /// For reading only where the file is another program's too.
     pub(super) fn open(&self) -> io::Result<File> {
         let linked = matches!(self.kin, Some(Kin::Linked(_)));
-        OpenOptions::new()
-            .read(true)
-            .write(!linked)
-            .open(&self.path)
+        self.disk
+            .open(&self.path, OpenOptions::new().read(true).write(!linked))
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
         // What stays, the next opening deletes.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.disk.remove(&self.path);
     }
 }
 
@@ -102,21 +102,25 @@ pub(super) fn bring_own(
         let path = file.to_owned();
         return Err(AdoptError::Changed { path });
     }
+    let disk = &layout.disk;
     let incoming = Incoming {
         path: place(layout, &recording.digest()),
+        disk: disk.clone(),
         recording: recording.clone(),
         kin: None,
     };
-    let moved = match fs::hard_link(file, &incoming.path) {
-        Err(error) if error.kind() == ErrorKind::CrossesDevices => copy(&opened, &incoming.path),
-        Err(_) => fs::rename(file, &incoming.path),
+    let moved = match disk.link(file, &incoming.path) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+            copy(disk, &opened, &incoming.path)
+        }
+        Err(_) => disk.rename(file, &incoming.path),
         Ok(()) => Ok(()),
     };
     moved.map_err(failed)?;
     step();
     let durable = File::open(&incoming.path).and_then(|file| {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-        file.sync_data()
+        disk.sync(&file)
     });
     durable.map_err(failed)?;
     step();
@@ -137,15 +141,17 @@ pub(super) fn bring_shared(
     };
     let opened = open_regular(file)?;
     let before = Found::of(&opened.metadata().map_err(failed)?);
-    let path = Doorstep(place(layout, &wanted));
-    let kin = take(&opened, file, &path.0, before.stamp, share.otherwise).map_err(failed)?;
+    let disk = &layout.disk;
+    let path = Doorstep(place(layout, &wanted), disk);
+    let kin = take(disk, &opened, file, &path.0, before.stamp, share.otherwise);
+    let kin = kin.map_err(failed)?;
     step();
     let Some(kin) = kin else {
         let (path, dir) = (file.to_owned(), layout.root().to_owned());
         return Err(AdoptError::Apart { path, dir });
     };
     let taken = File::open(&path.0).map_err(failed)?;
-    let recording = record(&taken, share.pace).map_err(failed)?;
+    let recording = record(disk, &taken, share.pace).map_err(failed)?;
     let found = recording.digest();
     if found != wanted {
         let path = file.to_owned();
@@ -155,7 +161,7 @@ pub(super) fn bring_shared(
             found,
         });
     }
-    taken.sync_data().map_err(failed)?;
+    disk.sync(&taken).map_err(failed)?;
     let after = Found::of(&taken.metadata().map_err(failed)?);
     let same = (after.stamp, after.length) == (before.stamp, recording.length());
     if kin.is_linked() && !same {
@@ -165,6 +171,7 @@ pub(super) fn bring_shared(
     step();
     Ok(Incoming {
         path: path.keep(),
+        disk: disk.clone(),
         recording,
         kin: kin.kin(),
     })
@@ -190,37 +197,38 @@ impl Taken {
 }
 
 /// A name in `incoming/` that is deleted unless it is kept.
-struct Doorstep(PathBuf);
+struct Doorstep<'d>(PathBuf, &'d Disk);
 
-impl Doorstep {
+impl Doorstep<'_> {
     fn keep(mut self) -> PathBuf {
         std::mem::take(&mut self.0)
     }
 }
 
-impl Drop for Doorstep {
+impl Drop for Doorstep<'_> {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty() {
-            let _ = fs::remove_file(&self.0);
+            let _ = self.1.remove(&self.0);
         }
     }
 }
 
 /// `None`: it cannot be shared.
 fn take(
+    disk: &Disk,
     opened: &File,
     file: &Path,
     place: &Path,
     stamp: Stamp,
     otherwise: Otherwise,
 ) -> io::Result<Option<Taken>> {
-    let own = create(place)?;
+    let own = create(disk, place)?;
     if sys::clone_file(opened, &own).is_ok() {
         return Ok(Some(Taken::Kin(Kin::Cloned(stamp))));
     }
     drop(own);
-    fs::remove_file(place)?;
-    if fs::hard_link(file, place).is_ok() {
+    disk.remove(place)?;
+    if disk.link(file, place).is_ok() {
         let linked = fs::symlink_metadata(place)?;
         // Otherwise another file came to that name meanwhile.
         return match Stamp::of(&linked).inode == stamp.inode {
@@ -235,22 +243,33 @@ fn take(
         }
         Otherwise::Refuse => Ok(None),
         Otherwise::Copy => {
-            copy(opened, place)?;
+            copy(disk, opened, place)?;
             Ok(Some(Taken::Copied))
         }
     }
 }
 
-fn copy(from: &File, place: &Path) -> io::Result<()> {
-    let mut to = create(place)?;
-    io::copy(&mut &*from, &mut to)?;
-    to.flush()
+fn copy(disk: &Disk, from: &File, place: &Path) -> io::Result<()> {
+    let to = create(disk, place)?;
+    let mut buffer = vec![0; CHUNK_LEN];
+    let mut at = 0;
+    loop {
+        match disk.read(from, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => {
+                disk.write_at(&to, &buffer[..len], at)?;
+                at += len as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
-fn create(place: &Path) -> io::Result<File> {
+fn create(disk: &Disk, place: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
-    options.mode(FILE_MODE).open(place)
+    disk.create(place, options.mode(FILE_MODE))
 }
 
 /// A name that no other call uses.
@@ -281,12 +300,12 @@ fn open_regular(path: &Path) -> Result<File, AdoptError> {
 }
 
 /// Reads all of `file`.
-fn record(mut file: &File, pace: Pace) -> io::Result<Recording> {
+fn record(disk: &Disk, file: &File, pace: Pace) -> io::Result<Recording> {
     let mut recorder = Recorder::new();
     let mut buffer = vec![0; CHUNK_LEN];
     let started = Instant::now();
     loop {
-        match file.read(&mut buffer) {
+        match disk.read(file, &mut buffer) {
             Ok(0) => return Ok(recorder.finish()),
             Ok(len) => recorder.update(&buffer[..len]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -3,9 +3,10 @@
 //! Knows tables and transactions, not what the rows mean to the store. Every call blocks.
 
 use std::{
+    fs::OpenOptions,
     io,
+    os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -17,6 +18,8 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageError, Table, Table
 
 use super::{
     StateError,
+    disk::DatabaseFile,
+    layout::{FILE_MODE, Layout},
     provenance::Provenance,
     record::lock,
     row::{self, BatchKey, Row, TaskKey},
@@ -39,7 +42,7 @@ const CLEAN: &str = "clean";
 /// The open database.
 #[derive(Debug)]
 pub(super) struct StateDatabase {
-    path: PathBuf,
+    layout: Layout,
     /// `None` after a failed write, after which redb refuses everything: opened anew when it is
     /// next needed, so that a disk that was full for a while does no lasting harm.
     database: RwLock<Option<Database>>,
@@ -80,9 +83,9 @@ pub(super) enum OpenDatabaseError {
 
 impl StateDatabase {
     /// Opens or creates it, and reads everything but the lists.
-    pub(super) fn open(path: &Path) -> Result<(Self, Loaded), OpenDatabaseError> {
+    pub(super) fn open(layout: &Layout) -> Result<(Self, Loaded), OpenDatabaseError> {
         // A page whose bytes rotted may trip an assertion of redb.
-        match catch_unwind(AssertUnwindSafe(|| open_and_load(path))) {
+        match catch_unwind(AssertUnwindSafe(|| open_and_load(layout))) {
             Ok(outcome) => outcome,
             Err(_) => Err(OpenDatabaseError::Corrupt("redb panicked".to_owned())),
         }
@@ -185,12 +188,11 @@ impl StateDatabase {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         if database.is_none() {
-            *database = Some(
-                Database::builder()
-                    .set_cache_size(CACHE_LEN)
-                    .open(&self.path)?,
+            *database = Some(open_file(&self.layout, false)?);
+            tracing::info!(
+                path = %self.layout.state().display(),
+                "state database opened again"
             );
-            tracing::info!(path = %self.path.display(), "state database opened again");
         }
         Ok(())
     }
@@ -257,8 +259,34 @@ impl<'t> Tables<'t> {
     }
 }
 
-fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseError> {
-    let mut database = Database::builder().set_cache_size(CACHE_LEN).create(path)?;
+/// Opens the database's file. A new one gets its name once it is a database, and durably, before
+/// anything is in it.
+fn open_file(layout: &Layout, may_create: bool) -> Result<Database, redb::Error> {
+    let (path, disk) = (layout.state(), &layout.disk);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_LEN);
+    let on = |file| builder.create_with_backend(DatabaseFile::new(disk.clone(), file));
+    match disk.open(&path, &options) {
+        Err(error) if may_create && error.kind() == io::ErrorKind::NotFound => {
+            let begun = layout.begun_state();
+            match disk.remove(&begun) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+            options.create_new(true).mode(FILE_MODE);
+            let database = on(disk.create(&begun, &options)?)?;
+            disk.rename(&begun, &path)?;
+            disk.sync_dir(layout.root())?;
+            Ok(database)
+        }
+        opened => Ok(on(opened?)?),
+    }
+}
+
+fn open_and_load(layout: &Layout) -> Result<(StateDatabase, Loaded), OpenDatabaseError> {
+    let mut database = open_file(layout, true)?;
     // Reads all of it. A repair may go back to an older commit, whose rows may speak of files
     // that were replaced since; and rot that is found later would fail every later change.
     if !database.check_integrity()? {
@@ -287,7 +315,7 @@ fn open_and_load(path: &Path) -> Result<(StateDatabase, Loaded), OpenDatabaseErr
     // From here on a crash is one.
     transaction.commit()?;
     let state = StateDatabase {
-        path: path.to_owned(),
+        layout: layout.clone(),
         database: RwLock::new(Some(database)),
         changing: Mutex::new(()),
         closed: AtomicBool::new(false),

@@ -1,7 +1,7 @@
 //! What all handles of one store share: its records, and how files and rows come and go.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::{
         Arc, Mutex,
@@ -13,11 +13,12 @@ use std::{
 use hawker_model::{Geometry, SignedStates, TaskId};
 
 use super::{
-    BlobError, BlobFile, CreateError, StateError,
+    BlobError, BlobFile, CreateError, StateError, StoreConfig,
     database::StateDatabase,
     kin::{Found, Kin},
-    layout::{self, Layout, LockFile},
+    layout::{Layout, LockFile},
     record::{Record, Snapshot, lock},
+    room::Room,
 };
 
 /// Why a blob went whose file is another program's too.
@@ -29,11 +30,14 @@ pub(super) struct Inner {
     pub(super) records: Mutex<BTreeMap<TaskId, Arc<Record>>>,
     pub(super) database: StateDatabase,
     pub(super) layout: Layout,
-    pub(super) quota: Option<u64>,
+    pub(super) config: StoreConfig,
+    pub(super) room: Room,
     pub(super) checkpointing: Mutex<()>,
     /// Held while files come and go.
     pub(super) structure: Mutex<()>,
     pub(super) evicted: Mutex<Vec<TaskId>>,
+    /// Of blobs that are no more: files that could not be deleted.
+    left: Mutex<BTreeSet<TaskId>>,
     /// The last time given out, in microseconds since 1970.
     clock: AtomicU64,
     _lock_file: LockFile,
@@ -45,17 +49,19 @@ impl Inner {
         lock_file: LockFile,
         database: StateDatabase,
         records: BTreeMap<TaskId, Arc<Record>>,
-        quota: Option<u64>,
+        config: StoreConfig,
     ) -> Self {
         let clock = records.values().map(|record| record.last_used()).max();
         Self {
             records: Mutex::new(records),
             database,
             layout,
-            quota,
+            config,
+            room: Room::default(),
             checkpointing: Mutex::new(()),
             structure: Mutex::new(()),
             evicted: Mutex::new(Vec::new()),
+            left: Mutex::default(),
             clock: AtomicU64::new(clock.unwrap_or(0)),
             _lock_file: lock_file,
         }
@@ -67,12 +73,17 @@ impl Inner {
 
     /// Microseconds since 1970, later than any time given out before.
     pub(super) fn now(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = since.map_or(0, |since| since.as_micros() as u64);
+        let now = self.time();
         let later = |last: u64| Some(now.max(last.saturating_add(1)));
         let order = Ordering::Relaxed;
         let last = self.clock.fetch_update(order, order, later);
         last.map_or(now, |last| now.max(last.saturating_add(1)))
+    }
+
+    /// Microseconds since 1970.
+    pub(super) fn time(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| since.as_micros() as u64)
     }
 
     pub(super) fn record(&self, task: &TaskId) -> Option<Arc<Record>> {
@@ -115,7 +126,8 @@ impl Inner {
             Err(cause) => return Err(BlobError::Io { path, cause }),
         };
         let length = record.geometry.length();
-        let found = file.metadata();
+        let disk = &self.layout.disk;
+        let found = disk.metadata(&file);
         if let (Some(stamp), Ok(found)) = (linked, &found) {
             let found = Found::of(found);
             if (found.stamp, found.length) != (stamp, length) {
@@ -132,7 +144,9 @@ impl Inner {
         }
         let mended = found.and_then(|found| match found == length {
             true => Ok(()),
-            false => layout::preallocate(&file, length).and_then(|()| file.set_len(length)),
+            false => disk
+                .preallocate(&file, length)
+                .and_then(|()| disk.set_len(&file, length)),
         });
         mended.map_err(|cause| BlobError::Io { path, cause })?;
         let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), file)?);
@@ -234,15 +248,34 @@ impl Inner {
         Ok(())
     }
 
+    /// A file of `task` may lie about that no blob has: it goes, if not now, then at a checkpoint.
+    pub(super) fn leave(&self, task: TaskId) {
+        if let Err(error) = self.layout.delete(&task) {
+            tracing::warn!(%task, %error, "blob file cannot be deleted: tried again");
+            lock(&self.left).insert(task);
+        }
+    }
+
+    /// Deletes what could not be deleted before.
+    pub(super) fn clear_left(&self) {
+        if lock(&self.left).is_empty() {
+            return;
+        }
+        let _structure = lock(&self.structure);
+        let left = std::mem::take(&mut *lock(&self.left));
+        for task in left {
+            if self.record(&task).is_none() {
+                self.leave(task);
+            }
+        }
+    }
+
     /// Takes blobs out that are marked removed. Files first: on a full disk the database needs
     /// their space. They leave `records` last, since a row may never speak of a file that came
     /// after. The caller holds `structure`.
     pub(super) fn discard(&self, records: &[Arc<Record>]) -> Result<(), StateError> {
         for record in records {
-            // If it stays, the next open removes it.
-            if let Err(error) = self.layout.delete(&record.task) {
-                tracing::warn!(task = %record.task, %error, "blob file cannot be deleted");
-            }
+            self.leave(record.task);
         }
         let deleted = self.database.change(
             |tables| {
@@ -255,7 +288,11 @@ impl Inner {
             match deleted {
                 Ok(()) => drop(lock(&self.records).remove(&record.task)),
                 // The next to look for the blob finds no file, and tries again.
-                Err(_) => record.state().removed = false,
+                Err(_) => {
+                    let mut state = record.state();
+                    state.removed = false;
+                    state.lose_all();
+                }
             }
         }
         deleted
@@ -289,7 +326,8 @@ impl Inner {
     /// Makes what was written to a blob durable, and its file's name.
     pub(super) fn sync(&self, record: &Record) -> io::Result<()> {
         // A descriptor for reading does as well.
-        self.layout.open_to_read(&record.task)?.sync_data()?;
+        let file = self.layout.open_to_read(&record.task)?;
+        self.layout.disk.sync(&file)?;
         self.layout.sync_name(&record.task)
     }
 }

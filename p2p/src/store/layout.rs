@@ -9,13 +9,11 @@ use std::{
 };
 
 use hawker_model::TaskId;
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-    sys::statvfs::fstatvfs,
-};
 
-use super::kin::Found;
+use super::{
+    disk::{Disk, Space},
+    kin::Found,
+};
 
 /// Images may be private: only the daemon's user reads them.
 const DIR_MODE: u32 = 0o700;
@@ -25,19 +23,21 @@ pub(super) const FILE_MODE: u32 = 0o600;
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     root: PathBuf,
+    pub(super) disk: Disk,
 }
 
 impl Layout {
     /// Creates the directories that every store has.
-    pub(super) fn create(root: &Path) -> io::Result<Self> {
+    pub(super) fn create(disk: Disk, root: &Path) -> io::Result<Self> {
         let layout = Self {
             root: root.to_owned(),
+            disk,
         };
-        make_dir(root, true)?;
-        make_dir(&layout.blobs(), false)?;
-        make_dir(&layout.incoming(), false)?;
+        layout.make_dir(root, true)?;
+        layout.make_dir(&layout.blobs(), false)?;
+        layout.make_dir(&layout.incoming(), false)?;
         for kind in Kind::ALL {
-            make_dir(&layout.blobs().join(kind.name()), false)?;
+            layout.make_dir(&layout.blobs().join(kind.name()), false)?;
         }
         Ok(layout)
     }
@@ -48,6 +48,11 @@ impl Layout {
 
     pub(super) fn state(&self) -> PathBuf {
         self.root.join("state.redb")
+    }
+
+    /// Where a state database is made.
+    pub(super) fn begun_state(&self) -> PathBuf {
+        self.root.join("state.redb.new")
     }
 
     /// Where a state database goes that cannot be read.
@@ -66,8 +71,8 @@ impl Layout {
 
     /// Deletes what a crash left on its way in.
     pub(super) fn clear_incoming(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.incoming())? {
-            fs::remove_file(entry?.path())?;
+        for entry in self.disk.read_dir(&self.incoming())? {
+            self.disk.remove(&entry?.path())?;
         }
         Ok(())
     }
@@ -75,8 +80,8 @@ impl Layout {
     /// Makes the file at `incoming`, of the same file system, that of `task`: in place of another,
     /// if there is one. Durable when it returns.
     pub(super) fn install(&self, incoming: &Path, task: &TaskId) -> io::Result<()> {
-        make_dir(&self.shard(task), false)?;
-        fs::rename(incoming, self.blob(task))?;
+        self.make_dir(&self.shard(task), false)?;
+        self.disk.rename(incoming, &self.blob(task))?;
         self.sync_name(task)
     }
 
@@ -91,38 +96,35 @@ impl Layout {
     }
 
     /// Creates the file of `task`, all of its bytes preallocated. A file that an earlier removal
-    /// left behind is replaced. Nothing remains after a failure.
+    /// left behind is replaced. After a failure the file may be there.
     pub(super) fn allocate(&self, task: &TaskId, length: u64) -> io::Result<File> {
-        make_dir(&self.shard(task), false)?;
+        self.make_dir(&self.shard(task), false)?;
         let path = self.blob(task);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
         options.mode(FILE_MODE);
-        let file = match options.open(&path) {
+        let file = match self.disk.create(&path, &options) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                fs::remove_file(&path)?;
-                options.open(&path)?
+                self.disk.remove(&path)?;
+                self.disk.create(&path, &options)?
             }
             other => other?,
         };
-        if let Err(error) = preallocate(&file, length) {
-            fs::remove_file(&path)?;
-            return Err(error);
-        }
+        self.disk.preallocate(&file, length)?;
         Ok(file)
     }
 
     /// Opens the file of `task` for reading and writing.
     pub(super) fn open(&self, task: &TaskId) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.blob(task))
+        let path = self.blob(task);
+        self.disk
+            .open(&path, OpenOptions::new().read(true).write(true))
     }
 
     /// Opens the file of `task` for reading only.
     pub(super) fn open_to_read(&self, task: &TaskId) -> io::Result<File> {
-        File::open(self.blob(task))
+        self.disk
+            .open(&self.blob(task), OpenOptions::new().read(true))
     }
 
     /// Whether the name of `task`'s file only leads to another program's.
@@ -132,7 +134,7 @@ impl Layout {
 
     /// Deletes the file of `task`; no file is fine.
     pub(super) fn delete(&self, task: &TaskId) -> io::Result<()> {
-        match fs::remove_file(self.blob(task)) {
+        match self.disk.remove(&self.blob(task)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -140,34 +142,56 @@ impl Layout {
 
     /// Makes the name of `task`'s file as durable as its bytes.
     pub(super) fn sync_name(&self, task: &TaskId) -> io::Result<()> {
-        File::open(self.shard(task))?.sync_all()
+        self.disk.sync_dir(&self.shard(task))
     }
 
-    /// Bytes that can still be allocated.
-    pub(super) fn free_bytes(&self) -> io::Result<u64> {
-        let stat = fstatvfs(File::open(&self.root)?)?;
-        // The types differ between platforms.
-        #[allow(clippy::useless_conversion)]
-        Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+    /// How full the file system is.
+    pub(super) fn space(&self) -> io::Result<Space> {
+        self.disk.space(&self.root)
     }
 
     /// The blob files there are. What does not look like one is left alone.
     pub(super) fn scan(&self) -> io::Result<BTreeMap<TaskId, Found>> {
         let mut found = BTreeMap::new();
         for kind in Kind::ALL {
-            for shard in fs::read_dir(self.blobs().join(kind.name()))? {
+            for shard in self.disk.read_dir(&self.blobs().join(kind.name()))? {
                 let shard = shard?;
                 if shard.file_type()?.is_dir() {
-                    scan_shard(kind, &shard.path(), &mut found)?;
+                    let entries = self.disk.read_dir(&shard.path())?;
+                    scan_shard(kind, &shard.path(), entries, &mut found)?;
                 }
             }
         }
         Ok(found)
     }
+
+    fn make_dir(&self, path: &Path, parents: bool) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(parents).mode(DIR_MODE);
+        match self.disk.make_dir(path, &builder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        match path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+        {
+            Some(parent) => self.disk.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
 }
 
-fn scan_shard(kind: Kind, dir: &Path, found: &mut BTreeMap<TaskId, Found>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
+fn scan_shard(
+    kind: Kind,
+    dir: &Path,
+    entries: fs::ReadDir,
+    found: &mut BTreeMap<TaskId, Found>,
+) -> io::Result<()> {
+    for entry in entries {
         let entry = entry?;
         let task = entry.file_name().to_str().and_then(|hex| kind.parse(hex));
         let Some(task) = task.filter(|task| dir.ends_with(&task.to_hex()[..2])) else {
@@ -214,41 +238,6 @@ impl Kind {
     }
 }
 
-fn make_dir(path: &Path, parents: bool) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(parents).mode(DIR_MODE);
-    match builder.create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    match path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-/// Gives `file` its length, with space on the disk where the filesystem can reserve it.
-pub(super) fn preallocate(file: &File, length: u64) -> io::Result<()> {
-    if length == 0 {
-        return file.set_len(0);
-    }
-    let end = i64::try_from(length).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, end) {
-            Ok(()) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return file.set_len(length),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
 /// Whether the disk, or the user's share of it, is full.
 pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(
@@ -285,8 +274,9 @@ impl LockFile {
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        file.set_len(0).map_err(LockError::Io)?;
-        writeln!(file, "{}", std::process::id()).map_err(LockError::Io)?;
+        // Only for another's message: a full disk must not keep us from starting.
+        let _ = file.set_len(0);
+        let _ = writeln!(file, "{}", std::process::id());
         Ok(Self(file))
     }
 }

@@ -1,6 +1,6 @@
 //! What happens before a store is open: its database is opened, and made to agree with its files.
 
-use std::{collections::BTreeMap, fs, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use hawker_model::TaskId;
 
@@ -47,16 +47,18 @@ fn open_database(layout: &Layout) -> Result<(StateDatabase, Loaded), OpenStoreEr
         },
     };
     let path = layout.state();
-    match StateDatabase::open(&path) {
+    match StateDatabase::open(layout) {
         Err(OpenDatabaseError::Corrupt(reason)) => {
             let aside = layout.corrupt_state();
             tracing::warn!(
                 path = %path.display(), aside = %aside.display(), reason,
                 "state database is corrupt: moved aside, the store starts empty"
             );
-            fs::rename(&path, &aside)
+            layout
+                .disk
+                .rename(&path, &aside)
                 .map_err(|cause| OpenStoreError::Directory { dir: dir(), cause })?;
-            StateDatabase::open(&path).map_err(refused)
+            StateDatabase::open(layout).map_err(refused)
         }
         other => other.map_err(refused),
     }

@@ -172,6 +172,11 @@ impl Record {
         self.last_used.fetch_max(now, Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(super) fn set_last_used(&self, at: u64) {
+        self.last_used.store(at, Ordering::Relaxed);
+    }
+
     /// Bytes that nobody else accounts for.
     pub(super) fn own_bytes(&self) -> u64 {
         match self.state().is_linked() {

@@ -5,10 +5,13 @@ mod adopted;
 mod basics;
 mod chained;
 mod crash;
+pub(super) mod fate;
+mod faults;
 mod killed;
 mod model;
 mod origins;
 mod quota;
+mod room;
 
 use std::{ops::Range, path::Path, sync::Arc};
 
@@ -110,6 +113,7 @@ fn open(dir: &Path) -> Store {
 fn open_with_quota(dir: &Path, quota: u64) -> Store {
     let config = StoreConfig {
         quota_bytes: Some(quota),
+        ..StoreConfig::default()
     };
     Store::open(dir, config).unwrap()
 }

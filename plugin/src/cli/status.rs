@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
-use hawker_p2p::{BytesBySource, TaskPhase, TaskProgress};
+use hawker_p2p::{BytesBySource, RoomStatus, TaskPhase, TaskProgress};
 use http_body_util::BodyExt;
 use indicatif::HumanBytes;
 
@@ -110,6 +110,7 @@ fn show(report: &StatusReport) -> String {
             HumanBytes(node.store.shared_bytes)
         );
     }
+    text += &disk(&node.store.room);
     text += &format!("rights      {} remembered\n", report.rights);
     text += &format!("received    {}\n", received(&node.bytes));
     text += &format!("sent        {}\n", HumanBytes(node.bytes.sent));
@@ -133,6 +134,22 @@ fn show(report: &StatusReport) -> String {
         text += &format!("\n{}", table(&["PEER", "ROLE", "ADDRESS"], &rows));
     }
     text
+}
+
+fn disk(room: &RoomStatus) -> String {
+    let (free, total) = (HumanBytes(room.free), HumanBytes(room.total));
+    let mut text = format!("disk        {free} of {total} free");
+    if let Some(high) = room.high_water {
+        text += &format!(", blobs go above {} in use", HumanBytes(high));
+    }
+    if room.evicted > 0 {
+        let bytes = HumanBytes(room.evicted_bytes);
+        text += &format!("; {} blobs went ({bytes})", room.evicted);
+    }
+    if room.lost_pieces > 0 {
+        text += &format!("; IT LOST {} PIECES", room.lost_pieces);
+    }
+    text + "\n"
 }
 
 fn received(bytes: &BytesBySource) -> String {

@@ -72,6 +72,50 @@ fn torn_pieces_are_not_served_after_a_crash() {
 }
 
 #[test]
+fn what_was_durable_is_not_read_again_after_a_crash_and_the_rest_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, part] = [1, 2].map(|seed| Content::new(seed, LEN));
+    let store = open(dir.path());
+    whole.write(&store, 0..whole.count());
+    part.write(&store, 0..3);
+    store.checkpoint().unwrap();
+    drop(store);
+    // It shows who looks.
+    for content in [&whole, &part] {
+        let file = blob_file(dir.path(), content);
+        file.write_all_at(&[0; 512], 0).unwrap();
+    }
+    let store = open(dir.path());
+    assert!(store.find(&whole.task).unwrap().is_complete());
+    let blob = store.find(&part.task).unwrap();
+    assert!(!blob.has(PieceIndex(0)));
+    assert_eq!(part.verify(&blob), 2);
+}
+
+#[test]
+fn a_piece_that_rots_on_the_disk_is_given_up_when_someone_complains() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = Content::new(1, LEN);
+    let store = open(dir.path());
+    content.write(&store, 0..content.count());
+    store.checkpoint().unwrap();
+    let blob = store.find(&content.task).unwrap();
+    assert!(blob.recheck_piece(PieceIndex(1)).unwrap());
+    blob_file(dir.path(), &content)
+        .write_all_at(b"rot", 70_000)
+        .unwrap();
+    assert!(blob.recheck_piece(PieceIndex(0)).unwrap());
+    assert!(!blob.recheck_piece(PieceIndex(1)).unwrap());
+    assert!(!blob.has(PieceIndex(1)) && !store.blobs()[0].durable);
+    // It was saved at once.
+    drop((blob, store));
+    let store = Store::open(dir.path(), StoreConfig::default()).unwrap();
+    let blob = store.find(&content.task).unwrap();
+    assert_eq!(content.verify(&blob), content.count() - 1);
+    assert_eq!(content.write(&store, 1..2), 1);
+}
+
+#[test]
 fn doubt_outlasts_a_clean_stop_in_between() {
     let dir = tempfile::tempdir().unwrap();
     let content = Content::new(1, LEN);

@@ -109,7 +109,7 @@ fn a_full_disk_is_an_error_that_names_the_place_and_the_need() {
     let a = whole(&store, 1);
     let task = TaskId::Url([1; 32]);
     let length = 4 << 40;
-    if store.inner.layout().free_bytes().unwrap() > length {
+    if store.inner.layout().space().unwrap().free > length {
         return; // No blob is larger than this disk.
     }
     let error = store
