@@ -95,6 +95,8 @@ pub(crate) struct Driver {
     /// Every task the loop started but those of the links.
     jobs: JoinSet<()>,
     store_jobs: Arc<Semaphore>,
+    /// Held by whoever reads a doubted piece again.
+    doubts: Arc<Semaphore>,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     /// The next number of a fetch or an epoch.
@@ -143,6 +145,7 @@ impl Driver {
             warnings: Vec::new(),
             jobs: JoinSet::new(),
             store_jobs: Arc::new(Semaphore::new(STORE_JOBS)),
+            doubts: Arc::new(Semaphore::new(1)),
             events,
             inbox,
             next: 0,

@@ -366,7 +366,7 @@ mod tests {
                 understood.extend(kinds(&bytes).unwrap_or_default());
             }
         }
-        let all = (0x02..=0x05).chain(0x10..=0x1e).chain([0x80]);
+        let all = (0x02..=0x05).chain(0x10..=0x1e).chain([0x80, 0x81]);
         let missing: Vec<_> = all.filter(|kind| !understood.contains(kind)).collect();
         assert!(missing.is_empty(), "{missing:x?}");
     }

@@ -176,7 +176,7 @@ async fn a_reader_in_the_middle_gets_its_bytes_before_the_end_is_there() {
     let node = cluster.node("n").await;
     let blob = node.open(task, Some(source)).await.unwrap();
     let mut read = Box::pin(blob.read(100_000..100_010));
-    let bytes = futures::StreamExt::next(&mut read).await.unwrap().unwrap();
+    let bytes = read.next().await.unwrap().unwrap();
     assert_eq!(bytes, data.slice(100_000..100_010));
     assert!(blob.progress().0 < 60);
 }
@@ -305,6 +305,36 @@ async fn bytes_that_the_disk_loses_under_a_reader_are_fetched_again() {
     assert_eq!(status.store.complete, 1);
     let expected = (data.len() + 2 * MIB) as u64;
     assert_eq!(node.bytes().origin, expected, "only what was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_told_of_a_wrong_piece_looks_at_its_disk_and_no_longer_claims_it() {
+    let (mut cluster, origin) = (Cluster::new(), Origin::start().await);
+    let seed = cluster.seed("seed").await;
+    let data = content(91, 2 * MIB);
+    let (task, source) = origin.add(&data);
+    assert_eq!(fetch(&seed, task, &source).await.unwrap(), data);
+    let (hex, store) = (
+        task.to_hex(),
+        cluster.settings("seed", Role::Seed).store_dir,
+    );
+    let file = store.join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"rot", MIB as u64).unwrap();
+    let node = cluster.node("n").await;
+    let fetched = tokio::time::timeout(Duration::from_secs(60), fetch(&node, task, &source)).await;
+    assert_eq!(fetched.expect("in time").unwrap(), data);
+    let mut lost = 0;
+    for _ in 0..100 {
+        lost = seed.room().lost_pieces;
+        if lost > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(lost, 1, "the seed has found its rotten piece");
+    // Its own next reader has it mended.
+    assert_eq!(fetch(&seed, task, &source).await.unwrap(), data);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,9 @@ pub enum Message {
     Cancel { piece: PieceIndex },
     /// A piece's bytes, exactly as many as the geometry says.
     Piece { piece: PieceIndex, data: Bytes },
+    /// The piece that came does not match its chain value: whoever sent it should look at its own
+    /// copy. Not answered, and no matter of the swarm.
+    Doubt { piece: PieceIndex },
     /// No.
     Refuse {
         piece: Option<PieceIndex>,
@@ -67,6 +70,7 @@ impl Message {
             Self::RequestAny { .. } => "RequestAny",
             Self::Cancel { .. } => "Cancel",
             Self::Piece { .. } => "Piece",
+            Self::Doubt { .. } => "Doubt",
             Self::Refuse { .. } => "Refuse",
             Self::Leave => "Leave",
             Self::Renew { .. } => "Renew",

@@ -453,6 +453,9 @@ fn pass_on(task: &mut Task, host: &HostId, message: Message, cx: &mut Shared, no
         Message::Leave => task.on_leave(host, cx, now),
         Message::Renew { refused } => task.on_renew(host, refused, cx),
         // No matter of the swarm.
-        Message::Claim { .. } | Message::Heard { .. } | Message::Verdict { .. } => {}
+        Message::Claim { .. }
+        | Message::Heard { .. }
+        | Message::Verdict { .. }
+        | Message::Doubt { .. } => {}
     }
 }

@@ -93,6 +93,7 @@ fn message() -> impl Strategy<Value = Message> {
         2 => (prop::option::of(piece().prop_map(PieceIndex)), refusals)
             .prop_map(|(piece, reason)| Message::Refuse { piece, reason }),
         1 => Just(Message::Leave),
+        1 => piece().prop_map(|p| Message::Doubt { piece: PieceIndex(p) }),
     ]
 }
 

@@ -1,8 +1,11 @@
 //! Blobs that come into the store, and go from it, past the swarm.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use hawker_model::TaskId;
+use hawker_model::{HostId, PieceIndex, TaskId};
 use hawker_swarm::TaskFailure;
 use tokio::sync::oneshot;
 
@@ -11,6 +14,9 @@ use crate::{
     session::Holding,
     store::{BlobError, BlobFile},
 };
+
+/// Between two looks at pieces that peers doubt.
+const DOUBT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Driver {
     /// All of a blob is in the store: whoever waits for it has it, and peers are told.
@@ -81,6 +87,30 @@ impl Driver {
             let left = left.filter(|blob| blob.is_complete());
             let _ = events.send(Event::Removed { task, left }).await;
             let _ = reply.send(removed);
+        });
+    }
+
+    /// A peer says that a piece which we sent it is wrong. That may be our disk's doing, so we look,
+    /// but not at more than a few a second: whoever complains for nothing is not to cost much, and
+    /// what is wrong is complained of again.
+    pub(super) fn handle_doubt(&mut self, host: &HostId, task: TaskId, piece: PieceIndex) {
+        let Some(blob) = self.blob(&task).filter(|blob| blob.has(piece)) else {
+            return;
+        };
+        let Ok(turn) = Arc::clone(&self.doubts).try_acquire_owned() else {
+            return;
+        };
+        tracing::warn!(%host, %task, %piece, "a peer says that our piece is wrong");
+        let events = self.events.clone();
+        self.jobs.spawn(async move {
+            let recheck = tokio::task::spawn_blocking(move || blob.recheck_piece(piece));
+            match recheck.await {
+                Ok(Ok(false)) => drop(events.send(Event::Lost { task }).await),
+                Ok(Err(error)) => tracing::warn!(%task, %piece, %error, "cannot check a piece"),
+                Ok(Ok(true)) | Err(_) => {}
+            }
+            tokio::time::sleep(DOUBT_PAUSE).await;
+            drop(turn);
         });
     }
 

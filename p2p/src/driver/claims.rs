@@ -152,6 +152,7 @@ impl Driver {
             Message::Verdict { number, verdict } => {
                 self.desk.claims.handle_verdict(host, number, verdict);
             }
+            Message::Doubt { piece } => self.handle_doubt(host, task, piece),
             message => return Some(Envelope { task, message }),
         }
         self.swarm.note_use(host);

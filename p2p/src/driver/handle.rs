@@ -557,6 +557,8 @@ impl Driver {
             Err(error) if error.is_rejection() => {
                 tracing::warn!(%task, %piece, host = %from, %error, "dropped a corrupt piece");
                 self.counters.add_rejected(bytes);
+                let message = Message::Doubt { piece };
+                self.links.send(&from, Envelope { task, message });
                 self.swarm.handle_rejected(task, piece, &from, now);
             }
             Err(error) => {

@@ -170,6 +170,7 @@ pub enum Kind {
     Renew = 0x1e,
     /// Any kind from 0x80 on that this version does not know.
     Optional = 0x80,
+    Doubt = 0x81,
 }
 
 impl Kind {
@@ -196,6 +197,7 @@ impl Kind {
             0x1c => Self::Heard,
             0x1d => Self::Verdict,
             0x1e => Self::Renew,
+            0x81 => Self::Doubt,
             0x80.. => Self::Optional,
             _ => return None,
         })
@@ -226,7 +228,7 @@ impl Kind {
                 PIECE + 2 + 32 + 2 + 2 + 1,
                 PIECE + 2 + 32 * STATES + 2 + OriginName::MAX_LEN + 2 + MAX_SIGNER_LEN + 1 + 64,
             ),
-            Self::Request | Self::Cancel => (PIECE, PIECE),
+            Self::Request | Self::Cancel | Self::Doubt => (PIECE, PIECE),
             Self::RequestAny => (TASK + 2, TASK + 2),
             Self::Piece => (PIECE + 1, PIECE + MAX_PIECE_LEN as usize),
             Self::Refuse => (TASK + 2, TASK + 6),

@@ -94,6 +94,7 @@ fn kind(message: &Message) -> Kind {
         Message::Claim { .. } => Kind::Claim,
         Message::Heard { .. } => Kind::Heard,
         Message::Verdict { .. } => Kind::Verdict,
+        Message::Doubt { .. } => Kind::Doubt,
     }
 }
 
@@ -132,7 +133,9 @@ fn put_message(message: &Message, credentials: Credentials, out: &mut BytesMut) 
             out.put_slice(&pieces.to_bytes());
         }
         Message::List { batch } => put_batch(batch, out),
-        Message::Request { piece } | Message::Cancel { piece } => out.put_u32_le(piece.0),
+        Message::Request { piece } | Message::Cancel { piece } | Message::Doubt { piece } => {
+            out.put_u32_le(piece.0);
+        }
         Message::RequestAny { credit } => out.put_u16_le(*credit),
         Message::Refuse { piece, reason } => {
             out.put_u8(refusal_to_byte(*reason));
@@ -214,7 +217,9 @@ fn check(message: &Message) -> Result<(), UnsendableError> {
         }
         Message::Gained { pieces } => pieces.iter().try_for_each(|piece| check_piece(*piece)),
         Message::List { batch } => check_batch(batch),
-        Message::Request { piece } | Message::Cancel { piece } => check_piece(*piece),
+        Message::Request { piece } | Message::Cancel { piece } | Message::Doubt { piece } => {
+            check_piece(*piece)
+        }
         Message::Refuse { piece, .. } => piece.map_or(Ok(()), check_piece),
         Message::Piece { piece, data } => {
             check_piece(*piece)?;
@@ -290,6 +295,9 @@ pub(super) fn decode_message(kind: Kind, bytes: &[u8]) -> Result<Envelope, BodyE
             credit: body.u16()?,
         },
         Kind::Cancel => Message::Cancel {
+            piece: body.piece()?,
+        },
+        Kind::Doubt => Message::Doubt {
             piece: body.piece()?,
         },
         Kind::Refuse => decode_refuse(&mut body)?,

@@ -194,6 +194,7 @@ fn examples() -> Vec<(&'static str, Frame)> {
                 refused: source.mark(),
             },
         ),
+        ("Doubt", Message::Doubt { piece }),
     ];
     let messages = messages.map(|(name, message)| (name, about(message)));
     control.into_iter().chain(messages).collect()
@@ -247,7 +248,7 @@ fn limits_are_as_documented() {
         assert_eq!(ends, [Some(&min), Some(&max)], "{kind}");
         seen += 1;
     }
-    assert_eq!(seen, 20);
+    assert_eq!(seen, 21);
 }
 
 #[test]
@@ -586,6 +587,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         (prop::option::of(any_piece()), any_refusal())
             .prop_map(|(piece, reason)| Message::Refuse { piece, reason }),
         Just(Message::Leave),
+        any_piece().prop_map(|piece| Message::Doubt { piece }),
         any_claim(),
     ]
 }
@@ -612,7 +614,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         1 => "[ -~ä]{0,50}".prop_map(|reason| Frame::Goodbye { reason }),
         1 => any::<u64>().prop_map(|nonce| Frame::Ping { nonce }),
         1 => any::<u64>().prop_map(|nonce| Frame::Pong { nonce }),
-        1 => (0x80..=u8::MAX).prop_map(|kind| Frame::Ignored { kind }),
+        1 => (0x82..=u8::MAX).prop_map(|kind| Frame::Ignored { kind }),
         10 => message.prop_map(|(task, message)| Frame::Message(Envelope { task, message })),
     ]
 }
