@@ -10,6 +10,7 @@
 //! Where containerd's settings name it, the diff service ([`diff`]) fills the directories of other
 //! snapshotters as well.
 
+mod apart;
 pub(crate) mod api;
 mod catalogue;
 mod client;
@@ -29,16 +30,23 @@ mod service;
 mod stager;
 mod supply;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io, os::unix::net::UnixListener as StdUnixListener, path::PathBuf, sync::Arc, time::Duration,
+};
 
-use futures::stream;
+use futures::{Stream, stream};
 use hawker_snapshotter::Snapshots;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    runtime::Handle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tower::layer::layer_fn;
 use tracing::{error, warn};
 
 use self::{
+    apart::Apart,
     api::{ContentServer, DiffServer, SnapshotsServer},
     content::ContentService,
     diff::DiffService,
@@ -154,44 +162,57 @@ impl Containerd {
     /// Answers on `listener` until the stop; then takes no more calls, lets running ones end within
     /// the grace period, and cuts what is left.
     pub(crate) async fn serve(self, listener: UnixListener) {
-        let Self {
-            service,
-            diff,
-            content,
-            stager,
-            grace,
-            stop,
-        } = self;
-        let service = SnapshotsServer::new(service)
+        let (stager, main) = (self.stager.clone(), Handle::current());
+        let served = match listener.into_std() {
+            Ok(listener) => apart::run(move || self.answer(listener, main)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            error!(%error, "the services for containerd have ended");
+        }
+        stager.ended().await;
+    }
+
+    /// Answers in the thread where it is polled what can be answered from memory, and has everything
+    /// else done on the runtime `main`.
+    async fn answer(self, listener: StdUnixListener, main: Handle) -> io::Result<()> {
+        let (stop, grace) = (self.stop, self.grace);
+        let snapshots = SnapshotsServer::new(self.service)
             .max_decoding_message_size(MAX_MESSAGE_LEN)
             .max_encoding_message_size(MAX_MESSAGE_LEN);
-        let diff = DiffServer::new(diff).max_decoding_message_size(MAX_MESSAGE_LEN);
-        let content = content.map(|content| {
+        let diff = DiffServer::new(self.diff).max_decoding_message_size(MAX_MESSAGE_LEN);
+        let content = self.content.map(|content| {
             ContentServer::new(content)
                 .max_decoding_message_size(MAX_MESSAGE_LEN)
                 .max_encoding_message_size(MAX_MESSAGE_LEN)
         });
-        let incoming = stream::unfold(listener, |listener| async {
-            let connection = accept(&listener).await;
-            Some((Ok::<_, io::Error>(connection), listener))
-        });
         let serving = Server::builder()
-            .add_service(service)
+            .layer(layer_fn(|inner| Apart::new(inner, main.clone())))
+            .add_service(snapshots)
             .add_service(diff)
             .add_optional_service(content)
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(incoming(listener)?, stop.clone().cancelled_owned());
         let cut = async {
             stop.cancelled().await;
             tokio::time::sleep(grace).await;
         };
         tokio::select! {
-            served = serving => if let Err(error) = served {
-                error!(%error, "the services for containerd have ended");
-            },
-            () = cut => warn!(?grace, "cut calls of containerd that did not end"),
+            served = serving => served.map_err(io::Error::other),
+            () = cut => {
+                warn!(?grace, "cut calls of containerd that did not end");
+                Ok(())
+            }
         }
-        stager.ended().await;
     }
+}
+
+/// The connections of a listener, from within the runtime that is to look after them.
+fn incoming(listener: StdUnixListener) -> io::Result<impl Stream<Item = io::Result<UnixStream>>> {
+    let listener = UnixListener::from_std(listener)?;
+    Ok(stream::unfold(listener, |listener| async {
+        let connection = accept(&listener).await;
+        Some((Ok(connection), listener))
+    }))
 }
 
 async fn accept(listener: &UnixListener) -> UnixStream {

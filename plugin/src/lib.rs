@@ -29,6 +29,7 @@ mod setup;
 mod sharing;
 mod socket;
 mod straight;
+mod sys;
 mod url_task;
 mod verified;
 

@@ -1,7 +1,7 @@
 //! System calls that nix has no safe form of. The only file of this crate with `unsafe`.
 #![allow(
     unsafe_code,
-    reason = "an ioctl of the tun device, extended attributes, a child's signals"
+    reason = "an ioctl of the tun device, extended attributes, a child's signals, priorities"
 )]
 
 use std::{
@@ -18,6 +18,15 @@ use std::{
 
 use anyhow::{Context, ensure};
 use nix::{libc, sys::signal::SigSet};
+
+/// Gives the calling thread this nice value; on Linux each thread has its own.
+pub(crate) fn set_thread_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: takes three numbers; 0 is the calling thread.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
 
 /// `struct ifreq` as TUNSETIFF reads it: a name and flags in a union of 24 bytes.
 #[repr(C)]
