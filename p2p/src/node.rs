@@ -244,6 +244,15 @@ impl Node {
         let _ = self.inner.commands.send(Command::SetLimits(limits));
     }
 
+    /// Unpins many blobs by one durable change. Those that are not here are none.
+    pub async fn unpin(&self, digests: Vec<Digest>) -> Result<(), BlobError> {
+        let store = self.inner.store.clone();
+        let tasks: Vec<TaskId> = digests.into_iter().map(TaskId::Blob).collect();
+        let unpin = move || store.unpin(&tasks);
+        let unpinned = tokio::task::spawn_blocking(unpin).await;
+        Ok(unpinned.unwrap_or(Err(StateError::Closed))?)
+    }
+
     /// What the node asks of its owner from now on. `None` when that was called before.
     pub fn requests(&self) -> Option<mpsc::Receiver<NodeRequest>> {
         if self.inner.has_owner.swap(true, Relaxed) {

@@ -294,10 +294,22 @@ impl Store {
         Ok(self.inner.save(&[record])?)
     }
 
-    /// Evicts what is too old, or what a full file system needs to be rid of. Then saves what changed
-    /// since the last time: pieces, lists, last use; then makes whole blobs durable and marks them
-    /// so, which may take a while. Does nothing while another call runs. After a crash, what was not
-    /// saved is fetched again.
+    /// Lets go of blobs, by one change. Those that are not here are none.
+    pub fn unpin(&self, tasks: &[TaskId]) -> Result<(), StateError> {
+        let records = tasks.iter().filter_map(|task| self.inner.record(task));
+        let records: Vec<_> = records.collect();
+        for record in &records {
+            let mut state = record.state();
+            if !state.removed {
+                state.set_pinned(false);
+            }
+        }
+        self.inner.save(&records)
+    }
+
+    /// Saves what changed since the last time: pieces, lists, last use; then makes whole blobs
+    /// durable and marks them so, which may take a while. Does nothing while another call runs.
+    /// After a crash, what was not saved is fetched again.
     pub fn checkpoint(&self) -> Result<(), StateError> {
         let Some(_turn) = try_lock(&self.inner.checkpointing) else {
             return Ok(());

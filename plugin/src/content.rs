@@ -24,6 +24,7 @@ mod promises;
 mod reader;
 mod record;
 mod records;
+mod releases;
 mod rows;
 mod step;
 #[cfg(test)]
@@ -42,7 +43,6 @@ use std::{
     },
 };
 
-use futures::FutureExt as _;
 use hawker_model::Digest;
 use hawker_p2p::Node;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,6 +66,7 @@ use self::{
     reader::{ContentLayer, Source},
     record::{Record, Row},
     records::Records,
+    releases::Releases,
     rows::{Change, Rows},
     turns::Turns,
 };
@@ -95,6 +96,7 @@ struct Inner {
     records: Arc<Records>,
     journal: Journal,
     turns: Turns,
+    releases: Arc<Releases>,
     holds: Holds,
     ingests: Ingests,
     is_used: AtomicBool,
@@ -125,6 +127,7 @@ impl ContentStore {
             records: opened.records,
             journal: opened.journal,
             turns: Turns::default(),
+            releases: Arc::default(),
             holds: Holds::default(),
             ingests: opened.ingests,
             is_used: AtomicBool::new(opened.is_used),
@@ -133,6 +136,7 @@ impl ContentStore {
         }));
         store.pin_committed(&pins).await;
         store.keep_promises();
+        store.keep_releasing();
         store.check_ingests();
         Ok(store)
     }
@@ -159,7 +163,10 @@ impl ContentStore {
 
     /// The same for containerd, which relies on it from now on. From memory.
     pub(crate) fn info(&self, digest: &Digest) -> Option<ContentInfo> {
-        let record = self.0.records.tell(digest)?;
+        let (record, is_news) = self.0.records.tell(digest)?;
+        if is_news {
+            self.0.journal.note(Change::Told(*digest));
+        }
         Some(record.info(*digest))
     }
 
@@ -216,21 +223,16 @@ impl ContentStore {
             let found = inner.node.find(reader::task(*digest)).await;
             if let Some(blob) = found.map_err(|_| ContentError::Stopping)? {
                 let source = Source::stored(&blob, range.clone());
-                return Ok(self.reader(*digest, source, range, false));
+                return Ok(ContentReader::stored(self.clone(), *digest, source, range));
             }
         }
-        let source = self.fetch(*digest, range.clone()).boxed().await?;
-        Ok(self.reader(*digest, source, range, true))
-    }
-
-    fn reader(
-        &self,
-        digest: Digest,
-        source: Source,
-        range: Range<u64>,
-        is_healed: bool,
-    ) -> ContentReader {
-        ContentReader::new(self.clone(), digest, source, range, is_healed)
+        let fetched = self.fetch(*digest, range.clone(), &[]).await?;
+        Ok(ContentReader::fetched(
+            self.clone(),
+            *digest,
+            fetched,
+            range,
+        ))
     }
 
     /// Pins what is committed and was not pinned when the process stopped: it was being deleted, and
@@ -255,6 +257,9 @@ impl ContentStore {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        if let Err(error) = self.save_releases().await {
+            warn!(%error, "deleted content stays pinned: it is deleted again after the start");
+        }
     }
 
     /// Runs what must not be left half done when whoever asked for it goes away.

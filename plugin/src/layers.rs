@@ -27,7 +27,7 @@ mod renewal;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -156,6 +156,26 @@ impl Layers {
         Ok(granted)
     }
 
+    /// Has a registry say that this image's pull may have a blob, without any of its bytes. Tells its
+    /// length. Cancel safe.
+    ///
+    /// # Errors
+    /// When the registry refuses every credential that may be used for the image, or tells no length.
+    pub(crate) async fn permit(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+    ) -> Result<u64, LayerError> {
+        self.first_granted(image, digest, |claim| async move {
+            let right = self.0.access.establish(&claim).await;
+            let right = right.map_err(|error| LayerError::of_access(image, error))?;
+            right.length.ok_or_else(|| LayerError::NoLength {
+                registry: image.registry.to_string(),
+            })
+        })
+        .await
+    }
+
     /// Opens again what was refused while it was read: the registry is asked anew, whatever it
     /// granted then.
     async fn reopen(
@@ -205,20 +225,32 @@ impl Layers {
 
     /// The blob, with the first credential that is granted it.
     async fn open_blob(&self, image: &ImageName, digest: Digest) -> Result<Opened, LayerError> {
+        self.first_granted(image, digest, |claim| async move {
+            let (right, blob, length) = self.open_claim(image, digest, &claim).await?;
+            Ok(Opened {
+                blob,
+                length,
+                claim,
+                right,
+            })
+        })
+        .await
+    }
+
+    /// What `ask` has with the first credential that is granted the blob.
+    async fn first_granted<T, F: Future<Output = Result<T, LayerError>>>(
+        &self,
+        image: &ImageName,
+        digest: Digest,
+        ask: impl Fn(Claim) -> F,
+    ) -> Result<T, LayerError> {
         let mut refused = None;
         for candidate in self.candidates(image, digest) {
             let Some(claim) = self.claim(image, digest, &candidate).await? else {
                 continue;
             };
-            let error = match self.open_claim(image, digest, &claim).await {
-                Ok((right, blob, length)) => {
-                    return Ok(Opened {
-                        blob,
-                        length,
-                        claim,
-                        right,
-                    });
-                }
+            let error = match ask(claim).await {
+                Ok(granted) => return Ok(granted),
                 Err(error) => error,
             };
             debug!(%image, %digest, ?candidate, %error, "not granted");

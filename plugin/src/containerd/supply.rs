@@ -121,11 +121,12 @@ impl LayerSupply for NodeSupply {
 impl NodeSupply {
     /// What was promised of the image passed the mirror: that is evidence, after a restart too.
     fn recall(&self, image: &ImageName, layer: Digest) {
-        let promised = self.content.find(&layer).and_then(|known| known.image);
+        let known = self.content.find(&layer);
+        let mut promised = known.into_iter().flat_map(|known| known.images);
         let is_of_image = |known: &ImageName| {
             (&known.registry, &known.repository) == (&image.registry, &image.repository)
         };
-        if let Some(known) = promised.filter(is_of_image) {
+        if let Some(known) = promised.find(is_of_image) {
             self.layers.note_named(&known, &[layer]);
         }
     }

@@ -86,7 +86,9 @@ impl ContentStore {
         let _turn = inner.turns.take(&digest).await;
         if self.is_whole(&digest).await? {
             // containerd takes it for its own from here on.
-            inner.records.list(&digest);
+            if let Some((_, true)) = inner.records.list(&digest) {
+                inner.journal.note(Change::Told(digest));
+            }
             self.end(writer).await;
             return Err(ContentError::AlreadyExists(digest));
         }
@@ -117,10 +119,9 @@ impl ContentStore {
         let inner = &*self.0;
         let has_labels = !labels.is_empty();
         let known = inner.records.get(&digest);
-        let image = known.as_ref().and_then(|known| known.row.image());
         let mut row = Row::new(length, ContentState::Committed).with_labels(labels);
-        if let Some(image) = image {
-            row = row.with_image(&image);
+        if let Some(known) = &known {
+            row = row.with_images_of(&known.row);
         }
         let change = Change::Put(digest, row.clone());
         match has_labels {
@@ -158,41 +159,20 @@ impl ContentStore {
         }
     }
 
-    /// containerd does not need it any more: it is unpinned, and stays as long as there is room.
-    /// What a pull may be about to ask for stays promised.
-    pub(crate) async fn delete(&self, digest: &Digest) -> Result<(), ContentError> {
-        let (store, digest) = (self.clone(), *digest);
-        self.undisturbed(async move { store.delete_undisturbed(digest).await })
-            .await
-    }
-
-    async fn delete_undisturbed(&self, digest: Digest) -> Result<(), ContentError> {
+    /// containerd does not need it any more: soon it is unpinned, and stays as long as there is room.
+    /// What a pull may be about to ask for stays promised. Waits for no disk.
+    pub(crate) async fn delete(&self, digest: &Digest) {
         let inner = &*self.0;
-        let _turn = inner.turns.take(&digest).await;
-        let Some(known) = inner.records.get(&digest) else {
-            return Ok(());
+        let _turn = inner.turns.take(digest).await;
+        let Some(known) = inner.records.get(digest) else {
+            return;
         };
         if known.is_awaited(Instant::now(), KEEP) {
-            inner.records.put(digest, known.untold().into());
-            return Ok(());
+            inner.records.put(*digest, known.untold().into());
+            return;
         }
-        inner.records.remove(&digest);
-        self.release(digest).await
-    }
-
-    /// The digest has no record any more. The caller has its turn.
-    pub(super) async fn release(&self, digest: Digest) -> Result<(), ContentError> {
-        let inner = &*self.0;
-        inner.holds.release(&digest);
-        // Before the pin goes: a record without one would tell containerd of what may be gone.
-        inner.journal.save(Change::Delete(digest)).await?;
-        step();
-        let unpinned = inner.node.set_pinned(digest, false).await;
-        unpinned.map_err(|error| ContentError::Unavailable {
-            what: format!("content {digest} cannot be unpinned: {error}"),
-        })?;
-        step();
-        Ok(())
+        inner.records.remove(digest);
+        self.release(*digest);
     }
 
     /// Changes the labels: those that `mask` names, or all.

@@ -11,7 +11,7 @@ use hawker_p2p::Blob;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::reader::Source;
-use crate::layers::{GrantedBlob, LayerError};
+use crate::layers::{GrantedBlob, ImageName, LayerError};
 
 /// A blob on its way.
 #[derive(Debug)]
@@ -23,6 +23,14 @@ pub(super) enum Held {
 }
 
 impl Held {
+    /// Whose registry granted it.
+    pub(super) fn image(&self) -> Option<&ImageName> {
+        match self {
+            Self::Granted(blob) => Some(blob.image()),
+            Self::Peers { .. } => None,
+        }
+    }
+
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::Granted(blob) => blob.length(),

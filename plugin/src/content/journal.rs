@@ -1,12 +1,14 @@
-//! Saves changes of the records, in one thread: all that wait are saved by one transaction.
+//! Saves changes of the records, in one thread: all that wait are saved by one durable transaction.
 //!
-//! A pull promises dozens of layers at once; each of them waits for one and the same sync.
+//! A pull promises dozens of layers at once; each of them waits for one and the same sync. What
+//! nobody waits for goes with it, or a moment later by itself.
 
 use std::{
     io,
     path::PathBuf,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -15,12 +17,14 @@ use tracing::{error, info};
 use super::{
     error::ContentError,
     records::Records,
-    rows::{Change, Rows, Save},
+    rows::{Change, Rows},
     step::step,
 };
 
 /// Changes in one transaction at most.
 const MOST_CHANGES: usize = 1000;
+/// A change that nobody waits for is saved so much later, unless another takes it along.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// When it is dropped, what is left is saved, and the thread ends.
 #[derive(Debug)]
@@ -31,10 +35,12 @@ pub(super) struct Journal {
 
 #[derive(Debug)]
 struct Order {
-    change: Change,
-    save: Save,
-    reply: Option<oneshot::Sender<Result<(), String>>>,
+    changes: Vec<Change>,
+    /// Somebody waits.
+    reply: Option<Reply>,
 }
+
+type Reply = oneshot::Sender<Result<(), String>>;
 
 impl Journal {
     /// Saves to `rows` what `records` hold.
@@ -50,32 +56,28 @@ impl Journal {
 
     /// Returns when the change is on the disk.
     pub(super) async fn save(&self, change: Change) -> Result<(), ContentError> {
+        self.save_all(vec![change]).await
+    }
+
+    /// Returns when all changes are on the disk: all or none.
+    pub(super) async fn save_all(&self, changes: Vec<Change>) -> Result<(), ContentError> {
         let (reply, answer) = oneshot::channel();
-        self.send(change, Save::Durably, Some(reply))?;
+        self.send(changes, Some(reply))?;
         let saved = answer.await.map_err(|_| ContentError::Stopping)?;
         saved.map_err(ContentError::Records)
     }
 
-    /// The change is saved soon; a crash before undoes it.
+    /// The change is saved soon, in its order; a crash before undoes it. Does not block.
     pub(super) fn note(&self, change: Change) {
-        if self.send(change, Save::Sometime, None).is_err() {
+        if self.send(vec![change], None).is_err() {
             info!("a record of content is not saved: its thread has ended");
         }
     }
 
-    fn send(
-        &self,
-        change: Change,
-        save: Save,
-        reply: Option<oneshot::Sender<Result<(), String>>>,
-    ) -> Result<(), ContentError> {
-        let order = Order {
-            change,
-            save,
-            reply,
-        };
+    fn send(&self, changes: Vec<Change>, reply: Option<Reply>) -> Result<(), ContentError> {
         let orders = self.orders.as_ref().ok_or(ContentError::Stopping)?;
-        orders.send(order).map_err(|_| ContentError::Stopping)
+        let sent = orders.send(Order { changes, reply });
+        sent.map_err(|_| ContentError::Stopping)
     }
 }
 
@@ -90,19 +92,10 @@ impl Drop for Journal {
 }
 
 fn run(mut rows: Rows, records: &Records, inbox: &mpsc::Receiver<Order>) {
-    let mut is_behind = false;
     while let Ok(first) = inbox.recv() {
-        let mut orders = vec![first];
-        orders.extend(inbox.try_iter().take(MOST_CHANGES - 1));
-        let is_durable = orders.iter().any(|order| order.save == Save::Durably);
-        is_behind = !is_durable;
-        let save = if is_durable {
-            Save::Durably
-        } else {
-            Save::Sometime
-        };
+        let orders = gather(first, inbox);
         step();
-        let saved = write(&mut rows, records, &orders, save);
+        let saved = write(&mut rows, records, &orders);
         step();
         if let Err(error) = &saved {
             error!(%error, "records of content cannot be saved");
@@ -112,19 +105,41 @@ fn run(mut rows: Rows, records: &Records, inbox: &mpsc::Receiver<Order>) {
             let _ = reply.send(saved.clone());
         }
     }
-    if is_behind && let Err(error) = rows.write(&[], Save::Durably) {
-        error!(%error, "records of content cannot be saved");
-    }
 }
 
-fn write(rows: &mut Rows, records: &Records, orders: &[Order], save: Save) -> Result<(), String> {
+/// What is to be saved at once. Waits for more while nobody waits for these.
+fn gather(first: Order, inbox: &mpsc::Receiver<Order>) -> Vec<Order> {
+    let due = Instant::now() + LINGER;
+    let mut is_urgent = first.reply.is_some();
+    let mut orders = vec![first];
+    while orders.len() < MOST_CHANGES {
+        let next = match is_urgent {
+            true => inbox.try_recv().ok(),
+            false => inbox
+                .recv_timeout(due.saturating_duration_since(Instant::now()))
+                .ok(),
+        };
+        match next {
+            Some(order) => {
+                is_urgent |= order.reply.is_some();
+                orders.push(order);
+            }
+            None => break,
+        }
+    }
+    orders
+}
+
+fn write(rows: &mut Rows, records: &Records, orders: &[Order]) -> Result<(), String> {
     if rows.is_broken() {
         rows.mend(&everything(records))
             .map_err(|error| error.to_string())?;
     }
-    let changes: Vec<Change> = orders.iter().map(|order| order.change.clone()).collect();
-    rows.write(&changes, save)
-        .map_err(|error| error.to_string())
+    let changes = orders
+        .iter()
+        .flat_map(|order| order.changes.iter().cloned());
+    let changes: Vec<Change> = changes.collect();
+    rows.write(&changes).map_err(|error| error.to_string())
 }
 
 /// All rows as memory has them.
@@ -132,7 +147,12 @@ fn everything(records: &Records) -> Vec<Change> {
     let digests = records.digests(|_| true).into_iter();
     let rows = digests.filter_map(|digest| {
         let record = records.get(&digest)?;
-        Some(Change::Put(digest, record.row.clone()))
+        let row = record.row.clone();
+        let row = match record.is_sure() {
+            true => row.told(),
+            false => row,
+        };
+        Some(Change::Put(digest, row))
     });
     rows.collect()
 }

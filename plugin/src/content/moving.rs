@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use hawker_model::Digest;
 use hawker_p2p::{AdoptError, BlobError, Otherwise, Pace, Recorder, Share, Shared};
 use serde::{Deserialize, Serialize};
@@ -161,9 +162,13 @@ impl ContentStore {
     async fn record_import(&self, digest: Digest, length: u64) -> Result<(), ContentError> {
         let inner = &*self.0;
         let _turn = inner.turns.take(&digest).await;
-        let known = inner.records.list(&digest);
-        if known.is_some_and(|known| known.row.state == ContentState::Committed) {
-            return Ok(());
+        if let Some((known, is_news)) = inner.records.list(&digest) {
+            if is_news {
+                inner.journal.note(Change::Told(digest));
+            }
+            if known.row.state == ContentState::Committed {
+                return Ok(());
+            }
         }
         // It may have been deleted while it was taken over.
         if !is_pinned(inner.node.set_pinned(digest, true).await)? {
@@ -178,7 +183,8 @@ impl ContentStore {
     /// promised is fetched first. Durable when it returns. The content stays here.
     ///
     /// # Errors
-    /// When any of it is not there in the end; the rest is.
+    /// When any of it is not there in the end; the rest is. What was promised, and as far as is known
+    /// nobody was told of, is only named then: containerd does not miss it.
     pub(crate) async fn export(
         &self,
         dir: &Path,
@@ -193,23 +199,31 @@ impl ContentStore {
             bytes_total: content.iter().map(|(_, size)| size).sum(),
             ..MoveProgress::default()
         };
-        let mut moved = Moved::default();
+        let (mut moved, mut is_missed) = (Moved::default(), false);
         for (digest, size) in content {
             let target = blobs.join(digest.to_hex());
             match self.export_blob(digest, size, target).await {
                 Ok(shared) => moved.add(shared, size),
-                Err(error) => moved.skip(&digest.to_string(), &error),
+                Err(error) => {
+                    is_missed |= self.is_relied_on(&digest);
+                    moved.skip(&digest.to_string(), &error);
+                }
             }
             progress.blobs += 1;
             progress.bytes += size;
             tell(&listener, progress).await?;
         }
-        match moved.skipped.is_empty() {
-            true => Ok(moved),
-            false => Err(ContentError::Unavailable {
+        match is_missed {
+            false => Ok(moved),
+            true => Err(ContentError::Unavailable {
                 what: format!("not given back: {}", moved.skipped.join("; ")),
             }),
         }
+    }
+
+    fn is_relied_on(&self, digest: &Digest) -> bool {
+        let record = self.0.records.get(digest);
+        record.is_some_and(|known| known.row.state == ContentState::Committed || known.is_sure())
     }
 
     async fn export_blob(
@@ -230,17 +244,28 @@ impl ContentStore {
         })
     }
 
-    /// Waits until all bytes of what was promised, or is missing, are here.
+    /// Waits until all bytes of what was promised, or is missing, are here: for one of its images.
     async fn complete(&self, digest: Digest) -> Result<(), ContentError> {
-        // Its download is held from here on.
-        drop(self.fetch(digest, 0..0).await?);
-        if let Some(held) = self.0.holds.get(&digest) {
+        let (mut tried, mut failed) = (Vec::new(), None);
+        loop {
+            let held = match self.held(digest, &tried).boxed().await {
+                Ok(held) => held,
+                Err(error) => return Err(failed.unwrap_or(error)),
+            };
             let completed = tokio::time::timeout(COMPLETE_PATIENCE, held.complete()).await;
             let completed = completed.map_err(|_| ContentError::Unavailable {
                 what: format!("content {digest} did not come within {COMPLETE_PATIENCE:?}"),
             })?;
-            completed.map_err(|cause| self.layer_error(digest, cause))?;
-            self.commit_promise(digest).await;
+            let Err(cause) = completed else {
+                self.commit_promise(digest).await;
+                break;
+            };
+            let error = self.layer_error(digest, cause);
+            match held.image() {
+                Some(image) => tried.push(image.clone()),
+                None => return Err(error),
+            }
+            failed.get_or_insert(error);
         }
         match self.0.node.find(reader::task(digest)).await {
             Ok(Some(_)) => Ok(()),
@@ -256,16 +281,13 @@ impl ContentStore {
     pub(crate) async fn release_all(&self) -> Result<u64, ContentError> {
         let mut released = 0;
         for digest in self.0.records.digests(|_| true) {
-            let store = self.clone();
-            let releasing = self.undisturbed(async move {
-                let _turn = store.0.turns.take(&digest).await;
-                match store.0.records.remove(&digest) {
-                    Some(_) => store.release(digest).await.map(|()| 1),
-                    None => Ok(0),
-                }
-            });
-            released += releasing.await?;
+            let _turn = self.0.turns.take(&digest).await;
+            if self.0.records.remove(&digest).is_some() {
+                self.release(digest);
+                released += 1;
+            }
         }
+        self.save_releases().await?;
         let ingests = self.statuses().into_iter();
         for reference in ingests.map(|status| status.reference) {
             self.abort(&reference).await?;

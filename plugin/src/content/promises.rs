@@ -1,7 +1,7 @@
 //! What containerd may believe that it has, before it has it.
 //!
 //! The life of a promise: a manifest passes the mirror, the registry grants what it names, the
-//! download begins ([`holds`](super::holds)), a durable record. containerd asks ([`ContentStore::info`]):
+//! durable record, the download begins ([`holds`](super::holds)). containerd asks ([`ContentStore::info`]):
 //! from then on the promise is *told*, shown in lists, and ends as containerd wants. Whole, it is
 //! pinned and becomes committed. A promise that nobody asks for ends by itself.
 
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::FutureExt as _;
+use futures::{FutureExt as _, future::BoxFuture};
 use hawker_model::Digest;
 use tracing::{debug, info, warn};
 
@@ -41,9 +41,24 @@ pub(crate) struct Promise {
     pub(crate) image: ImageName,
 }
 
+/// When its registry granted what is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Granted {
+    Now,
+    /// When it was promised before, and nothing is missing since.
+    Before,
+}
+
+/// What is being had: its bytes as they come, and for which image.
+pub(super) struct Fetched {
+    pub(super) source: Source,
+    /// `None`: from other hosts, without a registry.
+    pub(super) image: Option<ImageName>,
+}
+
 impl ContentStore {
     /// Promises containerd a layer or config that a manifest names: asks the registry for the right
-    /// as the image's pull may, starts the download, and records it durably. When it returns,
+    /// as the image's pull may, records it durably, and starts the download. When it returns,
     /// containerd is told that it has it. Renews what was promised before.
     ///
     /// # Errors
@@ -55,39 +70,43 @@ impl ContentStore {
             size,
             image,
         } = promise;
-        let blob = match self.granted_before(&digest, &image) {
-            true => None,
-            false => Some(Arc::new(self.grant(&image, digest).await?)),
-        };
-        let length = blob.as_ref().map_or(size, |blob| blob.length());
-        if length != size {
-            return Err(ContentError::FailedPrecondition {
-                what: format!(
-                    "content {digest}: the manifest says {size} bytes, the registry {length}"
-                ),
-            });
+        let granted = self.granted(&digest, &image);
+        if granted == Granted::Now {
+            // Boxed: it is a large future, and many stand on it.
+            let length = self.0.layers.permit(&image, digest).boxed().await;
+            let length = length.map_err(|cause| self.layer_error(digest, cause))?;
+            if length != size {
+                return Err(ContentError::FailedPrecondition {
+                    what: format!(
+                        "content {digest}: the manifest says {size} bytes, the registry {length}"
+                    ),
+                });
+            }
         }
         let store = self.clone();
-        let recording = async move { store.record_promise(digest, size, image, blob).await };
+        let recording = async move { store.record_promise(digest, size, image, granted).await };
         self.undisturbed(recording).await
     }
 
     /// Whether the image's registry granted it when it was promised, and nothing is missing since.
-    fn granted_before(&self, digest: &Digest, image: &ImageName) -> bool {
+    fn granted(&self, digest: &Digest, image: &ImageName) -> Granted {
         let is_here = |record: &Record| {
             record.row.state == ContentState::Committed || self.0.holds.get(digest).is_some()
         };
         let record = self.0.records.get(digest);
-        record.is_some_and(|known| known.row.image().as_ref() == Some(image) && is_here(&known))
+        let is_granted = |known: &Record| known.row.images().contains(image) && is_here(known);
+        match record.is_some_and(|known| is_granted(&known)) {
+            true => Granted::Before,
+            false => Granted::Now,
+        }
     }
 
-    /// `blob` is `None` where it was granted before.
     async fn record_promise(
         &self,
         digest: Digest,
         size: u64,
         image: ImageName,
-        blob: Option<Arc<Held>>,
+        granted: Granted,
     ) -> Result<(), ContentError> {
         let inner = &*self.0;
         let _turn = inner.turns.take(&digest).await;
@@ -102,22 +121,40 @@ impl ContentStore {
                 known.with_row(row).promised_again(now)
             }
             // Deleted meanwhile: whoever asks finds nothing, and fetches it.
-            None if blob.is_none() => return Ok(()),
+            None if granted == Granted::Before => return Ok(()),
             None => {
-                let row = Row::new(size, ContentState::Promised).with_image(&image);
+                let row = Row::new(size, ContentState::Promised);
+                let row = row.with_image(&image).untold();
                 let change = Change::Put(digest, row.clone());
                 inner.journal.save(change).await?;
                 Record::promised(row, now)
             }
         };
-        if record.row.state == ContentState::Promised
-            && inner.holds.get(&digest).is_none()
-            && let Some(blob) = blob
-        {
-            self.hold(digest, blob);
-        }
+        let is_begun =
+            record.row.state == ContentState::Committed || inner.holds.get(&digest).is_some();
         inner.records.put(digest, Arc::new(record));
+        if !is_begun {
+            self.begin(digest);
+        }
         Ok(())
+    }
+
+    /// Starts the download of what is promised. A promise that cannot be kept ends, unless
+    /// containerd was told of it: then it fetches it from the mirror.
+    fn begin(&self, digest: Digest) {
+        let (stop, store) = (self.0.stop.clone(), self.clone());
+        self.0.tasks.spawn(async move {
+            let fetching = store.fetch(digest, 0..0, &[]);
+            let Some(Err(error)) = stop.run_until_cancelled(fetching).await else {
+                return;
+            };
+            let _turn = store.0.turns.take(&digest).await;
+            let is_ended = store.0.records.remove_untold(&digest);
+            if is_ended {
+                store.release(digest);
+            }
+            info!(%digest, %error, is_ended, "promised content does not come");
+        });
     }
 
     /// Opens a blob of an image.
@@ -128,8 +165,9 @@ impl ContentStore {
         Ok(Held::Granted(Box::new(granted)))
     }
 
-    /// Keeps the blob's download going until it is whole, and then commits it.
-    fn hold(&self, digest: Digest, blob: Arc<Held>) {
+    /// Keeps the blob's download going until it is whole, and then commits it. Where it fails, the
+    /// images are tried that were not `tried` yet.
+    fn hold(&self, digest: Digest, blob: Arc<Held>, mut tried: Vec<ImageName>) {
         let inner = &*self.0;
         let released = inner.holds.hold(digest, Arc::clone(&blob));
         let (stop, store) = (inner.stop.clone(), Arc::downgrade(&self.0));
@@ -142,14 +180,33 @@ impl ContentStore {
             let Some(store) = store.upgrade().map(Self) else {
                 return;
             };
-            match completed {
-                Ok(()) => store.commit_promise(digest).await,
-                Err(error) => {
-                    info!(%digest, %error, "content stays incomplete until it is read again");
-                }
+            if completed.is_ok() {
+                store.commit_promise(digest).await;
             }
             store.0.holds.release_this(&digest, &blob);
+            let Err(error) = completed else { return };
+            info!(%digest, %error, "content stays incomplete until it is had elsewhere or read");
+            if let Some(image) = blob.image() {
+                tried.push(image.clone());
+                store.put_last(digest, image).await;
+                let fetching = store.fetch(digest, 0..0, &tried);
+                // It logs what does not help either.
+                let _ = stop.run_until_cancelled(fetching).await;
+            }
         });
+    }
+
+    /// An image did not give the blob: all others come before it from now on.
+    async fn put_last(&self, digest: Digest, image: &ImageName) {
+        let _turn = self.0.turns.take(&digest).await;
+        let Some(known) = self.0.records.get(&digest) else {
+            return;
+        };
+        let row = known.row.clone().with_last(image);
+        if row != known.row {
+            self.0.journal.note(Change::Put(digest, row.clone()));
+            self.0.records.put(digest, Arc::new(known.with_row(row)));
+        }
     }
 
     /// All bytes of a promised blob are here.
@@ -176,32 +233,81 @@ impl ContentStore {
         debug!(%digest, "promised content is whole");
     }
 
-    /// Reads what is not whole in the store.
-    pub(super) async fn fetch(
-        &self,
+    /// Reads what is not whole in the store, for none of the images that were `tried` in vain.
+    pub(super) fn fetch<'a>(
+        &'a self,
         digest: Digest,
         range: Range<u64>,
-    ) -> Result<Source, ContentError> {
+        tried: &'a [ImageName],
+    ) -> BoxFuture<'a, Result<Fetched, ContentError>> {
+        let fetching = async move {
+            let held = self.held(digest, tried).await?;
+            Ok(Fetched {
+                source: held.read(range),
+                image: held.image().cloned(),
+            })
+        };
+        fetching.boxed()
+    }
+
+    /// The blob, held from here on.
+    pub(super) async fn held(
+        &self,
+        digest: Digest,
+        tried: &[ImageName],
+    ) -> Result<Arc<Held>, ContentError> {
         let inner = &*self.0;
-        if let Some(held) = inner.holds.get(&digest) {
-            return Ok(held.read(range));
+        let known = || {
+            let held = inner.holds.get(&digest)?;
+            let is_tried = held.image().is_some_and(|image| tried.contains(image));
+            (!is_tried).then_some(held)
+        };
+        if let Some(held) = known() {
+            return Ok(held);
         }
         let record = inner.records.get(&digest);
         let record = record.ok_or_else(|| ContentError::unknown(&digest))?;
-        let held = match record.row.image() {
-            Some(image) => {
-                // That a registry granted it before, for what passed the mirror, is evidence for
-                // this host's own accounts.
-                inner.layers.note_named(&image, &[digest]);
-                self.grant(&image, digest).await?
-            }
-            None => self.ask_peers(digest).await?,
-        };
-        self.check_length(&digest, held.length(), record.row.size)?;
-        let held = Arc::new(held);
-        let source = held.read(range);
-        self.hold(digest, held);
-        Ok(source)
+        let opened = Arc::new(self.open_any(digest, &record.row, tried).await?);
+        // Somebody else may have opened it meanwhile.
+        if let Some(held) = known() {
+            return Ok(held);
+        }
+        self.hold(digest, Arc::clone(&opened), tried.to_vec());
+        Ok(opened)
+    }
+
+    /// Opens the blob for the first of its images whose registry grants it.
+    async fn open_any(
+        &self,
+        digest: Digest,
+        row: &Row,
+        tried: &[ImageName],
+    ) -> Result<Held, ContentError> {
+        let images = row.images();
+        if images.is_empty() {
+            let held = self.ask_peers(digest).await?;
+            self.check_length(&digest, held.length(), row.size)?;
+            return Ok(held);
+        }
+        let mut failed = None;
+        for image in images.iter().filter(|image| !tried.contains(image)) {
+            // That a registry granted it before, for what passed the mirror, is evidence for
+            // this host's own accounts.
+            self.0.layers.note_named(image, &[digest]);
+            let error = match self.grant(image, digest).await {
+                Ok(held) => match self.check_length(&digest, held.length(), row.size) {
+                    Ok(()) => return Ok(held),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            debug!(%digest, %image, %error, "content is not had so");
+            // The one that granted it last says most.
+            failed.get_or_insert(error);
+        }
+        Err(failed.unwrap_or_else(|| ContentError::Unavailable {
+            what: format!("content {digest}: no image that names it gives it"),
+        }))
     }
 
     /// Where nobody knows an image that names it: containerd had these very bytes, so whoever is
@@ -260,7 +366,7 @@ impl ContentStore {
         let is_promised = |record: &Record| record.row.state == ContentState::Promised;
         for digest in self.0.records.digests(is_promised) {
             // Its end is the hold's.
-            if let Err(error) = self.fetch(digest, 0..0).await {
+            if let Err(error) = self.fetch(digest, 0..0, &[]).await {
                 debug!(%digest, %error, "promised content is had when it is read");
             }
         }
@@ -274,9 +380,7 @@ impl ContentStore {
                 continue;
             }
             debug!(%digest, "nobody asked for promised content");
-            if let Err(error) = self.release(digest).await {
-                warn!(%error, "promised content that nobody asked for stays pinned");
-            }
+            self.release(digest);
         }
     }
 }

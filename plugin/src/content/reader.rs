@@ -4,7 +4,7 @@
 use std::{fmt, ops::Range};
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use hawker_model::{Digest, TaskId};
 use hawker_p2p::Blob;
 use hawker_snapshotter::{LayerSource, SourceError};
@@ -13,18 +13,30 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{ContentError, ContentStore};
-use crate::layers::{LayerError, NodeLayer};
+use super::{ContentError, ContentStore, promises::Fetched};
+use crate::layers::{ImageName, LayerError, NodeLayer};
 
 /// Content that is being read, in order. Dropping it ends the reading.
 pub(crate) struct ContentReader {
     store: ContentStore,
     digest: Digest,
+    begin: u64,
     position: u64,
     end: u64,
     source: Source,
-    /// It was missing once, and was had again.
-    is_healed: bool,
+    origin: Origin,
+    /// The images for which it did not come.
+    tried: Vec<ImageName>,
+}
+
+/// Whose bytes are read.
+enum Origin {
+    /// Those that are whole in the blob store.
+    Here,
+    /// Those that come for an image.
+    Image(ImageName),
+    /// Those of other hosts, without an image.
+    Peers,
 }
 
 /// Where bytes come from.
@@ -57,22 +69,35 @@ impl Source {
 }
 
 impl ContentReader {
-    /// Reads `range` of content, which lies within it. What fails is fetched anew once, unless it
-    /// `is_healed` already.
-    pub(super) fn new(
+    /// Reads `range` of content that is here, which lies within it.
+    pub(super) fn stored(
         store: ContentStore,
         digest: Digest,
         source: Source,
         range: Range<u64>,
-        is_healed: bool,
     ) -> Self {
         Self {
             store,
             digest,
+            begin: range.start,
             position: range.start,
             end: range.end,
             source,
-            is_healed,
+            origin: Origin::Here,
+            tried: Vec::new(),
+        }
+    }
+
+    /// The same of what is had now.
+    pub(super) fn fetched(
+        store: ContentStore,
+        digest: Digest,
+        fetched: Fetched,
+        range: Range<u64>,
+    ) -> Self {
+        Self {
+            origin: Origin::of(fetched.image),
+            ..Self::stored(store, digest, fetched.source, range)
         }
     }
 
@@ -94,16 +119,36 @@ impl ContentReader {
         }
     }
 
-    /// What was here is not here any more, or did not come.
+    /// What was here is not here any more, or did not come: it is had anew, for another image where
+    /// it was had for one, unless its registry gave any bytes: they may be false, since only the last
+    /// one proves them all.
     async fn heal(&mut self, failure: LayerError) -> Result<(), ContentError> {
-        if self.is_healed {
-            return Err(self.store.layer_error(self.digest, failure));
+        match std::mem::replace(&mut self.origin, Origin::Peers) {
+            Origin::Here => {}
+            Origin::Image(image) if self.position == self.begin => self.tried.push(image),
+            Origin::Image(_) | Origin::Peers => {
+                return Err(self.store.layer_error(self.digest, failure));
+            }
         }
-        warn!(digest = %self.digest, %failure, "content is damaged here: fetched anew");
-        self.is_healed = true;
+        warn!(digest = %self.digest, %failure, "content is damaged here or does not come: had anew");
         let rest = self.position..self.end;
-        self.source = self.store.fetch(self.digest, rest).boxed().await?;
-        Ok(())
+        let fetched = self.store.fetch(self.digest, rest, &self.tried).await;
+        match fetched {
+            Ok(Fetched { source, image }) => {
+                self.source = source;
+                self.origin = Origin::of(image);
+                Ok(())
+            }
+            Err(error) if self.tried.is_empty() => Err(error),
+            // That there is no other says less.
+            Err(_) => Err(self.store.layer_error(self.digest, failure)),
+        }
+    }
+}
+
+impl Origin {
+    fn of(image: Option<ImageName>) -> Self {
+        image.map_or(Self::Peers, Self::Image)
     }
 }
 

@@ -41,8 +41,8 @@ pub(crate) struct ContentInfo {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) state: ContentState,
-    /// Where it can be fetched (again), where that is known.
-    pub(crate) image: Option<ImageName>,
+    /// Where it can be fetched (again), as far as that is known; who granted it last comes first.
+    pub(crate) images: Vec<ImageName>,
     pub(crate) labels: BTreeMap<String, String>,
     /// When it was committed or promised.
     pub(crate) created: SystemTime,
@@ -50,13 +50,23 @@ pub(crate) struct ContentInfo {
     pub(crate) updated: SystemTime,
 }
 
+/// Images remembered for one piece of content at most.
+const MOST_IMAGES: usize = 4;
+
 /// A saved record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) size: u64,
     pub(super) state: ContentState,
+    /// Who granted it last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     image: Option<Image>,
+    /// Who granted it before, the last first; of other repositories than `image`, and each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Image>,
+    /// containerd was not told of it when that was last saved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) untold: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) labels: BTreeMap<String, String>,
     /// Nanoseconds since 1970.
@@ -84,18 +94,47 @@ impl Row {
             size,
             state,
             image: None,
+            others: Vec::new(),
+            untold: false,
             labels: BTreeMap::new(),
             created,
             updated: created,
         }
     }
 
+    /// The same, granted for an image just now. Of a repository only the last manifest is kept: a
+    /// right is the repository's.
     pub(super) fn with_image(mut self, image: &ImageName) -> Self {
-        self.image = Some(Image {
-            registry: image.registry.as_str().to_owned(),
-            repository: image.repository.as_str().to_owned(),
-            manifest: image.manifest,
-        });
+        let image = Image::of(image);
+        let before = self.image.take().into_iter().chain(self.others);
+        self.others = before.filter(|other| !other.is_beside(&image)).collect();
+        self.others.truncate(MOST_IMAGES - 1);
+        self.image = Some(image);
+        self
+    }
+
+    /// The same, with an image after all others.
+    pub(super) fn with_last(mut self, image: &ImageName) -> Self {
+        let image = Image::of(image);
+        let all = self.image.take().into_iter().chain(self.others);
+        let (last, mut first): (Vec<_>, Vec<_>) = all.partition(|known| *known == image);
+        first.extend(last);
+        let mut all = first.into_iter();
+        self.image = all.next();
+        self.others = all.collect();
+        self
+    }
+
+    /// The same, with the images of another record of the same content.
+    pub(super) fn with_images_of(mut self, other: &Self) -> Self {
+        self.image.clone_from(&other.image);
+        self.others.clone_from(&other.others);
+        self
+    }
+
+    /// The same, of which containerd was not told.
+    pub(super) fn untold(mut self) -> Self {
+        self.untold = true;
         self
     }
 
@@ -112,18 +151,44 @@ impl Row {
         self.with_labels(labels)
     }
 
+    /// The same, of which containerd was told.
+    pub(super) fn told(mut self) -> Self {
+        self.untold = false;
+        self
+    }
+
     pub(super) fn committed(mut self) -> Self {
         self.state = ContentState::Committed;
         self
     }
 
-    pub(super) fn image(&self) -> Option<ImageName> {
-        let image = self.image.as_ref()?;
-        Some(ImageName {
-            registry: RegistryHost::parse(&image.registry).ok()?,
-            repository: Repository::parse(&image.repository).ok()?,
+    /// Who granted it, the last first.
+    pub(super) fn images(&self) -> Vec<ImageName> {
+        let images = self.image.iter().chain(&self.others);
+        images.filter_map(Image::name).collect()
+    }
+}
+
+impl Image {
+    fn of(image: &ImageName) -> Self {
+        Self {
+            registry: image.registry.as_str().to_owned(),
+            repository: image.repository.as_str().to_owned(),
             manifest: image.manifest,
+        }
+    }
+
+    fn name(&self) -> Option<ImageName> {
+        Some(ImageName {
+            registry: RegistryHost::parse(&self.registry).ok()?,
+            repository: Repository::parse(&self.repository).ok()?,
+            manifest: self.manifest,
         })
+    }
+
+    /// Whether both are of one repository.
+    fn is_beside(&self, other: &Self) -> bool {
+        (&self.registry, &self.repository) == (&other.registry, &other.repository)
     }
 }
 
@@ -137,17 +202,22 @@ pub(super) struct Record {
     promised: Option<Instant>,
     /// containerd has asked since.
     is_asked: Arc<AtomicBool>,
+    /// That containerd was told is saved, or will be soon. Not so of a promise that an earlier
+    /// process left untold: containerd may know of it, since telling comes before saving.
+    is_sure: Arc<AtomicBool>,
 }
 
 impl Record {
-    /// What containerd has, or may have: of what was saved before the start nobody knows any more
-    /// whether it was told.
+    /// What containerd has, or may have: also what an earlier process saved as untold, since nobody
+    /// knows what it told before it ended.
     pub(super) fn told(row: Row) -> Self {
+        let is_sure = flag(!row.untold);
         Self {
             row,
             is_told: flag(true),
             promised: None,
             is_asked: flag(true),
+            is_sure,
         }
     }
 
@@ -158,6 +228,7 @@ impl Record {
             is_told: flag(false),
             promised: Some(now),
             is_asked: flag(false),
+            is_sure: flag(false),
         }
     }
 
@@ -169,6 +240,7 @@ impl Record {
             is_told: Arc::clone(&self.is_told),
             promised: self.promised,
             is_asked: Arc::clone(&self.is_asked),
+            is_sure: Arc::clone(&self.is_sure),
         }
     }
 
@@ -189,15 +261,22 @@ impl Record {
         }
     }
 
-    /// containerd has committed it: it is listed from now on. Who is about to ask is so still.
-    pub(super) fn list(&self) {
+    /// containerd has committed it: it is listed from now on. Who is about to ask is so still. Says
+    /// whether that is news to be saved.
+    pub(super) fn list(&self) -> bool {
         self.is_told.store(true, Relaxed);
+        !self.is_sure.swap(true, Relaxed)
     }
 
-    /// containerd has asked, and is told of it.
-    pub(super) fn tell(&self) {
-        self.is_told.store(true, Relaxed);
+    /// containerd has asked, and is told of it. Says whether that is news to be saved.
+    pub(super) fn tell(&self) -> bool {
         self.is_asked.store(true, Relaxed);
+        self.list()
+    }
+
+    /// Whether containerd is known to have been told of it, now or by an earlier process.
+    pub(super) fn is_sure(&self) -> bool {
+        self.is_sure.load(Relaxed)
     }
 
     /// Whether containerd may rely on it, and is to say when it no longer does.
@@ -218,7 +297,7 @@ impl Record {
             digest,
             size: self.row.size,
             state: self.row.state,
-            image: self.row.image(),
+            images: self.row.images(),
             labels: self.row.labels.clone(),
             created: time(self.row.created),
             updated: time(self.row.updated),

@@ -33,21 +33,21 @@ impl Records {
         self.lock().get(digest).cloned()
     }
 
-    /// The record, which containerd is told of.
-    pub(super) fn tell(&self, digest: &Digest) -> Option<Arc<Record>> {
+    /// The record, which containerd is told of, and whether that is news.
+    pub(super) fn tell(&self, digest: &Digest) -> Option<(Arc<Record>, bool)> {
         let all = self.lock();
         let record = all.get(digest)?;
         // Under the lock: an untold promise that ends is taken out under it as well.
-        record.tell();
-        Some(Arc::clone(record))
+        let is_news = record.tell();
+        Some((Arc::clone(record), is_news))
     }
 
-    /// The record of what containerd has committed.
-    pub(super) fn list(&self, digest: &Digest) -> Option<Arc<Record>> {
+    /// The record of what containerd has committed, and whether that is news.
+    pub(super) fn list(&self, digest: &Digest) -> Option<(Arc<Record>, bool)> {
         let all = self.lock();
         let record = all.get(digest)?;
-        record.list();
-        Some(Arc::clone(record))
+        let is_news = record.list();
+        Some((Arc::clone(record), is_news))
     }
 
     pub(super) fn put(&self, digest: Digest, record: Arc<Record>) {
@@ -65,6 +65,15 @@ impl Records {
             .get(digest)
             .is_some_and(|record| !record.is_told() && !record.is_awaited(now, keep));
         is_forgotten && all.remove(digest).is_some()
+    }
+
+    /// Takes a promise out of which nobody was told.
+    pub(super) fn remove_untold(&self, digest: &Digest) -> bool {
+        let mut all = self.lock();
+        let is_untold = all
+            .get(digest)
+            .is_some_and(|record| record.row.state == ContentState::Promised && !record.is_told());
+        is_untold && all.remove(digest).is_some()
     }
 
     /// Up to `most` records after `after`, in order.

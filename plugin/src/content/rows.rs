@@ -11,7 +11,7 @@ use std::{
 };
 
 use hawker_model::Digest;
-use redb::{Database, Durability, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable, Table, TableDefinition};
 use tracing::{error, warn};
 
 use super::{error::OpenContentError, record::Row};
@@ -37,16 +37,10 @@ pub(super) struct Rows {
 pub(super) enum Change {
     Put(Digest, Row),
     Delete(Digest),
+    /// containerd was told of it.
+    Told(Digest),
     /// Whether containerd uses the content service.
     Used(bool),
-}
-
-/// Whether a change is on the disk before anything else happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Save {
-    Durably,
-    /// With the next one that is.
-    Sometime,
 }
 
 /// All that was saved.
@@ -83,10 +77,10 @@ impl Rows {
         Ok((rows, saved))
     }
 
-    /// Makes all changes or none.
-    pub(super) fn write(&mut self, changes: &[Change], save: Save) -> Result<(), redb::Error> {
+    /// Makes all changes, durably, or none.
+    pub(super) fn write(&mut self, changes: &[Change]) -> Result<(), redb::Error> {
         let database = self.database.as_ref().ok_or(redb::Error::PreviousIo)?;
-        let written = transact(database, changes, save);
+        let written = transact(database, changes);
         if written.is_err() {
             self.database = None;
         }
@@ -103,37 +97,61 @@ impl Rows {
         let (database, saved) = load(&self.path).map_err(|fault| fault.of(&self.path))?;
         let stale = saved.rows.into_keys().map(Change::Delete);
         let changes: Vec<Change> = stale.chain(all.iter().cloned()).collect();
-        transact(&database, &changes, Save::Durably).map_err(|cause| {
-            OpenContentError::Records {
-                path: self.path.clone(),
-                cause: Box::new(cause),
-            }
+        transact(&database, &changes).map_err(|cause| OpenContentError::Records {
+            path: self.path.clone(),
+            cause: Box::new(cause),
         })?;
         self.database = Some(database);
         Ok(())
     }
 }
 
-fn transact(database: &Database, changes: &[Change], save: Save) -> Result<(), redb::Error> {
-    let mut transaction = database.begin_write()?;
-    if save == Save::Sometime {
-        transaction.set_durability(Durability::None)?;
-    }
+type Content<'t> = Table<'t, &'static [u8; 32], &'static [u8]>;
+
+fn transact(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
     {
         let mut content = transaction.open_table(CONTENT)?;
         let mut meta = transaction.open_table(META)?;
         for change in changes {
             match change {
                 Change::Delete(digest) => drop(content.remove(digest.as_bytes())?),
-                Change::Put(digest, row) => {
-                    let bytes = serde_json::to_vec(row).map_err(std::io::Error::from)?;
-                    content.insert(digest.as_bytes(), bytes.as_slice())?;
-                }
+                Change::Put(digest, row) => put(&mut content, digest, row)?,
+                Change::Told(digest) => tell(&mut content, digest)?,
                 Change::Used(is_used) => drop(meta.insert(USED, u64::from(*is_used))?),
             }
         }
     }
     transaction.commit()?;
+    Ok(())
+}
+
+/// What containerd was told of stays told, whenever the row was made.
+fn put(content: &mut Content<'_>, digest: &Digest, row: &Row) -> Result<(), redb::Error> {
+    let is_told = row.untold && found(content, digest)?.is_some_and(|known| !known.untold);
+    let row = match is_told {
+        true => row.clone().told(),
+        false => row.clone(),
+    };
+    insert(content, digest, &row)
+}
+
+fn tell(content: &mut Content<'_>, digest: &Digest) -> Result<(), redb::Error> {
+    match found(content, digest)? {
+        Some(row) if row.untold => insert(content, digest, &row.told()),
+        // Deleted meanwhile, or told already.
+        _ => Ok(()),
+    }
+}
+
+fn found(content: &Content<'_>, digest: &Digest) -> Result<Option<Row>, redb::Error> {
+    let row = content.get(digest.as_bytes())?;
+    Ok(row.and_then(|row| serde_json::from_slice(row.value()).ok()))
+}
+
+fn insert(content: &mut Content<'_>, digest: &Digest, row: &Row) -> Result<(), redb::Error> {
+    let bytes = serde_json::to_vec(row).map_err(std::io::Error::from)?;
+    content.insert(digest.as_bytes(), bytes.as_slice())?;
     Ok(())
 }
 

@@ -67,6 +67,11 @@ impl Bed {
         drop(self);
     }
 
+    /// All that was deleted is on the disk.
+    async fn settle(&self) {
+        self.store.save_releases().await.unwrap();
+    }
+
     /// Uploads and commits content, as a client of containerd does.
     async fn write(&self, reference: &str, bytes: &[u8]) -> Result<(), ContentError> {
         let mut writer = self.store.write(reference, bytes.len() as u64).await?;
@@ -117,7 +122,7 @@ impl Bed {
     }
 
     /// Promises what the registry gives as `repository`'s.
-    async fn promise(
+    pub(crate) async fn promise(
         &self,
         origin: &str,
         repository: &str,
@@ -158,7 +163,7 @@ fn settings(dir: &Path, registry: &str) -> String {
 }
 
 /// A registry that has these blobs in every repository.
-async fn registry(blobs: &[Bytes]) -> Origin {
+pub(crate) async fn registry(blobs: &[Bytes]) -> Origin {
     let blobs: BTreeMap<String, Bytes> = blobs
         .iter()
         .map(|bytes| (Digest::of(bytes).to_string(), bytes.clone()))

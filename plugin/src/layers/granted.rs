@@ -29,6 +29,11 @@ impl GrantedBlob {
         }
     }
 
+    /// Whose registry granted it.
+    pub(crate) fn image(&self) -> &ImageName {
+        &self.image
+    }
+
     /// How long it is.
     pub(crate) fn length(&self) -> u64 {
         self.opened().length

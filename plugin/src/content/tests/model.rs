@@ -218,9 +218,10 @@ impl World {
         let needed: BTreeSet<Digest> = self.needed().iter().map(|b| self.digest(*b)).collect();
         for digest in self.bed().listed() {
             if !needed.contains(&digest) {
-                self.bed().store.delete(&digest).await.unwrap();
+                self.bed().store.delete(&digest).await;
             }
         }
+        self.bed().settle().await;
         let references = self.references();
         for status in self.bed().store.statuses() {
             if !references.contains(&status.reference) {

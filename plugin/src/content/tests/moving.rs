@@ -113,3 +113,46 @@ async fn what_cannot_be_given_back_is_named_and_the_rest_is_given() {
         .join(Digest::of(&blobs[1]).to_hex());
     assert_eq!(fs::read(given).unwrap(), blobs[1]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_that_nobody_was_told_of_and_nobody_keeps_hinders_no_giving_back() {
+    let dir = temp();
+    let blobs = [noise(100_000, 3), noise(100_001, 4)];
+    let [told, untold] = [0, 1].map(|i| Digest::of(&blobs[i]));
+    let origin = origin_without_bytes(&blobs).await;
+    let address = origin.address.to_string();
+    let bed = Bed::open(dir.path(), &address).await;
+    for bytes in &blobs {
+        bed.promise(&address, "a", bytes).await.unwrap();
+    }
+    bed.close().await;
+    drop(origin);
+    // A process that is killed has told what it did not save: both are listed.
+    let bed = Bed::open(dir.path(), &address).await;
+    assert_eq!(bed.listed(), BTreeSet::from([told, untold]));
+    let back = dir.path().join("back");
+    let moved = export(&bed, &back).await.unwrap();
+    assert_eq!((moved.blobs, moved.skipped.len()), (0, 2));
+    bed.store.info(&told).unwrap();
+    bed.close().await;
+    let bed = Bed::open(dir.path(), &address).await;
+    let error = export(&bed, &back).await.unwrap_err().to_string();
+    assert!(error.contains(&told.to_string()), "{error}");
+}
+
+/// A registry that grants blobs and never sends any of their bytes.
+async fn origin_without_bytes(blobs: &[Bytes; 2]) -> Origin {
+    let (gate, blobs) = (Arc::new(tokio::sync::Semaphore::new(0)), blobs.clone());
+    Origin::start(move |seen| {
+        let is_named = |bytes: &&Bytes| seen.path.contains(&Digest::of(bytes).to_string());
+        match (blobs.iter().find(is_named), &seen.method) {
+            (Some(bytes), &http::Method::HEAD) => Reply::bytes(bytes.clone()),
+            (Some(bytes), _) => {
+                let parts = vec![origin::Part::Wait(gate.clone())];
+                Reply::parts(bytes.len(), parts)
+            }
+            (None, _) => Reply::status(404),
+        }
+    })
+    .await
+}

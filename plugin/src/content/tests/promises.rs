@@ -114,6 +114,7 @@ async fn promise_that_nobody_asks_for_ends_by_itself_and_a_told_one_does_not() {
     bed.store.end_forgotten(Instant::now(), keep).await;
     assert!(bed.store.find(&untold).is_some());
     bed.store.end_forgotten(Instant::now() + keep, keep).await;
+    bed.settle().await;
     assert!(bed.store.find(&untold).is_none() && bed.store.find(&told).is_some());
     assert_eq!(bed.pinned(), BTreeSet::from([told]));
 }
@@ -129,12 +130,13 @@ async fn what_a_pull_is_about_to_ask_for_survives_the_garbage_collection() {
     // An image that was removed, and is pulled again before the garbage collection.
     bed.write("old", &bytes).await.unwrap();
     bed.promise(&address, "a", &bytes).await.unwrap();
-    bed.store.delete(&digest).await.unwrap();
+    bed.store.delete(&digest).await;
     assert!(bed.listed().is_empty());
     assert!(bed.store.info(&digest).is_some());
     assert_eq!(bed.read(&digest).await.unwrap(), bytes);
     // The pull ended without it.
-    bed.store.delete(&digest).await.unwrap();
+    bed.store.delete(&digest).await;
+    bed.settle().await;
     assert!(bed.store.info(&digest).is_none() && bed.pinned().is_empty());
 }
 
@@ -149,7 +151,7 @@ async fn client_that_writes_what_was_promised_commits_it() {
     bed.write("a", &bytes).await.unwrap();
     let info = bed.store.find(&Digest::of(&bytes)).unwrap();
     assert_eq!(info.state, ContentState::Committed);
-    assert!(info.image.is_some());
+    assert!(!info.images.is_empty());
     assert_eq!(bed.read(&Digest::of(&bytes)).await.unwrap(), bytes);
 }
 
@@ -212,10 +214,105 @@ async fn commit_by_one_pull_leaves_the_promise_to_another() {
             Err(error) => panic!("{error}"),
         }
         // The one that wrote it was given up, and the other has not asked yet.
-        bed.store.delete(&digest).await.unwrap();
+        bed.store.delete(&digest).await;
         assert!(bed.store.find(&digest).is_some());
     }
     bed.store.info(&digest).unwrap();
-    bed.store.delete(&digest).await.unwrap();
+    bed.store.delete(&digest).await;
+    bed.settle().await;
     assert!(bed.store.find(&digest).is_none() && bed.pinned().is_empty());
+}
+
+/// A registry that says to have a blob, and gives other bytes.
+async fn liar(bytes: &Bytes) -> Origin {
+    let (bytes, wrong) = (bytes.clone(), noise(bytes.len(), 99));
+    Origin::start(move |seen| match seen.method {
+        http::Method::HEAD => Reply::bytes(bytes.clone()),
+        _ => Reply::file(seen, &wrong),
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_image_cannot_give_is_had_for_another_that_was_granted_it() {
+    let dir = temp();
+    let bytes = noise(300_000, 10);
+    let digest = Digest::of(&bytes);
+    let (honest, gate) = slow(&bytes).await;
+    let liar = liar(&bytes).await;
+    let [honest, liar] = [&honest, &liar].map(origin_and_address);
+    let bed = Box::pin(Bed::open(dir.path(), &honest)).await;
+    Box::pin(bed.promise(&honest, "a", &bytes)).await.unwrap();
+    Box::pin(bed.promise(&liar, "b", &bytes)).await.unwrap();
+    let images = bed.store.find(&digest).unwrap().images;
+    assert_eq!(images, [image(&liar, "b"), image(&honest, "a")]);
+    bed.close().await;
+    gate.add_permits(1000);
+    let bed = Box::pin(Bed::open(dir.path(), &honest)).await;
+    // Whoever reads what the liar gives is told so at its end, and tries again.
+    let read = async {
+        loop {
+            match Box::pin(bed.read(&digest)).await {
+                Ok(read) => return read,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(60), Box::pin(read)).await;
+    assert!(read.unwrap() == bytes);
+    let images = || bed.store.find(&digest).unwrap().images;
+    eventually("the liar comes last", || {
+        images() == [image(&honest, "a"), image(&liar, "b")]
+    })
+    .await;
+}
+
+#[test]
+fn a_few_images_are_remembered_the_last_of_each_repository_first() {
+    let row = Row::new(1, ContentState::Promised);
+    let names = ["a", "b", "a", "c", "d", "e"];
+    let row = names
+        .into_iter()
+        .fold(row, |row, name| row.with_image(&image("r.io", name)));
+    let expected = ["e", "d", "c", "a"].map(|name| image("r.io", name));
+    assert_eq!(row.images(), expected);
+    let other = ImageName::parse("r.io/c:2").unwrap();
+    let other = other.with_manifest(Digest::of(b"another"));
+    let row = row.with_image(&other);
+    assert_eq!(row.images()[..2], [other.clone(), image("r.io", "e")]);
+    let row = row.with_last(&other);
+    assert_eq!(row.images().len(), 4);
+    assert_eq!(row.images()[3], other);
+}
+
+/// A registry that grants blobs, and when the test says so has none of them.
+async fn fickle(blobs: &[Bytes; 2]) -> (Origin, Arc<Semaphore>) {
+    let (gate, blobs) = (Arc::new(Semaphore::new(0)), blobs.clone());
+    let held = Arc::clone(&gate);
+    let origin = Origin::start(move |seen| {
+        let is_named = |bytes: &&Bytes| seen.path.contains(&Digest::of(bytes).to_string());
+        match blobs.iter().find(is_named) {
+            Some(bytes) if seen.method == http::Method::HEAD => Reply::bytes(bytes.clone()),
+            _ => Reply::status(404).after(&held),
+        }
+    });
+    (origin.await, gate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_that_cannot_be_kept_ends_unless_containerd_was_told_of_it() {
+    let dir = temp();
+    let blobs = [noise(100_000, 11), noise(100_001, 12)];
+    let [told, untold] = [0, 1].map(|i| Digest::of(&blobs[i]));
+    let (origin, gate) = fickle(&blobs).await;
+    let address = origin_and_address(&origin);
+    let bed = Bed::open(dir.path(), &address).await;
+    for bytes in &blobs {
+        bed.promise(&address, "a", bytes).await.unwrap();
+    }
+    bed.store.info(&told).unwrap();
+    gate.add_permits(1000);
+    eventually("it ends", || bed.store.find(&untold).is_none()).await;
+    assert!(bed.store.info(&told).is_some());
+    assert_eq!(bed.listed(), BTreeSet::from([told]));
 }
