@@ -26,12 +26,14 @@ use crate::{
     layers::{ImageIndex, ImageName},
 };
 
-/// How long the answer with a manifest waits.
+/// How long the answer with a manifest waits for one more promise.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits for all of them.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Manifests whose blobs are asked for at a time; of further ones nothing is promised.
 const MOST_MANIFESTS: usize = 64;
 /// Blobs of one manifest that are asked for at a time.
-const MOST_BLOBS: usize = 16;
+const MOST_BLOBS: usize = 32;
 
 /// Makes promises. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,8 +48,9 @@ struct Inner {
     stop: CancellationToken,
 }
 
-/// The images whose blobs are asked for. The channel closes at the end.
-type Running = HashMap<ImageName, watch::Receiver<()>>;
+/// The images whose blobs are asked for. The channel says how many were promised, and closes at the
+/// end.
+type Running = HashMap<ImageName, watch::Receiver<usize>>;
 
 impl Promiser {
     /// Promises what `images` knows of to containerd, until the stop.
@@ -62,14 +65,16 @@ impl Promiser {
     }
 
     /// The image's manifest passed, and its registry gave it to a client. Returns when all that it
-    /// names is promised, and at the latest after [`PATIENCE`].
+    /// names is promised, when nothing more was for [`PATIENCE`], and at the latest after [`LONGEST`].
     pub(crate) async fn promise(&self, image: &ImageName) {
         if !self.0.content.is_used() {
             return;
         }
-        if let Some(mut end) = self.begin(image) {
-            // The channel closes at the end, and says nothing before.
-            let _ = timeout(PATIENCE, end.changed()).await;
+        if let Some(mut promised) = self.begin(image) {
+            let all =
+                async { while let Ok(Ok(())) = timeout(PATIENCE, promised.changed()).await {} };
+            // The rest goes on in the background.
+            let _ = timeout(LONGEST, all).await;
         }
     }
 
@@ -79,7 +84,7 @@ impl Promiser {
         self.0.tasks.wait().await;
     }
 
-    fn begin(&self, image: &ImageName) -> Option<watch::Receiver<()>> {
+    fn begin(&self, image: &ImageName) -> Option<watch::Receiver<usize>> {
         let mut running = self.lock();
         if let Some(end) = running.get(image) {
             return Some(end.clone());
@@ -92,12 +97,12 @@ impl Promiser {
             info!(%image, "too many images at a time: nothing is promised");
             return None;
         }
-        let (end, ended) = watch::channel(());
+        let (end, ended) = watch::channel(0);
         running.insert(image.clone(), ended.clone());
         drop(running);
         let (promiser, image) = (self.clone(), image.clone());
         self.0.tasks.spawn(async move {
-            let asking = promiser.ask(&image, promises);
+            let asking = promiser.ask(&image, promises, &end);
             promiser.0.stop.run_until_cancelled(asking).await;
             promiser.lock().remove(&image);
             drop(end);
@@ -120,22 +125,17 @@ impl Promiser {
         parts.iter().filter_map(promise).collect()
     }
 
-    async fn ask(&self, image: &ImageName, promises: Vec<Promise>) {
+    async fn ask(&self, image: &ImageName, promises: Vec<Promise>, kept: &watch::Sender<usize>) {
         let count = promises.len();
         let asked = stream::iter(promises).map(|promise| async {
             let digest = promise.digest;
-            let promised = self.0.content.promise(promise).await;
-            if let Err(error) = &promised {
-                debug!(%image, %digest, %error, "not promised");
+            match self.0.content.promise(promise).await {
+                Ok(()) => kept.send_modify(|kept| *kept += 1),
+                Err(error) => debug!(%image, %digest, %error, "not promised"),
             }
-            promised.is_ok()
         });
-        let kept = asked.buffered(MOST_BLOBS);
-        let kept = kept
-            .filter(|is_kept| std::future::ready(*is_kept))
-            .count()
-            .await;
-        debug!(%image, kept, count, "promised to containerd");
+        asked.buffer_unordered(MOST_BLOBS).collect::<()>().await;
+        debug!(%image, kept = *kept.borrow(), count, "promised to containerd");
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {

@@ -50,13 +50,10 @@ pub(super) const CASES: &[Case] = &[
 fn odd_images(version: ContainerdVersion, profile: Profile) -> Result<()> {
     let images = (1..).zip(Oddity::ALL);
     let by = |oddity: Oddity| match profile {
-        Profile::Mirror => Some(By::Containerd),
-        Profile::Snapshotter if oddity.is_left_to_containerd() => Some(By::Containerd),
-        // Of very many layers some are asked for before they are promised: then containerd fetches
-        // them from the mirror.
-        Profile::Full | Profile::FullOverlayfs if oddity == Oddity::ManyLayers => None,
+        Profile::Mirror => By::Containerd,
+        Profile::Snapshotter if oddity.is_left_to_containerd() => By::Containerd,
         // What is left to containerd, it reads out of its content store, which is Hawker's.
-        _ => Some(By::Hawker),
+        _ => By::Hawker,
     };
     let images = images.map(|(seed, oddity)| Ok((synthetic(oddity, seed)?, by(oddity))));
     unpack_alike(version, profile, images)
@@ -64,9 +61,7 @@ fn odd_images(version: ContainerdVersion, profile: Profile) -> Result<()> {
 
 fn real_images() -> Result<()> {
     let images = [image::python(), image::many_layers(), image::big_layer()];
-    let images = images
-        .into_iter()
-        .map(|image| Ok((image?, Some(By::Hawker))));
+    let images = images.into_iter().map(|image| Ok((image?, By::Hawker)));
     unpack_alike(ContainerdVersion::V2, Profile::Snapshotter, images)
 }
 
@@ -81,7 +76,7 @@ enum By {
 fn unpack_alike(
     version: ContainerdVersion,
     profile: Profile,
-    images: impl Iterator<Item = Result<(Image, Option<By>)>>,
+    images: impl Iterator<Item = Result<(Image, By)>>,
 ) -> Result<()> {
     let cluster = Cluster::start(&Topology {
         nodes: 1,
@@ -116,10 +111,7 @@ fn unpack_alike(
                 unlike.push(name.clone());
             }
         }
-        if let Some(expected) = expected
-            && by != expected
-            && image.layers_len() > 0
-        {
+        if by != expected && image.layers_len() > 0 {
             unlike.push(format!("{name} is not unpacked by {expected:?}"));
         }
         let log = node.hawkerd()?.log_text();
