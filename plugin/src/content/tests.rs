@@ -43,7 +43,8 @@ impl Bed {
     pub(crate) async fn open(dir: &Path, address: &str) -> Self {
         let text = settings(dir, address);
         let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
-        let node = Node::start(node_settings(&config).unwrap()).await.unwrap();
+        let starting = Node::start(node_settings(&config).unwrap());
+        let node = Box::pin(starting).await.unwrap();
         let access = Access::new(
             node.clone(),
             config.mirror.origin_timeout.duration(),

@@ -61,7 +61,8 @@ impl Bed {
     /// With these settings, in `dir`.
     async fn with(dir: TempDir, text: &str) -> Self {
         let config = NodeConfig::parse(text, Path::new("test.toml"), Some(Role::Node)).unwrap();
-        let node = Node::start(node_settings(&config).unwrap()).await.unwrap();
+        let starting = Node::start(node_settings(&config).unwrap());
+        let node = Box::pin(starting).await.unwrap();
         let patience = config.mirror.origin_timeout.duration();
         let metrics = Metrics::new();
         let access = Access::new(

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -31,12 +31,29 @@ pub(in crate::containerd) struct Containerd {
 
 impl Containerd {
     pub(in crate::containerd) async fn start() -> Self {
+        Box::pin(Self::start_with("")).await
+    }
+
+    /// One that keeps its content behind a socket.
+    pub(in crate::containerd) async fn start_over(content: &Path) -> Self {
+        let settings = format!(
+            "[proxy_plugins.hawker]\ntype = \"content\"\naddress = {:?}\n",
+            content.display().to_string()
+        );
+        Box::pin(Self::start_with(&settings)).await
+    }
+
+    async fn start_with(settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let own = match settings {
+            "" => "",
+            _ => ", \"io.containerd.content.v1.content\"",
+        };
         let at = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\n\
-             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"{own}]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n{settings}",
             at("root"),
             at("state"),
             at("sock"),

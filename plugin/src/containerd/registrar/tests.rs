@@ -1,10 +1,31 @@
+use std::path::Path;
+
 use hawker_snapshotter::DiffId;
+use tokio::net::UnixListener;
 
 use super::*;
 use crate::{
-    containerd::doubles::{Containerd, NAMESPACE},
-    layers::ImageName,
+    containerd::{
+        ContentMetrics,
+        api::ContentServer,
+        content::ContentService,
+        doubles::{Containerd, NAMESPACE},
+    },
+    content::tests::{Bed, registry, temp},
+    layers::{ImageName, tests::lone_index},
 };
+
+/// A containerd that keeps its content in `store`, until the test ends.
+async fn containerd_over(store: &ContentStore, socket: &Path) -> Containerd {
+    let listener = UnixListener::bind(socket).unwrap();
+    let incoming = futures::stream::unfold(listener, |listener| async {
+        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+    });
+    let service = ContentService::new(store.clone(), ContentMetrics::default());
+    let server = tonic::transport::Server::builder().add_service(ContentServer::new(service));
+    tokio::spawn(server.serve_with_incoming(incoming));
+    Containerd::start_over(socket).await
+}
 
 fn info(of: &[u8], labels: &[(&str, String)]) -> Info {
     let owned = |(key, value): &(&str, String)| ((*key).to_owned(), value.clone());
@@ -114,4 +135,38 @@ async fn content_that_the_store_does_not_have_is_not_begun() {
     let request = crate::containerd::client::within(NAMESPACE, statuses).unwrap();
     let statuses = client.content().list_statuses(request).await.unwrap();
     assert!(statuses.into_inner().statuses.is_empty(), "it was aborted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layer_that_the_store_has_is_registered_where_a_manifest_holds_it() {
+    let (dir, layer) = (temp(), bytes::Bytes::from_static(b"a layer"));
+    let origin = registry(std::slice::from_ref(&layer)).await;
+    let address = origin.address.to_string();
+    let bed = Box::pin(Bed::open(dir.path(), &address)).await;
+    let containerd = containerd_over(&bed.store, &dir.path().join("sock")).await;
+    let (_index, images) = lone_index().await;
+    let clerk = Clerk {
+        client: containerd.client(),
+        content: bed.store.clone(),
+        images,
+    };
+    let digest = Digest::of(&layer);
+    let held = format!("{LAYER}0");
+    let text = digest.to_string();
+    let labels = [(held.as_str(), text.as_str())];
+    containerd
+        .commit_labelled(NAMESPACE, b"a manifest", &labels)
+        .await;
+    let has = async |what: Digest| {
+        let infos = clerk.client.list_content(NAMESPACE, &[]).await.unwrap();
+        infos.iter().any(|info| info.digest == what.to_string())
+    };
+    // The store does not have it: there is nothing to register.
+    clerk.complete_once(NAMESPACE).await.unwrap();
+    assert!(has(Digest::of(b"a manifest")).await && !has(digest).await);
+    bed.promise(&address, "team/app", &layer).await.unwrap();
+    clerk.complete_once(NAMESPACE).await.unwrap();
+    assert!(has(digest).await);
+    let read = clerk.client.read_content(NAMESPACE, &digest, 100).await;
+    assert_eq!(read.unwrap(), layer);
 }

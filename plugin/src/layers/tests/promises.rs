@@ -152,3 +152,38 @@ async fn promise_is_kept_and_becomes_content() {
     let whole = tokio::time::timeout(Duration::from_secs(10), is_whole);
     whole.await.expect("it is fetched without being read");
 }
+
+/// A manifest passes the mirror, and what it names is promised and read.
+async fn pull(bed: Arc<Bed>, content: ContentStore, path: String, layer: Bytes) {
+    content.note_used();
+    assert_eq!(bed.get(&path, None).await.0, 200);
+    let digest = Digest::of(&layer);
+    assert_eq!(content.info(&digest).unwrap().size, layer.len() as u64);
+    let mut reader = content.read(&digest, 0..u64::MAX).await.unwrap();
+    let mut len = 0;
+    while len < layer.len() {
+        len += reader.next().await.unwrap().len();
+    }
+}
+
+#[test]
+fn promises_are_made_and_read_on_half_the_stack_of_a_worker() {
+    let half = 1 << 20;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime
+        .thread_stack_size(half)
+        .enable_all()
+        .build()
+        .unwrap();
+    let set_up = async {
+        let layer = noise(200_000, 86);
+        let image = Pushed::single("a", &layer);
+        let path = image.manifest_path();
+        let origin = registry(vec![("", image)]).await;
+        let (bed, content) = Box::pin(Bed::promising(&origin)).await;
+        tokio::spawn(pull(Arc::new(bed), content, path, layer))
+            .await
+            .unwrap();
+    };
+    runtime.block_on(Box::pin(set_up));
+}
