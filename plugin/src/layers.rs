@@ -151,7 +151,7 @@ impl Layers {
         image: &ImageName,
         digest: Digest,
     ) -> Result<GrantedBlob, LayerError> {
-        let opened = self.open_blob(image, digest).await?;
+        let opened = Box::pin(self.open_blob(image, digest)).await?;
         let granted = GrantedBlob::new(self.clone(), image.clone(), digest, opened);
         Ok(granted)
     }
@@ -185,7 +185,7 @@ impl Layers {
         claim: &Claim,
     ) -> Result<Opened, LayerError> {
         self.0.access.end(claim);
-        self.open_blob(image, digest).await
+        Box::pin(self.open_blob(image, digest)).await
     }
 
     /// Whether all of a blob is in this node's store. That is no right to it.
@@ -206,7 +206,7 @@ impl Layers {
             claim,
             right,
             ..
-        } = self.open_blob(image, digest).await?;
+        } = Box::pin(self.open_blob(image, digest)).await?;
         if length > most {
             return Err(LayerError::TooLong { length, most });
         }
@@ -226,7 +226,8 @@ impl Layers {
     /// The blob, with the first credential that is granted it.
     async fn open_blob(&self, image: &ImageName, digest: Digest) -> Result<Opened, LayerError> {
         self.first_granted(image, digest, |claim| async move {
-            let (right, blob, length) = self.open_claim(image, digest, &claim).await?;
+            let opening = Box::pin(self.open_claim(image, digest, &claim));
+            let (right, blob, length) = opening.await?;
             Ok(Opened {
                 blob,
                 length,
@@ -249,7 +250,8 @@ impl Layers {
             let Some(claim) = self.claim(image, digest, &candidate).await? else {
                 continue;
             };
-            let error = match ask(claim).await {
+            // Boxed: it is a large future, and many stand on it.
+            let error = match Box::pin(ask(claim)).await {
                 Ok(granted) => return Ok(granted),
                 Err(error) => error,
             };
@@ -311,7 +313,7 @@ impl Layers {
                 let Some(docker) = &self.0.docker else {
                     return Ok(None);
                 };
-                let account = docker.account(&image.registry, &image.repository).await;
+                let account = Box::pin(docker.account(&image.registry, &image.repository)).await;
                 account
                     .map(|account| Ok(claim(None)?.by(account)))
                     .transpose()
@@ -327,7 +329,7 @@ impl Layers {
     ) -> Result<(Right, Blob, u64), LayerError> {
         let access = &self.0.access;
         let refused = |error| LayerError::of_access(image, error);
-        let right = access.establish(claim);
+        let right = Box::pin(access.establish(claim));
         let (right, opened) = match access.likely_source(claim) {
             Some(source) => both(right, self.open_source(image, digest, source))
                 .await
