@@ -31,7 +31,7 @@ mod seed_first;
 
 use std::{future::Future, ops::Range, pin::pin, sync::Arc, time::Duration};
 
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 use hawker_model::{Digest, RegistryHost, Repository, TaskId};
 use hawker_p2p::{Account, Blob, Node, OriginClient, OriginError};
 use hawker_swarm::{Secret, Source};
@@ -105,16 +105,25 @@ impl Access {
             self.0.metrics.used(Basis::Remembered);
             return Ok(right);
         }
-        let (right, _) = self.establish_by(claim, || self.ask(claim)).await?;
-        Ok(right)
+        self.establish_asking(claim).await
     }
 
     /// As [`Access::establish`], but asked for each time: what is at a URL may have changed. What is
     /// remembered holds only while the origin cannot be reached.
     pub(crate) async fn establish_anew(&self, claim: &Claim) -> Result<Right, AccessError> {
         self.0.rights.age(&claim.key);
-        let (right, _) = self.establish_by(claim, || self.ask(claim)).await?;
-        Ok(right)
+        self.establish_asking(claim).await
+    }
+
+    /// In memory of its own: a question is large, and is waited for inside of all that needs a right.
+    fn establish_asking<'a>(
+        &'a self,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Right, AccessError>> {
+        Box::pin(async move {
+            let (right, _) = self.establish_by(claim, || self.ask(claim)).await?;
+            Ok(right)
+        })
     }
 
     async fn establish_by<F>(
@@ -180,8 +189,7 @@ impl Access {
                     Ok((head, None))
                 }
                 None if claim.is_blob_of_registry() => {
-                    // It is large, and waits inside of all that waits for a right.
-                    Box::pin(inner.origin.head_blob_own(&claim.source)).await
+                    inner.origin.head_blob_own(&claim.source).await
                 }
                 None => inner.origin.head_own(&claim.source).await,
             }

@@ -34,7 +34,7 @@ pub(super) async fn head(
     };
     let is_shown = client.0.authorizer.wants_passwords(&wanted.url);
     let (head, shown) = match wanted.account.clone().filter(|_| !is_shown) {
-        Some(account) => ask(client, wanted, &account).await?,
+        Some(account) => Box::pin(ask(client, wanted, &account)).await?,
         None => head_of(client, wanted).await?,
     };
     Ok((head, secret(shown)))

@@ -159,8 +159,9 @@ impl OriginClient {
                 }
                 Ours::Withheld => HeaderMap::new(),
             };
+            // Large, and waited for deep inside of what asks for rights and layers.
             let asking = self.ask_there(method.clone(), &there, headers, &own_headers, redirects);
-            let asked = ways.within(&way, asking).await;
+            let asked = ways.within(&way, Box::pin(asking)).await;
             if let Some(stands) = ways.settle(&way, asked) {
                 return stands;
             }
