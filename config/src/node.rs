@@ -55,12 +55,6 @@ impl NodeConfig {
         if !is_set("containerd.enabled") {
             self.containerd.enabled = !seed;
         }
-        if !is_set("p2p.upload_slots") {
-            self.p2p.upload_slots = match seed {
-                true => SEED_UPLOAD_SLOTS,
-                false => NODE_UPLOAD_SLOTS,
-            };
-        }
     }
 
     /// Whether the host takes part in no cluster: a node without schedulers and seeds is a mirror
@@ -69,9 +63,6 @@ impl NodeConfig {
         self.node.role == Role::Node && self.p2p.schedulers.is_empty() && self.p2p.seeds.is_empty()
     }
 }
-
-const NODE_UPLOAD_SLOTS: u16 = 8;
-const SEED_UPLOAD_SLOTS: u16 = 16;
 
 const fn any_address(port: u16) -> ListenAddress {
     ListenAddress::new(std::net::SocketAddr::new(
@@ -117,9 +108,10 @@ section! {
         /// The cluster's schedulers, each as "host:port".
         pub schedulers: Vec<Endpoint> = Vec::new(),
         /// With how many peers pieces of one blob are exchanged at a time.
-        pub max_neighbours: u16 = 8,
-        /// How many pieces are sent at a time, over all peers. Default: 8 on a node, 16 on a seed.
-        pub upload_slots: u16 = NODE_UPLOAD_SLOTS,
+        pub max_neighbours: u16 = 10,
+        /// How many pieces are sent at a time, over all peers, those to slow receivers not counted. With
+        /// few each is sooner whole at its receiver, which then passes it on.
+        pub upload_slots: u16 = 4,
         /// Seeds that are used while no scheduler answers, or instead of one; the same on every
         /// host, one [[p2p.seeds]] for each.
         pub seeds: Vec<SeedSettings> = Vec::new(),

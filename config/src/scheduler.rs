@@ -75,7 +75,7 @@ section! {
     /// Who gets which parents, and when a host counts as gone.
     pub struct SwarmSettings {
         /// How many parents a host is given for one blob.
-        pub parents: u16 = 8,
+        pub parents: u16 = 10,
         /// How long a host may say nothing before it counts as gone. One whose stream ends is gone
         /// at once; it announces its blobs again when it is back.
         pub host_timeout: Interval = Interval::from_secs(10),

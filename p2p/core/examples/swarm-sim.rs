@@ -8,19 +8,24 @@ use hawker_swarm::sim::{Outcome, Scenario};
 
 const USAGE: &str = "swarm-sim [--hosts N] [--rate-mbit R] [--size-mib M] [--seeds S] \
                      [--latency-ms L] [--loss P] [--seed-room C] [--degree D] [--spread-ms T] \
-                     [--warm 0|1] [--seed N]";
+                     [--warm 0|1] [--testbed 0|1] [--queue-ms Q] [--unsent-kib U] \
+                     [--chunk-kib C] [--seed N]";
 
 struct Arguments {
     hosts: usize,
     rate_mbit: f64,
     size_mib: f64,
     seeds: usize,
-    latency_ms: f64,
+    latency_ms: Option<f64>,
     loss: f64,
     seed_room: usize,
     degree: usize,
     spread_ms: f64,
     warm: bool,
+    testbed: bool,
+    queue_ms: Option<f64>,
+    unsent_kib: Option<f64>,
+    chunk_kib: Option<f64>,
     seed: u64,
 }
 
@@ -31,12 +36,16 @@ impl Arguments {
             rate_mbit: 100.0,
             size_mib: 64.0,
             seeds: 1,
-            latency_ms: 1.0,
+            latency_ms: None,
             loss: 0.0,
             seed_room: 32,
-            degree: 8,
+            degree: 10,
             spread_ms: 0.0,
             warm: false,
+            testbed: false,
+            queue_ms: None,
+            unsent_kib: None,
+            chunk_kib: None,
             seed: 1,
         };
         while let Some(name) = words.next() {
@@ -49,12 +58,16 @@ impl Arguments {
                 "--rate-mbit" => arguments.rate_mbit = number,
                 "--size-mib" => arguments.size_mib = number,
                 "--seeds" => arguments.seeds = number as usize,
-                "--latency-ms" => arguments.latency_ms = number,
+                "--latency-ms" => arguments.latency_ms = Some(number),
                 "--loss" => arguments.loss = number,
                 "--seed-room" => arguments.seed_room = number as usize,
                 "--degree" => arguments.degree = number as usize,
                 "--spread-ms" => arguments.spread_ms = number,
                 "--warm" => arguments.warm = number != 0.0,
+                "--testbed" => arguments.testbed = number != 0.0,
+                "--queue-ms" => arguments.queue_ms = Some(number),
+                "--unsent-kib" => arguments.unsent_kib = Some(number),
+                "--chunk-kib" => arguments.chunk_kib = Some(number),
                 "--seed" => arguments.seed = number as u64,
                 _ => return Err(USAGE.to_owned()),
             }
@@ -64,8 +77,24 @@ impl Arguments {
 
     fn scenario(&self) -> Scenario {
         let length = (self.size_mib * f64::from(1 << 20)) as u64;
-        let mut scenario = Scenario::new(self.seed, self.seeds, self.hosts, self.rate_mbit, length);
-        scenario.latency = std::time::Duration::from_secs_f64(self.latency_ms / 1e3);
+        let new = match self.testbed {
+            true => Scenario::testbed,
+            false => Scenario::new,
+        };
+        let mut scenario = new(self.seed, self.seeds, self.hosts, self.rate_mbit, length);
+        let millis = |millis: f64| std::time::Duration::from_secs_f64(millis / 1e3);
+        if let Some(latency) = self.latency_ms {
+            scenario.latency = millis(latency);
+        }
+        if let Some(queue) = self.queue_ms {
+            scenario.queue = millis(queue);
+        }
+        if let Some(unsent) = self.unsent_kib {
+            scenario.unsent = (unsent * 1024.0) as u32;
+        }
+        if let Some(chunk) = self.chunk_kib {
+            scenario.chunk = (chunk * 1024.0) as u32;
+        }
         scenario.loss = self.loss;
         scenario.seed_room = self.seed_room;
         scenario.degree = self.degree;
@@ -117,6 +146,16 @@ fn print(outcome: &Outcome) {
         "chain values      {:.2} % of the bytes needed",
         outcome.list_share() * 100.0
     );
+    let uplinks: Vec<_> = outcome
+        .uplinks
+        .iter()
+        .map(|busy| format!("{busy:.2}"))
+        .collect();
+    println!("uplinks busy      {}", uplinks.join(" "));
+    let first = outcome
+        .last_first()
+        .map_or(f64::NAN, |first| first.as_secs_f64());
+    println!("first piece       {first:.3} s at the last node");
     println!("reports           {}", outcome.reports.len());
     println!("events            {}", outcome.events);
 }

@@ -17,7 +17,9 @@ pub struct SwarmConfig {
     pub max_neighbours: usize,
     /// How many peers of one task are accepted, our own choice included.
     pub max_children: usize,
-    /// Pieces being sent at once, over all tasks.
+    /// Pieces being sent at once, over all tasks: few, so that each is soon whole at its receiver,
+    /// which can pass it on then. Those that take long, to slow receivers, do not count, up to
+    /// four times as many in all.
     pub upload_slots: usize,
     /// Of those, to one host.
     pub upload_slots_per_host: usize,
@@ -62,16 +64,16 @@ impl SwarmConfig {
         Self {
             host,
             role,
-            max_neighbours: 8,
+            max_neighbours: 10,
             max_children: if seed { 64 } else { 24 },
-            upload_slots: if seed { 16 } else { 8 },
+            upload_slots: 4,
             upload_slots_per_host: 4,
             limits: Limits::default(),
             upload_queue: 64,
             max_requests_per_neighbour: 32,
             max_bytes_in_flight: 64 << 20,
-            queue_time: Duration::from_millis(200),
-            gained_interval: Duration::from_millis(20),
+            queue_time: Duration::from_millis(25),
+            gained_interval: Duration::from_millis(if seed { 200 } else { 20 }),
             sign_of_life: Duration::from_millis(250),
             first_piece_deadline: Duration::from_secs(2),
             progress_deadline: Duration::from_secs(3),

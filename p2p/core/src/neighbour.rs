@@ -9,8 +9,15 @@ use hawker_model::{PieceIndex, PieceSet, Role};
 
 /// Pieces asked of a neighbour before we know how fast it is.
 const FIRST_WINDOW: f64 = 4.0;
-/// The window never falls below this, so that a piece is on its way while the next is asked for.
-const LEAST_WINDOW: f64 = 2.0;
+/// The window never falls below this. With a dozen neighbours pieces are on their way from others
+/// while one is asked for its next: a request made late goes to who can answer soonest.
+const LEAST_WINDOW: f64 = 1.0;
+/// With fewer than this waiting at the neighbour more is asked for, with more than that less.
+const FEW_WAITING: f64 = 0.4;
+const MANY_WAITING: f64 = 1.0;
+/// What the least time from request to piece grows by while one piece is on order, so that it is
+/// forgotten: what makes it longer then is not our doing.
+const LEAST_GROWS: f64 = 1.05;
 /// So many refusals in a row, and its have-set is a lie.
 const MOST_MISSES: u32 = 8;
 
@@ -109,7 +116,8 @@ impl Neighbour {
             self.credit = self.credit.saturating_sub(1);
             self.credit_since = Some(now);
         }
-        self.pace.note_piece(queue, now);
+        self.pace
+            .note_piece(request.map(|request| request.at), queue, now);
         if self.requests.is_empty() && self.credit == 0 {
             self.pace.pause();
         }
@@ -132,8 +140,9 @@ impl Neighbour {
     }
 }
 
-/// How many pieces to have on order: so many that the queue at the neighbour lasts a little while,
-/// by the time between its pieces.
+/// How many pieces to have on order: so many that hardly any waits at the neighbour. As long as a
+/// piece comes about as soon after its request as ever, the way there and back is not full, and one
+/// more is asked for; when it comes later, they wait for each other, and one less is.
 #[derive(Debug)]
 pub(crate) struct Pace {
     window: f64,
@@ -141,6 +150,9 @@ pub(crate) struct Pace {
     last: Option<Instant>,
     /// Smoothed seconds between two pieces.
     interval: Option<f64>,
+    /// Smoothed seconds from request to piece, and the least of late.
+    trip: Option<f64>,
+    least_trip: f64,
 }
 
 impl Default for Pace {
@@ -149,22 +161,42 @@ impl Default for Pace {
             window: FIRST_WINDOW,
             last: None,
             interval: None,
+            trip: None,
+            least_trip: f64::INFINITY,
         }
     }
 }
 
 impl Pace {
-    fn note_piece(&mut self, queue: Duration, now: Instant) {
-        let last = self.last.replace(now);
-        let Some(seconds) = last.map(|last| (now - last).as_secs_f64()) else {
-            return;
-        };
-        let smooth = self
-            .interval
-            .map_or(seconds, |old| old * 0.8 + seconds * 0.2);
-        self.interval = Some(smooth);
-        let wanted = queue.as_secs_f64() / smooth.max(1e-6);
-        self.window = wanted.clamp(LEAST_WINDOW, self.window + 1.0);
+    /// A piece of the neighbour's choice, or one that was asked for at some time.
+    fn note_piece(&mut self, asked: Option<Instant>, queue: Duration, now: Instant) {
+        if let Some(last) = self.last.replace(now) {
+            let seconds = (now - last).as_secs_f64();
+            self.interval = Some(smooth(self.interval, seconds, 0.2));
+        }
+        match (asked, self.interval) {
+            (Some(at), _) => self.note_trip((now - at).as_secs_f64().max(1e-6)),
+            (None, Some(interval)) => {
+                let wanted = queue.as_secs_f64() / interval.max(1e-6);
+                self.window = wanted.clamp(LEAST_WINDOW, self.window + 1.0);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn note_trip(&mut self, seconds: f64) {
+        let trip = smooth(self.trip, seconds, 0.3);
+        self.trip = Some(trip);
+        if self.window <= LEAST_WINDOW {
+            self.least_trip *= LEAST_GROWS;
+        }
+        self.least_trip = self.least_trip.min(seconds);
+        let waiting = self.window * (1.0 - self.least_trip / trip);
+        if waiting < FEW_WAITING {
+            self.window += 1.0;
+        } else if waiting > MANY_WAITING {
+            self.window = (self.window - 0.5).max(LEAST_WINDOW);
+        }
     }
 
     /// Nothing is on order: the time until the next piece says nothing.
@@ -182,10 +214,9 @@ impl Pace {
         (self.window.round() as usize).min(most)
     }
 
-    /// The usual time from request to piece, with the window in use.
+    /// The usual time from request to piece.
     pub(crate) fn turnaround(&self) -> Duration {
-        let seconds = self.interval.unwrap_or_default() * self.window;
-        Duration::from_secs_f64(seconds.min(60.0))
+        Duration::from_secs_f64(self.trip.unwrap_or_default().min(60.0))
     }
 
     /// The usual time between two pieces.
@@ -194,30 +225,50 @@ impl Pace {
     }
 }
 
+fn smooth(old: Option<f64>, new: f64, share: f64) -> f64 {
+    old.map_or(new, |old| old + (new - old) * share)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
     use crate::sample;
 
-    fn give(neighbour: &mut Neighbour, pieces: u32, every: Duration) {
-        let queue = Duration::from_millis(200);
-        let mut now = sample::start();
-        neighbour.note_request(PieceIndex(999), now);
-        for piece in 0..pieces {
-            neighbour.note_request(PieceIndex(piece), now);
-            now += every;
-            neighbour.note_piece(PieceIndex(piece), queue, now);
+    /// Keeps as many pieces on order as the window says; each comes `way` after its request, and
+    /// `piece_time` after the one before.
+    fn give(neighbour: &mut Neighbour, pieces: u32, way: Duration, piece_time: Duration) {
+        let queue = Duration::from_millis(25);
+        let (mut now, mut asked) = (sample::start(), 0);
+        let mut comes = VecDeque::new();
+        let mut free_at = now;
+        for _ in 0..pieces {
+            while comes.len() < neighbour.pace.window(32) {
+                neighbour.note_request(PieceIndex(asked), now);
+                free_at = free_at.max(now) + piece_time;
+                comes.push_back((PieceIndex(asked), free_at + way));
+                asked += 1;
+            }
+            let Some((piece, at)) = comes.pop_front() else {
+                return;
+            };
+            now = at;
+            neighbour.note_piece(piece, queue, now);
         }
     }
 
     #[test]
-    fn a_fast_neighbour_gets_a_wide_window_and_a_slow_one_a_narrow_one() {
-        let mut fast = Neighbour::new(Role::Node, 1000);
-        give(&mut fast, 100, Duration::from_millis(1));
-        assert_eq!(fast.pace.window(32), 32);
-        let mut slow = Neighbour::new(Role::Node, 1000);
-        give(&mut slow, 10, Duration::from_millis(300));
-        assert_eq!(slow.pace.window(32), 2);
+    fn so_many_pieces_are_on_order_that_the_way_is_full_and_hardly_more() {
+        let millis = Duration::from_millis;
+        let mut far = Neighbour::new(Role::Node, 1000);
+        give(&mut far, 400, millis(100), millis(10));
+        let window = far.pace.window(32);
+        assert!((10..=14).contains(&window), "{window}");
+        let mut near = Neighbour::new(Role::Node, 1000);
+        give(&mut near, 400, millis(1), millis(10));
+        let window = near.pace.window(32);
+        assert!((1..=3).contains(&window), "{window}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What all tasks of a swarm share: settings, the rng, links, upload slots, and the way out.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,13 @@ use crate::{
     quarantine::Quarantine, upload::Uploads,
 };
 
+/// Whether a reader waits for a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    Somebody,
+    Nobody,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: SwarmConfig,
@@ -22,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) quarantine: Quarantine,
+    /// Tasks that a reader waits for.
+    awaited: BTreeSet<TaskId>,
 }
 
 impl Shared {
@@ -36,7 +45,21 @@ impl Shared {
             uploads,
             downloads,
             quarantine: Quarantine::default(),
+            awaited: BTreeSet::new(),
         }
+    }
+
+    /// Notes whether a reader waits for the task.
+    pub(crate) fn note_readers(&mut self, task: TaskId, waits: Waits) {
+        match waits {
+            Waits::Somebody => _ = self.awaited.insert(task),
+            Waits::Nobody => _ = self.awaited.remove(&task),
+        }
+    }
+
+    /// Whether readers wait for other tasks and not for this one.
+    pub(crate) fn comes_later(&self, task: &TaskId) -> bool {
+        !self.awaited.is_empty() && !self.awaited.contains(task)
     }
 
     pub(crate) fn act(&mut self, action: Action) {

@@ -12,6 +12,7 @@
 mod blob;
 mod event;
 mod host;
+mod meter;
 mod net;
 mod origin;
 mod outcome;

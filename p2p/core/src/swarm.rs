@@ -223,7 +223,7 @@ impl Swarm {
         piece: PieceIndex,
         now: Instant,
     ) {
-        self.shared.uploads.finish(host, task, piece);
+        self.shared.uploads.finish(host, task, piece, now);
         self.give_turns(now);
     }
 

@@ -35,8 +35,13 @@ use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Ro
 use self::doubt::Doubts;
 use crate::{
     Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,
-    back_to_source::BackToSource, contacts::Contacts, content::Content, injection::Injection,
-    neighbour::Neighbour, shared::Shared, sources::Giver,
+    back_to_source::BackToSource,
+    contacts::Contacts,
+    content::Content,
+    injection::Injection,
+    neighbour::Neighbour,
+    shared::{Shared, Waits},
+    sources::Giver,
 };
 
 /// How often a task that is under way looks after its deadlines.
@@ -197,12 +202,23 @@ impl Task {
             self.waiting.remove(0);
         }
         self.waiting.push(pieces);
+        self.tell_readers(cx);
         self.fill_all(cx, now);
+    }
+
+    /// Other tasks hold back while a reader waits for this one, and the other way round.
+    fn tell_readers(&self, cx: &mut Shared) {
+        let waits = match self.waiting.is_empty() || !self.is_fetching() {
+            true => Waits::Nobody,
+            false => Waits::Somebody,
+        };
+        cx.note_readers(self.id, waits);
     }
 
     /// Stops to fetch, serves on.
     pub(crate) fn close(&mut self, cx: &mut Shared) {
         self.waiting.clear();
+        self.tell_readers(cx);
         if cx.config.role == Role::Seed || self.want == Want::Serve {
             return;
         }
@@ -218,6 +234,8 @@ impl Task {
 
     /// Leaves the swarm of the task for good.
     pub(crate) fn forget(&mut self, cx: &mut Shared) {
+        self.waiting.clear();
+        self.tell_readers(cx);
         self.cancel_origin(cx);
         self.leave_all(cx);
         if self.announced.take().is_some() {
@@ -230,6 +248,7 @@ impl Task {
         tracing::warn!(task = %self.id, %reason, "task failed");
         self.want = Want::Serve;
         self.waiting.clear();
+        self.tell_readers(cx);
         self.failed_at = Some(now);
         self.take_back_all(cx);
         self.give_up_storing();
@@ -372,6 +391,7 @@ impl Task {
         tracing::info!(task = %self.id, "complete");
         self.completed = true;
         self.waiting.clear();
+        self.tell_readers(cx);
         cx.act(Action::Complete { task: self.id });
         self.announce(cx);
         self.take_back_all(cx);

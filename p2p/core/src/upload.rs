@@ -6,7 +6,7 @@
 //! next, and of its requests that of the task of which least was sent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -21,20 +21,34 @@ use crate::{
 /// would take us for stalled.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
+/// A piece that has been on its way for so long, or for twice as long as is usual, holds no slot
+/// any more: its receiver is slow, and others need not wait for it.
+const SLOW: Duration = Duration::from_millis(200);
+/// Pieces on their way in all, as a multiple of the slots.
+const MOST: usize = 4;
+
 /// Whose turn it is, and for what.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// It asked for this piece.
     Asked(HostId, TaskId, PieceIndex),
-    /// It takes any piece of one of these tasks.
+    /// It takes any piece of one of these tasks, of the first that has one.
     Open(HostId, Vec<TaskId>),
+}
+
+/// Pieces of our choice that a host takes of a task.
+#[derive(Debug, Default)]
+struct Credit {
+    left: u16,
+    /// When it got the last one, as a count of pieces.
+    served: u64,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<(TaskId, PieceIndex)>,
-    open: BTreeMap<TaskId, u16>,
-    sending: BTreeSet<(TaskId, PieceIndex)>,
+    open: BTreeMap<TaskId, Credit>,
+    sending: BTreeMap<(TaskId, PieceIndex), Instant>,
     /// When it got its last piece, as a count of pieces.
     served: u64,
     /// How much it has of what it asked for last.
@@ -56,6 +70,13 @@ impl Lane {
     fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.open.is_empty()
     }
+
+    /// The tasks with open requests, those served longest ago first.
+    fn tasks_in_turn(&self) -> Vec<TaskId> {
+        let mut tasks: Vec<_> = self.open.iter().map(|(t, c)| (c.served, *t)).collect();
+        tasks.sort_unstable();
+        tasks.into_iter().map(|(_, task)| task).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +87,10 @@ pub(crate) struct Uploads {
     lanes: BTreeMap<HostId, Lane>,
     /// Lanes that want something, next first.
     order: VecDeque<HostId>,
-    sending: usize,
+    /// When each piece on its way was begun, oldest first.
+    begun: VecDeque<Instant>,
+    /// Smoothed seconds that a piece takes.
+    usual: f64,
     served: u64,
     turns: u64,
     meter: Meter,
@@ -86,7 +110,8 @@ impl Uploads {
             queue: config.upload_queue,
             lanes: BTreeMap::new(),
             order: VecDeque::new(),
-            sending: 0,
+            begun: VecDeque::new(),
+            usual: 0.0,
             served: 0,
             turns: 0,
             meter: Meter::new(config.limits.upload),
@@ -120,7 +145,8 @@ impl Uploads {
         let waits = self.wait(&task, len, now) > LONGEST_WAIT;
         let lane = self.lanes.entry(host.clone()).or_default();
         lane.progress = progress;
-        let known = lane.queue.contains(&(task, piece)) || lane.sending.contains(&(task, piece));
+        let known =
+            lane.queue.contains(&(task, piece)) || lane.sending.contains_key(&(task, piece));
         if known {
             return true;
         }
@@ -151,9 +177,9 @@ impl Uploads {
     pub(crate) fn ask_any(&mut self, host: &HostId, task: TaskId, credit: u16) {
         let lane = self.lanes.entry(host.clone()).or_default();
         match credit {
-            0 => lane.open.remove(&task),
-            _ => lane.open.insert(task, credit),
-        };
+            0 => _ = lane.open.remove(&task),
+            _ => lane.open.entry(task).or_default().left = credit,
+        }
         self.line_up(host);
     }
 
@@ -200,26 +226,39 @@ impl Uploads {
 
     /// The connection is gone, and with it what was being sent.
     pub(crate) fn disconnect(&mut self, host: &HostId) {
-        if let Some(lane) = self.lanes.remove(host) {
-            self.sending -= lane.sending.len();
+        let lane = self.lanes.remove(host).unwrap_or_default();
+        for at in lane.sending.into_values() {
+            self.end(at);
         }
         self.order.retain(|other| other != host);
     }
 
     /// A piece is on the wire, or will never be.
-    pub(crate) fn finish(&mut self, host: &HostId, task: TaskId, piece: PieceIndex) {
+    pub(crate) fn finish(&mut self, host: &HostId, task: TaskId, piece: PieceIndex, now: Instant) {
         let lane = self.lanes.get_mut(host);
-        if lane.is_some_and(|lane| lane.sending.remove(&(task, piece))) {
-            self.sending -= 1;
+        if let Some(at) = lane.and_then(|lane| lane.sending.remove(&(task, piece))) {
+            self.usual += ((now - at).as_secs_f64() - self.usual) / 8.0;
+            self.end(at);
             self.line_up(host);
         }
+    }
+
+    fn end(&mut self, begun: Instant) {
+        let at = self.begun.partition_point(|other| *other < begun);
+        self.begun.remove(at);
+    }
+
+    fn has_slot(&self, now: Instant) -> bool {
+        let slow = SLOW.max(Duration::from_secs_f64(self.usual * 2.0));
+        let stuck = self.begun.partition_point(|at| now >= *at + slow);
+        self.begun.len() - stuck < self.slots && self.begun.len() < self.slots * MOST
     }
 
     /// The next turn, while a slot is free and the rate allows it. `Asked` must be begun, `Open` may
     /// be.
     pub(crate) fn next_turn(&mut self, now: Instant) -> Option<Turn> {
         self.end_wait(now);
-        while self.sending < self.slots {
+        while self.has_slot(now) {
             if let Some(at) = self.meter.total_ready_at(now) {
                 if !self.order.is_empty() {
                     self.wait_until(at);
@@ -237,7 +276,7 @@ impl Uploads {
                 if let Some((task, piece)) = lane.queue.pop_front() {
                     return Some(Turn::Asked(host, task, piece));
                 }
-                return Some(Turn::Open(host, lane.open.keys().copied().collect()));
+                return Some(Turn::Open(host, lane.tasks_in_turn()));
             }
             if let Some(turn) = self.limited_turn(host, now) {
                 return Some(turn);
@@ -322,14 +361,16 @@ impl Uploads {
         let Some(lane) = self.lanes.get_mut(host) else {
             return;
         };
-        if lane.sending.insert((task, piece)) {
-            self.sending += 1;
+        if let Entry::Vacant(entry) = lane.sending.entry((task, piece)) {
+            entry.insert(now);
+            self.begun.push_back(now);
         }
         self.served += 1;
         lane.served = self.served;
         if let (Open::Yes, Some(credit)) = (open, lane.open.get_mut(&task)) {
-            *credit -= 1;
-            if *credit == 0 {
+            credit.left = credit.left.saturating_sub(1);
+            credit.served = self.served;
+            if credit.left == 0 {
                 lane.open.remove(&task);
             }
         }
@@ -392,7 +433,7 @@ mod tests {
         assert_eq!(begin_next(&mut uploads), Some((b, PieceIndex(7))));
         assert_eq!(begin_next(&mut uploads), Some((a.clone(), PieceIndex(1))));
         assert_eq!(begin_next(&mut uploads), None);
-        uploads.finish(&a, task, PieceIndex(0));
+        uploads.finish(&a, task, PieceIndex(0), sample::start());
         assert_eq!(begin_next(&mut uploads), Some((a, PieceIndex(2))));
     }
 
@@ -408,6 +449,44 @@ mod tests {
     }
 
     #[test]
+    fn a_receiver_that_takes_its_time_holds_no_slot_for_long() {
+        let (a, task) = (sample::host("a"), sample::task());
+        let (mut uploads, start) = (uploads(1, 9, 9), sample::start());
+        for piece in 0..9 {
+            assert!(ask(&mut uploads, &a, task, piece));
+        }
+        for step in 0..9 {
+            // In all there are four for each slot.
+            let now = start + SLOW * step;
+            let Some(Turn::Asked(host, _, piece)) = uploads.next_turn(now) else {
+                continue;
+            };
+            uploads.begin(&host, (task, piece, 1), Open::No, now);
+            assert_eq!(uploads.next_turn(now + SLOW / 2), None);
+        }
+        assert_eq!(uploads.begun.len(), MOST);
+    }
+
+    #[test]
+    fn open_requests_of_several_tasks_take_turns() {
+        let (a, [one, two]) = (sample::host("a"), sample::tasks());
+        let mut uploads = uploads(9, 9, 9);
+        uploads.ask_any(&a, one, 9);
+        uploads.ask_any(&a, two, 9);
+        let mut served = Vec::new();
+        for piece in 0..4 {
+            let Some(Turn::Open(host, tasks)) = uploads.next_turn(sample::start()) else {
+                continue;
+            };
+            let piece = (tasks[0], PieceIndex(piece), 1);
+            uploads.begin(&host, piece, Open::Yes, sample::start());
+            served.push(tasks[0]);
+        }
+        assert_eq!(served[..2], served[2..]);
+        assert_ne!(served[0], served[1]);
+    }
+
+    #[test]
     fn a_lost_connection_frees_its_slots() {
         let (a, b, task) = (sample::host("a"), sample::host("b"), sample::task());
         let mut uploads = uploads(1, 1, 9);
@@ -417,8 +496,8 @@ mod tests {
         assert_eq!(begin_next(&mut uploads), None);
         uploads.disconnect(&a);
         assert!(begin_next(&mut uploads).is_some());
-        uploads.finish(&a, task, PieceIndex(0));
-        assert_eq!(uploads.sending, 1);
+        uploads.finish(&a, task, PieceIndex(0), sample::start());
+        assert_eq!(uploads.begun.len(), 1);
     }
 
     #[test]
@@ -485,7 +564,7 @@ mod tests {
                     .position(|want| (&want.0, &want.1) == (&host, &task));
                 let at = at.unwrap();
                 uploads.begin(&host, (task, piece, wants[at].2), Open::No, now);
-                uploads.finish(&host, task, piece);
+                uploads.finish(&host, task, piece, now);
                 sent[at] += u64::from(wants[at].2);
             }
             now += Duration::from_millis(1);

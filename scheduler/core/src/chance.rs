@@ -4,13 +4,13 @@ use rand::{RngExt, rngs::StdRng};
 
 /// Draws up to `count` of `candidates` without putting back; a candidate with twice the weight is
 /// twice as likely to be drawn first. Weights are positive. (Efraimidis and Spirakis: the `count`
-/// largest of u^(1/weight).)
+/// least of -ln(u)/weight, which tells the least weights apart where u^(1/weight) does not.)
 pub(crate) fn draw<T>(rng: &mut StdRng, candidates: Vec<(f64, T)>, count: usize) -> Vec<T> {
     let keyed = candidates.into_iter();
     let mut keyed: Vec<(f64, T)> = keyed
-        .map(|(weight, candidate)| (rng.random::<f64>().powf(weight.recip()), candidate))
+        .map(|(weight, candidate)| (-rng.random::<f64>().ln() / weight, candidate))
         .collect();
-    keyed.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    keyed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     keyed.truncate(count);
     keyed.into_iter().map(|(_, candidate)| candidate).collect()
 }
@@ -32,6 +32,15 @@ mod tests {
         }
         assert!((650..850).contains(&first[0]), "{first:?}");
         assert!((1350..1650).contains(&first[2]), "{first:?}");
+    }
+
+    #[test]
+    fn candidates_of_little_weight_have_their_chances_too() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let candidates = || vec![(1e-12, 0), (1e-12, 1), (1e-12, 2)];
+        let drawn = (0..300).flat_map(|_| draw(&mut rng, candidates(), 1));
+        let last = drawn.filter(|candidate| *candidate == 2).count();
+        assert!((60..140).contains(&last), "{last}");
     }
 
     #[test]

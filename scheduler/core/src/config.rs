@@ -30,9 +30,9 @@ pub struct TrackerConfig {
 impl Default for TrackerConfig {
     fn default() -> Self {
         Self {
-            neighbours: 8,
-            max_neighbours: 16,
-            fetcher_children: 16,
+            neighbours: 10,
+            max_neighbours: 24,
+            fetcher_children: 32,
             settle_time: Duration::from_secs(2),
             lookup_hold: Duration::from_millis(300),
             fetcher_patience: Duration::from_secs(3),

@@ -6,7 +6,7 @@
 //!
 //! For each task there is one *fetcher*, the only host that is sent to the origin: the live seed
 //! that rendezvous hashing gives the task, or, while no seed is alive, an elected asker. Around it
-//! stands a random mesh of about eight neighbours per host. Two things always hold, whoever comes
+//! stands a random mesh of about ten neighbours per host. Two things always hold, whoever comes
 //! and goes: while there is a fetcher, or a complete copy, every host that seeks the task has a
 //! path to one of them; and nobody is sent to a host that is dead, isolated or cannot be reached.
 

@@ -16,6 +16,14 @@ use crate::{
 /// Members among which neighbours are drawn.
 const SAMPLE: usize = 64;
 
+/// A host of the same zone is so much likelier to be a neighbour: links between zones may be thin,
+/// and what a zone has it passes on within.
+const NEAR: f64 = 30.0;
+/// With each neighbour that a member has it becomes less likely to get another one: who has fewer
+/// than the others gets less than they do, and who has more is asked by too many
+/// (`p2p/core/POLICIES.md`).
+const PER_LINK: f64 = 0.2;
+
 /// News for several hosts about one task, so that each gets one message.
 #[derive(Debug, Default)]
 pub(crate) struct Pushes(BTreeMap<HostId, Vec<HostId>>);
@@ -161,15 +169,15 @@ impl Tracker {
         self.may_be_named(b) || reverse
     }
 
-    /// How good a neighbour `other` is for `seeker`. The differences are slight, so that the mesh
-    /// stays random: only what has enough neighbours or does not grow is all but left out.
+    /// How good a neighbour `other` is for `seeker`: random among those with as many neighbours, so
+    /// that all end with about as many; what has enough or does not grow is all but left out.
     fn weight(&self, seeker: &Host, other: &Host, member: &Member) -> f64 {
-        let mut weight = 1.0;
+        let mut weight = PER_LINK.powi(member.links.len() as i32);
         if member.complete {
             weight *= 1.5;
         }
         if seeker.is_near(other) {
-            weight *= 2.0;
+            weight *= NEAR;
         }
         if !member.relays() {
             weight *= 0.1;

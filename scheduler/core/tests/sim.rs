@@ -79,7 +79,7 @@ fn nothing_that_hosts_say_breaks_it_or_sends_anybody_to_the_dead() {
 }
 
 #[test]
-fn degrees_are_bounded_and_about_eight() {
+fn degrees_are_much_alike() {
     for seed in SEEDS {
         let mut world = World::new(seed, TrackerConfig::default());
         world.sleep(Duration::from_secs(3));
@@ -91,14 +91,14 @@ fn degrees_are_bounded_and_about_eight() {
         }
         world.check();
         let degrees = world.degrees();
-        assert_eq!(degrees[&host("seed-0")], 16, "seed {seed}");
+        assert_eq!(degrees[&host("seed-0")], 32, "seed {seed}");
         let nodes = degrees.iter().filter(|(name, _)| **name != host("seed-0"));
         let nodes: Vec<usize> = nodes.map(|(_, degree)| *degree).collect();
         let mean = nodes.iter().sum::<usize>() as f64 / nodes.len() as f64;
-        assert!((7.0..11.0).contains(&mean), "seed {seed}: mean {mean}");
+        assert!((9.0..14.0).contains(&mean), "seed {seed}: mean {mean}");
         let (least, most) = (nodes.iter().min(), nodes.iter().max());
         assert!(
-            least >= Some(&4) && most <= Some(&18),
+            least >= Some(&6) && most <= Some(&20),
             "seed {seed}: {least:?} {most:?}"
         );
         let far = world.farthest(&host("seed-0"));

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 
 use hawker_model::PieceIndex;
 
-use super::blob::Bytes;
+use super::{blob::Bytes, net::Chunk};
 use crate::{Duty, Envelope, Parent, SourceMark};
 
 /// Nanoseconds since the start.
@@ -38,12 +38,8 @@ pub(crate) enum Event {
         envelope: Envelope,
         bytes: Bytes,
     },
-    ChunkSent {
-        host: HostNo,
-        to: HostNo,
-        link: u64,
-        len: u32,
-    },
+    /// The last byte of a chunk has left its sender.
+    Departed(Box<Chunk>),
     UplinkFree(HostNo),
     Stored {
         host: HostNo,

@@ -26,6 +26,9 @@ pub(crate) struct Host {
     pub(crate) received: BTreeMap<(PieceIndex, HostNo), Bytes>,
     pub(crate) fetch: Option<Fetch>,
     pub(crate) wake_at: Option<Time>,
+    /// Where its reader is.
+    pub(crate) cursor: u32,
+    pub(crate) first_at: Option<Time>,
     pub(crate) completed_at: Option<Time>,
     pub(crate) failed: Option<TaskFailure>,
     pub(crate) sent_bytes: u64,
@@ -43,6 +46,8 @@ impl Host {
             received: BTreeMap::new(),
             fetch: None,
             wake_at: None,
+            cursor: 0,
+            first_at: None,
             completed_at: None,
             failed: None,
             sent_bytes: 0,
@@ -81,6 +86,19 @@ impl Host {
             pieces: PieceSet::full(count),
             list,
         }
+    }
+
+    /// Its reader goes on as far as it can, and then waits.
+    pub(crate) fn read_on(&mut self, blob: &Blob, now: Instant) {
+        let at = |piece: u32| self.store.get(piece as usize);
+        if !self.plan.reads || self.completed_at.is_some() {
+            return;
+        }
+        while matches!(at(self.cursor), Some(Some(_))) {
+            self.cursor += 1;
+        }
+        let rest = self.cursor..blob.geometry.piece_count();
+        self.swarm.handle_waiting(blob.task, rest, now);
     }
 
     /// Whether nothing wrong is stored.

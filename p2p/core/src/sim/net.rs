@@ -10,25 +10,44 @@ use super::{
 };
 use crate::Envelope;
 
-/// A piece on its way out.
+/// What a frame carries.
 #[derive(Debug)]
-pub(crate) struct Sending {
-    pub(crate) piece: PieceIndex,
-    pub(crate) bytes: Bytes,
-    pub(crate) left: u32,
-    /// When what was sent of it is through the receiver's downlink.
-    pub(crate) arrives: Time,
+pub(crate) enum Load {
+    Message(Envelope),
+    Piece(PieceIndex, Bytes),
 }
 
-/// What one host sends to another. Messages wait for the piece that is being sent, not for those
-/// behind it.
+/// Something on its way out, and how much of it waits still.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) load: Load,
+    pub(crate) left: u32,
+}
+
+/// Bytes of one connection that leave together, and the frames that end with them.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) from: HostNo,
+    pub(crate) to: HostNo,
+    /// The connection's number.
+    pub(crate) link: u64,
+    pub(crate) len: u32,
+    pub(crate) ended: Vec<Load>,
+}
+
+/// What one host sends to another, in order.
 #[derive(Debug)]
 pub(crate) struct Lane {
     /// The connection's number.
     pub(crate) link: u64,
-    pub(crate) current: Option<Sending>,
-    pub(crate) messages: VecDeque<Envelope>,
-    pub(crate) pieces: VecDeque<(PieceIndex, Bytes)>,
+    frames: VecDeque<Frame>,
+    /// Bytes handed over and bytes on the wire since the start.
+    fed: u64,
+    sent: u64,
+    /// Pieces that the socket has not taken whole, and where they end.
+    unwritten: VecDeque<(u64, PieceIndex)>,
+    /// Chunks that have not left yet.
+    pub(crate) departing: usize,
     /// Nothing overtakes on a connection.
     pub(crate) last_arrival: Time,
     pub(crate) in_turn: bool,
@@ -38,16 +57,52 @@ impl Lane {
     pub(crate) fn new(link: u64) -> Self {
         Self {
             link,
-            current: None,
-            messages: VecDeque::new(),
-            pieces: VecDeque::new(),
+            frames: VecDeque::new(),
+            fed: 0,
+            sent: 0,
+            unwritten: VecDeque::new(),
+            departing: 0,
             last_arrival: 0,
             in_turn: false,
         }
     }
 
-    pub(crate) fn has_bytes(&self) -> bool {
-        self.current.is_some() || !self.pieces.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(crate) fn feed(&mut self, load: Load, len: u32) {
+        self.fed += u64::from(len);
+        if let Load::Piece(piece, _) = load {
+            self.unwritten.push_back((self.fed, piece));
+        }
+        self.frames.push_back(Frame { load, left: len });
+    }
+
+    /// Takes up to `most` bytes off the front, with the frames that end in them.
+    pub(crate) fn take(&mut self, most: u32) -> (u32, Vec<Load>) {
+        let (mut len, mut ended) = (0, Vec::new());
+        while let Some(frame) = self.frames.front_mut() {
+            let part = frame.left.min(most - len);
+            frame.left -= part;
+            len += part;
+            if frame.left > 0 {
+                break;
+            }
+            ended.extend(self.frames.pop_front().map(|frame| frame.load));
+        }
+        self.sent += u64::from(len);
+        self.departing += 1;
+        (len, ended)
+    }
+
+    /// A piece that the socket has taken by now, if it holds `unsent` bytes.
+    pub(crate) fn written(&mut self, unsent: u32) -> Option<PieceIndex> {
+        let (end, _) = self.unwritten.front()?;
+        if *end > self.sent + u64::from(unsent) {
+            return None;
+        }
+        self.unwritten.pop_front().map(|(_, piece)| piece)
     }
 }
 
@@ -57,7 +112,11 @@ pub(crate) struct Net {
     pub(crate) lanes: BTreeMap<HostNo, Lane>,
     /// Connections with bytes to send, next first.
     pub(crate) turns: VecDeque<HostNo>,
-    pub(crate) uplink_busy: bool,
-    /// When the downlink has delivered all that was sent to it.
+    /// When the uplink has sent all that was given to it, and the downlink has delivered.
+    pub(crate) uplink_free_at: Time,
     pub(crate) downlink_free_at: Time,
+    /// Chunks that are on the uplink's queue.
+    pub(crate) chunks: usize,
+    /// When the uplink is looked after next, if that is planned.
+    pub(crate) planned: Option<Time>,
 }

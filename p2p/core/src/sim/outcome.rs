@@ -20,6 +20,10 @@ pub struct Outcome {
     pub list_bytes: u64,
     /// What hosts reported about others.
     pub reports: Vec<(HostId, Misbehaviour)>,
+    /// Bytes that went from one zone to another.
+    pub crossed_bytes: u64,
+    /// How busy all uplinks together were, in spans of a tenth of the bound.
+    pub uplinks: Vec<f64>,
     pub events: u64,
 }
 
@@ -30,6 +34,8 @@ pub struct HostOutcome {
     pub role: Role,
     /// From its arrival until it had everything.
     pub took: Option<Duration>,
+    /// From its arrival until it had its first piece.
+    pub first: Option<Duration>,
     pub failed: Option<TaskFailure>,
     /// Whether all that it stored is right.
     pub right: bool,
@@ -78,11 +84,22 @@ impl Outcome {
             .max_by_key(|took| took.unwrap_or(Duration::MAX))?
     }
 
-    /// The median time of the nodes that finished.
-    pub fn median(&self) -> Option<Duration> {
+    /// When the last node got its first piece.
+    pub fn last_first(&self) -> Option<Duration> {
+        self.nodes().filter_map(|host| host.first).max()
+    }
+
+    /// The time in which this share of the nodes that finished did so.
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
         let mut took: Vec<_> = self.nodes().filter_map(|host| host.took).collect();
         took.sort();
-        took.get(took.len() / 2).copied()
+        let at = (took.len() as f64 * share).ceil() as usize;
+        took.get(at.saturating_sub(1)).copied()
+    }
+
+    /// The median time of the nodes that finished.
+    pub fn median(&self) -> Option<Duration> {
+        self.quantile(0.5)
     }
 
     /// The last finisher's time as a multiple of the bound.
@@ -113,6 +130,11 @@ impl Outcome {
     /// Bytes of chain values over bytes of pieces that nodes needed.
     pub fn list_share(&self) -> f64 {
         self.list_bytes as f64 / (self.nodes().count() as f64 * self.length as f64)
+    }
+
+    /// Whole blobs that went from one zone to another.
+    pub fn crossings(&self) -> f64 {
+        self.crossed_bytes as f64 / self.length as f64
     }
 
     /// Whole blobs that left the seeds.

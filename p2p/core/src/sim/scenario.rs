@@ -17,6 +17,8 @@ pub struct Scenario {
     pub hosts: Vec<HostPlan>,
     /// One way, between any two hosts.
     pub latency: Duration,
+    /// Bytes per second from any one zone to any other, all together.
+    pub between_zones: Option<f64>,
     /// Share of messages that are lost and sent again 200 ms later.
     pub loss: f64,
     /// Bytes per second that the origin gives to all together, and the time to its first byte.
@@ -32,6 +34,15 @@ pub struct Scenario {
     pub seed_room: usize,
     /// Connections share an uplink in turns of so many bytes.
     pub chunk: u32,
+    /// What a link's queue holds, as the time that it takes to send it.
+    pub queue: Duration,
+    /// Bytes that a socket takes before they are sent: a piece counts as sent when it has them.
+    pub unsent: u32,
+    /// The part of a link's bytes that carries a stream; the rest are headers.
+    pub payload_share: f64,
+    /// What it takes to open a connection beside three ways; and to check and write a piece.
+    pub handshake: Duration,
+    pub store_time: Duration,
     /// The end of the simulated time.
     pub limit: Duration,
     /// Changes settings of all swarms.
@@ -45,12 +56,16 @@ pub struct HostPlan {
     /// Bytes per second.
     pub up_rate: f64,
     pub down_rate: f64,
+    /// Hosts of one zone are near to each other.
+    pub zone: u8,
     /// When it wants the blob.
     pub arrives: Duration,
     pub dies: Option<Duration>,
     pub lie: Option<Lie>,
     /// It has the blob from the start.
     pub stored: bool,
+    /// It is read from the first byte to the last while it comes, as a mirror's client does.
+    pub reads: bool,
     /// It knows the origin.
     pub source: bool,
     /// With which credential, and what its owner has in place of one that was refused.
@@ -81,10 +96,12 @@ impl HostPlan {
             role: Role::Node,
             up_rate: rate,
             down_rate: rate,
+            zone: 0,
             arrives: Duration::ZERO,
             dies: None,
             lie: None,
             stored: false,
+            reads: true,
             source: true,
             credential: "",
             fresh: None,
@@ -96,6 +113,7 @@ impl HostPlan {
         Self {
             role: Role::Seed,
             source: false,
+            reads: false,
             ..Self::node(mbit)
         }
     }
@@ -112,17 +130,40 @@ impl Scenario {
             length,
             hosts: seeds.chain(nodes).collect(),
             latency: Duration::from_millis(1),
+            between_zones: None,
             loss: 0.0,
             origin_rate: mbit * 1e6 / 8.0 * 10.0,
             origin_latency: Duration::from_millis(10),
             origin_fault: None,
             access: BTreeMap::new(),
             scheduler: true,
-            degree: 8,
+            degree: 10,
             seed_room: 32,
-            chunk: 32 << 10,
+            chunk: 16 << 10,
+            queue: Duration::from_millis(5),
+            unsent: 64 << 10,
+            payload_share: 1.0,
+            handshake: Duration::from_millis(2),
+            store_time: Duration::from_micros(300),
             limit: Duration::from_secs(600),
             tune: |_| {},
+        }
+    }
+
+    /// The testbed: links shaped by tbf, frames of Ethernet, sockets of Linux, a registry and a seed
+    /// on links like the others'.
+    pub fn testbed(seed: u64, seeds: usize, nodes: usize, mbit: f64, length: u64) -> Self {
+        let burst = f64::from(128 << 10) / (mbit * 1e6 / 8.0);
+        Self {
+            latency: Duration::from_micros(200),
+            origin_rate: mbit * 1e6 / 8.0,
+            queue: Duration::from_secs_f64(0.05 + burst),
+            unsent: 256 << 10,
+            // Of 1514 bytes of a frame: Ethernet 14, IPv6 40, TCP with timestamps 32.
+            payload_share: 1428.0 / 1514.0,
+            handshake: Duration::from_millis(20),
+            store_time: Duration::from_millis(2),
+            ..Self::new(seed, seeds, nodes, mbit, length)
         }
     }
 

@@ -1,15 +1,19 @@
 //! A simple scheduler: a random mesh of the hosts that want or have the blob, and a seed for each
 //! while it has room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use rand::{RngExt, rngs::SmallRng};
 
 use super::event::HostNo;
 use crate::Duty;
 
-/// A host with so many links is named only when nobody else is left.
-const MOST_LINKS: usize = 16;
+/// As in `hawker-tracker`: hosts of the same zone are likelier to be linked, hosts with many links
+/// less likely.
+const NEAR: f64 = 30.0;
+const PER_LINK: f64 = 0.2;
+/// Hosts among which neighbours are drawn.
+const SAMPLE: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
@@ -18,6 +22,9 @@ pub(crate) struct Scheduler {
     seeds: Vec<HostNo>,
     children: BTreeMap<HostNo, BTreeSet<HostNo>>,
     fetcher: Option<HostNo>,
+    zones: Vec<u8>,
+    /// Who is in `links`.
+    roster: Vec<HostNo>,
 }
 
 /// What to tell a host.
@@ -28,9 +35,10 @@ pub(crate) struct Answer {
 }
 
 impl Scheduler {
-    pub(crate) fn new(seeds: Vec<HostNo>) -> Self {
+    pub(crate) fn new(seeds: Vec<HostNo>, zones: Vec<u8>) -> Self {
         Self {
             seeds,
+            zones,
             ..Self::default()
         }
     }
@@ -38,8 +46,25 @@ impl Scheduler {
     /// A host has something of the blob. (Seeds are named for themselves.)
     pub(crate) fn announce(&mut self, host: HostNo) {
         if !self.seeds.contains(&host) {
-            self.links.entry(host).or_default();
+            self.join(host);
         }
+    }
+
+    fn join(&mut self, host: HostNo) {
+        if let Entry::Vacant(entry) = self.links.entry(host) {
+            entry.insert(BTreeSet::new());
+            self.roster.push(host);
+        }
+    }
+
+    /// All hosts of a small swarm, some of a large one.
+    fn sample(&self, rng: &mut SmallRng) -> Vec<HostNo> {
+        if self.roster.len() <= SAMPLE {
+            return self.roster.clone();
+        }
+        let mut draw = || self.roster[rng.random_range(0..self.roster.len())];
+        let drawn: BTreeSet<_> = (0..SAMPLE).map(|_| draw()).collect();
+        drawn.into_iter().collect()
     }
 
     /// A host asks. In a large swarm it gets half of the links that it will have; later ones bring
@@ -51,21 +76,25 @@ impl Scheduler {
         seed_room: usize,
         rng: &mut SmallRng,
     ) -> Answer {
-        let known = self.links.entry(host).or_default().clone();
-        let others = self.links.iter();
-        let others = others.filter(|(other, _)| **other != host && !known.contains(other));
-        let mut free: Vec<_> = others.map(|(other, links)| (links.len(), *other)).collect();
-        if free.iter().any(|(links, _)| *links < MOST_LINKS) {
-            free.retain(|(links, _)| *links < MOST_LINKS);
-        }
+        self.join(host);
+        let known = self.links.get(&host).cloned().unwrap_or_default();
+        let others = self.sample(rng).into_iter();
+        let mut free: Vec<_> = others
+            .filter(|other| *other != host && !known.contains(other))
+            .map(|other| {
+                let near = self.zones.get(other) == self.zones.get(host);
+                let links = self.links.get(&other).map_or(0, BTreeSet::len);
+                let weight = PER_LINK.powi(links as i32) * if near { NEAR } else { 1.0 };
+                (-rng.random::<f64>().ln() / weight, other)
+            })
+            .collect();
+        free.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let wanted = match self.links.len() > degree + 1 {
             true => degree.div_ceil(2) + 1,
             false => degree,
         };
-        let mut parents = Vec::new();
-        while parents.len() < wanted && !free.is_empty() {
-            parents.push(free.swap_remove(rng.random_range(0..free.len())).1);
-        }
+        let named = free.into_iter().map(|(_, other)| other);
+        let mut parents: Vec<_> = named.take(wanted).collect();
         for parent in &parents {
             self.links.entry(*parent).or_default().insert(host);
             self.links.entry(host).or_default().insert(*parent);
@@ -89,6 +118,7 @@ impl Scheduler {
     pub(crate) fn note_dead(&mut self, host: HostNo) {
         self.seeds.retain(|other| *other != host);
         self.links.remove(&host);
+        self.roster.retain(|other| *other != host);
         for others in self.links.values_mut().chain(self.children.values_mut()) {
             others.remove(&host);
         }

@@ -16,6 +16,7 @@ use super::{
     blob::{Blob, Bytes},
     event::{Event, HostNo, Queue, Time},
     host::{Host, source},
+    meter::Meter,
     net::Lane,
     origin::Origin,
     outcome::{HostOutcome, Outcome},
@@ -36,13 +37,18 @@ pub(crate) struct World {
     now: Time,
     queue: Queue,
     hosts: Vec<Host>,
-    numbers: BTreeMap<HostId, HostNo>,
     scheduler: Scheduler,
     origin: Origin,
     rng: SmallRng,
     counter: u64,
     list_bytes: u64,
     reports: Vec<(HostId, Misbehaviour)>,
+    meter: Meter,
+    /// When what was sent from one zone to another has passed.
+    passed_at: BTreeMap<(u8, u8), Time>,
+    crossed_bytes: u64,
+    /// A host has finished, failed or died.
+    changed: bool,
 }
 
 impl World {
@@ -60,26 +66,25 @@ impl World {
             host.store = vec![None; blob.geometry.piece_count() as usize];
             hosts.push(host);
         }
-        let numbers = hosts
-            .iter()
-            .enumerate()
-            .map(|(n, host)| (host.id.clone(), n))
-            .collect();
         let is_seed = |n: &HostNo| plan.hosts[*n].role == Role::Seed;
-        let scheduler = Scheduler::new((0..hosts.len()).filter(is_seed).collect());
+        let zones = plan.hosts.iter().map(|host| host.zone).collect();
+        let scheduler = Scheduler::new((0..hosts.len()).filter(is_seed).collect(), zones);
         let mut world = Self {
             blob,
             base: start(),
             now: 0,
             queue: Queue::default(),
             hosts,
-            numbers,
             scheduler,
             origin: Origin::default(),
             rng,
             counter: 0,
             list_bytes: 0,
             reports: Vec::new(),
+            meter: Meter::new(nanos(plan.bound()) / 10),
+            passed_at: BTreeMap::new(),
+            crossed_bytes: 0,
+            changed: false,
             plan,
         };
         world.plan_lives();
@@ -101,7 +106,7 @@ impl World {
         let limit = nanos(self.plan.limit);
         let mut events = 0;
         while let Some((at, event)) = self.queue.next() {
-            if at > limit || self.is_over() {
+            if at > limit || (std::mem::take(&mut self.changed) && self.is_over()) {
                 break;
             }
             self.now = at;
@@ -126,6 +131,9 @@ impl World {
             took: host
                 .completed_at
                 .map(|at| Duration::from_nanos(at).saturating_sub(host.plan.arrives)),
+            first: host
+                .first_at
+                .map(|at| Duration::from_nanos(at).saturating_sub(host.plan.arrives)),
             failed: host.failed.clone(),
             right: host.is_right(),
             alive: host.alive,
@@ -133,6 +141,7 @@ impl World {
             sent_bytes: host.sent_bytes,
             pieces: host.store.iter().flatten().count() as u32,
         };
+        let uplinks = self.plan.hosts.iter().map(|host| host.up_rate).sum();
         Outcome {
             seed: self.plan.seed,
             length: self.plan.length,
@@ -141,6 +150,8 @@ impl World {
             origin_bytes: self.origin.sent_bytes,
             list_bytes: self.list_bytes,
             reports: self.reports,
+            crossed_bytes: self.crossed_bytes,
+            uplinks: self.meter.shares(uplinks),
             events,
         }
     }
@@ -181,13 +192,13 @@ impl World {
             } => {
                 self.deliver(from, to, link, envelope, bytes);
             }
-            Event::ChunkSent {
-                host,
-                to,
-                link,
-                len,
-            } => self.chunk_sent(host, to, link, len),
-            Event::UplinkFree(host) => self.serve_uplink(host),
+            Event::Departed(chunk) => self.departed(*chunk),
+            Event::UplinkFree(host) => {
+                if self.hosts[host].net.planned == Some(self.now) {
+                    self.hosts[host].net.planned = None;
+                    self.serve_uplink(host);
+                }
+            }
             Event::Stored {
                 host,
                 piece,
@@ -219,6 +230,7 @@ impl World {
 
     fn die(&mut self, host: HostNo) {
         self.hosts[host].alive = false;
+        self.changed = true;
         self.hosts[host].fetch = None;
         self.scheduler.note_dead(host);
         let peers: Vec<_> = self.hosts[host].net.lanes.keys().copied().collect();
@@ -297,7 +309,11 @@ impl World {
         let fits = |list| self.blob.check(list, piece, bytes);
         if state.swarm.list(&task).is_some_and(fits) {
             state.store[piece.as_usize()] = Some(bytes);
+            state.first_at.get_or_insert(self.now);
             state.swarm.handle_stored(task, piece, &id, now);
+            if piece.0 == state.cursor {
+                state.read_on(&self.blob, now);
+            }
         } else {
             state.swarm.handle_rejected(task, piece, &id, now);
         }

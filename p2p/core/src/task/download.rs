@@ -20,6 +20,9 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 const AHEAD_PATIENCE: Duration = Duration::from_millis(100);
 /// So many pieces at once.
 const LEAST_ASKED: usize = 2;
+/// While readers wait for other tasks, so many pieces at once from all: it goes on, and leaves them
+/// the links.
+const MOST_BESIDE: usize = 2;
 const BUSY_PAUSE: Duration = Duration::from_millis(150);
 
 impl Task {
@@ -79,6 +82,9 @@ impl Task {
         let own = self.neighbours.get(host).map_or(0, |n| n.requests.len());
         let all: usize = self.neighbours.values().map(|n| n.requests.len()).sum();
         let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
+        if cx.comes_later(&self.id) && all >= MOST_BESIDE {
+            return false;
+        }
         own < 2 || (all as u64 + 1) * u64::from(piece_len) <= cx.config.max_bytes_in_flight
     }
 
@@ -149,7 +155,10 @@ impl Task {
             neighbour.credit_since = Some(now);
         }
         let most = cx.config.max_requests_per_neighbour.min(exclusive.max(2));
-        let window = neighbour.pace.window(most).max(1);
+        let window = match cx.comes_later(&self.id) {
+            true => 1,
+            false => neighbour.pace.window(most).max(1),
+        };
         let window = match cx.downloads.is_limited() {
             true => window.min(
                 cx.downloads

@@ -10,8 +10,12 @@ use crate::{
     shared::Shared,
 };
 
-/// Of what a reader waits for, so many pieces come before the rarest.
+/// Of what a reader waits for, so many pieces come before the rarest;
 const READ_AHEAD: usize = 4;
+/// of one that reads on and on only the next: what more came first all hosts would ask the same few
+/// for.
+const READ_AHEAD_OF_MANY: usize = 1;
+const MANY: usize = 16;
 /// A piece that is on order for less than this is not ordered elsewhere as well.
 const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
 /// The same for pieces while others are still wanted.
@@ -59,9 +63,11 @@ impl Task {
         let content = self.content.as_ref()?;
         let next = self.waiting.iter().flat_map(|range| {
             let pieces = range.clone().map(PieceIndex);
-            pieces
-                .filter(|piece| content.lacks(*piece))
-                .take(READ_AHEAD)
+            let ahead = match range.len() > MANY {
+                true => READ_AHEAD_OF_MANY,
+                false => READ_AHEAD,
+            };
+            pieces.filter(|piece| content.lacks(*piece)).take(ahead)
         });
         let mut wanted = next.filter(|piece| content.geometry.contains(*piece));
         wanted.find(|p| content.picker.is_wanted(*p) && neighbour.has.contains(*p) && may(*p))

@@ -6,14 +6,13 @@ use super::{World, nanos};
 use crate::{
     Action, Envelope, Message,
     sim::{
-        blob::{CORRUPT, TRUE},
+        blob::CORRUPT,
         event::{Event, HostNo, Time},
+        net::Load,
         scenario::Lie,
     },
 };
 
-/// Checking and writing a piece.
-const STORE_TIME: Time = 300_000;
 /// An owner's answer about a refused credential.
 const RENEW_TIME: Time = 50_000_000;
 
@@ -56,8 +55,14 @@ impl World {
                     self.queue.add(at, Event::Lookup(host));
                 }
             }
-            Action::Complete { .. } => self.hosts[host].completed_at = Some(self.now),
-            Action::Failed { reason, .. } => self.hosts[host].failed = Some(reason),
+            Action::Complete { .. } => {
+                self.hosts[host].completed_at = Some(self.now);
+                self.changed = true;
+            }
+            Action::Failed { reason, .. } => {
+                self.hosts[host].failed = Some(reason);
+                self.changed = true;
+            }
             Action::Discard { .. } => self.hosts[host].store.fill(None),
             Action::Report {
                 host: liar, reason, ..
@@ -68,17 +73,24 @@ impl World {
                 let at = self.now + RENEW_TIME;
                 self.queue.add(at, Event::Renewed { host, refused });
             }
-            Action::Create { .. } | Action::Withdraw { .. } => {}
+            Action::Create { .. } => {
+                let now = self.instant();
+                self.hosts[host].read_on(&self.blob, now);
+            }
+            Action::Withdraw { .. } => {}
         }
     }
 
     pub(super) fn number(&self, host: &HostId) -> Option<HostNo> {
-        self.numbers.get(host).copied()
+        let digits = host
+            .as_str()
+            .trim_start_matches(|c: char| !c.is_ascii_digit());
+        digits.parse().ok()
     }
 
     pub(super) fn dial(&mut self, dialer: HostNo, to: &HostId) {
         let Some(to) = self.number(to) else { return };
-        let at = self.now + 3 * nanos(self.plan.latency);
+        let at = self.now + 3 * nanos(self.plan.latency) + nanos(self.plan.handshake);
         let event = match self.hosts[to].alive {
             true => Event::Connected { dialer, to },
             false => Event::DialFailed { dialer, to },
@@ -106,7 +118,7 @@ impl World {
             return;
         };
         if let Some(bytes) = self.hosts[host].received.remove(&(piece, from)) {
-            let at = self.now + STORE_TIME;
+            let at = self.now + nanos(self.plan.store_time);
             self.queue.add(
                 at,
                 Event::Stored {
@@ -131,29 +143,6 @@ impl World {
         }
     }
 
-    pub(super) fn send_message(&mut self, host: HostNo, to: HostNo, envelope: Envelope) {
-        let delay = self.latency();
-        let Some(lane) = self.hosts[host].net.lanes.get_mut(&to) else {
-            return;
-        };
-        if lane.current.is_some() {
-            return lane.messages.push_back(envelope);
-        }
-        let (link, from, bytes) = (lane.link, host, TRUE);
-        let at = (self.now + delay).max(lane.last_arrival);
-        lane.last_arrival = at;
-        self.queue.add(
-            at,
-            Event::Deliver {
-                from,
-                to,
-                link,
-                envelope,
-                bytes,
-            },
-        );
-    }
-
     pub(super) fn upload(&mut self, host: HostNo, to: &HostId, piece: PieceIndex) {
         let Some(to) = self.number(to) else { return };
         let state = &mut self.hosts[host];
@@ -166,12 +155,7 @@ impl World {
             Some(Lie::Silent) => return,
             _ => bytes,
         };
-        if let Some(lane) = state.net.lanes.get_mut(&to) {
-            lane.pieces.push_back((piece, bytes));
-            if !std::mem::replace(&mut lane.in_turn, true) {
-                state.net.turns.push_back(to);
-            }
-            self.serve_uplink(host);
-        }
+        let len = self.blob.geometry.len_of(piece);
+        self.send_piece(host, to, Load::Piece(piece, bytes), len);
     }
 }

@@ -107,7 +107,8 @@ impl World {
             return self.end_fetch(host, Err(denied()));
         }
         let len = self.blob.geometry.len_of(PieceIndex(next));
-        let sent = self.origin.send(len, self.plan.origin_rate, self.now);
+        let rate = self.rate(self.plan.origin_rate);
+        let sent = self.origin.send(len, rate, self.now);
         let at = self.through_downlink(host, len, self.now, sent);
         self.queue.add(
             at,
