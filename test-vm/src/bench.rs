@@ -1,17 +1,22 @@
 //! Benchmarks: never part of the tests, since they measure the machine as well.
 
 mod access;
+mod channel;
 mod content;
 mod hedge;
 mod idle;
 mod limits;
 mod machine;
 mod memory;
+mod nginx;
 mod pull;
+mod receive;
+mod serve;
 mod small;
 mod start;
 mod swarm;
 mod tasks;
+mod wire;
 
 use anyhow::{Context, Result, bail};
 
@@ -22,6 +27,8 @@ pub use idle::Idle;
 pub use limits::Limits;
 pub use memory::Memory;
 pub use pull::Pull;
+pub use receive::Receive;
+pub use serve::Serve;
 pub use small::Small;
 pub use swarm::Swarm;
 pub use tasks::Tasks;

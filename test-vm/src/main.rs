@@ -140,6 +140,10 @@ enum Bench {
     Memory(bench::Memory),
     /// What many blobs cost that nobody asks for.
     Tasks(bench::Tasks),
+    /// What receiving, checking and storing a byte costs a hawkerd, beside the parts alone.
+    Receive(bench::Receive),
+    /// What sending a byte costs a hawkerd, beside nginx.
+    Serve(bench::Serve),
     /// Memory of a hawkerd that does nothing.
     Idle(bench::Idle),
     /// One node pulls while everything but the registry is dead, silent or slow.
@@ -182,6 +186,8 @@ fn run(command: Action) -> Result<()> {
         Action::Bench(Bench::Small(bench)) => bench.run(),
         Action::Bench(Bench::Memory(bench)) => bench.run(),
         Action::Bench(Bench::Tasks(bench)) => bench.run(),
+        Action::Bench(Bench::Receive(bench)) => bench.run(),
+        Action::Bench(Bench::Serve(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Bench(Bench::Hedge(bench)) => bench.run(),
         Action::Bench(Bench::Limits(bench)) => bench.run(),
