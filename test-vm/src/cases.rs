@@ -11,6 +11,7 @@ mod certificates;
 mod clients;
 mod content;
 mod deaths;
+mod disks;
 mod faults;
 mod limits;
 mod links;
@@ -86,6 +87,7 @@ pub fn all() -> Vec<Case> {
         pulls::CASES,
         oddities::CASES,
         faults::CASES,
+        disks::CASES,
         certificates::CASES,
         deaths::CASES,
         limits::CASES,
