@@ -19,6 +19,9 @@ pub struct NodeStatus {
     pub schedulers: Vec<SchedulerStatus>,
     pub tasks: Vec<TaskProgress>,
     pub peers: Vec<PeerStatus>,
+    /// Hosts that did wrong and from which nothing is taken for a while.
+    #[serde(default)]
+    pub quarantined: Vec<HostId>,
     /// Since the start.
     pub bytes: BytesBySource,
     /// In the blob store.

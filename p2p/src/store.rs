@@ -307,9 +307,10 @@ impl Store {
         self.inner.save(&records)
     }
 
-    /// Saves what changed since the last time: pieces, lists, last use; then makes whole blobs
-    /// durable and marks them so, which may take a while. Does nothing while another call runs.
-    /// After a crash, what was not saved is fetched again.
+    /// Evicts what is too old, or what a full file system needs to be rid of. Then saves what changed
+    /// since the last time: pieces, lists, last use; then makes whole blobs durable and marks them
+    /// so, which may take a while. Does nothing while another call runs. After a crash, what was not
+    /// saved is fetched again.
     pub fn checkpoint(&self) -> Result<(), StateError> {
         let Some(_turn) = try_lock(&self.inner.checkpointing) else {
             return Ok(());

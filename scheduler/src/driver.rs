@@ -13,8 +13,8 @@ use hawker_scheduler_api::{
     PeerAddress, ReportReason, SchedulerMessage, TaskProgress, Welcome,
 };
 use hawker_tracker::{
-    Action, Duty, Holding, HostStatus, Misbehaviour, NewHost, Peer, Progress, Reachability,
-    TaskStatus, Tracker,
+    Accusation, Action, Duty, Holding, HostStatus, Misbehaviour, NewHost, Peer, Progress,
+    Reachability, TaskStatus, Tracker,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -249,11 +249,13 @@ impl Driver {
                 task,
                 host: about,
                 reason,
+                piece,
             } => {
                 let why = reason.as_str();
-                tracing::warn!(reporter = %host, host = %about, %task, reason = why, "report");
-                let what = (&about, misbehaviour(reason));
-                self.tracker.handle_report(&host, task, what, now);
+                tracing::warn!(reporter = %host, host = %about, %task, reason = why, piece, "report");
+                let what = misbehaviour(reason);
+                let accusation = (&about, Accusation { what, piece });
+                self.tracker.handle_report(&host, task, accusation, now);
             }
         }
     }
@@ -494,6 +496,7 @@ fn misbehaviour(reason: ReportReason) -> Misbehaviour {
         ReportReason::FalseList => Misbehaviour::FalseList,
         ReportReason::Stalled => Misbehaviour::Stalled,
         ReportReason::Protocol => Misbehaviour::Protocol,
+        ReportReason::Flood => Misbehaviour::Flood,
     }
 }
 
@@ -514,6 +517,7 @@ fn host_report(host: HostStatus, session: &Session, now: Instant) -> HostReport 
         observed: session.observed(),
         reachability: reachability.to_owned(),
         isolated: host.isolated,
+        reporters: host.reporters,
         warning: session.warning.clone(),
         connected_seconds: connected.as_secs(),
         tasks: host.tasks,

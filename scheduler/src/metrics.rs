@@ -77,7 +77,13 @@ impl Sample {
                 "Reports about misbehaving hosts",
                 counters.reports,
             ),
+            (
+                "ignored_reports",
+                "Reports that counted for nothing, because of who made them",
+                counters.ignored_reports,
+            ),
             ("isolations", "Hosts isolated", counters.isolations),
+            ("paroles", "Isolations that ended", counters.paroles),
             (
                 "silent_hosts",
                 "Hosts dropped because they fell silent",

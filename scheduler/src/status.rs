@@ -29,6 +29,9 @@ pub struct HostReport {
     pub reachability: String,
     /// Reported by several hosts: nobody is sent to it.
     pub isolated: bool,
+    /// Hosts that report it at present.
+    #[serde(default)]
+    pub reporters: usize,
     /// What its operator should mend.
     pub warning: Option<String>,
     /// Seconds since its session began.

@@ -13,6 +13,7 @@ mod content;
 mod deaths;
 mod disks;
 mod faults;
+mod hostile;
 mod limits;
 mod links;
 mod members;
@@ -88,6 +89,7 @@ pub fn all() -> Vec<Case> {
         oddities::CASES,
         faults::CASES,
         disks::CASES,
+        hostile::CASES,
         certificates::CASES,
         deaths::CASES,
         limits::CASES,

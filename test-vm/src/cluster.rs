@@ -246,6 +246,13 @@ impl Cluster {
             .process)
     }
 
+    /// # Errors
+    /// When the cluster was told to have none.
+    pub fn scheduler_host(&self) -> Result<&Arc<Host>> {
+        let scheduler = self.scheduler.as_ref();
+        Ok(&scheduler.context("the cluster has no scheduler")?.host)
+    }
+
     /// Starts the scheduler again on its host after it was killed.
     ///
     /// # Errors

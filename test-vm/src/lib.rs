@@ -11,7 +11,8 @@
 //!   private registries stand behind.
 //! * [`image`]: images of real content and of synthetic oddities, cached, pushed by digest.
 //! * [`cluster`]: Hawker's daemons, containerd and dockerd on the hosts.
-//! * [`demo`], [`bench`], [`cases`], [`matrix`], [`access`]: what people run.
+//! * [`liar`]: a host of the cluster that lies.
+//! * [`demo`], [`bench`], [`cases`], [`matrix`], [`access`], [`hostile`]: what people run.
 
 pub mod access;
 pub mod bed;
@@ -20,8 +21,10 @@ pub mod cache;
 pub mod cases;
 pub mod cluster;
 pub mod demo;
+pub mod hostile;
 pub mod http;
 pub mod image;
+pub mod liar;
 pub mod matrix;
 pub mod pki;
 pub mod progress;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use hawker_test_vm::{
     access, bed, bench, cases,
     cluster::{Client, ContainerdVersion, Profile},
-    demo, image, matrix, progress, proxy, registry, token, tools,
+    demo, hostile, image, liar, matrix, progress, proxy, registry, token, tools,
 };
 
 /// A cluster of namespaces on this machine, with real registries, containerds and Hawkers.
@@ -66,6 +66,17 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Try every kind of liar against a cluster, and print the page that says what came of it.
+    Hostile {
+        /// Write the page into the testbed's docs.
+        #[arg(long)]
+        write: bool,
+        /// Print what came of it as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Only those of these names.
+        only: Vec<String>,
+    },
     /// Build the images of the demo and of the cases into the cache.
     Images,
     /// Build the tools that Debian does not have into the cache.
@@ -79,6 +90,9 @@ enum Action {
     /// Registry's token service; for the testbed's own use.
     #[command(hide = true)]
     TokenServer(token::server::TokenServer),
+    /// A host that lies; for the testbed's own use.
+    #[command(hide = true)]
+    Liar(liar::Liar),
     /// A forward proxy; for the testbed's own use.
     #[command(hide = true)]
     Proxy(proxy::ProxyServer),
@@ -134,16 +148,16 @@ enum Bench {
     Content(bench::Content),
     /// What a right to a blob costs, fresh and when many hosts want it at once.
     Access(bench::Access),
+    /// What receiving, checking and storing a byte costs a hawkerd, beside the parts alone.
+    Receive(bench::Receive),
+    /// What sending a byte costs a hawkerd, beside nginx.
+    Serve(bench::Serve),
     /// How long a small blob takes: new to the cluster, at a peer, by a fresh hawkerd.
     Small(bench::Small),
     /// Memory of a hawkerd that receives and serves much, with many peers.
     Memory(bench::Memory),
     /// What many blobs cost that nobody asks for.
     Tasks(bench::Tasks),
-    /// What receiving, checking and storing a byte costs a hawkerd, beside the parts alone.
-    Receive(bench::Receive),
-    /// What sending a byte costs a hawkerd, beside nginx.
-    Serve(bench::Serve),
     /// Memory of a hawkerd that does nothing.
     Idle(bench::Idle),
     /// One node pulls while everything but the registry is dead, silent or slow.
@@ -171,6 +185,7 @@ fn run(command: Action) -> Result<()> {
             | Action::Hold { .. }
             | Action::Matrix { .. }
             | Action::Access { .. }
+            | Action::Hostile { .. }
     ) {
         bed::clean_up_on_signals()?;
     }
@@ -183,11 +198,11 @@ fn run(command: Action) -> Result<()> {
         Action::Bench(Bench::Pull(bench)) => bench.run(),
         Action::Bench(Bench::Content(bench)) => bench.run(),
         Action::Bench(Bench::Access(bench)) => bench.run(),
+        Action::Bench(Bench::Receive(bench)) => bench.run(),
+        Action::Bench(Bench::Serve(bench)) => bench.run(),
         Action::Bench(Bench::Small(bench)) => bench.run(),
         Action::Bench(Bench::Memory(bench)) => bench.run(),
         Action::Bench(Bench::Tasks(bench)) => bench.run(),
-        Action::Bench(Bench::Receive(bench)) => bench.run(),
-        Action::Bench(Bench::Serve(bench)) => bench.run(),
         Action::Bench(Bench::Idle(bench)) => bench.run(),
         Action::Bench(Bench::Hedge(bench)) => bench.run(),
         Action::Bench(Bench::Limits(bench)) => bench.run(),
@@ -211,6 +226,8 @@ fn run(command: Action) -> Result<()> {
             json,
         ),
         Action::Access { write, json } => access(write, json),
+        Action::Hostile { write, json, only } => hostile(write, json, &only),
+        Action::Liar(liar) => liar.run(),
         Action::Images => images(),
         Action::Tools => tools(),
         Action::Case { name } => cases::run_here(&name),
@@ -325,6 +342,23 @@ fn access(write: bool, json: bool) -> Result<()> {
         false => println!("{page}"),
     }
     access::check(&access.seen)
+}
+
+fn hostile(write: bool, json: bool, only: &[String]) -> Result<()> {
+    let mut villains = hostile::Villain::all();
+    villains.retain(|it| only.is_empty() || only.iter().any(|name| name == it.name()));
+    let seen = hostile::run(&villains)?;
+    let page = hostile::Page { seen };
+    let text = hostile::document(&page);
+    if write {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/hostile.md");
+        std::fs::write(path, &text)?;
+    }
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&page)?),
+        false => println!("{text}"),
+    }
+    hostile::check(&page.seen)
 }
 
 fn tools() -> Result<()> {

@@ -62,6 +62,8 @@ pub enum Action {
         task: TaskId,
         host: HostId,
         reason: Misbehaviour,
+        /// The piece that did not match, where it was one.
+        piece: Option<PieceIndex>,
     },
     /// Every piece of the task is stored and checked, so its digest is proven.
     Complete { task: TaskId },
@@ -87,12 +89,15 @@ pub enum Behalf {
 pub enum Misbehaviour {
     /// A piece that does not match its chain value, while another source's copy does.
     CorruptPiece,
-    /// A list with a bad signature, or one that contradicts the task's digest or proven values.
+    /// A list with a bad signature, or one that contradicts the task's digest or proven values while
+    /// its giver, or its signer, claims to know the whole blob.
     FalseList,
     /// Requests answered with nothing.
     Stalled,
     /// Messages that do not fit the protocol.
     Protocol,
+    /// More than anybody can use.
+    Flood,
 }
 
 /// Why a task failed.

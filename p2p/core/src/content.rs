@@ -1,6 +1,6 @@
 //! What is known and stored of a task once its geometry is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawker_model::{
     Geometry, HostId, ListError, PieceIndex, PieceList, PieceSet, SignedStates, TaskId,
@@ -20,8 +20,12 @@ pub(crate) struct Content {
     pub(crate) log: Vec<(PieceIndex, Option<HostId>)>,
     /// Who gave the chain values up to (not including) a piece; nobody for our own.
     givers: Vec<(u32, Option<HostId>)>,
+    /// Givers that have gone since: if they come back, it may be with another list.
+    gone: BTreeSet<HostId>,
     /// The store knew chain values from the start.
     inherited: bool,
+    /// The peer that told the geometry; nobody for our own word.
+    pub(crate) told_by: Option<HostId>,
 }
 
 impl Content {
@@ -39,7 +43,9 @@ impl Content {
             storing: BTreeMap::new(),
             log: Vec::new(),
             givers: Vec::new(),
+            gone: BTreeSet::new(),
             inherited: !list.is_empty(),
+            told_by: None,
             pieces,
             list,
         }
@@ -84,6 +90,30 @@ impl Content {
     pub(crate) fn giver(&self, piece: PieceIndex) -> Option<&HostId> {
         let giver = self.givers.iter().find(|(end, _)| *end > piece.0);
         giver.and_then(|(_, host)| host.as_ref())
+    }
+
+    /// Whether a giver has been here ever since it gave chain values.
+    pub(crate) fn stands_by(&self, giver: &HostId) -> bool {
+        !self.gone.contains(giver)
+    }
+
+    /// A host is gone, for now.
+    pub(crate) fn note_gone(&mut self, host: &HostId) {
+        if self
+            .givers
+            .iter()
+            .any(|(_, giver)| giver.as_ref() == Some(host))
+        {
+            self.gone.insert(host.clone());
+        }
+    }
+
+    /// Whether a batch says other values than those that we know.
+    pub(crate) fn contradicts(&self, batch: &SignedStates) -> bool {
+        let known = self.list.states().iter().skip(batch.first.as_usize());
+        known
+            .zip(&batch.states)
+            .any(|(ours, theirs)| ours != theirs)
     }
 
     /// Whether any chain value was told by someone else, or is from an earlier run.

@@ -21,6 +21,7 @@ mod link;
 mod message;
 mod neighbour;
 mod opening;
+mod patience;
 mod picker;
 mod quarantine;
 mod rate;
@@ -28,6 +29,7 @@ mod renewal;
 #[cfg(test)]
 mod sample;
 mod shared;
+mod signers;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod source;

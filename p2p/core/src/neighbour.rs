@@ -9,6 +9,8 @@ use hawker_model::{PieceIndex, PieceSet, Role};
 
 /// Pieces asked of a neighbour before we know how fast it is.
 const FIRST_WINDOW: f64 = 4.0;
+/// Pieces asked of a neighbour before one of its pieces has matched.
+const UNPROVEN: usize = 3;
 /// The window never falls below this. With a dozen neighbours pieces are on their way from others
 /// while one is asked for its next: a request made late goes to who can answer soonest.
 const LEAST_WINDOW: f64 = 1.0;
@@ -19,7 +21,7 @@ const MANY_WAITING: f64 = 1.0;
 /// forgotten: what makes it longer then is not our doing.
 const LEAST_GROWS: f64 = 1.05;
 /// So many refusals in a row, and its have-set is a lie.
-const MOST_MISSES: u32 = 8;
+const MOST_MISSES: u32 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -28,6 +30,8 @@ pub(crate) struct Neighbour {
     pub(crate) joined: bool,
     /// We have sent it our `Join`.
     pub(crate) greeted: bool,
+    /// It has told the same geometry as we know.
+    pub(crate) agrees: bool,
     /// It knows our geometry.
     pub(crate) told_head: bool,
     pub(crate) has: PieceSet,
@@ -49,6 +53,8 @@ pub(crate) struct Neighbour {
     misses: u32,
     /// A piece of it did not match; until that is settled nothing is asked of it.
     pub(crate) suspected: bool,
+    /// A piece of it has matched.
+    pub(crate) proven: bool,
     /// What we sent it, while its own word is not in yet.
     pub(crate) sent: PieceSet,
 }
@@ -67,6 +73,7 @@ impl Neighbour {
             role,
             joined: false,
             greeted: false,
+            agrees: false,
             told_head: false,
             has: PieceSet::empty(pieces),
             source: role == Role::Seed,
@@ -81,6 +88,7 @@ impl Neighbour {
             gave: 0,
             misses: 0,
             suspected: false,
+            proven: false,
             sent: PieceSet::empty(pieces),
         }
     }
@@ -97,6 +105,11 @@ impl Neighbour {
 
     /// How many more pieces to ask for.
     pub(crate) fn room(&self, most: usize) -> usize {
+        let most = if self.proven {
+            most
+        } else {
+            most.min(UNPROVEN)
+        };
         let window = self.pace.window(most);
         window.saturating_sub(self.requests.len() + usize::from(self.credit))
     }
@@ -107,6 +120,11 @@ impl Neighbour {
         }
         let late = false;
         self.requests.insert(piece, Request { at: now, late });
+    }
+
+    /// Whether it was asked for this piece, or for any.
+    pub(crate) fn owes(&self, piece: PieceIndex) -> bool {
+        self.requests.contains_key(&piece) || self.credit > 0
     }
 
     /// A piece came from it. Says whether we had asked for this one.

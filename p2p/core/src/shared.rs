@@ -5,12 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hawker_model::{HostId, TaskId};
+use hawker_model::{HostId, PieceIndex, TaskId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
-    Action, Envelope, Message, Misbehaviour, SwarmConfig, download::Downloads, link::Links,
-    quarantine::Quarantine, upload::Uploads,
+    Action, Envelope, Message, Misbehaviour, SwarmConfig,
+    download::Downloads,
+    link::Links,
+    patience::{Patience, Price},
+    quarantine::{Gravity, Quarantine},
+    signers::Signers,
+    upload::Uploads,
 };
 
 /// Whether a reader waits for a task.
@@ -31,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) quarantine: Quarantine,
     /// Tasks that a reader waits for.
     awaited: BTreeSet<TaskId>,
+    pub(crate) patience: Patience,
+    pub(crate) signers: Signers,
 }
 
 impl Shared {
@@ -46,6 +53,8 @@ impl Shared {
             downloads,
             quarantine: Quarantine::default(),
             awaited: BTreeSet::new(),
+            patience: Patience::default(),
+            signers: Signers::default(),
         }
     }
 
@@ -84,20 +93,51 @@ impl Shared {
         &mut self,
         host: &HostId,
         task: TaskId,
-        reason: Misbehaviour,
+        (reason, piece): (Misbehaviour, Option<PieceIndex>),
         now: Instant,
     ) {
-        tracing::warn!(%host, %task, ?reason, "peer shut out");
         self.act(Action::Report {
             task,
             host: host.clone(),
             reason,
+            piece,
         });
-        self.quarantine
-            .shut_out(host.clone(), now + self.config.quarantine);
-        self.act(Action::HangUp {
-            host: host.clone(),
-            reason: "misbehaved",
-        });
+        let (gravity, words) = match reason {
+            Misbehaviour::CorruptPiece => (Gravity::Slight, "you sent a corrupt piece"),
+            Misbehaviour::FalseList => (Gravity::Grave, "you gave a false piece list"),
+            Misbehaviour::Stalled => (Gravity::Slight, "you do not give what you have"),
+            Misbehaviour::Protocol => (Gravity::Grave, "you broke the protocol"),
+            Misbehaviour::Flood => (Gravity::Grave, "you said too much that is of no use"),
+        };
+        tracing::warn!(%host, %task, ?reason, "peer shut out");
+        self.shut_out(host, gravity, words, now);
+    }
+
+    /// Takes nothing from a host for a while, without calling it a liar before others.
+    pub(crate) fn set_aside(&mut self, host: &HostId, words: &'static str, now: Instant) {
+        tracing::info!(%host, words, "peer set aside");
+        self.shut_out(host, Gravity::Slight, words, now);
+    }
+
+    /// A host's bytes were no message, or something that no host says: nobody need be told.
+    pub(crate) fn break_with(&mut self, host: &HostId, words: &'static str, now: Instant) {
+        tracing::warn!(%host, words, "peer shut out");
+        self.shut_out(host, Gravity::Slight, words, now);
+    }
+
+    fn shut_out(&mut self, host: &HostId, gravity: Gravity, reason: &'static str, now: Instant) {
+        let most = self.config.quarantine;
+        self.quarantine.shut_out(host.clone(), gravity, most, now);
+        self.patience.forget(host);
+        let host = host.clone();
+        self.act(Action::HangUp { host, reason });
+    }
+
+    /// A host said what is of no use to either side; if it does that without end, it is shut out.
+    pub(crate) fn charge(&mut self, host: &HostId, task: TaskId, price: Price, now: Instant) {
+        let known = self.links.role(host).is_some() && !self.quarantine.holds(host, now);
+        if known && self.patience.charge(host, price, now) {
+            self.convict(host, task, (Misbehaviour::Flood, None), now);
+        }
     }
 }

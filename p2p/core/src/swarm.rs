@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    sync::Arc,
     time::Instant,
 };
 
@@ -11,6 +12,7 @@ use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, Sign
 use crate::{
     Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Refusal, Source,
     SourceMark, SwarmConfig, TaskFailure, TaskStatus,
+    patience::Price,
     shared::Shared,
     task::Task,
     timetable::Timetable,
@@ -142,6 +144,9 @@ impl Swarm {
         if let Message::Join { source } = message {
             return self.handle_join(host, role, task, source, now);
         }
+        if !self.tasks.contains_key(&task) {
+            return self.shared.charge(host, task, Price::Word, now);
+        }
         self.with(task, now, |task, cx| pass_on(task, host, message, cx, now));
     }
 
@@ -159,9 +164,9 @@ impl Swarm {
         }
         if !self.tasks.contains_key(&task) {
             let (piece, reason) = (None, Refusal::UnknownTask);
-            return self
-                .shared
+            self.shared
                 .send(host, task, Message::Refuse { piece, reason });
+            return self.shared.charge(host, task, Price::Answer, now);
         }
         self.with(task, now, |task, cx| {
             task.on_join(host, role, given.as_ref(), cx, now);
@@ -186,8 +191,36 @@ impl Swarm {
         what: Misbehaviour,
         now: Instant,
     ) {
-        self.shared.convict(host, task, what, now);
+        self.shared.convict(host, task, (what, None), now);
         self.with_those_of(host, now, |task, cx| task.drop_neighbour(host, cx, now));
+    }
+
+    /// What a host sent is no message, or it opens connections without end. It is shut out and hung
+    /// up on; that concerns no task, so nobody is told.
+    pub fn handle_breach(&mut self, host: &HostId, words: &'static str, now: Instant) {
+        self.shared.break_with(host, words, now);
+        self.with_those_of(host, now, |task, cx| task.drop_neighbour(host, cx, now));
+    }
+
+    /// A host asked for something that cost us work and brings nobody forward.
+    pub fn note_nuisance(&mut self, host: &HostId, task: TaskId, now: Instant) {
+        self.shared.charge(host, task, Price::Work, now);
+    }
+
+    /// Whose certificate it is that signs piece lists.
+    pub fn note_signer(&mut self, certificate: &Arc<[u8]>, host: HostId) {
+        self.shared.signers.note(certificate, host);
+    }
+
+    /// How long a piece from this host must be: known once it has told the geometry that we know.
+    /// Before, what it says of the task is about something else.
+    pub fn agreed_len(&self, host: &HostId, task: &TaskId, piece: PieceIndex) -> Option<u32> {
+        self.tasks.get(task)?.agreed_len(host, piece)
+    }
+
+    /// The hosts that are shut out.
+    pub fn quarantined(&self, now: Instant) -> Vec<HostId> {
+        self.shared.quarantine.hosts(now)
     }
 
     // --- Store ---
@@ -210,9 +243,7 @@ impl Swarm {
 
     /// The store cannot write the task: it fails.
     pub fn handle_store_failed(&mut self, task: TaskId, error: String, now: Instant) {
-        self.with(task, now, |task, cx| {
-            task.fail(TaskFailure::Store(error), cx, now)
-        });
+        self.with(task, now, |task, cx| task.on_store_failed(error, cx, now));
     }
 
     /// `Upload` is done or failed: its slot is free.
@@ -315,9 +346,11 @@ impl Swarm {
             links,
             config,
             quarantine,
+            patience,
             ..
         } = &mut self.shared;
         quarantine.sweep(now);
+        patience.sweep(now);
         let idle = links.sweep(&used, now - config.idle_connection, now);
         links.sweep_at = (!links.is_empty()).then_some(now + config.idle_connection);
         for host in idle {
@@ -446,12 +479,15 @@ fn pass_on(task: &mut Task, host: &HostId, message: Message, cx: &mut Shared, no
         Message::Gained { pieces } => task.on_gained(host, &pieces, cx, now),
         Message::List { batch } => task.on_list(host, batch, cx, now),
         Message::Request { piece } => task.on_request(host, piece, cx, now),
-        Message::RequestAny { credit } => task.on_request_any(host, credit, cx),
-        Message::Cancel { piece } => cx.uploads.cancel(host, task.id, piece),
+        Message::RequestAny { credit } => task.on_request_any(host, credit, cx, now),
+        Message::Cancel { piece } => {
+            cx.uploads.cancel(host, task.id, piece);
+            cx.charge(host, task.id, Price::Word, now);
+        }
         Message::Piece { piece, .. } => task.on_piece(host, piece, cx, now),
         Message::Refuse { piece, reason } => task.on_refuse(host, piece, reason, cx, now),
         Message::Leave => task.on_leave(host, cx, now),
-        Message::Renew { refused } => task.on_renew(host, refused, cx),
+        Message::Renew { refused } => task.on_renew(host, refused, cx, now),
         // No matter of the swarm.
         Message::Claim { .. }
         | Message::Heard { .. }

@@ -7,11 +7,12 @@
 //! * `fetching`: when to go to the origin, and for what;
 //! * `hedging`: going there because peers are silent or slow;
 //! * `renewing`: fresh credentials for refused ones;
-//! * `doubt`: pieces that do not match, and lists that prove false.
+//! * `doubt`, `dispute`: pieces that do not match, and lists that contradict each other.
 //!
 //! Invariant: a piece is in exactly one of these states: stored, being stored, asked of one or more
 //! neighbours (or brought soon by the origin), or wanted (`Picker`).
 
+mod dispute;
 mod doubt;
 mod download;
 mod fetching;
@@ -80,6 +81,8 @@ pub(crate) struct Task {
     announced: Option<u32>,
     failed_at: Option<Instant>,
     completed: bool,
+    /// How often each host left us.
+    partings: BTreeMap<HostId, u8>,
 }
 
 impl Task {
@@ -104,6 +107,7 @@ impl Task {
             announced: None,
             failed_at: None,
             completed: false,
+            partings: BTreeMap::new(),
         }
     }
 
@@ -243,6 +247,21 @@ impl Task {
         }
     }
 
+    /// The store cannot write. Where nothing but a peer's word says how long the blob is, that may
+    /// be the reason: the origin knows better.
+    pub(crate) fn on_store_failed(&mut self, error: String, cx: &mut Shared, now: Instant) {
+        let content = self.content.as_ref();
+        let told_by = content.filter(|c| c.pieces.is_empty() && c.storing.is_empty());
+        let told_by = told_by.and_then(|c| c.told_by.clone());
+        match told_by.filter(|_| self.is_fetching() && self.origin.sources.first().is_some()) {
+            Some(host) => {
+                tracing::warn!(task = %self.id, %host, error, "no room for what a peer tells of");
+                self.list_is_false(None, cx, now);
+            }
+            None => self.fail(TaskFailure::Store(error), cx, now),
+        }
+    }
+
     /// Gives up the attempt; what is stored is served on.
     pub(crate) fn fail(&mut self, reason: TaskFailure, cx: &mut Shared, now: Instant) {
         tracing::warn!(task = %self.id, %reason, "task failed");
@@ -328,10 +347,13 @@ impl Task {
         }
     }
 
-    fn create(&mut self, geometry: Geometry, cx: &mut Shared) {
+    /// The geometry is told by a peer, or by the origin.
+    fn create(&mut self, geometry: Geometry, told_by: Option<HostId>, cx: &mut Shared) {
         let task = self.id;
         cx.act(Action::Create { task, geometry });
-        self.adopt(Content::new(&task, geometry), cx);
+        let mut content = Content::new(&task, geometry);
+        content.told_by = told_by;
+        self.adopt(content, cx);
     }
 
     /// Whether every piece is stored. An empty blob needs no piece, only the right name.
@@ -511,6 +533,13 @@ impl Task {
     /// Whether the task has anything to do with the host's connection.
     pub(crate) fn concerns(&self, host: &HostId) -> bool {
         self.neighbours.contains_key(host) || self.contacts.dialing.contains(host)
+    }
+
+    /// How long a piece from this host must be, if it agrees with us on the geometry.
+    pub(crate) fn agreed_len(&self, host: &HostId, piece: PieceIndex) -> Option<u32> {
+        let geometry = self.content.as_ref()?.geometry;
+        let agrees = self.neighbours.get(host)?.agrees && geometry.contains(piece);
+        agrees.then(|| geometry.len_of(piece))
     }
 
     pub(crate) fn hosts(&self) -> Vec<HostId> {

@@ -600,11 +600,13 @@ fn a_silent_neighbour_is_dropped_and_reported() {
     let mut bench = Bench::with_parents(&["a"]);
     bench.pass(SECOND * 6);
     let (task, host, reason) = (task(), host("a"), Misbehaviour::Stalled);
-    assert!(
-        bench
-            .actions()
-            .contains(&Action::Report { task, host, reason })
-    );
+    let piece = None;
+    assert!(bench.actions().contains(&Action::Report {
+        task,
+        host,
+        reason,
+        piece
+    }));
 }
 
 #[test]
@@ -1429,15 +1431,22 @@ fn an_empty_blob_is_complete_with_its_head_and_a_false_one_is_not() {
 #[test]
 fn a_corrupt_piece_is_sought_elsewhere_and_its_sender_reported_in_the_end() {
     let mut bench = Bench::with_parents(&["liar", "b"]);
-    bench.piece_rejected("liar", 0);
+    let asked = bench.requests("liar")[0];
+    bench.piece_rejected("liar", asked);
     bench.actions();
     for piece in 0..PIECES {
         bench.piece_stored("b", piece);
     }
     let (task, host, reason) = (task(), host("liar"), Misbehaviour::CorruptPiece);
+    let piece = Some(PieceIndex(asked));
     let actions = bench.actions();
     assert!(actions.contains(&Action::Complete { task }));
-    assert!(actions.contains(&Action::Report { task, host, reason }));
+    assert!(actions.contains(&Action::Report {
+        task,
+        host,
+        reason,
+        piece
+    }));
     bench.connect("liar", Role::Node);
     let hung_up = |action: &Action| matches!(action, Action::HangUp { .. });
     assert!(bench.actions().iter().any(hung_up));
@@ -1445,13 +1454,22 @@ fn a_corrupt_piece_is_sought_elsewhere_and_its_sender_reported_in_the_end() {
 
 #[test]
 fn after_two_bad_copies_the_origin_decides() {
-    let mut bench = Bench::with_parents(&["a", "b"]);
-    bench.piece_rejected("a", 3);
-    bench.piece_rejected("b", 3);
-    assert_eq!(fetch(&bench.actions()), Some((3, Some(4))));
+    let mut bench = Bench::with_parents(&["a"]);
+    let asked = bench.requests("a")[0];
+    bench.connect("b", Role::Node);
+    bench.say_everything("b");
+    bench.piece_rejected("a", asked);
+    let mut given = bench.requests("b");
+    while !given.contains(&asked) {
+        let piece = given.pop().expect("what only b can give is asked of it");
+        bench.piece_stored("b", piece);
+        given.extend(bench.requests("b"));
+    }
+    bench.piece_rejected("b", asked);
+    assert_eq!(fetch(&bench.actions()), Some((asked, Some(asked + 1))));
     bench
         .swarm
-        .handle_origin_stored(task(), PieceIndex(3), bench.now);
+        .handle_origin_stored(task(), PieceIndex(asked), bench.now);
     let reports = bench.actions();
     let reported = reports
         .iter()
@@ -1491,11 +1509,13 @@ fn a_list_that_ends_in_another_digest_convicts_its_giver() {
     batch.states[7] = state(99);
     bench.say("liar", Message::List { batch });
     let (task, host, reason) = (task(), host("liar"), Misbehaviour::FalseList);
-    assert!(
-        bench
-            .actions()
-            .contains(&Action::Report { task, host, reason })
-    );
+    let piece = None;
+    assert!(bench.actions().contains(&Action::Report {
+        task,
+        host,
+        reason,
+        piece
+    }));
 }
 
 // --- The store ---

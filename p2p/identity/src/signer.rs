@@ -39,6 +39,13 @@ pub enum SignerError {
     Signature(String),
 }
 
+impl SignerError {
+    /// Whether this was never signed, as against signed by somebody who is not believed here and now.
+    pub fn is_forged(&self) -> bool {
+        matches!(self, Self::Signature(_))
+    }
+}
+
 /// The signers believed so far.
 #[derive(Debug, Default)]
 pub(crate) struct Signers {

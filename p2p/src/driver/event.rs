@@ -69,6 +69,12 @@ pub(crate) enum Command {
 pub(crate) enum Event {
     /// A handshake ended well, dialled or accepted.
     Connected(Box<Connection>),
+    /// What came on a connection is not the protocol.
+    Breach {
+        host: HostId,
+        link: u64,
+        reason: String,
+    },
     /// The blob's file was made, or not.
     Created {
         task: TaskId,

@@ -14,6 +14,7 @@ use super::{
     entry::{Entry, Held, Phase},
     event::{Arrived, Command, Event, FetchEvent, StoredPiece},
     link::Removed,
+    signer::Unbelieved,
 };
 use crate::{
     blob::{Reader, TaskState},
@@ -24,6 +25,8 @@ use crate::{
 
 /// Messages that may wait for the store's word about one task.
 const MAX_HELD: usize = 1024;
+/// Connections to one host: two that cross, and as many that are about to break.
+const MAX_LINKS: usize = 4;
 /// Warnings kept for the status page.
 const MAX_WARNINGS: usize = 20;
 
@@ -89,6 +92,11 @@ impl Driver {
             }
             Event::Disconnected { host, link, reason } => {
                 self.handle_disconnected(&host, link, &reason, now);
+            }
+            Event::Breach { host, link, reason } => {
+                tracing::warn!(%host, link, reason, "a peer does not speak the protocol");
+                let words = "what you sent is no message";
+                self.swarm.handle_breach(&host, words, now);
             }
             Event::Fetch { task, fetch, event } => self.handle_fetch(task, fetch, event, now),
             Event::Found { task, found } => self.handle_found(task, found, now),
@@ -343,6 +351,10 @@ impl Driver {
         }
         tracing::debug!(%host, %role, address = %connection.peer.address, "connected to a peer");
         self.dialing.remove(&host);
+        if self.links.count(&host) >= MAX_LINKS {
+            tracing::warn!(%host, "a peer opens connections without end");
+            return self.swarm.handle_breach(&host, "too many connections", now);
+        }
         let first = self.links.add(connection);
         self.desk.claims.handle_connected(&host, role, now);
         if first {
@@ -433,15 +445,8 @@ impl Driver {
     ) {
         match &envelope.message {
             Message::List { batch } => {
-                let news = match self.check_list(&envelope.task, batch) {
-                    Ok(news) => news,
-                    Err(error) => {
-                        tracing::warn!(%host, task = %envelope.task, error, "refused a piece list");
-                        let what = Misbehaviour::FalseList;
-                        self.swarm
-                            .handle_misbehaviour(&host, envelope.task, what, now);
-                        return;
-                    }
+                let Some(news) = self.believe_list(&host, &envelope.task, batch, now) else {
+                    return;
                 };
                 if news == ListNews::Signed
                     && let Some(blob) = self.blob(&envelope.task)
@@ -451,6 +456,15 @@ impl Driver {
                 }
             }
             Message::Piece { piece, data } => {
+                let agreed = self.swarm.agreed_len(&host, &envelope.task, *piece);
+                if agreed.is_some_and(|len| len as usize != data.len()) {
+                    let (len, piece) = (data.len(), *piece);
+                    tracing::warn!(%host, %piece, len, "a piece of the wrong length");
+                    let what = Misbehaviour::Protocol;
+                    return self
+                        .swarm
+                        .handle_misbehaviour(&host, envelope.task, what, now);
+                }
                 let arrived = Arrived {
                     data: data.clone(),
                     role,
@@ -463,21 +477,57 @@ impl Driver {
         self.swarm.handle_message(&host, envelope, now);
     }
 
+    /// What a batch may be used for; `None`: nothing. Who passes on what nobody has signed is
+    /// convicted.
+    fn believe_list(
+        &mut self,
+        host: &HostId,
+        task: &TaskId,
+        batch: &hawker_model::SignedStates,
+        now: Instant,
+    ) -> Option<ListNews> {
+        let about_ours = self.swarm.agreed_len(host, task, batch.first).is_some();
+        if self.swarm.list(task).is_some() && !about_ours {
+            // Signed for another length than the one we believe in.
+            self.swarm.note_nuisance(host, *task, now);
+            return None;
+        }
+        match self.check_list(task, batch) {
+            Ok((news, signer)) => {
+                if let Some(signer) = signer {
+                    self.swarm.note_signer(&batch.signer, signer);
+                }
+                Some(news)
+            }
+            Err(Unbelieved { why, is_forged }) => {
+                tracing::warn!(%host, %task, error = why, "refused a piece list");
+                match is_forged {
+                    true => {
+                        self.swarm
+                            .handle_misbehaviour(host, *task, Misbehaviour::FalseList, now)
+                    }
+                    false => self.swarm.note_nuisance(host, *task, now),
+                }
+                None
+            }
+        }
+    }
+
     /// Checks a batch's signature, unless it tells nothing new. The store must not see one whose
     /// signature was not checked: it would believe the origin that is named in it.
     fn check_list(
         &self,
         task: &TaskId,
         batch: &hawker_model::SignedStates,
-    ) -> Result<ListNews, String> {
+    ) -> Result<(ListNews, Option<HostId>), Unbelieved> {
         let Some(list) = self.swarm.list(task) else {
-            return Ok(ListNews::Nothing);
+            return Ok((ListNews::Nothing, None));
         };
         let known = list
             .states()
             .get(batch.first.as_usize()..batch.end() as usize);
         if known == Some(batch.states.as_slice()) {
-            return Ok(ListNews::Nothing);
+            return Ok((ListNews::Nothing, None));
         }
         let fetcher = self
             .entries
@@ -485,7 +535,7 @@ impl Driver {
             .and_then(|entry| entry.fetcher.as_ref());
         self.signer
             .check(task, list.geometry(), batch, fetcher)
-            .map(|()| ListNews::Signed)
+            .map(|signer| (ListNews::Signed, signer))
     }
 
     fn handle_created(

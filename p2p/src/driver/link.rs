@@ -133,6 +133,11 @@ impl Links {
         links.len() == 1
     }
 
+    /// Connections to a host.
+    pub(crate) fn count(&self, host: &HostId) -> usize {
+        self.by_host.get(host).map_or(0, Vec::len)
+    }
+
     pub(crate) fn peer(&self, host: &HostId) -> Option<&LinkPeer> {
         self.by_host.get(host)?.first().map(|link| &link.peer)
     }
@@ -279,7 +284,12 @@ impl Reading {
                     }
                 }
                 Ok(None) => break "closed by the peer".to_owned(),
-                Err(error) => break error.to_string(),
+                Err(error) => {
+                    if matches!(error, WireError::Frame(_)) {
+                        self.tell_breach(error.to_string()).await;
+                    }
+                    break error.to_string();
+                }
             }
         };
         let (host, link) = (self.peer.host, self.link);
@@ -287,6 +297,11 @@ impl Reading {
             .events
             .send(Event::Disconnected { host, link, reason })
             .await;
+    }
+
+    async fn tell_breach(&self, reason: String) {
+        let (host, link) = (self.peer.host.clone(), self.link);
+        let _ = self.events.send(Event::Breach { host, link, reason }).await;
     }
 
     /// Waits for room; says whether the loop is still there.

@@ -77,9 +77,14 @@ impl Driver {
             }
             Action::Lookup { task } => self.lookup(task, now),
             Action::Renew { task, source } => self.renew(task, source, now),
-            Action::Report { task, host, reason } => {
+            Action::Report {
+                task,
+                host,
+                reason,
+                piece,
+            } => {
                 tracing::warn!(%task, %host, ?reason, "peer misbehaved");
-                self.session.report(task, host, reason);
+                self.session.report(task, host, reason, piece);
             }
             Action::Send { host, envelope } => {
                 let (task, message) = (envelope.task, envelope.message.name());

@@ -71,7 +71,7 @@ impl ListSigner {
         self.sign(task, geometry, batch.first, batch.states, origin)
     }
 
-    /// Whether a batch may be believed until its bytes prove it. A blob's list may come from any
+    /// Whether a batch may be believed until its bytes prove it, and who signed it. A blob's list may come from any
     /// host of the cluster, since the digest exposes a false one; a URL's only from a seed or from
     /// the fetcher that the scheduler elected, since nothing else vouches for it.
     pub(crate) fn check(
@@ -80,30 +80,38 @@ impl ListSigner {
         geometry: &Geometry,
         batch: &SignedStates,
         fetcher: Option<&HostId>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<HostId>, Unbelieved> {
         let Some(identity) = &self.identity else {
-            return Ok(());
+            return Ok(None);
         };
-        let signer = identity
-            .verify_signer(
-                &batch.signer,
-                &batch.message(task, geometry),
-                &batch.signature,
-            )
-            .map_err(|error| error.to_string())?;
+        let message = batch.message(task, geometry);
+        let signer = identity.verify_signer(&batch.signer, &message, &batch.signature);
+        let signer = signer.map_err(|error| Unbelieved {
+            why: error.to_string(),
+            is_forged: error.is_forged(),
+        })?;
         let trusted = match (task, signer.role) {
             (_, Role::Scheduler) => false,
             (TaskId::Blob(_), _) | (_, Role::Seed) => true,
             (TaskId::Url(_), Role::Node) => fetcher == Some(&signer.host),
         };
         match trusted {
-            true => Ok(()),
-            false => Err(format!(
-                "{} {} may not vouch for {task}",
-                signer.role, signer.host
-            )),
+            true => Ok(Some(signer.host)),
+            false => Err(Unbelieved {
+                why: format!("{} {} may not vouch for {task}", signer.role, signer.host),
+                is_forged: false,
+            }),
         }
     }
+}
+
+/// Why a batch is not believed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Unbelieved {
+    pub(crate) why: String,
+    /// Whoever passed it on must have known. Of other flaws it may not: certificates end and are
+    /// revoked, and hosts hear of that at different times.
+    pub(crate) is_forged: bool,
 }
 
 #[cfg(test)]
@@ -146,7 +154,11 @@ mod tests {
         let task = TaskId::Blob(Digest::of(b"x"));
         let signer = signer(Role::Node);
         let (geometry, batch) = signed(&signer, &task);
-        assert_eq!(signer.check(&task, &geometry, &batch, None), Ok(()));
+        let owner = HostId::parse("host").unwrap();
+        assert_eq!(
+            signer.check(&task, &geometry, &batch, None),
+            Ok(Some(owner))
+        );
         let others = [
             "https://evil.example",
             "http://private.example",
@@ -158,7 +170,8 @@ mod tests {
                 origin,
                 ..batch.clone()
             };
-            assert!(signer.check(&task, &geometry, &altered, None).is_err());
+            let error = signer.check(&task, &geometry, &altered, None).unwrap_err();
+            assert!(error.is_forged, "{error:?}");
         }
     }
 
@@ -170,6 +183,6 @@ mod tests {
         assert!(batch.signer.is_empty() && batch.signature.is_empty());
         let origin = batch.origin.as_ref().map(OriginName::as_str);
         assert_eq!(origin, Some("https://private.example"));
-        assert_eq!(signer.check(&task, &geometry, &batch, None), Ok(()));
+        assert_eq!(signer.check(&task, &geometry, &batch, None), Ok(None));
     }
 }

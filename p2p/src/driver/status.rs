@@ -29,6 +29,7 @@ impl Driver {
                 .map(|(task, entry)| self.task(task, entry))
                 .collect(),
             peers: self.links.iter().map(peer).collect(),
+            quarantined: self.swarm.quarantined(std::time::Instant::now()),
             bytes: self.counters.snapshot(),
             store: self.store_status(),
         }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use hawker_model::{HostId, TaskId};
+use hawker_model::{HostId, PieceIndex, TaskId};
 use hawker_scheduler_api::{Holding, ReportReason, TaskProgress};
 use hawker_swarm::Misbehaviour;
 use tokio::sync::{mpsc, watch};
@@ -59,7 +59,7 @@ pub(super) enum Command {
     Lookup(TaskId),
     Announce(Vec<Holding>),
     Withdraw(TaskId),
-    Report(TaskId, HostId, ReportReason),
+    Report(TaskId, HostId, ReportReason, Option<PieceIndex>),
     Progress(TaskProgress),
 }
 
@@ -85,15 +85,22 @@ impl SessionHandle {
         self.tell(Command::Withdraw(task));
     }
 
-    /// A peer did wrong.
-    pub fn report(&self, task: TaskId, host: HostId, reason: Misbehaviour) {
+    /// A peer did wrong, maybe with one piece.
+    pub fn report(
+        &self,
+        task: TaskId,
+        host: HostId,
+        reason: Misbehaviour,
+        piece: Option<PieceIndex>,
+    ) {
         let reason = match reason {
             Misbehaviour::CorruptPiece => ReportReason::CorruptPiece,
             Misbehaviour::FalseList => ReportReason::FalseList,
             Misbehaviour::Stalled => ReportReason::Stalled,
             Misbehaviour::Protocol => ReportReason::Protocol,
+            Misbehaviour::Flood => ReportReason::Flood,
         };
-        self.tell(Command::Report(task, host, reason));
+        self.tell(Command::Report(task, host, reason, piece));
     }
 
     /// How a download goes. Sent on with the next summary; only the last of each task counts.

@@ -139,8 +139,14 @@ impl Placer {
                 self.progress.remove(&task);
                 self.send_for(task, HostMessage::Withdraw { task });
             }
-            Command::Report(task, host, reason) => {
-                self.send_for(task, HostMessage::Report { task, host, reason });
+            Command::Report(task, host, reason, piece) => {
+                let report = HostMessage::Report {
+                    task,
+                    host,
+                    reason,
+                    piece: piece.map(|piece| piece.0),
+                };
+                self.send_for(task, report);
             }
             Command::Progress(progress) => {
                 if self.progress.len() < MAX_ENTRIES {

@@ -39,7 +39,7 @@ pub fn content_request(bytes: &[u8]) {
         digest: Digest::of(bytes),
         size: u64::MAX,
         state: ContentState::ALL[0],
-        image: None,
+        images: Vec::new(),
         labels: names
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))

@@ -30,6 +30,8 @@ pub enum HostMessage {
         task: TaskId,
         host: HostId,
         reason: ReportReason,
+        /// The piece that was wrong, where it was one.
+        piece: Option<u32>,
     },
 }
 
@@ -99,6 +101,8 @@ pub enum ReportReason {
     Stalled,
     /// Messages outside the peer protocol.
     Protocol,
+    /// More messages than anybody can use.
+    Flood,
 }
 
 impl ReportReason {
@@ -109,6 +113,7 @@ impl ReportReason {
             Self::FalseList => "false_list",
             Self::Stalled => "stalled",
             Self::Protocol => "protocol",
+            Self::Flood => "flood",
         }
     }
 }
@@ -138,6 +143,7 @@ impl TryFrom<proto::HostMessage> for HostMessage {
                 task: task("report.task", &report.task)?,
                 host: host("report.host", &report.host)?,
                 reason: reason(report.reason)?,
+                piece: report.piece,
             },
         })
     }
@@ -160,10 +166,16 @@ impl From<HostMessage> for proto::HostMessage {
             HostMessage::Progress(tasks) => Body::Progress(proto::Progress {
                 tasks: tasks.into_iter().map(Into::into).collect(),
             }),
-            HostMessage::Report { task, host, reason } => Body::Report(proto::Report {
+            HostMessage::Report {
+                task,
+                host,
+                reason,
+                piece,
+            } => Body::Report(proto::Report {
                 task: task.to_bytes().to_vec(),
                 host: host.into(),
                 reason: proto::report::Reason::from(reason).into(),
+                piece,
             }),
         };
         Self {
@@ -303,6 +315,7 @@ impl From<ReportReason> for proto::report::Reason {
             ReportReason::FalseList => Self::FalseList,
             ReportReason::Stalled => Self::Stalled,
             ReportReason::Protocol => Self::Protocol,
+            ReportReason::Flood => Self::Flood,
         }
     }
 }
@@ -325,6 +338,7 @@ fn reason(value: i32) -> Result<ReportReason, MessageError> {
         Ok(Reason::FalseList) => Ok(ReportReason::FalseList),
         Ok(Reason::Stalled) => Ok(ReportReason::Stalled),
         Ok(Reason::Protocol) => Ok(ReportReason::Protocol),
+        Ok(Reason::Flood) => Ok(ReportReason::Flood),
         Ok(Reason::Unspecified) | Err(_) => Err(MessageError::UnknownValue {
             field: "report.reason",
             value,
@@ -453,6 +467,13 @@ mod tests {
                 task: id(),
                 host: HostId::parse("bad").unwrap(),
                 reason: ReportReason::FalseList,
+                piece: None,
+            },
+            HostMessage::Report {
+                task: id(),
+                host: HostId::parse("bad").unwrap(),
+                reason: ReportReason::Flood,
+                piece: Some(0),
             },
         ];
         for message in messages {

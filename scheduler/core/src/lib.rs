@@ -24,7 +24,7 @@ mod swarm;
 mod tracker;
 
 pub use action::{Action, Duty, Peer};
-pub use conduct::Misbehaviour;
+pub use conduct::{Accusation, Misbehaviour};
 pub use config::TrackerConfig;
 pub use host::{NewHost, Reachability};
 pub use status::{Counters, HostStatus, TaskStatus};

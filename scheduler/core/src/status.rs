@@ -17,7 +17,10 @@ pub struct Counters {
     pub seed_choices: u64,
     pub elections: u64,
     pub reports: u64,
+    /// Reports that counted for nothing, because of who made them.
+    pub ignored_reports: u64,
     pub isolations: u64,
+    pub paroles: u64,
     pub silences: u64,
 }
 
@@ -30,6 +33,8 @@ pub struct HostStatus {
     pub zone: String,
     pub reachability: Reachability,
     pub isolated: bool,
+    /// Hosts that report it at present.
+    pub reporters: usize,
     pub heard: Instant,
     /// Swarms it is in.
     pub tasks: usize,
@@ -83,6 +88,7 @@ impl Tracker {
             zone: host.zone.clone(),
             reachability: host.reachability,
             isolated: self.conduct.is_isolated(name),
+            reporters: self.conduct.reporters(name),
             heard: host.heard,
             tasks: host.tasks.len(),
         })

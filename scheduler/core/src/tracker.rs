@@ -11,8 +11,8 @@ use hawker_model::{HostId, Role, TaskId};
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
-    Action, Counters, Holding, Misbehaviour, NewHost, Peer, Progress, Reachability, TrackerConfig,
-    conduct::Conduct,
+    Accusation, Action, Counters, Holding, NewHost, Peer, Progress, Reachability, TrackerConfig,
+    conduct::{Circumstances, Conduct, Ruling},
     host::Host,
     mesh::Pushes,
     swarm::{Member, Swarm},
@@ -185,23 +185,36 @@ impl Tracker {
         &mut self,
         reporter: &HostId,
         task: TaskId,
-        (about, what): (&HostId, Misbehaviour),
+        (about, accusation): (&HostId, Accusation),
         now: Instant,
     ) {
         if !self.hear(reporter, now) || reporter == about || !self.hosts.contains_key(about) {
             return;
         }
         self.counters.reports += 1;
-        if let Some(swarm) = self.swarms.get_mut(&task) {
-            swarm.unlink(reporter, about);
-        }
-        let children = self.children(about);
-        let verdict = self
+        // Who has nothing to do with the task cannot have met the other in it.
+        let swarm = self.swarms.get_mut(&task);
+        let Some(swarm) = swarm.filter(|swarm| swarm.members.contains_key(reporter)) else {
+            self.counters.ignored_reports += 1;
+            return;
+        };
+        swarm.unlink(reporter, about);
+        let circumstances = Circumstances {
+            children: self.children(about),
+            hosts: self.hosts.len(),
+            isolated: self.live_isolated(),
+        };
+        let report = (reporter, task, accusation);
+        let ruling = self
             .conduct
-            .report(&self.config, about, (reporter, what), children, now);
-        match verdict {
-            Some(reports) => self.isolate(about.clone(), reports),
-            None => self.repair(task),
+            .report(&self.config, about, report, circumstances, now);
+        match ruling {
+            Ruling::Isolated(reports) => self.isolate(about.clone(), reports),
+            Ruling::Noted => self.repair(task),
+            Ruling::Ignored => {
+                self.counters.ignored_reports += 1;
+                self.repair(task);
+            }
         }
     }
 
@@ -221,6 +234,7 @@ impl Tracker {
             if !paroled.is_empty() {
                 self.review_seeds();
             }
+            self.counters.paroles += paroled.len() as u64;
             for host in paroled {
                 self.actions.push_back(Action::Paroled { host });
             }
@@ -372,6 +386,12 @@ impl Tracker {
             }
             self.repair(task);
         }
+    }
+
+    /// Live hosts that are isolated.
+    fn live_isolated(&self) -> usize {
+        let hosts = self.hosts.keys();
+        hosts.filter(|host| self.conduct.is_isolated(host)).count()
     }
 
     /// How many links lead to `host`, over all tasks.

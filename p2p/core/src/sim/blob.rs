@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use hawker_model::{
-    ChainState, Digest, Geometry, GeometryError, PieceIndex, PieceList, SignedStates, TaskId,
+    ChainState, Digest, Geometry, GeometryError, HostId, PieceIndex, PieceList, SignedStates,
+    TaskId,
 };
 
 /// What the bytes of a piece are: the true ones, or forged in one of many ways.
@@ -37,7 +38,13 @@ impl Blob {
     }
 
     /// The chain values of the pieces `first..end`, as someone who has `bytes` would compute them.
-    pub(crate) fn batch(&self, first: u32, end: u32, bytes: Bytes) -> SignedStates {
+    pub(crate) fn batch(
+        &self,
+        first: u32,
+        end: u32,
+        bytes: Bytes,
+        signer: &HostId,
+    ) -> SignedStates {
         let value = |piece| match self.geometry.is_last(piece) {
             // Even a forger must end in the digest.
             true => state(piece, TRUE),
@@ -47,7 +54,7 @@ impl Blob {
             first: PieceIndex(first),
             states: (first..end).map(PieceIndex).map(value).collect(),
             origin: None,
-            signer: Arc::from([]),
+            signer: certificate(signer),
             signature: Vec::new(),
         }
     }
@@ -57,12 +64,22 @@ impl Blob {
         let Some((before, after)) = list.around(piece) else {
             return false;
         };
-        let true_before = match piece.0.checked_sub(1) {
-            None => before == ChainState::initial(),
-            Some(previous) => before == state(PieceIndex(previous), TRUE),
-        };
+        let true_before = self.is_true_before(piece, before);
         after == state(piece, bytes) && (bytes != TRUE || true_before)
     }
+
+    /// Whether a chain value is the one before a piece.
+    pub(crate) fn is_true_before(&self, piece: PieceIndex, before: ChainState) -> bool {
+        match piece.0.checked_sub(1) {
+            None => before == ChainState::initial(),
+            Some(previous) => before == state(PieceIndex(previous), TRUE),
+        }
+    }
+}
+
+/// What names a signer.
+pub(crate) fn certificate(host: &HostId) -> Arc<[u8]> {
+    Arc::from(host.as_str().as_bytes())
 }
 
 fn state(piece: PieceIndex, bytes: Bytes) -> ChainState {

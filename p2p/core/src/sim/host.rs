@@ -11,7 +11,7 @@ use super::{
     origin::Fetch,
     scenario::{HostPlan, Lie},
 };
-use crate::{Opening, Secret, Source, Stored, Swarm, SwarmConfig, TaskFailure, Want};
+use crate::{Envelope, Opening, Secret, Source, Stored, Swarm, SwarmConfig, TaskFailure, Want};
 
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -32,6 +32,8 @@ pub(crate) struct Host {
     pub(crate) completed_at: Option<Time>,
     pub(crate) failed: Option<TaskFailure>,
     pub(crate) sent_bytes: u64,
+    /// A liar's message that another one overtakes.
+    pub(crate) kept: Option<Envelope>,
 }
 
 impl Host {
@@ -51,6 +53,7 @@ impl Host {
             completed_at: None,
             failed: None,
             sent_bytes: 0,
+            kept: None,
         }
     }
 
@@ -80,7 +83,7 @@ impl Host {
         let count = blob.geometry.piece_count();
         self.store = vec![Some(bytes); count as usize];
         let mut list = PieceList::new(&blob.task, blob.geometry);
-        let added = list.add(blob.batch(0, count, bytes));
+        let added = list.add(blob.batch(0, count, bytes, &self.id));
         debug_assert_eq!(added, Ok(true));
         Stored {
             pieces: PieceSet::full(count),

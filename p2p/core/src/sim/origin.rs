@@ -12,6 +12,8 @@ pub enum OriginFault {
     Refuses(TaskFailure),
     /// Every fetch ends after so many pieces.
     CutsAfter(u32),
+    /// So many fetches get other bytes.
+    Lies(u32),
 }
 
 /// What the origin thinks of a credential. Of one that it was told nothing about, it thinks well.
@@ -32,6 +34,7 @@ pub(crate) struct Origin {
     /// Pieces given, by credential.
     given: BTreeMap<String, u32>,
     pub(crate) sent_bytes: u64,
+    pub(crate) lies: u32,
 }
 
 impl Origin {
@@ -61,6 +64,8 @@ impl Origin {
 pub(crate) struct Fetch {
     pub(crate) number: u64,
     pub(crate) credential: String,
+    /// The origin gives it other bytes.
+    pub(crate) deceived: bool,
     pub(crate) next: u32,
     pub(crate) end: Option<u32>,
     pub(crate) got: u32,

@@ -1,6 +1,6 @@
 //! What came of a scenario.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use hawker_model::{HostId, Role};
 
@@ -16,8 +16,12 @@ pub struct Outcome {
     pub hosts: Vec<HostOutcome>,
     /// Bytes that left the origin.
     pub origin_bytes: u64,
+    /// Whether it gave other bytes to anybody.
+    pub origin_lies: bool,
     /// Bytes of chain values that hosts received, with their signatures.
     pub list_bytes: u64,
+    /// How many pieces of one host (the second) did not pass at another.
+    pub rejected: BTreeMap<(HostId, HostId), u32>,
     /// What hosts reported about others.
     pub reports: Vec<(HostId, Misbehaviour)>,
     /// Bytes that went from one zone to another.
@@ -62,9 +66,7 @@ impl Outcome {
 
     /// The honest hosts that were said to have lied.
     pub fn wronged(&self) -> Vec<&HostId> {
-        let lied = |what: &Misbehaviour| {
-            matches!(what, Misbehaviour::CorruptPiece | Misbehaviour::FalseList)
-        };
+        let lied = |what: &Misbehaviour| *what != Misbehaviour::Stalled;
         let honest = |id: &HostId| {
             self.hosts
                 .iter()

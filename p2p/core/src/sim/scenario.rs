@@ -62,6 +62,8 @@ pub struct HostPlan {
     pub arrives: Duration,
     pub dies: Option<Duration>,
     pub lie: Option<Lie>,
+    /// A bit of this piece is flipped on its disk, of which it knows nothing.
+    pub rotten: Option<u32>,
     /// It has the blob from the start.
     pub stored: bool,
     /// It is read from the first byte to the last while it comes, as a mirror's client does.
@@ -86,6 +88,16 @@ pub enum Lie {
     Deaf,
     /// Has a blob of wrong bytes and a list that fits them.
     FalseList,
+    /// Says that it has everything, and that it is busy.
+    Busy,
+    /// Passes lists on in the wrong order.
+    Disorder,
+    /// Tells every other host a false list, and gives it bytes that fit.
+    Equivocate,
+    /// Says more than anybody can use.
+    Flood,
+    /// Now this, now that.
+    Random,
 }
 
 impl HostPlan {
@@ -100,6 +112,7 @@ impl HostPlan {
             arrives: Duration::ZERO,
             dies: None,
             lie: None,
+            rotten: None,
             stored: false,
             reads: true,
             source: true,

@@ -1,6 +1,7 @@
 //! The world: hosts, network, origin, scheduler and the queue of events.
 
 mod acting;
+mod lying;
 mod reading;
 mod sending;
 
@@ -13,12 +14,12 @@ use hawker_model::{GeometryError, HostId, PieceIndex, Role};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
-    blob::{Blob, Bytes},
+    blob::{Blob, Bytes, certificate},
     event::{Event, HostNo, Queue, Time},
     host::{Host, source},
     meter::Meter,
     net::Lane,
-    origin::Origin,
+    origin::{Origin, OriginFault},
     outcome::{HostOutcome, Outcome},
     scenario::{Lie, Scenario},
     scheduler::{Answer, Scheduler},
@@ -49,6 +50,7 @@ pub(crate) struct World {
     crossed_bytes: u64,
     /// A host has finished, failed or died.
     changed: bool,
+    rejected: BTreeMap<(HostId, HostId), u32>,
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
             host.store = vec![None; blob.geometry.piece_count() as usize];
             hosts.push(host);
         }
+        introduce_signers(&mut hosts);
         let is_seed = |n: &HostNo| plan.hosts[*n].role == Role::Seed;
         let zones = plan.hosts.iter().map(|host| host.zone).collect();
         let scheduler = Scheduler::new((0..hosts.len()).filter(is_seed).collect(), zones);
@@ -85,6 +88,7 @@ impl World {
             passed_at: BTreeMap::new(),
             crossed_bytes: 0,
             changed: false,
+            rejected: BTreeMap::new(),
             plan,
         };
         world.plan_lives();
@@ -137,7 +141,7 @@ impl World {
             failed: host.failed.clone(),
             right: host.is_right(),
             alive: host.alive,
-            honest: host.plan.lie.is_none(),
+            honest: host.plan.lie.is_none() && host.plan.rotten.is_none(),
             sent_bytes: host.sent_bytes,
             pieces: host.store.iter().flatten().count() as u32,
         };
@@ -148,7 +152,9 @@ impl World {
             bound: self.plan.bound(),
             hosts: self.hosts.iter().map(outcome).collect(),
             origin_bytes: self.origin.sent_bytes,
+            origin_lies: matches!(self.plan.origin_fault, Some(OriginFault::Lies(_))),
             list_bytes: self.list_bytes,
+            rejected: self.rejected,
             reports: self.reports,
             crossed_bytes: self.crossed_bytes,
             uplinks: self.meter.shares(uplinks),
@@ -316,6 +322,7 @@ impl World {
             }
         } else {
             state.swarm.handle_rejected(task, piece, &id, now);
+            self.note_rejected(host, &id);
         }
         self.after(host);
     }
@@ -336,6 +343,16 @@ impl World {
             duty,
         };
         self.queue.add(at, event);
+    }
+}
+
+/// All know whose each certificate is.
+fn introduce_signers(hosts: &mut [Host]) {
+    let ids: Vec<_> = hosts.iter().map(|host| host.id.clone()).collect();
+    for host in hosts {
+        for id in &ids {
+            host.swarm.note_signer(&certificate(id), id.clone());
+        }
     }
 }
 

@@ -1,31 +1,50 @@
-//! Pieces that do not match, and lists that prove false.
+//! Pieces that do not match, and who is to blame for them.
 //!
 //! A piece that does not match is asked of another source, and its sender of nothing more. If that
 //! copy matches, the first sender lied, provided that the list is true: so nobody is called a liar
 //! before the origin gave the piece or the whole blob is proven. If the other copy does not match
-//! either, the origin decides, where we have one. A false list is discarded with everything that
-//! was checked against it, and the node goes on alone, by its own chain.
+//! either, the origin decides, where we have one; so it does where two lists contradict each other
+//! (`dispute`).
+//!
+//! Who has not the whole blob may have been deceived itself, by a list that we do not know. So a
+//! suspect is shown our list: an honest one that has another leaves us, and is not accused. Nor is
+//! one that has left us before and come back, since what it sent under another list may come late.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use hawker_model::{HostId, PieceIndex};
 
-use super::Task;
-use crate::{Action, Misbehaviour, TaskFailure, shared::Shared};
+use super::{Task, dispute::Dispute};
+use crate::{Action, Message, Misbehaviour, shared::Shared};
 
 /// So many different senders of a piece that does not match, and the list itself is doubted.
 const ENOUGH: usize = 2;
+/// So long a suspect gets to leave.
+const TIME_TO_LEAVE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
     /// Who sent a copy of a piece that did not match.
     suspects: BTreeMap<PieceIndex, BTreeSet<HostId>>,
-    /// Who lied, if the list is true.
-    accused: BTreeSet<HostId>,
-    /// A false list was discarded: nothing is believed but our own chain.
+    /// Who lied, if the list is true, and with which piece.
+    accused: BTreeMap<HostId, PieceIndex>,
+    /// Suspects that may have been deceived themselves, and since when they are suspected.
+    maybe_deceived: BTreeMap<HostId, Instant>,
+    /// Whose pieces may be of an earlier list.
+    excused: BTreeSet<HostId>,
+    /// Pieces that nobody asked of who sent them.
+    unasked: BTreeSet<(PieceIndex, HostId)>,
+    /// Where our list and another part: the origin is asked for this piece.
+    pub(super) disputed: Option<PieceIndex>,
+    /// Chain values that others gave and that were contradicted.
+    pub(super) disputes: Vec<Dispute>,
+    /// Signers whose list was discarded as false.
+    pub(super) disowned: BTreeSet<Arc<[u8]>>,
+    /// False lists were discarded: nothing is believed but our own chain.
     pub(crate) own_chain: bool,
 }
 
@@ -47,7 +66,16 @@ impl Doubts {
             .suspects
             .iter()
             .find(|(_, hosts)| hosts.len() >= ENOUGH);
-        open.map(|(piece, _)| *piece)
+        open.map(|(piece, _)| *piece).or(self.disputed)
+    }
+
+    /// All was checked against a list that is false.
+    pub(super) fn forget_pieces(&mut self) {
+        self.suspects.clear();
+        self.accused.clear();
+        self.maybe_deceived.clear();
+        self.unasked.clear();
+        self.disputed = None;
     }
 }
 
@@ -67,12 +95,18 @@ impl Task {
             return; // Of a list that was discarded since.
         }
         content.storing.remove(&piece);
+        let unasked = self.doubts.unasked.remove(&(piece, from.clone()));
+        if unasked || self.partings.contains_key(from) {
+            self.doubts.excused.insert(from.clone());
+        }
         let suspects = self.doubts.suspects.entry(piece).or_default();
         suspects.insert(from.clone());
-        if let Some(neighbour) = self.neighbours.get_mut(from) {
-            neighbour.suspected = true;
-        }
+        self.show_list(piece, from, cx, now);
+        self.take_nothing_of(from, cx);
         self.want_again(piece);
+        if cx.patience.strike(from, self.id) {
+            cx.set_aside(from, "your pieces do not match", now);
+        }
         if self.doubts.to_settle().is_some() {
             self.ask_origin_to_settle(cx, now);
         } else {
@@ -81,9 +115,66 @@ impl Task {
         }
     }
 
-    fn ask_origin_to_settle(&mut self, cx: &mut Shared, now: Instant) {
+    /// What comes unasked may have been asked for long ago.
+    pub(super) fn note_whether_asked(&mut self, host: &HostId, piece: PieceIndex, asked: bool) {
+        let entry = (piece, host.clone());
+        match asked {
+            true => _ = self.doubts.unasked.remove(&entry),
+            false => _ = self.doubts.unasked.insert(entry),
+        }
+    }
+
+    /// A suspect that has not the whole blob is shown the list by which its piece is wrong.
+    fn show_list(&mut self, piece: PieceIndex, host: &HostId, cx: &mut Shared, now: Instant) {
+        let complete = self.neighbours.get(host).is_some_and(|n| n.is_complete());
+        let Some(content) = self.content.as_ref().filter(|_| !complete) else {
+            return;
+        };
+        self.doubts
+            .maybe_deceived
+            .entry(host.clone())
+            .or_insert(now);
+        let mut batches = content.list.batches_from(piece.0);
+        if let Some(batch) = batches.next().cloned() {
+            self.send(host, Message::List { batch }, cx);
+        }
+    }
+
+    /// A suspect has left: it may have a list of its own, and believe it.
+    pub(super) fn let_go(&mut self, host: &HostId) {
+        if self.doubts.maybe_deceived.remove(host).is_some() {
+            self.acquit(host);
+        }
+    }
+
+    fn acquit(&mut self, host: &HostId) {
+        self.doubts.accused.remove(host);
+        for suspects in self.doubts.suspects.values_mut() {
+            suspects.remove(host);
+        }
+        self.doubts.suspects.retain(|_, hosts| !hosts.is_empty());
+    }
+
+    /// What is on order at a suspect is taken back, and what comes of it all the same is dropped.
+    pub(super) fn take_nothing_of(&mut self, host: &HostId, cx: &mut Shared) {
+        let Some(neighbour) = self.neighbours.get_mut(host) else {
+            return;
+        };
+        neighbour.suspected = true;
+        let requests = std::mem::take(&mut neighbour.requests);
+        if std::mem::take(&mut neighbour.credit) > 0 {
+            cx.send(host, self.id, Message::RequestAny { credit: 0 });
+        }
+        for piece in requests.into_keys() {
+            cx.send(host, self.id, Message::Cancel { piece });
+            self.want_again(piece);
+        }
+    }
+
+    pub(super) fn ask_origin_to_settle(&mut self, cx: &mut Shared, now: Instant) {
         if self.origin.sources.first().is_none() {
-            return self.list_is_false(cx, now);
+            let piece = self.doubts.to_settle();
+            return self.list_is_false(piece, cx, now);
         }
         self.cancel_origin(cx);
         self.steer(cx, now);
@@ -99,64 +190,55 @@ impl Task {
         now: Instant,
     ) {
         let liars = self.doubts.suspects.remove(&piece).unwrap_or_default();
-        match from {
-            None => self.convict_all(liars, cx, now),
-            Some(_) => self.doubts.accused.extend(liars),
+        for liar in liars {
+            if self.doubts.excused.contains(&liar) {
+                continue;
+            }
+            match from {
+                None if !self.doubts.maybe_deceived.contains_key(&liar) => {
+                    let what = (Misbehaviour::CorruptPiece, Some(piece));
+                    self.convict(&liar, what, cx, now);
+                }
+                _ => _ = self.doubts.accused.entry(liar).or_insert(piece),
+            }
         }
     }
 
     /// The whole blob is proven, and with it the list.
     pub(super) fn convict_accused(&mut self, cx: &mut Shared, now: Instant) {
-        let accused = std::mem::take(&mut self.doubts.accused);
-        self.convict_all(accused, cx, now);
-    }
-
-    fn convict_all(&mut self, liars: BTreeSet<HostId>, cx: &mut Shared, now: Instant) {
-        for liar in &liars {
-            self.convict(liar, Misbehaviour::CorruptPiece, cx, now);
+        cx.patience.settle(&self.id);
+        let deceived = std::mem::take(&mut self.doubts.maybe_deceived);
+        let open = |host: &HostId| {
+            let at = deceived.get(host);
+            at.is_some_and(|at| now < *at + TIME_TO_LEAVE)
+        };
+        for (liar, piece) in std::mem::take(&mut self.doubts.accused) {
+            if open(&liar) {
+                continue;
+            }
+            let what = (Misbehaviour::CorruptPiece, Some(piece));
+            self.convict(&liar, what, cx, now);
         }
+        self.judge_disputes(cx, now);
     }
 
     /// Shuts a host out of this and all tasks.
     pub(crate) fn convict(
         &mut self,
         host: &HostId,
-        reason: Misbehaviour,
+        what: (Misbehaviour, Option<PieceIndex>),
         cx: &mut Shared,
         now: Instant,
     ) {
-        cx.convict(host, self.id, reason, now);
+        cx.convict(host, self.id, what, now);
         self.contacts.forget(host);
-        for suspects in self.doubts.suspects.values_mut() {
-            suspects.remove(host);
-        }
-        self.doubts.suspects.retain(|_, hosts| !hosts.is_empty());
+        self.acquit(host);
         self.drop_neighbour(host, cx, now);
     }
 
-    /// The chain values told by others are false; all starts again from the origin. Whoever gave us
-    /// the doubted one is shut out if it claims to have the whole blob. Otherwise it could not know
-    /// better than we did.
-    pub(super) fn list_is_false(&mut self, cx: &mut Shared, now: Instant) {
-        tracing::warn!(task = %self.id, "the piece list is false");
-        let doubted = self
-            .doubts
-            .to_settle()
-            .or_else(|| self.origin.run.map(|run| PieceIndex(run.next)));
-        let giver = self
-            .content
-            .as_ref()
-            .and_then(|c| c.giver(doubted.unwrap_or(PieceIndex(0))));
-        let proven = |host: &&HostId| self.neighbours.get(*host).is_some_and(|n| n.is_complete());
-        if let Some(giver) = giver.filter(proven).cloned() {
-            self.convict(&giver, Misbehaviour::FalseList, cx, now);
-        }
-        self.discard(cx, now);
-        self.doubts.own_chain = true;
-        match self.origin.sources.first() {
-            Some(_) => self.steer(cx, now),
-            None => self.fail(TaskFailure::NoSource, cx, now),
-        }
+    /// It broke the rules of the protocol.
+    pub(super) fn breach(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.convict(host, (Misbehaviour::Protocol, None), cx, now);
     }
 
     /// Drops everything that is known and stored of the task.
@@ -167,8 +249,8 @@ impl Task {
         self.origin.forget_chain();
         self.injection = None;
         self.completed = false;
-        self.doubts.suspects.clear();
-        self.doubts.accused.clear();
+        self.doubts.forget_pieces();
+        cx.patience.settle(&self.id);
         cx.act(Action::Discard { task: self.id });
         if self.announced.take().is_some() {
             cx.act(Action::Withdraw { task: self.id });

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hawker_model::{HostId, PieceIndex, Role};
 
 use super::Task;
-use crate::{Action, Message, Misbehaviour, Refusal, neighbour::Neighbour, shared::Shared};
+use crate::{Action, Message, Refusal, neighbour::Neighbour, patience::Price, shared::Shared};
 
 /// Open requests to one source, at most.
 const MOST_CREDIT: usize = 16;
@@ -203,15 +203,18 @@ impl Task {
             return;
         };
         if !content.geometry.contains(piece) {
-            return self.convict(host, Misbehaviour::Protocol, cx, now);
+            return self.breach(host, cx, now);
         }
+        let owed = neighbour.owes(piece);
         neighbour.note_piece(piece, cx.config.queue_time, now);
         let len = content.geometry.len_of(piece);
         cx.downloads.note_arrival(&self.id, len.into(), now);
         let known = content.can_check(piece) && self.doubts.may_ask(piece, host);
+        let known = known && !neighbour.suspected;
         if known && content.lacks(piece) && !self.completed && !self.doubts.own_chain {
             content.picker.unwant(piece);
             content.storing.insert(piece, host.clone());
+            self.note_whether_asked(host, piece, owed);
             cx.act(Action::Store {
                 task: self.id,
                 piece,
@@ -220,6 +223,9 @@ impl Task {
             self.take_back(piece, cx);
         } else {
             self.want_again(piece);
+            if !owed {
+                cx.charge(host, self.id, Price::Piece, now);
+            }
         }
         self.fill(host, cx, now);
     }
@@ -231,7 +237,11 @@ impl Task {
         cx: &mut Shared,
         now: Instant,
     ) {
-        let role = self.neighbours.get(from).map(|neighbour| neighbour.role);
+        let giver = self.neighbours.get_mut(from);
+        let role = giver.map(|neighbour| {
+            neighbour.proven = true;
+            neighbour.role
+        });
         let expected = self.content.as_ref().and_then(|c| c.storing.get(&piece));
         if expected != Some(from) || !self.note_stored(piece, Some(from), cx, now) {
             return;
@@ -270,7 +280,7 @@ impl Task {
         now: Instant,
     ) {
         if !self.refused_piece_again(host, piece) {
-            return;
+            return cx.charge(host, self.id, Price::Word, now);
         }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {

@@ -185,15 +185,15 @@ impl Task {
             None => {
                 self.progress_at = now;
                 self.origin.note_chain();
-                self.create(geometry, cx);
+                self.create(geometry, None, cx);
                 if self.is_false_nothing() {
-                    self.wrong_bytes("an empty answer", cx, now);
+                    self.wrong_bytes("an empty answer", None, cx, now);
                 } else {
                     self.finish_if_complete(cx, now);
                 }
             }
             Some(content) if content.geometry == geometry => {}
-            Some(_) => self.list_is_false(cx, now),
+            Some(_) => self.list_is_false(None, cx, now),
         }
     }
 
@@ -214,7 +214,7 @@ impl Task {
             }
             Err(error) => {
                 tracing::warn!(task = %self.id, %error, "own chain values do not fit");
-                self.wrong_bytes(&error.to_string(), cx, now);
+                self.wrong_bytes(&error.to_string(), None, cx, now);
             }
         }
     }
@@ -229,6 +229,7 @@ impl Task {
             run.heard_at = now;
             self.origin.note_success();
         }
+        self.settle_dispute(piece);
         if self.note_stored(piece, None, cx, now) {
             let len = self
                 .content
@@ -257,7 +258,9 @@ impl Task {
                 self.steer(cx, now);
                 self.fill_all(cx, now);
             }
-            Err(TaskFailure::WrongDigest(why)) => self.wrong_bytes(&why, cx, now),
+            Err(TaskFailure::WrongDigest(why)) => {
+                self.wrong_bytes(&why, Some(PieceIndex(run.next)), cx, now);
+            }
             Err(failure @ TaskFailure::Store(_)) => self.fail(failure, cx, now),
             Err(failure @ TaskFailure::Origin(_)) => self.pause_or_give_up(failure, cx, now),
             Err(failure) => self.source_failed(failure, cx, now),
@@ -293,13 +296,13 @@ impl Task {
 
     /// The origin's bytes do not fit the chain values: if those were told by others, they are
     /// false; if they are our own, and all of this source, the origin's bytes are not what was asked for.
-    fn wrong_bytes(&mut self, why: &str, cx: &mut Shared, now: Instant) {
+    fn wrong_bytes(&mut self, why: &str, at: Option<PieceIndex>, cx: &mut Shared, now: Instant) {
         let foreign = self
             .content
             .as_ref()
             .is_some_and(Content::has_foreign_states);
         if foreign && !self.doubts.own_chain {
-            return self.list_is_false(cx, now);
+            return self.list_is_false(at, cx, now);
         }
         // Another source may have lied before this one went on from there: it begins afresh, alone.
         let mixed = !self.origin.is_own_chain() && self.origin.sources.prefer_last();

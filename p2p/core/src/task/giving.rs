@@ -6,8 +6,9 @@ use hawker_model::{HostId, PieceIndex};
 
 use super::Task;
 use crate::{
-    Action, Message, Misbehaviour, Refusal,
+    Action, Message, Refusal,
     injection::{Injection, Repeat},
+    patience::Price,
     shared::Shared,
     upload::{Open, Progress},
 };
@@ -25,31 +26,46 @@ impl Task {
         now: Instant,
     ) {
         let Some(child) = self.neighbours.get(host) else {
-            return;
+            return cx.charge(host, self.id, Price::Word, now);
         };
         let progress = Progress::of(&child.has);
         let Some(content) = &self.content else {
-            return self.refuse(host, piece, Refusal::Missing, cx);
+            return self.refuse(host, piece, Refusal::Missing, cx, now);
         };
         let len = content.geometry.piece_len();
         if !content.geometry.contains(piece) {
-            self.convict(host, Misbehaviour::Protocol, cx, now);
+            self.breach(host, cx, now);
         } else if !content.pieces.contains(piece) {
-            self.refuse(host, piece, Refusal::Missing, cx);
+            self.refuse(host, piece, Refusal::Missing, cx, now);
         } else if !cx.uploads.ask(host, (self.id, piece, len), progress, now) {
-            self.refuse(host, piece, Refusal::Busy, cx);
+            self.refuse(host, piece, Refusal::Busy, cx, now);
         }
     }
 
-    fn refuse(&self, host: &HostId, piece: PieceIndex, reason: Refusal, cx: &mut Shared) {
+    fn refuse(
+        &self,
+        host: &HostId,
+        piece: PieceIndex,
+        reason: Refusal,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
         let piece = Some(piece);
         self.send(host, Message::Refuse { piece, reason }, cx);
+        cx.charge(host, self.id, Price::Answer, now);
     }
 
-    pub(crate) fn on_request_any(&mut self, host: &HostId, credit: u16, cx: &mut Shared) {
+    pub(crate) fn on_request_any(
+        &mut self,
+        host: &HostId,
+        credit: u16,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
         if self.neighbours.contains_key(host) {
             cx.uploads.ask_any(host, self.id, credit);
         }
+        cx.charge(host, self.id, Price::Word, now);
     }
 
     /// The piece to give to a child that leaves the choice to us.

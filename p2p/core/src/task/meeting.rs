@@ -9,10 +9,13 @@ use crate::{
     Message, Misbehaviour, Refusal, Source,
     back_to_source::{refusal, refusal_of_others},
     neighbour::Neighbour,
+    patience::Price,
     shared::Shared,
 };
 
 const PAUSE_REFUSED: Duration = Duration::from_secs(5);
+/// So often one host may leave one task before it is charged for it.
+const USUAL_PARTINGS: u8 = 4;
 
 impl Task {
     // --- Greeting ---
@@ -141,20 +144,31 @@ impl Task {
     ) {
         let sound = Geometry::for_length(geometry.length()) == Ok(geometry);
         match &self.content {
-            _ if !sound => self.convict(host, Misbehaviour::Protocol, cx, now),
-            Some(content) if content.geometry == geometry => self.note_life(host, cx),
-            // One of us is wrong; the digest will tell who.
-            Some(_) => self.part(host, cx, now),
+            _ if !sound => self.breach(host, cx, now),
+            Some(content) if content.geometry == geometry => {
+                cx.charge(host, self.id, Price::Word, now);
+                self.note_agreement(host);
+                self.note_life(host, cx);
+            }
+            Some(_) => self.on_other_geometry(host, cx, now),
             None if self.doubts.own_chain => {}
             None => {
                 self.note_life(host, cx);
-                self.create(geometry, cx);
+                self.create(geometry, Some(host.clone()), cx);
+                self.note_agreement(host);
                 if self.is_false_nothing() {
                     self.discard(cx, now);
-                    return self.convict(host, Misbehaviour::FalseList, cx, now);
+                    return self.convict(host, (Misbehaviour::FalseList, None), cx, now);
                 }
                 self.finish_if_complete(cx, now);
             }
+        }
+    }
+
+    /// It has told the geometry that we know.
+    fn note_agreement(&mut self, host: &HostId) {
+        if let Some(neighbour) = self.neighbours.get_mut(host) {
+            neighbour.agrees = neighbour.joined;
         }
     }
 
@@ -170,7 +184,10 @@ impl Task {
             return;
         };
         if pieces.capacity() != content.geometry.piece_count() {
-            return self.convict(host, Misbehaviour::Protocol, cx, now);
+            return self.breach(host, cx, now);
+        }
+        if neighbour.has == pieces {
+            return cx.charge(host, self.id, Price::Answer, now);
         }
         if !neighbour.source {
             let old = std::mem::replace(&mut neighbour.has, pieces);
@@ -198,7 +215,10 @@ impl Task {
             return;
         };
         if !pieces.iter().all(|piece| content.geometry.contains(*piece)) {
-            return self.convict(host, Misbehaviour::Protocol, cx, now);
+            return self.breach(host, cx, now);
+        }
+        if pieces.iter().all(|piece| neighbour.has.contains(*piece)) {
+            cx.charge(host, self.id, Price::Answer, now);
         }
         for piece in pieces {
             if neighbour.has.insert(*piece) && !neighbour.source {
@@ -223,7 +243,12 @@ impl Task {
         cx: &mut Shared,
         now: Instant,
     ) {
-        if self.doubts.own_chain {
+        if self.doubts.own_chain || self.doubts.disowned.contains(&batch.signer) {
+            cx.charge(host, self.id, Price::Word, now);
+            let content = self.content.as_ref();
+            if content.is_some_and(|content| content.contradicts(&batch)) {
+                self.part(host, cx, now);
+            }
             return;
         }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
@@ -232,23 +257,22 @@ impl Task {
         };
         let end = batch.first.0.saturating_add(batch.states.len() as u32);
         neighbour.listed = neighbour.listed.max(end);
-        match content.add_batch(batch, Some(host)) {
-            Ok(false) | Err(ListError::Gap { .. }) => {}
+        match content.add_batch(batch.clone(), Some(host)) {
+            Ok(false) => cx.charge(host, self.id, Price::Word, now),
+            Err(ListError::Gap { .. }) => cx.charge(host, self.id, Price::Work, now),
             Ok(true) => {
                 self.progress_at = now;
                 self.skip_what_others_bring(cx, now);
                 self.fill_all(cx, now);
             }
-            Err(ListError::WrongDigest) => self.convict(host, Misbehaviour::FalseList, cx, now),
-            Err(ListError::OutOfRange { .. }) => {
-                self.convict(host, Misbehaviour::Protocol, cx, now);
+            Err(ListError::WrongDigest) => {
+                self.convict(host, (Misbehaviour::FalseList, None), cx, now);
             }
-            // Ours is proven, and it says that so is its own.
-            Err(ListError::Conflict { .. }) if self.completed && neighbour.is_complete() => {
-                self.convict(host, Misbehaviour::FalseList, cx, now);
+            Err(ListError::OutOfRange { .. }) => self.breach(host, cx, now),
+            Err(ListError::Conflict { .. }) => {
+                cx.charge(host, self.id, Price::Work, now);
+                self.on_conflict(host, &batch, cx, now);
             }
-            // One of us is wrong; the digest will tell who.
-            Err(ListError::Conflict { .. }) => self.part(host, cx, now),
         }
     }
 
@@ -281,12 +305,25 @@ impl Task {
     }
 
     pub(crate) fn on_leave(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
         self.contacts.put_off(host, PAUSE_REFUSED, now);
         self.seek(cx, now);
     }
 
     // --- Parting ---
+
+    /// Who comes and goes without end is told everything each time.
+    fn note_parting(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        if self.partings.len() >= cx.config.max_children * 4 {
+            self.partings.clear();
+        }
+        let partings = self.partings.entry(host.clone()).or_default();
+        *partings = partings.saturating_add(1);
+        if *partings > USUAL_PARTINGS {
+            cx.charge(host, self.id, Price::Tale, now);
+        }
+    }
 
     /// Neither can give the other anything: idle links cost nothing.
     pub(super) fn part_if_both_complete(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
@@ -298,6 +335,7 @@ impl Task {
 
     pub(super) fn part(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         self.send(host, Message::Leave, cx);
+        self.partings.entry(host.clone()).or_default();
         self.drop_neighbour(host, cx, now);
         self.contacts.put_off(host, PAUSE_REFUSED, now);
     }
@@ -315,6 +353,10 @@ impl Task {
         let Some(neighbour) = self.neighbours.remove(host) else {
             return;
         };
+        self.let_go(host);
+        if let Some(content) = &mut self.content {
+            content.note_gone(host);
+        }
         cx.uploads.leave(host, &self.id);
         self.origin.renewal.note_answer(host);
         if let Some(injection) = self.injection.as_mut().filter(|_| !neighbour.is_complete()) {

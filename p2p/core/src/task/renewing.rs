@@ -12,6 +12,7 @@ use super::Task;
 use crate::{
     Action, Message, Source, SourceMark, TaskFailure,
     back_to_source::{refusal, refusal_of_others},
+    patience::Price,
     shared::Shared,
     sources::Giver,
 };
@@ -78,10 +79,16 @@ impl Task {
     // --- Being asked ---
 
     /// A seed found a source of ours refused. Nobody else is told of any.
-    pub(crate) fn on_renew(&mut self, host: &HostId, refused: SourceMark, cx: &mut Shared) {
+    pub(crate) fn on_renew(
+        &mut self,
+        host: &HostId,
+        refused: SourceMark,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
         if !self.is_seed(host) {
-            tracing::warn!(task = %self.id, %host, "no seed, and asks for a credential");
-            return;
+            tracing::debug!(task = %self.id, %host, "no seed, and asks for a credential");
+            return cx.charge(host, self.id, Price::Work, now);
         }
         let own = self.origin.sources.of_reader(&refused).cloned();
         match own.filter(|_| self.is_fetching()) {

@@ -71,9 +71,13 @@ impl Task {
             task: self.id,
             host: host.clone(),
             reason: Misbehaviour::Stalled,
+            piece: None,
         });
         self.part(host, cx, now);
         self.contacts.put_off(host, PAUSE_STALLED, now);
+        if cx.patience.note_stall(host, now) {
+            cx.set_aside(host, "you do not give what you say you have", now);
+        }
         self.seek(cx, now);
     }
 

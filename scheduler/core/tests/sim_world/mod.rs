@@ -9,7 +9,8 @@ use std::{
 
 use hawker_model::{Digest, HostId, Role, TaskId, rendezvous_score};
 use hawker_tracker::{
-    Action, Duty, Holding, Misbehaviour, NewHost, Progress, Reachability, Tracker, TrackerConfig,
+    Accusation, Action, Duty, Holding, Misbehaviour, NewHost, Progress, Reachability, Tracker,
+    TrackerConfig,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
@@ -152,8 +153,10 @@ impl World {
 
     pub(crate) fn report(&mut self, reporter: &str, about: &str, what: Misbehaviour) {
         let about = host(about);
+        let piece = None;
+        let accusation = Accusation { what, piece };
         self.tracker
-            .handle_report(&host(reporter), task(), (&about, what), self.now);
+            .handle_report(&host(reporter), task(), (&about, accusation), self.now);
         self.drain();
     }
 

@@ -4,12 +4,10 @@ use hawker_model::{HostId, PieceIndex};
 
 use super::{World, nanos};
 use crate::{
-    Action, Envelope, Message,
+    Action, Envelope, Message, Refusal,
     sim::{
-        blob::CORRUPT,
         event::{Event, HostNo, Time},
         net::Load,
-        scenario::Lie,
     },
 };
 
@@ -133,13 +131,20 @@ impl World {
 
     pub(super) fn send(&mut self, host: HostNo, to: &HostId, envelope: Envelope) {
         let Some(to) = self.number(to) else { return };
-        let boasts = self.hosts[host].plan.lie == Some(Lie::FalseHave);
-        let head = matches!(envelope.message, Message::Head { .. });
-        self.send_message(host, to, envelope);
-        if boasts && head {
-            let pieces = hawker_model::PieceSet::full(self.blob.geometry.piece_count());
-            let (task, message) = (self.blob.task, Message::Have { pieces });
-            self.send_message(host, to, Envelope { task, message });
+        for envelope in self.twist(host, to, envelope) {
+            self.send_message(host, to, envelope);
+        }
+    }
+
+    fn refuse_as_busy(&mut self, host: HostNo, to: HostNo, piece: PieceIndex) {
+        let (task, now) = (self.blob.task, self.instant());
+        let (piece, reason) = (Some(piece), Refusal::Busy);
+        let message = Message::Refuse { piece, reason };
+        self.send_message(host, to, Envelope { task, message });
+        let peer = self.hosts[to].id.clone();
+        if let Some(piece) = piece {
+            let swarm = &mut self.hosts[host].swarm;
+            swarm.handle_uploaded(&peer, task, piece, now);
         }
     }
 
@@ -150,10 +155,11 @@ impl World {
         let Some(bytes) = stored else {
             return;
         };
-        let bytes = match state.plan.lie {
-            Some(Lie::Corrupt) => CORRUPT,
-            Some(Lie::Silent) => return,
-            _ => bytes,
+        if self.pretends_to_be_busy(host) {
+            return self.refuse_as_busy(host, to, piece);
+        }
+        let Some(bytes) = self.falsify(host, to, piece, bytes) else {
+            return;
         };
         let len = self.blob.geometry.len_of(piece);
         self.send_piece(host, to, Load::Piece(piece, bytes), len);

@@ -29,9 +29,11 @@ impl World {
         let credential = source.authorization.as_ref();
         let credential = credential.map_or("", |secret| secret.expose()).to_owned();
         let hangs = self.access(&credential) == Access::Hangs;
+        let deceived = self.deceives();
         self.hosts[host].fetch = Some(Fetch {
             number,
             credential,
+            deceived,
             next: first.0,
             end: end.map(|end| end.0),
             got: 0,
@@ -49,6 +51,15 @@ impl World {
                 fetch: number,
             },
         );
+    }
+
+    /// Whether the origin lies to this fetch.
+    fn deceives(&mut self) -> bool {
+        self.origin.lies += 1;
+        match self.plan.origin_fault {
+            Some(OriginFault::Lies(most)) => self.origin.lies <= most,
+            _ => false,
+        }
     }
 
     fn access(&self, credential: &str) -> Access {
@@ -125,6 +136,8 @@ impl World {
         }
         let task = self.blob.task;
         let count = self.blob.geometry.piece_count();
+        self.note_false_start(host);
+        let bytes = self.origin_bytes(host);
         let state = &mut self.hosts[host];
         let Some(fetch) = &mut state.fetch else {
             return;
@@ -137,8 +150,9 @@ impl World {
         let fits = state
             .swarm
             .list(&task)
-            .is_some_and(|l| self.blob.check(l, piece, TRUE));
-        if known && !fits {
+            .is_some_and(|l| self.blob.check(l, piece, bytes));
+        let false_end = bytes != TRUE && self.blob.geometry.is_last(piece);
+        if (known && !fits) || false_end {
             let wrong = TaskFailure::WrongDigest(format!("piece {piece}"));
             return self.end_fetch(host, Err(wrong));
         }
@@ -156,6 +170,7 @@ impl World {
     /// Tells the swarm the chain values of what came, then the pieces.
     pub(super) fn tell_origin_pieces(&mut self, host: HostNo) {
         let (task, now) = (self.blob.task, self.instant());
+        let bytes = self.origin_bytes(host);
         let state = &mut self.hosts[host];
         let Some(fetch) = &mut state.fetch else {
             return;
@@ -167,14 +182,16 @@ impl World {
             return;
         };
         let known = state.swarm.list(&task).map_or(0, |list| list.len());
-        if known < last + 1 {
-            let batch = self.blob.batch(known.min(*first), last + 1, TRUE);
+        if known < last + 1 || bytes != TRUE {
+            let batch = self
+                .blob
+                .batch(known.min(*first), last + 1, bytes, &state.id);
             state.swarm.handle_origin_batch(task, batch, now);
             self.after(host);
         }
         for piece in pieces {
             if self.is_current(host, number) {
-                self.hosts[host].store[piece as usize] = Some(TRUE);
+                self.hosts[host].store[piece as usize] = Some(bytes);
                 self.hosts[host]
                     .swarm
                     .handle_origin_stored(task, PieceIndex(piece), now);

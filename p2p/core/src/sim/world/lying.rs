@@ -1,0 +1,132 @@
+//! What liars make of what their swarm wants said and sent.
+
+use rand::RngExt;
+
+use hawker_model::{HostId, PieceIndex, PieceSet};
+
+use super::World;
+use crate::{
+    Envelope, Message,
+    sim::{
+        blob::{Bytes, CORRUPT, FORGED, TRUE},
+        event::HostNo,
+        scenario::Lie,
+    },
+};
+
+/// Messages that a flood puts behind each one.
+const GUSH: usize = 4096;
+
+impl World {
+    /// The messages that leave in place of one.
+    pub(super) fn twist(&mut self, host: HostNo, to: HostNo, said: Envelope) -> Vec<Envelope> {
+        let Some(lie) = self.hosts[host].plan.lie else {
+            return vec![said];
+        };
+        let task = said.task;
+        let say = |message| Envelope { task, message };
+        match (lie, &said.message) {
+            (Lie::FalseHave, Message::Head { .. }) => vec![said, say(self.everything())],
+            (Lie::Busy, Message::Head { .. }) => vec![said, say(self.everything())],
+            (Lie::Disorder, Message::List { .. }) => match self.hosts[host].kept.take() {
+                Some(kept) => vec![said, kept],
+                None => {
+                    self.hosts[host].kept = Some(said);
+                    Vec::new()
+                }
+            },
+            (Lie::Equivocate, Message::List { batch }) if to % 2 == 1 => {
+                let (first, end) = (batch.first.0, batch.end());
+                let id = self.hosts[host].id.clone();
+                let batch = self.blob.batch(first, end, FORGED, &id);
+                vec![say(Message::List { batch })]
+            }
+            (Lie::Flood, _) => {
+                let pieces = vec![PieceIndex(0)];
+                let gush = std::iter::repeat_n(say(Message::Gained { pieces }), GUSH);
+                std::iter::once(said).chain(gush).collect()
+            }
+            (Lie::Random, _) => self.garble(host, said),
+            _ => vec![said],
+        }
+    }
+
+    fn everything(&self) -> Message {
+        let pieces = PieceSet::full(self.blob.geometry.piece_count());
+        Message::Have { pieces }
+    }
+
+    /// Anything, but in the language of the protocol.
+    fn garble(&mut self, host: HostNo, said: Envelope) -> Vec<Envelope> {
+        let (task, dice) = (said.task, self.rng.random_range(0..20));
+        let id = self.hosts[host].id.clone();
+        let message = match (&said.message, dice) {
+            (_, 0) => return Vec::new(),
+            (_, 1) => return vec![said.clone(), said],
+            (Message::Have { .. } | Message::Gained { .. }, 2..8) => self.everything(),
+            (Message::List { batch }, 2..8) => {
+                let bytes = Bytes(dice);
+                let batch = self.blob.batch(batch.first.0, batch.end(), bytes, &id);
+                Message::List { batch }
+            }
+            (_, 8) => Message::Leave,
+            _ => return vec![said],
+        };
+        vec![Envelope { task, message }]
+    }
+
+    /// The bytes that leave in place of those stored; `None`: nothing does.
+    pub(super) fn falsify(
+        &mut self,
+        host: HostNo,
+        to: HostNo,
+        piece: PieceIndex,
+        bytes: Bytes,
+    ) -> Option<Bytes> {
+        let plan = &self.hosts[host].plan;
+        if plan.rotten == Some(piece.0) {
+            return Some(CORRUPT);
+        }
+        match plan.lie {
+            Some(Lie::Corrupt) => Some(CORRUPT),
+            Some(Lie::Silent) => None,
+            Some(Lie::Equivocate) if to % 2 == 1 => Some(FORGED),
+            Some(Lie::Random) => match self.rng.random_range(0..10) {
+                0..4 => Some(CORRUPT),
+                4 => None,
+                _ => Some(bytes),
+            },
+            _ => Some(bytes),
+        }
+    }
+
+    /// Whether a request is refused as if there were no time for it.
+    pub(super) fn pretends_to_be_busy(&self, host: HostNo) -> bool {
+        self.hosts[host].plan.lie == Some(Lie::Busy)
+    }
+
+    /// Notes that a piece of one host did not pass at another.
+    pub(super) fn note_rejected(&mut self, host: HostNo, from: &HostId) {
+        let victim = self.hosts[host].id.clone();
+        *self.rejected.entry((victim, from.clone())).or_default() += 1;
+    }
+
+    /// Who goes on from a false chain value computes false ones, whatever the origin gives.
+    pub(super) fn note_false_start(&mut self, host: HostNo) {
+        let (task, state) = (self.blob.task, &mut self.hosts[host]);
+        let (Some(fetch), Some(list)) = (&mut state.fetch, state.swarm.list(&task)) else {
+            return;
+        };
+        let next = PieceIndex(fetch.next);
+        let before = list.before(next).filter(|_| next.0 == list.len());
+        fetch.deceived |= before.is_some_and(|before| !self.blob.is_true_before(next, before));
+    }
+
+    /// What the origin gives to a fetch.
+    pub(super) fn origin_bytes(&self, host: HostNo) -> Bytes {
+        match self.hosts[host].fetch.as_ref().is_some_and(|f| f.deceived) {
+            true => Bytes(200),
+            false => TRUE,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Liars of every kind among honest hosts: everyone honest ends with the right bytes, nobody honest
+//! is called a liar, and no liar gets rid of more than three wrong pieces at one victim.
+
+use std::time::Duration;
+
+use hawker_model::Role;
+use hawker_swarm::{
+    Misbehaviour, TaskFailure,
+    sim::{HostOutcome, Lie, OriginFault, Outcome, Scenario},
+};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+const MIB: u64 = 1 << 20;
+const LIES: [Lie; 9] = [
+    Lie::Corrupt,
+    Lie::FalseHave,
+    Lie::Silent,
+    Lie::FalseList,
+    Lie::Busy,
+    Lie::Disorder,
+    Lie::Equivocate,
+    Lie::Flood,
+    Lie::Random,
+];
+
+fn network(seed: u64, seeds: usize, nodes: usize) -> Scenario {
+    Scenario::new(seed, seeds, nodes, 100.0, 4 * MIB)
+}
+
+/// What is wrong with how a scenario ended.
+fn faults(outcome: &Outcome) -> Vec<String> {
+    let mut faults = Vec::new();
+    // Of whom the registry gives other bytes to no more can be asked than that it says so.
+    let deceived = |host: &&HostOutcome| matches!(host.failed, Some(TaskFailure::WrongDigest(_)));
+    let mut behind = outcome.left_behind();
+    behind.retain(|host| !outcome.origin_lies || !deceived(host));
+    if !behind.is_empty() {
+        faults.push(format!("left behind {behind:#?}"));
+    }
+    let wronged = outcome.wronged();
+    if !wronged.is_empty() {
+        faults.push(format!("wronged {wronged:?}: {:?}", outcome.reports));
+    }
+    let honest = |name| outcome.hosts.iter().any(|h| h.honest && h.host == name);
+    for ((victim, liar), pieces) in &outcome.rejected {
+        if honest(victim.clone()) && *pieces > 3 {
+            faults.push(format!("{victim} took {pieces} wrong pieces of {liar}"));
+        }
+    }
+    faults
+}
+
+fn run(scenario: Scenario) -> Outcome {
+    let outcome = scenario.run().expect("a sound length");
+    let faults = faults(&outcome);
+    assert!(faults.is_empty(), "seed {}: {faults:#?}", outcome.seed);
+    outcome
+}
+
+/// Any liars, maybe a lying seed, a flipped bit, an origin that lies once.
+fn crowd(seed: u64) -> Scenario {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let (seeds, nodes) = (rng.random_range(0..3), rng.random_range(3..14));
+    let mut scenario = network(seed, seeds, nodes);
+    scenario.latency = Duration::from_micros(rng.random_range(50..10_000));
+    for host in &mut scenario.hosts {
+        host.arrives = Duration::from_millis(rng.random_range(0..800));
+        if rng.random_bool(0.25) {
+            host.lie = Some(LIES[rng.random_range(0..LIES.len())]);
+            host.stored = rng.random_bool(0.5);
+        } else if rng.random_bool(0.1) {
+            (host.rotten, host.stored) = (Some(rng.random_range(0..64)), rng.random_bool(0.5));
+        }
+    }
+    if rng.random_bool(0.2) {
+        scenario.origin_fault = Some(OriginFault::Lies(rng.random_range(1..3)));
+    }
+    scenario
+}
+
+#[test]
+fn whoever_lies_everyone_honest_ends_well_and_unblamed() {
+    // ADVERSARY=<seed> plays one again, ADVERSARIES=<count> more than the usual.
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let seeds = match number("ADVERSARY") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ADVERSARIES").unwrap_or(120),
+    };
+    let mut bad = Vec::new();
+    for seed in seeds {
+        let outcome = crowd(seed).run().expect("a sound length");
+        let faults = faults(&outcome);
+        if !faults.is_empty() {
+            bad.push(format!("ADVERSARY={seed}: {}", faults.join("; ")));
+        }
+    }
+    assert!(bad.is_empty(), "{} of them:\n{}", bad.len(), bad.join("\n"));
+}
+
+/// How often each victim's reports name the host.
+fn reports(outcome: &Outcome, host: usize, what: Misbehaviour) -> usize {
+    let name = &outcome.hosts[host].host;
+    let reports = outcome.reports.iter();
+    reports
+        .filter(|(about, why)| about == name && *why == what)
+        .count()
+}
+
+#[test]
+fn who_gives_wrong_bytes_is_reported_by_every_victim() {
+    let scenario = network(1, 1, 6).node(0, |liar| {
+        (liar.lie, liar.stored) = (Some(Lie::Corrupt), true);
+    });
+    let outcome = run(scenario);
+    let victims = outcome.rejected.len();
+    assert!(victims > 2, "{:?}", outcome.rejected);
+    assert_eq!(reports(&outcome, 1, Misbehaviour::CorruptPiece), victims);
+    assert!(outcome.overhead() < 1.3, "{}", outcome.overhead());
+}
+
+#[test]
+fn a_false_list_beside_a_true_one_costs_the_origin_one_piece_each() {
+    for seed in 1..=3 {
+        let scenario = network(seed, 1, 6).node(0, |liar| liar.lie = Some(Lie::FalseList));
+        let outcome = run(scenario);
+        assert!(reports(&outcome, 1, Misbehaviour::FalseList) > 0, "{seed}");
+        let copies = outcome.origin_copies();
+        assert!(copies <= 3.0, "seed {seed}: {copies} copies");
+    }
+}
+
+#[test]
+fn a_seed_that_tells_two_lists_is_convicted_when_the_blob_is_proven() {
+    let scenario = network(2, 1, 6).seed(0, |seed| {
+        (seed.lie, seed.stored) = (Some(Lie::Equivocate), true);
+    });
+    let outcome = run(scenario);
+    assert!(reports(&outcome, 0, Misbehaviour::FalseList) > 0);
+}
+
+#[test]
+fn liars_that_conspire_convict_nobody() {
+    let mut scenario = network(3, 1, 8);
+    for liar in 0..3 {
+        scenario = scenario.node(liar, |liar| {
+            (liar.lie, liar.stored) = (Some(Lie::FalseList), true);
+        });
+    }
+    run(scenario);
+}
+
+#[test]
+fn a_flood_ends_with_a_report_and_holds_nobody_up() {
+    let scenario = network(4, 1, 6).node(2, |liar| liar.lie = Some(Lie::Flood));
+    let outcome = run(scenario);
+    assert!(reports(&outcome, 3, Misbehaviour::Flood) > 0);
+    assert!(outcome.ratio() <= 2.5, "{}", outcome.ratio());
+}
+
+#[test]
+fn a_flipped_bit_costs_each_victim_one_piece() {
+    let scenario = network(5, 0, 6).node(0, |node| {
+        (node.rotten, node.stored) = (Some(7), true);
+    });
+    let outcome = run(scenario);
+    assert!(!outcome.rejected.is_empty());
+    assert!(outcome.rejected.values().all(|pieces| *pieces == 1));
+}
+
+#[test]
+fn a_registry_that_lies_fails_the_task_and_nobody_is_blamed() {
+    for seeds in [0, 1] {
+        let mut scenario = network(6, seeds, 4);
+        scenario.origin_fault = Some(OriginFault::Lies(u32::MAX));
+        let outcome = scenario.run().expect("a sound length");
+        assert!(outcome.wronged().is_empty(), "{:?}", outcome.reports);
+        for host in outcome.hosts.iter().filter(|host| host.role == Role::Node) {
+            let failed = host.failed.as_ref().expect("no bytes, no success");
+            let honest = matches!(failed, TaskFailure::WrongDigest(_) | TaskFailure::Origin(_));
+            assert!(honest || *failed == TaskFailure::NoSource, "{failed}");
+        }
+        assert!(
+            outcome.origin_copies() <= 12.0,
+            "{}",
+            outcome.origin_copies()
+        );
+    }
+}
+
+#[test]
+fn who_was_deceived_by_the_registry_is_no_liar() {
+    for seed in 1..=5 {
+        let mut scenario = network(seed, 1, 6);
+        scenario.origin_fault = Some(OriginFault::Lies(1));
+        run(scenario);
+    }
+}
