@@ -32,8 +32,6 @@ pub(crate) enum Price {
     Piece = 8,
     /// A signature was checked, a line was logged.
     Work = 64,
-    /// All that we know of a task is told again.
-    Tale = 256,
 }
 
 /// What each host did lately that was of no use, or that is in doubt.

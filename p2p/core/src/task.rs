@@ -81,8 +81,8 @@ pub(crate) struct Task {
     announced: Option<u32>,
     failed_at: Option<Instant>,
     completed: bool,
-    /// How often each host left us.
-    partings: BTreeMap<HostId, u8>,
+    /// How often each host left us or was left lately, and when last.
+    partings: BTreeMap<HostId, (u8, Instant)>,
 }
 
 impl Task {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 /// Bytes per second below which peers do not do their work.
 const TRICKLE: f64 = (1 << 20) as f64;
 /// The same while others fetch as well: all of them would go, and their links may be slow.
-const TRICKLE_IN_CROWD: f64 = (64 << 10) as f64;
+const TRICKLE_IN_CROWD: f64 = (32 << 10) as f64;
 /// So many pieces that we lack and neighbours have: it is they who are slow, not what they wait for.
 pub(crate) const ENOUGH: usize = 16;
 /// How long it takes to be sure,
 const LOOK: Duration = Duration::from_millis(200);
 /// and in a crowd.
-const LOOK_IN_CROWD: Duration = Duration::from_millis(1500);
+const LOOK_IN_CROWD: Duration = Duration::from_secs(4);
 /// How long the origin has to show that it brings more,
 const TRIAL: Duration = Duration::from_secs(2);
 /// how much more,

@@ -123,8 +123,9 @@ async fn refusals_and_failures_of_the_registry_are_told_as_they_are() {
     for (status, as_blob, code) in [
         (403, 403, "DENIED"),
         (404, 404, "BLOB_UNKNOWN"),
-        (429, 429, "TOOMANYREQUESTS"),
         (500, 502, "UNAVAILABLE"),
+        // The last: from here on the registry is left in peace for seven seconds.
+        (429, 429, "TOOMANYREQUESTS"),
     ] {
         let manifest = get(daemon.mirror(), &format!("/v2/s{status}/manifests/t")).await;
         assert_eq!(manifest.status, status);

@@ -14,8 +14,10 @@ use crate::{
 };
 
 const PAUSE_REFUSED: Duration = Duration::from_secs(5);
-/// So often one host may leave one task before it is charged for it.
+/// So often one host may leave one task before it has to stay away for a while.
 const USUAL_PARTINGS: u8 = 4;
+/// How long partings are remembered.
+const PARTING_MEMORY: Duration = Duration::from_secs(10);
 
 impl Task {
     // --- Greeting ---
@@ -77,7 +79,8 @@ impl Task {
         now: Instant,
     ) {
         let known = self.neighbours.contains_key(host);
-        if !known && self.neighbours.len() >= cx.config.max_children {
+        let full = self.neighbours.len() >= cx.config.max_children;
+        if !known && (full || self.is_restless(host, now)) {
             let (piece, reason) = (None, Refusal::Busy);
             return self.send(host, Message::Refuse { piece, reason }, cx);
         }
@@ -259,7 +262,8 @@ impl Task {
         neighbour.listed = neighbour.listed.max(end);
         match content.add_batch(batch.clone(), Some(host)) {
             Ok(false) => cx.charge(host, self.id, Price::Word, now),
-            Err(ListError::Gap { .. }) => cx.charge(host, self.id, Price::Work, now),
+            // It could not know that we dropped what it told before.
+            Err(ListError::Gap { .. }) => cx.charge(host, self.id, Price::Answer, now),
             Ok(true) => {
                 self.progress_at = now;
                 self.skip_what_others_bring(cx, now);
@@ -269,8 +273,9 @@ impl Task {
                 self.convict(host, (Misbehaviour::FalseList, None), cx, now);
             }
             Err(ListError::OutOfRange { .. }) => self.breach(host, cx, now),
+            // It may pass on in good faith what another signed.
             Err(ListError::Conflict { .. }) => {
-                cx.charge(host, self.id, Price::Work, now);
+                cx.charge(host, self.id, Price::Answer, now);
                 self.on_conflict(host, &batch, cx, now);
             }
         }
@@ -313,16 +318,22 @@ impl Task {
 
     // --- Parting ---
 
-    /// Who comes and goes without end is told everything each time.
     fn note_parting(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         if self.partings.len() >= cx.config.max_children * 4 {
             self.partings.clear();
         }
-        let partings = self.partings.entry(host.clone()).or_default();
-        *partings = partings.saturating_add(1);
-        if *partings > USUAL_PARTINGS {
-            cx.charge(host, self.id, Price::Tale, now);
+        let (count, at) = self.partings.entry(host.clone()).or_insert((0, now));
+        if now >= *at + PARTING_MEMORY {
+            *count = 0;
         }
+        (*count, *at) = (count.saturating_add(1), now);
+    }
+
+    /// Who comes and goes without end would be told everything each time. Two honest hosts do that
+    /// whose lists contradict each other, as each answers the other's `Join` and then parts.
+    fn is_restless(&self, host: &HostId, now: Instant) -> bool {
+        let partings = self.partings.get(host);
+        partings.is_some_and(|(count, at)| *count > USUAL_PARTINGS && now < *at + PARTING_MEMORY)
     }
 
     /// Neither can give the other anything: idle links cost nothing.
@@ -335,7 +346,7 @@ impl Task {
 
     pub(super) fn part(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         self.send(host, Message::Leave, cx);
-        self.partings.entry(host.clone()).or_default();
+        self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
         self.contacts.put_off(host, PAUSE_REFUSED, now);
     }

@@ -62,9 +62,11 @@ impl World {
                 self.changed = true;
             }
             Action::Discard { .. } => self.hosts[host].store.fill(None),
+            // What liars say of others is not what is looked at.
             Action::Report {
                 host: liar, reason, ..
-            } => self.reports.push((liar, reason)),
+            } if self.hosts[host].plan.lie.is_none() => self.reports.push((liar, reason)),
+            Action::Report { .. } => {}
             Action::Announce { .. } => self.scheduler.announce(host),
             Action::Renew { source, .. } => {
                 let refused = source.mark();
