@@ -46,7 +46,9 @@ impl Villain {
     /// Whether the scheduler must isolate it: what is wrong can be proven, and is no accident.
     fn is_liable(self) -> bool {
         match self {
-            Self::Peer(kind) => !matches!(kind, Kind::Stall | Kind::FalseHave),
+            // A lying seed is believed by nobody in the task, but nobody names it either: its victims
+            // have no list to hold against it.
+            Self::Peer(kind) => !matches!(kind, Kind::Stall | Kind::FalseHave | Kind::LyingSeed),
             Self::Registry | Self::Disk => false,
         }
     }
@@ -55,12 +57,18 @@ impl Villain {
     fn most_copies(self) -> f64 {
         match self {
             // Everybody goes by itself where the seed itself lies.
-            Self::Peer(Kind::LyingSeed) => 5.0,
-            Self::Peer(_) | Self::Disk => 1.5,
+            Self::Peer(Kind::LyingSeed) => 6.0,
+            // The victims look for a second opinion before they know that it was an accident.
+            Self::Disk => 2.0,
+            Self::Peer(_) => 1.5,
             Self::Registry => 8.0,
         }
     }
 }
+
+/// What a victim may be sent before it has shut a liar out: three that it asks for before one has
+/// matched, and those that were on their way when the first was found wrong.
+const MOST_PIECES: u64 = 8;
 
 /// What came of one villain.
 #[derive(Debug, Clone, Serialize)]
@@ -135,7 +143,10 @@ fn faults(seen: &Seen) -> Vec<String> {
         seen.villain,
         Villain::Peer(Kind::WrongBytes | Kind::Short | Kind::Endless)
     ) {
-        must(seen.pieces <= 3, "a victim took more than three pieces");
+        must(
+            seen.pieces <= MOST_PIECES,
+            "a victim took too many pieces before it had enough",
+        );
     }
     if seen.villain == Villain::Disk {
         must(!seen.isolated, "a host was isolated for one flipped bit");

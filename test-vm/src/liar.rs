@@ -113,7 +113,7 @@ impl Liar {
         let blob = std::fs::read(&self.blob).context("cannot read the blob")?;
         let tale = Arc::new(Tale::new(self.kind, blob, &identity)?);
         let security = Security::Tls(identity);
-        let mut listener = Listener::bind(SocketAddr::from(([0; 4], PORT)), security.clone())?;
+        let mut listener = Listener::bind(SocketAddr::from(([0_u16; 8], PORT)), security.clone())?;
         let (session, mut events) = Session::spawn(SessionConfig {
             schedulers: vec![self.scheduler.clone()],
             security,

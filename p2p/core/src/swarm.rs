@@ -243,7 +243,9 @@ impl Swarm {
 
     /// The store cannot write the task: it fails.
     pub fn handle_store_failed(&mut self, task: TaskId, error: String, now: Instant) {
-        self.with(task, now, |task, cx| task.on_store_failed(error, cx, now));
+        self.with(task, now, |task, cx| {
+            task.fail(TaskFailure::Store(error), cx, now);
+        });
     }
 
     /// `Upload` is done or failed: its slot is free.

@@ -247,21 +247,6 @@ impl Task {
         }
     }
 
-    /// The store cannot write. Where nothing but a peer's word says how long the blob is, that may
-    /// be the reason: the origin knows better.
-    pub(crate) fn on_store_failed(&mut self, error: String, cx: &mut Shared, now: Instant) {
-        let content = self.content.as_ref();
-        let told_by = content.filter(|c| c.pieces.is_empty() && c.storing.is_empty());
-        let told_by = told_by.and_then(|c| c.told_by.clone());
-        match told_by.filter(|_| self.is_fetching() && self.origin.sources.first().is_some()) {
-            Some(host) => {
-                tracing::warn!(task = %self.id, %host, error, "no room for what a peer tells of");
-                self.list_is_false(None, cx, now);
-            }
-            None => self.fail(TaskFailure::Store(error), cx, now),
-        }
-    }
-
     /// Gives up the attempt; what is stored is served on.
     pub(crate) fn fail(&mut self, reason: TaskFailure, cx: &mut Shared, now: Instant) {
         tracing::warn!(task = %self.id, %reason, "task failed");

@@ -27,6 +27,8 @@ use crate::{
 
 /// A longer list is not read: some 25,000 revoked certificates.
 pub const MAX_CRL_BYTES: usize = 1 << 20;
+/// Characters of what is said of a list that cannot be read.
+const MOST_SAID: usize = 200;
 /// Most lists of one file, and most that are kept: one for each authority of the cluster, and for
 /// each that was signed without knowing of the others. The next revocation makes one of those.
 pub const MAX_CRLS: usize = 32;
@@ -70,7 +72,7 @@ impl Crl {
         }
         // webpki refuses what it does not know and marks as critical, and lists for parts only.
         BorrowedCertRevocationList::from_der(der)
-            .map_err(|error| CrlError::Unreadable(error.to_string()))?;
+            .map_err(|error| CrlError::Unreadable(short(&error.to_string())))?;
         let crl = parse(der)?;
         verify(&crl, authorities)?;
         let number = crl.crl_number().and_then(number_of);
@@ -158,7 +160,7 @@ fn may_sign_lists(authority: &X509Certificate<'_>) -> bool {
 pub(crate) fn read_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, CrlError> {
     let mut lists = Vec::new();
     for list in CertificateRevocationListDer::pem_slice_iter(pem) {
-        let list = list.map_err(|error| CrlError::Unreadable(error.to_string()))?;
+        let list = list.map_err(|error| CrlError::Unreadable(short(&error.to_string())))?;
         if lists.len() == MAX_CRLS {
             return Err(CrlError::TooMany);
         }
@@ -169,6 +171,14 @@ pub(crate) fn read_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, CrlError> {
             "the file holds none in PEM form".to_owned(),
         )),
         false => Ok(lists),
+    }
+}
+
+/// What a reader says of bytes may hold the bytes themselves; a line of a log need not.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(MOST_SAID) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -114,11 +114,15 @@ impl Layout {
         Ok(file)
     }
 
-    /// Opens the file of `task` for reading and writing.
+    /// Opens the file of `task` for reading and writing; on a file system that has turned
+    /// read-only, for reading: what is stored is still good.
     pub(super) fn open(&self, task: &TaskId) -> io::Result<File> {
         let path = self.blob(task);
-        self.disk
-            .open(&path, OpenOptions::new().read(true).write(true))
+        let mut options = OpenOptions::new();
+        match self.disk.open(&path, options.read(true).write(true)) {
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => self.open_to_read(task),
+            opened => opened,
+        }
     }
 
     /// Opens the file of `task` for reading only.

@@ -68,9 +68,10 @@ fn pull(cluster: &Cluster, path: &str, digest: &str) -> Result<()> {
     let found = digest_of(&answer.body);
     ensure!(
         answer.status == 200 && found == digest,
-        "{}: {} bytes of {path}",
+        "{}: {} bytes of {path}: {}",
         answer.status,
-        answer.body.len()
+        answer.body.len(),
+        String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)])
     );
     Ok(())
 }
@@ -114,7 +115,12 @@ fn read_only_disk() -> Result<()> {
     refused.context("the file system is not read-only")?;
     let (digest, seen) = (path.rsplit('/').next().unwrap_or_default(), node.bytes()?);
     pull(&cluster, &path, digest)?;
-    ensure!(node.bytes()?.local > seen.local, "it is no longer local");
+    let log = || cluster.bed().log_tails(12);
+    ensure!(
+        node.bytes()?.local > seen.local,
+        "it is no longer local\n{}",
+        log()
+    );
     pull_new(&cluster, 2, 4)?;
 
     node.kill_hawkerd()?;
