@@ -84,6 +84,8 @@ fn manifest(text: &str) -> Result<Target, RouteError> {
 fn digest(text: &str) -> Result<Target, RouteError> {
     match Target::parse(text) {
         Ok(Target::Tag(_)) | Err(_) => Err(RouteError::Digest),
+        // No part of an algorithm's name is empty, and no path of ours goes up.
+        Ok(_) if text.contains("..") => Err(RouteError::Digest),
         Ok(digest) => Ok(digest),
     }
 }
