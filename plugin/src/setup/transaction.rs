@@ -6,11 +6,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use time::OffsetDateTime;
 
 use super::{
@@ -24,8 +28,9 @@ use super::{
 pub(crate) struct Transaction<'a> {
     disk: Disk<'a>,
     journal: PathBuf,
-    /// Held as long as this lives: one setup at a time.
-    _lock: File,
+    /// One setup at a time. Its drop unlocks: closing alone would leave the lock to a child that is
+    /// between fork and exec.
+    _lock: Flock<File>,
 }
 
 /// Why files are not changed, or not changed back.
@@ -91,11 +96,11 @@ impl<'a> Transaction<'a> {
             .write(true)
             .open(&path)
             .map_err(state(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(TransactionError::Locked(path)),
-            Err(TryLockError::Error(source)) => return Err(state(&path)(source)),
-        }
+        let lock = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(TransactionError::Locked(path)),
+            Err((_, errno)) => return Err(state(&path)(errno.into())),
+        };
         Ok(Self {
             disk,
             journal: dir.join(format!("{name}.json")),

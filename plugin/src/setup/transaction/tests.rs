@@ -104,6 +104,19 @@ fn apply_and_finish(place: &Place, transaction: &Transaction<'_>) {
     transaction.finish().unwrap();
 }
 
+/// A process that is being started has copies of all open files until its exec.
+#[test]
+fn lock_ends_with_the_transaction_though_a_child_being_started_has_the_file() {
+    let place = Place::new();
+    let transaction = place.transaction(Disk::new());
+    let child = transaction._lock.try_clone().unwrap();
+    let second = || Transaction::open(&place.dir.path().join("state"), "test", Disk::new());
+    assert!(matches!(second(), Err(TransactionError::Locked(_))));
+    drop(transaction);
+    second().unwrap();
+    drop(child);
+}
+
 #[test]
 fn undo_gives_the_same_bytes_and_twice_is_harmless() {
     let place = Place::new();
