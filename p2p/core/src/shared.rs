@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -69,6 +70,11 @@ impl Shared {
     /// Whether readers wait for other tasks and not for this one.
     pub(crate) fn comes_later(&self, task: &TaskId) -> bool {
         !self.awaited.is_empty() && !self.awaited.contains(task)
+    }
+
+    /// Whether a certificate (as in a batch) is ours; where there are none, whatever is signed is.
+    pub(crate) fn is_own_signer(&self, certificate: &Arc<[u8]>) -> bool {
+        certificate.is_empty() || self.signers.host(certificate) == Some(&self.config.host)
     }
 
     pub(crate) fn act(&mut self, action: Action) {

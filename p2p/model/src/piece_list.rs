@@ -146,6 +146,41 @@ impl PieceList {
         Ok(true)
     }
 
+    /// The values from piece `from` on, in as few batches as may be: neighbouring ones of the same
+    /// origin that are ours become one, which begins at `from` and is not signed yet.
+    pub fn joined_from(
+        &self,
+        from: u32,
+        is_ours: impl Fn(&SignedStates) -> bool,
+    ) -> Vec<SignedStates> {
+        let mut joined: Vec<SignedStates> = Vec::new();
+        for batch in self.batches_from(from) {
+            if !is_ours(batch) {
+                joined.push(batch.clone());
+                continue;
+            }
+            let start = batch.first.0.max(from);
+            let states = self.states[start as usize..batch.end() as usize].iter();
+            let fits = |last: &&mut SignedStates| {
+                last.signer.is_empty()
+                    && last.end() == start
+                    && last.origin == batch.origin
+                    && last.states.len() + states.len() <= MAX_STATES_PER_BATCH
+            };
+            match joined.last_mut().filter(fits) {
+                Some(last) => last.states.extend(states),
+                None => joined.push(SignedStates {
+                    first: PieceIndex(start),
+                    states: states.copied().collect(),
+                    origin: batch.origin.clone(),
+                    signer: Arc::from([]),
+                    signature: Vec::new(),
+                }),
+            }
+        }
+        joined
+    }
+
     /// The batches that tell values from piece `from` on, in order.
     pub fn batches_from(&self, from: u32) -> impl Iterator<Item = &SignedStates> {
         self.batches.iter().filter(move |batch| batch.end() > from)
@@ -201,6 +236,44 @@ mod tests {
         assert!(list.is_complete());
         assert_eq!(list.batches_from(2).count(), 2);
         assert_eq!(list.around(PieceIndex(0)).unwrap().0, ChainState::initial());
+    }
+
+    #[test]
+    fn own_batches_are_told_as_one_and_those_of_others_as_they_were_signed() {
+        let mut list = list();
+        let foreign = SignedStates {
+            signer: Arc::from([1]),
+            ..batch(2, &[3])
+        };
+        for batch in [batch(0, &[1]), batch(1, &[2]), foreign, batch(3, &[4])] {
+            assert_eq!(list.add(batch), Ok(true));
+        }
+        let is_ours = |batch: &SignedStates| batch.signer.is_empty();
+        let told = |from| {
+            let joined = list.joined_from(from, is_ours);
+            joined.iter().map(|b| (b.first.0, b.states.len())).collect()
+        };
+        let told: [Vec<_>; 3] = [0, 1, 3].map(told);
+        assert_eq!(told[0], [(0, 2), (2, 1), (3, 1)]);
+        assert_eq!(told[1], [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(told[2], [(3, 1)]);
+        let elsewhere = list.joined_from(0, |_| false);
+        assert!(elsewhere.iter().eq(list.batches_from(0)));
+    }
+
+    #[test]
+    fn own_batches_of_two_origins_stay_apart() {
+        let mut list = list();
+        for (first, url) in [(0, "http://a"), (1, "http://b"), (2, "http://b")] {
+            let batch = SignedStates {
+                origin: OriginName::of_url(url),
+                ..batch(first, &[first as u8])
+            };
+            assert_eq!(list.add(batch), Ok(true));
+        }
+        let joined = list.joined_from(0, |_| true);
+        let ends: Vec<_> = joined.iter().map(SignedStates::end).collect();
+        assert_eq!(ends, [1, 3]);
     }
 
     #[test]

@@ -98,10 +98,15 @@ impl Driver {
         }
     }
 
-    /// A message as it goes out: of a complete blob, a list that others can believe still.
+    /// A message as it goes out: chain values of our own are signed, and of a complete blob a list
+    /// goes that others can believe still.
     fn vouched(&self, envelope: Envelope) -> Envelope {
         let Envelope { task, message } = envelope;
         let message = match (message, self.blob(&task)) {
+            (Message::List { batch }, Some(blob)) if batch.signature.is_empty() => {
+                let batch = self.signer.vouch(&task, &blob.geometry(), batch);
+                Message::List { batch }
+            }
             (Message::List { batch }, Some(blob)) if blob.is_complete() => {
                 let batch = self.signer.relay(&task, &blob.geometry(), batch);
                 Message::List { batch }

@@ -49,6 +49,16 @@ impl ListSigner {
         batch
     }
 
+    /// A batch of our own, joined of several.
+    pub(crate) fn vouch(
+        &self,
+        task: &TaskId,
+        geometry: &Geometry,
+        batch: SignedStates,
+    ) -> SignedStates {
+        self.sign(task, geometry, batch.first, batch.states, batch.origin)
+    }
+
     /// A batch of a list that our own bytes prove, as it goes to others. One whose signer's
     /// certificate has ended, or was revoked, nobody would take any more: for that we vouch
     /// ourselves. What a revoked signer said of the origin is not known.

@@ -69,7 +69,4 @@ pub(crate) struct Fetch {
     pub(crate) next: u32,
     pub(crate) end: Option<u32>,
     pub(crate) got: u32,
-    /// Pieces whose chain values are not told yet.
-    pub(crate) untold: Vec<u32>,
-    pub(crate) told_at: Time,
 }

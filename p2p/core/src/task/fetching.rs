@@ -207,6 +207,7 @@ impl Task {
         let Some(content) = &mut self.content else {
             return;
         };
+        cx.signers.note(&batch.signer, cx.config.host.clone());
         match content.add_batch(batch, None) {
             Ok(_) => {
                 self.origin.note_chain();

@@ -6,6 +6,7 @@ use super::{World, nanos};
 use crate::{
     Action, Envelope, Message, Refusal,
     sim::{
+        blob::certificate,
         event::{Event, HostNo, Time},
         net::Load,
     },
@@ -133,9 +134,21 @@ impl World {
 
     pub(super) fn send(&mut self, host: HostNo, to: &HostId, envelope: Envelope) {
         let Some(to) = self.number(to) else { return };
+        let envelope = self.signed(host, envelope);
         for envelope in self.twist(host, to, envelope) {
             self.send_message(host, to, envelope);
         }
+    }
+
+    /// Chain values of the sender's own are signed as they leave.
+    fn signed(&self, host: HostNo, envelope: Envelope) -> Envelope {
+        let Envelope { task, mut message } = envelope;
+        if let Message::List { batch } = &mut message
+            && batch.signer.is_empty()
+        {
+            batch.signer = certificate(&self.hosts[host].id);
+        }
+        Envelope { task, message }
     }
 
     fn refuse_as_busy(&mut self, host: HostNo, to: HostNo, piece: PieceIndex) {

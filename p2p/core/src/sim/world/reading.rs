@@ -7,14 +7,10 @@ use crate::{
     Source, TaskFailure,
     sim::{
         blob::TRUE,
-        event::{Event, HostNo, Time},
+        event::{Event, HostNo},
         origin::{Access, Fetch, OriginFault},
     },
 };
-
-/// Chain values are told when so many are known or so much time has passed.
-const BATCH: usize = 16;
-const BATCH_TIME: Time = 30_000_000;
 
 impl World {
     pub(super) fn begin_fetch(
@@ -37,8 +33,6 @@ impl World {
             next: first.0,
             end: end.map(|end| end.0),
             got: 0,
-            untold: Vec::new(),
-            told_at: 0,
         });
         if hangs {
             return;
@@ -135,7 +129,6 @@ impl World {
             return;
         }
         let task = self.blob.task;
-        let count = self.blob.geometry.piece_count();
         self.note_false_start(host);
         let bytes = self.origin_bytes(host);
         let state = &mut self.hosts[host];
@@ -158,50 +151,31 @@ impl World {
         }
         fetch.next += 1;
         fetch.got += 1;
-        fetch.untold.push(piece.0);
-        let last = fetch.next >= fetch.end.unwrap_or(count);
-        let due = fetch.untold.len() >= BATCH || self.now >= fetch.told_at + BATCH_TIME;
-        if last || due || known {
-            self.tell_origin_pieces(host);
-        }
+        self.tell_origin_piece(host, number, piece);
         self.next_origin_piece(host, number);
     }
 
-    /// Tells the swarm the chain values of what came, then the pieces.
-    pub(super) fn tell_origin_pieces(&mut self, host: HostNo) {
+    /// Tells the swarm a piece that came, behind its chain value.
+    fn tell_origin_piece(&mut self, host: HostNo, number: u64, piece: PieceIndex) {
         let (task, now) = (self.blob.task, self.instant());
         let bytes = self.origin_bytes(host);
         let state = &mut self.hosts[host];
-        let Some(fetch) = &mut state.fetch else {
-            return;
-        };
-        let number = fetch.number;
-        fetch.told_at = self.now;
-        let pieces = std::mem::take(&mut fetch.untold);
-        let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
-            return;
-        };
         let known = state.swarm.list(&task).map_or(0, |list| list.len());
-        if known < last + 1 || bytes != TRUE {
-            let batch = self
-                .blob
-                .batch(known.min(*first), last + 1, bytes, &state.id);
+        if known <= piece.0 || bytes != TRUE {
+            let (first, end) = (known.min(piece.0), piece.0 + 1);
+            let batch = self.blob.batch(first, end, bytes, &state.id);
             state.swarm.handle_origin_batch(task, batch, now);
             self.after(host);
         }
-        for piece in pieces {
-            if self.is_current(host, number) {
-                self.hosts[host].store[piece as usize] = Some(bytes);
-                self.hosts[host]
-                    .swarm
-                    .handle_origin_stored(task, PieceIndex(piece), now);
-                self.after(host);
-            }
+        if self.is_current(host, number) {
+            self.hosts[host].store[piece.as_usize()] = Some(bytes);
+            let swarm = &mut self.hosts[host].swarm;
+            swarm.handle_origin_stored(task, piece, now);
+            self.after(host);
         }
     }
 
     pub(super) fn end_fetch(&mut self, host: HostNo, result: Result<(), TaskFailure>) {
-        self.tell_origin_pieces(host);
         if self.hosts[host].fetch.take().is_some() {
             let (task, now) = (self.blob.task, self.instant());
             self.hosts[host].swarm.handle_origin_done(task, result, now);
