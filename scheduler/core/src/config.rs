@@ -15,6 +15,10 @@ pub struct TrackerConfig {
     pub settle_time: Duration,
     /// The longest that a lookup waits for that. Hosts fall back to the origin after 500 ms.
     pub lookup_hold: Duration,
+    /// So long after its lookup a host that has fewer than `neighbours` by then is given the rest. If
+    /// that came sooner, hosts that start one after another would only know those that started with
+    /// them, who have as little.
+    pub make_up_after: Duration,
     /// An elected fetcher that gets nothing for so long is replaced when somebody complains.
     pub fetcher_patience: Duration,
     /// A host that says nothing for so long is dead.
@@ -35,6 +39,7 @@ impl Default for TrackerConfig {
             fetcher_children: 32,
             settle_time: Duration::from_secs(2),
             lookup_hold: Duration::from_millis(300),
+            make_up_after: Duration::from_millis(800),
             fetcher_patience: Duration::from_secs(3),
             silent_after: Duration::from_secs(10),
             reports_to_isolate: 2,

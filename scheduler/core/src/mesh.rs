@@ -41,7 +41,8 @@ impl Pushes {
 }
 
 impl Tracker {
-    /// Gives a seeker its first neighbours, or others than `useless`.
+    /// Gives a seeker its first neighbours, or others than `useless`. In a large swarm that is half
+    /// of what it will have, since as many choose it later; [`Self::make_up`] sees to it.
     pub(crate) fn connect_seeker(
         &mut self,
         host: &HostId,
@@ -52,6 +53,10 @@ impl Tracker {
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
+        let first = match swarm.members.len() > self.config.neighbours + 1 {
+            true => self.config.neighbours.div_ceil(2) + 1,
+            false => self.config.neighbours,
+        };
         let fetcher = swarm.fetcher.clone().filter(|f| f != host);
         let room = |fetcher: &HostId| children(swarm, fetcher) < self.config.fetcher_children;
         // Who comes back because its parents proved useless gets to the source.
@@ -61,7 +66,7 @@ impl Tracker {
         if let Some(fetcher) = direct {
             self.link(task, host, &fetcher, pushes);
         }
-        self.fill(host, task, useless, pushes);
+        self.fill(host, task, first, useless, pushes);
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
@@ -72,24 +77,19 @@ impl Tracker {
         }
     }
 
-    /// Links `host` with random members until it has enough. In a large swarm that is half of what
-    /// it will have, since as many will choose it later.
+    /// Links `host` with random members until it has `enough` beside the fetcher.
     pub(crate) fn fill(
         &mut self,
         host: &HostId,
         task: TaskId,
+        enough: usize,
         avoid: &BTreeSet<HostId>,
         pushes: &mut Pushes,
     ) {
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
-        let many = swarm.members.len() > self.config.neighbours + 1;
-        let enough = match many {
-            true => self.config.neighbours.div_ceil(2) + 1,
-            false => self.config.neighbours,
-        };
-        let lacking = enough.saturating_sub(children(swarm, host));
+        let lacking = enough.saturating_sub(neighbours(swarm, host));
         let mut names = sample(&mut self.rng, &swarm.roster);
         names.retain(|name| !avoid.contains(*name));
         let candidates = self.candidates(host, swarm, names);
@@ -107,6 +107,22 @@ impl Tracker {
         for other in chosen {
             self.link(task, host, &other, pushes);
         }
+    }
+
+    /// A seeker that fewer have chosen than was to be expected gets what it lacks: whoever came last
+    /// has only those that it was told at first, and would give and get less than the others.
+    pub(crate) fn make_up(&mut self, host: &HostId, task: TaskId) {
+        let swarm = self.swarms.get_mut(&task);
+        let Some(member) = swarm.and_then(|swarm| swarm.members.get_mut(host)) else {
+            return;
+        };
+        if !std::mem::take(&mut member.waits) || !member.seeking || member.held {
+            return;
+        }
+        let mut pushes = Pushes::default();
+        let enough = self.config.neighbours;
+        self.fill(host, task, enough, &BTreeSet::new(), &mut pushes);
+        self.push(task, pushes);
     }
 
     /// Links two members and notes who is told: `a`, unless it cannot connect to `b`.
@@ -204,6 +220,15 @@ fn sample<'a>(rng: &mut StdRng, roster: &'a [HostId]) -> Vec<&'a HostId> {
 /// How many are linked with `host`.
 pub(crate) fn children(swarm: &Swarm, host: &HostId) -> usize {
     swarm.members.get(host).map_or(0, |m| m.links.len())
+}
+
+/// How many are linked with `host` beside the fetcher.
+fn neighbours(swarm: &Swarm, host: &HostId) -> usize {
+    let fetcher = swarm.fetcher.as_ref();
+    let links = swarm.members.get(host).map(|m| m.links.iter());
+    links.map_or(0, |links| {
+        links.filter(|other| Some(*other) != fetcher).count()
+    })
 }
 
 /// Whether bytes reach `host`, given that they reach everybody else who seeks.

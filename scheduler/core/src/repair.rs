@@ -146,7 +146,8 @@ impl Tracker {
         let poor = swarm.seekers().filter(|host| children(swarm, host) < few);
         let poor: Vec<HostId> = poor.cloned().collect();
         for host in poor {
-            self.fill(&host, task, &BTreeSet::new(), pushes);
+            let enough = self.config.neighbours;
+            self.fill(&host, task, enough, &BTreeSet::new(), pushes);
         }
     }
 }

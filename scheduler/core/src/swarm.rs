@@ -52,6 +52,8 @@ pub(crate) struct Member {
     pub(crate) seeking: bool,
     /// Its lookup waits for an answer ([`crate::TrackerConfig::lookup_hold`]).
     pub(crate) held: bool,
+    /// More neighbours will choose it, or it is given more ([`crate::TrackerConfig::make_up_after`]).
+    pub(crate) waits: bool,
     /// When it last came forward in the task.
     pub(crate) advanced: Option<Instant>,
     /// The members it is connected with as far as the tracker has told; symmetrical. Links between

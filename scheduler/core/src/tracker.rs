@@ -37,6 +37,8 @@ pub struct Tracker {
     pub(crate) actions: VecDeque<Action>,
     /// Lookups that wait until hosts have announced what they have, by when they are answered.
     held: BTreeSet<(Instant, TaskId, HostId)>,
+    /// Seekers, by when they are looked at again for want of neighbours.
+    waiting: BTreeSet<(Instant, TaskId, HostId)>,
     settled_at: Instant,
     next_tick: Instant,
 }
@@ -54,6 +56,7 @@ impl Tracker {
             counters: Counters::default(),
             actions: VecDeque::new(),
             held: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             settled_at: now + config.settle_time,
             next_tick: now + TICK,
             config,
@@ -227,6 +230,13 @@ impl Tracker {
                 self.release(&host, task, now);
             }
         }
+        while let Some((due, _, _)) = self.waiting.first()
+            && *due <= now
+        {
+            if let Some((_, task, host)) = self.waiting.pop_first() {
+                self.make_up(&host, task);
+            }
+        }
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             self.drop_silent(now);
@@ -248,8 +258,8 @@ impl Tracker {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Instant {
-        let held = self.held.first().map(|(due, _, _)| *due);
-        held.map_or(self.next_tick, |due| due.min(self.next_tick))
+        let due = [&self.held, &self.waiting].map(|all| all.first().map(|(due, _, _)| *due));
+        due.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
 
     /// Notes a sign of life; false if the host is unknown.
@@ -351,6 +361,10 @@ impl Tracker {
         pushes.answer(host);
         self.ensure_fetcher(task, Some(host), attempt, &mut pushes);
         self.connect_seeker(host, task, &useless, &mut pushes);
+        let due = now + self.config.make_up_after;
+        if !std::mem::replace(&mut self.join(host, task).waits, true) {
+            self.waiting.insert((due, task, host.clone()));
+        }
         self.push(task, pushes);
         if !useless.is_empty() {
             self.repair(task);

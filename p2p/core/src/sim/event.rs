@@ -56,6 +56,8 @@ pub(crate) enum Event {
         fetch: u64,
     },
     Lookup(HostNo),
+    /// It is looked whether a host has got enough neighbours since its lookup.
+    MakeUp(HostNo),
     /// A host's owner answers.
     Renewed {
         host: HostNo,

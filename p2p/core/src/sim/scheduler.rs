@@ -68,7 +68,7 @@ impl Scheduler {
     }
 
     /// A host asks. In a large swarm it gets half of the links that it will have; later ones bring
-    /// the rest.
+    /// the rest, or [`Self::make_up`] does.
     pub(crate) fn look_up(
         &mut self,
         host: HostNo,
@@ -77,6 +77,36 @@ impl Scheduler {
         rng: &mut SmallRng,
     ) -> Answer {
         self.join(host);
+        let wanted = match self.links.len() > degree + 1 {
+            true => degree.div_ceil(2) + 1,
+            false => degree,
+        };
+        let mut parents = self.link(host, wanted, rng);
+        let is_seed = self.seeds.contains(&host);
+        parents.extend(self.seed_for(host, seed_room).filter(|_| !is_seed));
+        if self.seeds.is_empty() {
+            self.fetcher.get_or_insert(host);
+        }
+        self.answer(host, parents)
+    }
+
+    fn answer(&self, host: HostNo, parents: Vec<HostNo>) -> Answer {
+        let duty = match self.fetcher == Some(host) {
+            true => Duty::Fetch,
+            false => Duty::Wait,
+        };
+        Answer { parents, duty }
+    }
+
+    /// More links for a host that too few others were linked with since it asked.
+    pub(crate) fn make_up(&mut self, host: HostNo, degree: usize, rng: &mut SmallRng) -> Answer {
+        let links = self.links.get(&host).map_or(degree, BTreeSet::len);
+        let parents = self.link(host, degree.saturating_sub(links), rng);
+        self.answer(host, parents)
+    }
+
+    /// Links a host with others, those with few links first.
+    fn link(&mut self, host: HostNo, wanted: usize, rng: &mut SmallRng) -> Vec<HostNo> {
         let known = self.links.get(&host).cloned().unwrap_or_default();
         let others = self.sample(rng).into_iter();
         let mut free: Vec<_> = others
@@ -89,21 +119,13 @@ impl Scheduler {
             })
             .collect();
         free.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let wanted = match self.links.len() > degree + 1 {
-            true => degree.div_ceil(2) + 1,
-            false => degree,
-        };
         let named = free.into_iter().map(|(_, other)| other);
-        let mut parents: Vec<_> = named.take(wanted).collect();
-        for parent in &parents {
+        let named: Vec<_> = named.take(wanted).collect();
+        for parent in &named {
             self.links.entry(*parent).or_default().insert(host);
             self.links.entry(host).or_default().insert(*parent);
         }
-        let is_seed = self.seeds.contains(&host);
-        parents.extend(self.seed_for(host, seed_room).filter(|_| !is_seed));
-        let fetches = self.seeds.is_empty() && *self.fetcher.get_or_insert(host) == host;
-        let duty = if fetches { Duty::Fetch } else { Duty::Wait };
-        Answer { parents, duty }
+        named
     }
 
     fn seed_for(&mut self, host: HostNo, room: usize) -> Option<HostNo> {

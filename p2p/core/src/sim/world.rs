@@ -28,6 +28,8 @@ use crate::{Envelope, Message, Misbehaviour, Parent, SwarmConfig};
 
 /// How long a lost message takes longer.
 const RETRANSMISSION: Time = 200_000_000;
+/// When the scheduler looks whether a host has got enough neighbours, as in `hawker-tracker`.
+const MAKE_UP_AFTER: Time = 800_000_000;
 /// Bytes of a batch of chain values besides them: certificate, signature, frame.
 const LIST_OVERHEAD: u64 = 600;
 
@@ -213,7 +215,12 @@ impl World {
             } => self.stored(host, piece, from, bytes),
             Event::OriginHead { host, fetch } => self.origin_head(host, fetch),
             Event::OriginPiece { host, fetch } => self.origin_piece(host, fetch),
-            Event::Lookup(host) => self.look_up(host),
+            Event::Lookup(host) => {
+                self.look_up(host);
+                let at = self.now + MAKE_UP_AFTER;
+                self.queue.add(at, Event::MakeUp(host));
+            }
+            Event::MakeUp(host) => self.make_up(host),
             Event::Renewed { host, refused } => {
                 let (task, fresh) = (self.blob.task, self.hosts[host].plan.fresh);
                 let fresh = fresh.map(source);
@@ -330,6 +337,21 @@ impl World {
     fn look_up(&mut self, host: HostNo) {
         let (degree, room) = (self.plan.degree, self.plan.seed_room);
         let answer = self.scheduler.look_up(host, degree, room, &mut self.rng);
+        self.name(host, answer);
+    }
+
+    fn make_up(&mut self, host: HostNo) {
+        if self.hosts[host].alive && self.hosts[host].completed_at.is_none() {
+            let degree = self.plan.degree;
+            let answer = self.scheduler.make_up(host, degree, &mut self.rng);
+            if !answer.parents.is_empty() {
+                self.name(host, answer);
+            }
+        }
+    }
+
+    /// Tells a host the scheduler's answer.
+    fn name(&mut self, host: HostNo, answer: Answer) {
         let Answer { parents, duty } = answer;
         let parent = |number: HostNo| Parent {
             host: self.hosts[number].id.clone(),
