@@ -33,7 +33,9 @@ pub struct SwarmConfig {
     pub max_bytes_in_flight: u64,
     /// How long the queue at a neighbour should last: what hides the latency of requests.
     pub queue_time: Duration,
-    /// Least time between two `Gained` messages to one neighbour.
+    /// Pieces that a neighbour is told of together, if they come fast enough;
+    pub gained_together: u32,
+    /// none waits longer than this to be told.
     pub gained_interval: Duration,
     /// Without a sign of life of any peer for so long after the scheduler's answer, or half as long
     /// again, a node goes to the origin; twice as long without an answer.
@@ -73,7 +75,8 @@ impl SwarmConfig {
             max_requests_per_neighbour: 32,
             max_bytes_in_flight: 64 << 20,
             queue_time: Duration::from_millis(25),
-            gained_interval: Duration::from_millis(if seed { 200 } else { 20 }),
+            gained_together: if seed { 40 } else { 6 },
+            gained_interval: Duration::from_millis(if seed { 200 } else { 60 }),
             sign_of_life: Duration::from_millis(250),
             first_piece_deadline: Duration::from_secs(2),
             progress_deadline: Duration::from_secs(3),

@@ -33,7 +33,7 @@ use std::{
 
 use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, TaskId};
 
-use self::doubt::Doubts;
+use self::{doubt::Doubts, gossip::Told};
 use crate::{
     Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,
     back_to_source::BackToSource,
@@ -77,7 +77,7 @@ pub(crate) struct Task {
     jitter: f64,
     tick_at: Option<Instant>,
     flush_at: Option<Instant>,
-    flushed_at: Option<Instant>,
+    told: Option<Told>,
     announced: Option<u32>,
     failed_at: Option<Instant>,
     completed: bool,
@@ -103,7 +103,7 @@ impl Task {
             jitter: cx.jitter(Duration::from_secs(1)).as_secs_f64(),
             tick_at: None,
             flush_at: None,
-            flushed_at: None,
+            told: None,
             announced: None,
             failed_at: None,
             completed: false,

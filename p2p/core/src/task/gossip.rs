@@ -1,17 +1,39 @@
 //! Telling neighbours what we got: soon, but not more often than they can use, and nothing that
 //! they know.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hawker_model::{HostId, PieceIndex};
 
 use super::Task;
 use crate::{Message, content::Content, neighbour::Neighbour, shared::Shared};
 
+/// However fast pieces come, neighbours are told no more often.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
+
+/// When neighbours were told last, and how long they hear nothing then.
+#[derive(Debug)]
+pub(super) struct Told {
+    at: Instant,
+    /// How many pieces were stored by then.
+    stored: usize,
+    pause: Duration,
+}
+
+impl Told {
+    /// As long as the next `together` pieces will take, if they come like the last ones.
+    fn pause(&self, stored: usize, together: u32, now: Instant) -> Duration {
+        let came = stored.saturating_sub(self.stored).max(1) as f64;
+        (now - self.at).mul_f64(f64::from(together) / came)
+    }
+}
+
 impl Task {
-    /// A piece was stored: tells it now, or together with others shortly.
+    /// A piece was stored: tells it now, or together with others shortly. Each word to each of a
+    /// dozen neighbours costs both of them processor time, so that one a piece would cost more than
+    /// the pieces.
     pub(super) fn gossip_soon(&mut self, cx: &mut Shared, now: Instant) {
-        let next = self.flushed_at.map(|at| at + cx.config.gained_interval);
+        let next = self.told.as_ref().map(|told| told.at + told.pause);
         match next.filter(|at| *at > now) {
             None => self.gossip(cx, now),
             Some(at) => _ = self.flush_at.get_or_insert(at),
@@ -20,7 +42,18 @@ impl Task {
 
     pub(super) fn gossip(&mut self, cx: &mut Shared, now: Instant) {
         self.flush_at = None;
-        self.flushed_at = Some(now);
+        let stored = self.content.as_ref().map_or(0, |content| content.log.len());
+        let (together, most) = (cx.config.gained_together, cx.config.gained_interval);
+        let pause = self
+            .told
+            .as_ref()
+            .map(|told| told.pause(stored, together, now));
+        let pause = pause.unwrap_or_default().max(LEAST_PAUSE).min(most);
+        self.told = Some(Told {
+            at: now,
+            stored,
+            pause,
+        });
         for host in self.hosts() {
             self.tell_gained(&host, cx);
         }
