@@ -46,7 +46,12 @@ impl Task {
         }
     }
 
+    /// Several that choose would choose the same: to who comes late each of its first neighbours
+    /// seems to have much that nobody else has.
     fn make_source(&mut self, host: &HostId, cx: &mut Shared) {
+        if self.neighbours.values().any(|neighbour| neighbour.source) {
+            return;
+        }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
             return;
