@@ -8,9 +8,10 @@ use crate::PieceIndex;
 pub const MIN_PIECE_LEN: u32 = 64 << 10;
 /// Largest piece, in bytes.
 pub const MAX_PIECE_LEN: u32 = 4 << 20;
-/// A blob is cut into about this many pieces, as far as the limits allow: what brings a mesh to
-/// its bound (`docs/wire.md`).
-const PIECES_WANTED: u64 = 512;
+/// A blob is cut into about this many pieces, as far as the limits allow: a host can pass on only
+/// what it has whole, so that a mesh comes the nearer to its bound the more there are
+/// (`core/POLICIES.md`).
+const PIECES_WANTED: u64 = 2048;
 /// 4 TiB: a task has fewer than 2^20 pieces, so no set or list of them is ever large.
 const MAX_LENGTH: u64 = (MAX_PIECE_LEN as u64) << 20;
 
@@ -24,13 +25,13 @@ pub struct Geometry {
 
 impl Geometry {
     /// The geometry every host uses for a blob of `length` bytes: pieces of a power of two, about
-    /// `length / 512`, between [`MIN_PIECE_LEN`] and [`MAX_PIECE_LEN`].
+    /// `length / 2048`, between [`MIN_PIECE_LEN`] and [`MAX_PIECE_LEN`].
     pub fn for_length(length: u64) -> Result<Self, GeometryError> {
         if length > MAX_LENGTH {
             return Err(GeometryError::TooLong(length));
         }
         let wanted = (length / PIECES_WANTED).max(1);
-        // Round down: 64 MiB / 512 is exactly 128 KiB.
+        // Round down: 256 MiB / 2048 is exactly 128 KiB.
         let power = 1 << (63 - wanted.leading_zeros());
         let piece_len = power.clamp(u64::from(MIN_PIECE_LEN), u64::from(MAX_PIECE_LEN)) as u32;
         Ok(Self { length, piece_len })
@@ -128,8 +129,9 @@ mod tests {
     fn piece_size_follows_the_blob() {
         let piece_len = |length| Geometry::for_length(length).unwrap().piece_len();
         assert_eq!(piece_len(0), 64 << 10);
-        assert_eq!(piece_len(64 << 20), 128 << 10);
-        assert_eq!(piece_len(300 << 20), 512 << 10);
+        assert_eq!(piece_len(64 << 20), 64 << 10);
+        assert_eq!(piece_len(256 << 20), 128 << 10);
+        assert_eq!(piece_len(1200 << 20), 512 << 10);
         assert_eq!(piece_len(100 << 30), 4 << 20);
         assert!(Geometry::for_length(u64::MAX).is_err());
         assert!(Geometry::new(1, 3 << 16).is_err());

@@ -1,4 +1,4 @@
-//! Frames as bytes: version 2 of the wire protocol (`p2p/docs/wire.md`).
+//! Frames as bytes: version 3 of the wire protocol (`p2p/docs/wire.md`).
 //!
 //! A frame is its length (u32, of what follows), its kind (u8) and its body. Numbers are little
 //! endian. Every length is checked against the limit of its kind before anything is allocated, and
@@ -27,9 +27,9 @@ use message::{decode_message, decode_piece};
 /// What both sides send before their first frame.
 pub const PREFACE: [u8; 8] = *b"HAWKER\r\n";
 /// The newest version of the protocol that is spoken here.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The oldest.
-pub const MIN_VERSION: u16 = 2;
+pub const MIN_VERSION: u16 = 3;
 /// Pieces of a task, at most; no index reaches it.
 pub const MAX_PIECES: u32 = 1 << 20;
 /// Most indexes in one `Gained`.
