@@ -54,8 +54,9 @@ use crate::{
 
 /// Events that may wait for the loop.
 const EVENT_QUEUE: usize = 1024;
-/// Received pieces, in bytes, that may wait for the disk. Readers stop when it is used up.
-const RECEIVE_BUDGET: usize = 32 << 20;
+/// Received pieces, in bytes, that may wait for the disk or be on their way to it: for each of the
+/// [`STORE_JOBS`] one of the largest. Readers stop when it is used up.
+const RECEIVE_BUDGET: usize = 16 << 20;
 /// Pieces checked and written at the same time.
 const STORE_JOBS: usize = 4;
 /// How often the store's state is made durable and the scheduler gets a summary.

@@ -7,6 +7,9 @@ use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use crate::{brief::Stopping, sys};
 
+/// How far apart bytes are looked at.
+const STEP_LEN: usize = 256 << 10;
+
 /// A range of an open file, all of which is there.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
@@ -47,24 +50,31 @@ impl Extent {
         read.await.unwrap_or_else(|_| Err(Stopping.into()))
     }
 
-    /// Sees to it that a part of the range is in memory, as far as its first and last byte tell.
+    /// Sees to it that a part of the range is in memory, as far as a look at a byte here and there
+    /// tells.
     pub(crate) async fn warm(&self, at: usize, len: usize) -> io::Result<()> {
-        let (file, offset) = self.place(at);
-        let last = offset + len.saturating_sub(1) as u64;
-        if is_warm(file, offset)? && is_warm(file, last)? {
-            return Ok(());
+        let end = at + len;
+        let mut begins_warm = self.is_warm(at)?;
+        for step in (at..end).step_by(STEP_LEN) {
+            let step_end = end.min(step + STEP_LEN);
+            let ends_warm = self.is_warm(step_end - 1)?;
+            if !(begins_warm && ends_warm) {
+                // The kernel reads ahead from here on; this is for what it has not read yet.
+                self.read(step, vec![0; step_end - step]).await?;
+            }
+            begins_warm = true;
         }
-        // The kernel reads ahead from here on; this is for what it has not read yet.
-        self.read(at, vec![0; len]).await.map(drop)
+        Ok(())
     }
-}
 
-/// Whether a byte is in memory; where the file system cannot tell, it is taken to be.
-fn is_warm(file: &File, offset: u64) -> io::Result<bool> {
-    match sys::read_in_memory(file, &mut [0], offset) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(_) => Ok(true),
-        Err(error) => Ok(is_unsupported(&error)),
+    /// Whether a byte is in memory; where the file system cannot tell, it is taken to be.
+    fn is_warm(&self, at: usize) -> io::Result<bool> {
+        let (file, offset) = self.place(at);
+        match sys::read_in_memory(file, &mut [0], offset) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(error) => Ok(is_unsupported(&error)),
+        }
     }
 }
 

@@ -176,10 +176,41 @@ pub(crate) struct Arrived {
     pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
 
+impl Arrived {
+    /// Does something with the bytes. They have their share of the budget until that is done: a
+    /// closure that takes a field alone would give the share back before it runs.
+    pub(crate) fn spend<T>(self, work: impl FnOnce(&[u8]) -> T) -> T {
+        work(&self.data)
+    }
+}
+
 /// Where a connection leads, and what proves it.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkPeer {
     pub(crate) role: Role,
     pub(crate) address: SocketAddr,
     pub(crate) certificate: Option<CertificateId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[test]
+    fn a_piece_has_its_share_of_the_budget_until_it_is_spent() {
+        let budget = Arc::new(Semaphore::new(5));
+        let permit = Arc::clone(&budget).try_acquire_many_owned(5).unwrap();
+        let arrived = Arrived {
+            data: Bytes::from_static(b"piece"),
+            role: Role::Node,
+            _permit: Some(permit),
+        };
+        let left = Arc::clone(&budget);
+        let job = move || arrived.spend(|data| (data.len(), left.available_permits()));
+        assert_eq!(budget.available_permits(), 0);
+        assert_eq!(job(), (5, 0));
+        assert_eq!(budget.available_permits(), 5);
+    }
 }

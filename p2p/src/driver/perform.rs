@@ -402,7 +402,7 @@ impl Driver {
                 role: arrived.role,
                 len: arrived.data.len(),
             };
-            let write = move || blob.write_piece(piece, &arrived.data);
+            let write = move || arrived.spend(|data| blob.write_piece(piece, data));
             let Ok(result) = brief(stored.len, write).await else {
                 return;
             };

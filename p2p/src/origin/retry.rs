@@ -16,8 +16,9 @@ pub(super) struct Backoff {
     used: u32,
     first: Duration,
     longest_retry_after: Duration,
-    /// How long servers have made us wait since bytes came.
+    /// How long servers have made us wait since bytes came, and how often.
     waited: Duration,
+    asked: u32,
     /// Whether a wait that a server asks for costs no attempt.
     patient: bool,
 }
@@ -31,6 +32,7 @@ impl Backoff {
             first: config.first_backoff,
             longest_retry_after: config.longest_retry_after,
             waited: Duration::ZERO,
+            asked: 0,
             patient: true,
         }
     }
@@ -44,6 +46,7 @@ impl Backoff {
             first: config.first_backoff,
             longest_retry_after: config.longest_retry_after.min(soon),
             waited: Duration::ZERO,
+            asked: 0,
             patient: false,
         }
     }
@@ -52,34 +55,43 @@ impl Backoff {
     pub(super) fn progressed(&mut self) {
         self.used = 0;
         self.waited = Duration::ZERO;
+        self.asked = 0;
     }
 
     /// How long to wait after `error` before the next attempt; `None` if there is none.
     pub(super) fn after(&mut self, error: &OriginError) -> Option<Duration> {
-        if let Some(asked) = error.retry_after().filter(|_| error.is_retryable()) {
+        // To come back at once, or at a time that has passed here, is no wait that was asked for.
+        let asked = error.retry_after().filter(|asked| !asked.is_zero());
+        if let Some(asked) = asked.filter(|_| error.is_retryable()) {
             return self.after_asked(asked);
         }
         if !error.is_retryable() || self.used >= self.retries {
             return None;
         }
-        let doubled = self
-            .first
-            .saturating_mul(1 << self.used.min(16))
-            .min(LONGEST_BACKOFF);
+        let doubled = self.doubled(self.used);
         self.used += 1;
         Some(jittered(doubled))
     }
 
-    /// A server says when to come back: it is not asked before.
+    /// The wait after so many others.
+    fn doubled(&self, before: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1 << before.min(16));
+        doubled.min(LONGEST_BACKOFF)
+    }
+
+    /// A server says when to come back: it is not asked before. One that says the same over and over
+    /// is asked less and less often, since the wait may cost no attempt.
     fn after_asked(&mut self, asked: Duration) -> Option<Duration> {
-        let waited = self.waited + asked.max(self.first);
+        let wait = asked.max(self.doubled(self.asked));
+        let waited = self.waited + wait;
         if waited > self.longest_retry_after || (!self.patient && self.used >= self.retries) {
             return None;
         }
         self.waited = waited;
         self.used += u32::from(!self.patient);
+        self.asked += 1;
         // Jitter only upwards: earlier than asked would be refused again.
-        Some(asked + jittered(self.first))
+        Some(wait + jittered(self.first))
     }
 }
 
@@ -132,6 +144,18 @@ mod tests {
         assert_eq!(waits, 9);
         let mut head = Backoff::for_head(&OriginConfig::default());
         assert_eq!(head.after(&busy(Some(7))), None);
+    }
+
+    #[test]
+    fn a_short_wait_that_is_asked_for_over_and_over_gets_longer() {
+        let asks = |seconds| {
+            let mut body = Backoff::for_body(&OriginConfig::default());
+            std::iter::from_fn(|| body.after(&busy(Some(seconds)))).count()
+        };
+        // No wait at all counts as any other failure.
+        assert_eq!(asks(0), 5);
+        // In ten minutes, every 10 s but for the first few.
+        assert!((55..70).contains(&asks(1)), "{}", asks(1));
     }
 
     #[test]

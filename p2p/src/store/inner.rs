@@ -249,10 +249,26 @@ impl Inner {
     }
 
     /// A file of `task` may lie about that no blob has: it goes, if not now, then at a checkpoint.
-    pub(super) fn leave(&self, task: TaskId) {
-        if let Err(error) = self.layout.delete(&task) {
-            tracing::warn!(%task, %error, "blob file cannot be deleted: tried again");
-            lock(&self.left).insert(task);
+    /// Says whether it has gone.
+    pub(super) fn leave(&self, task: TaskId) -> bool {
+        let path = self.layout.blob(&task);
+        let path = path.display();
+        match self.layout.delete(&task) {
+            Ok(()) => {
+                if lock(&self.left).remove(&task) {
+                    tracing::info!(%path, "a blob file that could not be deleted has gone");
+                }
+                true
+            }
+            // Told once: it is tried every few seconds.
+            Err(error) if lock(&self.left).insert(task) => {
+                tracing::warn!(%path, %error, "blob file cannot be deleted, and is tried again");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%path, %error, "blob file still cannot be deleted");
+                false
+            }
         }
     }
 
@@ -262,10 +278,12 @@ impl Inner {
             return;
         }
         let _structure = lock(&self.structure);
-        let left = std::mem::take(&mut *lock(&self.left));
+        let left = lock(&self.left).clone();
         for task in left {
             if self.record(&task).is_none() {
                 self.leave(task);
+            } else {
+                lock(&self.left).remove(&task);
             }
         }
     }
@@ -274,9 +292,7 @@ impl Inner {
     /// their space. They leave `records` last, since a row may never speak of a file that came
     /// after. The caller holds `structure`.
     pub(super) fn discard(&self, records: &[Arc<Record>]) -> Result<(), StateError> {
-        for record in records {
-            self.leave(record.task);
-        }
+        let gone: Vec<bool> = records.iter().map(|it| self.leave(it.task)).collect();
         let deleted = self.database.change(
             |tables| {
                 let mut tasks = records.iter().map(|record| record.task);
@@ -284,14 +300,17 @@ impl Inner {
             },
             |()| {},
         );
-        for record in records {
+        for (record, gone) in records.iter().zip(gone) {
             match deleted {
                 Ok(()) => drop(lock(&self.records).remove(&record.task)),
-                // The next to look for the blob finds no file, and tries again.
                 Err(_) => {
                     let mut state = record.state();
                     state.removed = false;
-                    state.lose_all();
+                    // The next to look for the blob finds no file, and tries again. A file that
+                    // could not be deleted is as whole as before.
+                    if gone {
+                        state.lose_all();
+                    }
                 }
             }
         }

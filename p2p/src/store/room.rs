@@ -129,7 +129,8 @@ impl Inner {
         idle
     }
 
-    /// Evicts what is not fresh, if the file system is too full or will be with `coming` bytes more. What shares its extents with another program's file frees nothing.
+    /// Evicts what is not fresh, if the file system is too full or will be with `coming` bytes more.
+    /// What shares its extents with another program's file frees nothing.
     fn drain(&self, space: Space, coming: u64) -> Result<(), StateError> {
         *lock(&self.room.space) = space;
         let Some(water) = self.config.water else {
@@ -218,7 +219,12 @@ impl Inner {
                 cause,
             })
         };
-        self.drain(space()?, length)?;
+        // What cannot fit drives nothing out, not even down to the low water.
+        let now = space()?;
+        if length > now.free.saturating_add(bytes_of(&self.idle())) {
+            return Err(self.no_space(task, length));
+        }
+        self.drain(now, length)?;
         match self.evict(length.saturating_sub(space()?.free), Why::Disk)? {
             true => Ok(()),
             false => Err(self.no_space(task, length)),

@@ -15,7 +15,7 @@ use super::{
         Frame, FrameError, Kind, LENGTH_LEN, PIECE_BODY_LEN, PIECE_HEADER_LEN, PREFACE,
         decode_body, decode_piece_header,
     },
-    piece_memory,
+    piece_memory::{self, Lent},
 };
 
 /// How much is read at once where the end is not known.
@@ -44,7 +44,7 @@ enum Stage {
 struct PieceData {
     task: TaskId,
     piece: PieceIndex,
-    data: BytesMut,
+    data: Lent,
     len: usize,
 }
 
@@ -75,7 +75,7 @@ impl Decoder {
         match &mut self.piece {
             Some(piece) if piece.missing() > 0 => {
                 let len = piece.missing().min(PIECE_READ_LEN);
-                (&mut piece.data).limit(len)
+                (&mut *piece.data).limit(len)
             }
             _ => {
                 self.buffer.reserve(READ_LEN);
@@ -183,7 +183,7 @@ impl Decoder {
         let done = self.piece.take_if(|piece| piece.missing() == 0)?;
         let message = Message::Piece {
             piece: done.piece,
-            data: piece_memory::share(done.data),
+            data: done.data.share(),
         };
         Some(Frame::Message(Envelope {
             task: done.task,

@@ -4,135 +4,179 @@
 //! decrypting what comes into it. So what a piece lay in is kept for the next: as much as a busy host
 //! needs at once, and nothing a few seconds after the last piece.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    ops::{Deref, DerefMut},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::{Bytes, BytesMut};
 
-/// Kept, at most. More may be in use: that is bounded by who receives.
-const KEPT_LEN: usize = 16 << 20;
+/// In use and kept together. What is in use is bounded by who receives; nothing is kept beside more
+/// than this.
+const MOST_LEN: usize = 24 << 20;
 
-static FREE: Mutex<Free> = Mutex::new(Free {
-    buffers: Vec::new(),
-    len: 0,
-    is_resting: true,
-});
+static MEMORY: Mutex<Memory> = Mutex::new(Memory::new());
 
-struct Free {
-    buffers: Vec<BytesMut>,
-    /// Their capacity.
-    len: usize,
+struct Memory {
+    free: Vec<BytesMut>,
+    /// Capacity of what is kept.
+    free_len: usize,
+    /// Capacity of what is in use.
+    lent_len: usize,
     /// Nothing was taken since [`rest`] was called last.
     is_resting: bool,
 }
 
-impl Free {
+impl Memory {
+    const fn new() -> Self {
+        Self {
+            free: Vec::new(),
+            free_len: 0,
+            lent_len: 0,
+            is_resting: true,
+        }
+    }
+
     fn take(&mut self, len: usize) -> Option<BytesMut> {
         self.is_resting = false;
         // Those that came last may still be in the processor's caches.
         let fits = |buffer: &BytesMut| (len..=len.saturating_mul(2)).contains(&buffer.capacity());
-        let at = self.buffers.iter().rposition(fits)?;
-        let buffer = self.buffers.remove(at);
-        self.len -= buffer.capacity();
+        let at = self.free.iter().rposition(fits)?;
+        let buffer = self.free.remove(at);
+        self.free_len -= buffer.capacity();
         Some(buffer)
     }
 
-    fn give(&mut self, mut buffer: BytesMut) {
-        if self.len + buffer.capacity() <= KEPT_LEN {
-            buffer.clear();
-            self.len += buffer.capacity();
-            self.buffers.push(buffer);
+    /// Takes a buffer back; returns it if there is enough.
+    fn give(&mut self, mut buffer: BytesMut) -> Option<BytesMut> {
+        let len = buffer.capacity();
+        if self.lent_len + self.free_len + len > MOST_LEN {
+            return Some(buffer);
         }
+        buffer.clear();
+        self.free_len += len;
+        self.free.push(buffer);
+        None
     }
 
     /// What to free.
     fn rest(&mut self) -> Vec<BytesMut> {
-        match std::mem::replace(&mut self.is_resting, true) {
+        match mem::replace(&mut self.is_resting, true) {
             true => {
-                self.len = 0;
-                std::mem::take(&mut self.buffers)
+                self.free_len = 0;
+                mem::take(&mut self.free)
             }
             false => Vec::new(),
         }
     }
 }
 
+/// Room for the data of a piece, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Lent {
+    buffer: BytesMut,
+    /// Of the buffer, when it was lent.
+    len: usize,
+}
+
 /// An empty buffer with room for `len` bytes, and at most twice that.
-pub(super) fn take(len: usize) -> BytesMut {
-    let kept = free().take(len);
-    kept.unwrap_or_else(|| BytesMut::with_capacity(len))
+pub(super) fn take(len: usize) -> Lent {
+    let kept = memory().take(len);
+    let buffer = kept.unwrap_or_else(|| BytesMut::with_capacity(len));
+    let len = buffer.capacity();
+    memory().lent_len += len;
+    Lent { buffer, len }
 }
 
-/// The bytes of a buffer, which is kept once nobody has them any more.
-pub(super) fn share(buffer: BytesMut) -> Bytes {
-    Bytes::from_owner(Lent(buffer))
+impl Lent {
+    /// Its bytes, whose memory is given back once nobody has them any more.
+    pub(super) fn share(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
 }
 
-/// Frees what is kept if no piece has come since the last call.
-pub(crate) fn rest() {
-    // Freed without the lock.
-    let _unused = free().rest();
+impl Deref for Lent {
+    type Target = BytesMut;
+
+    fn deref(&self) -> &BytesMut {
+        &self.buffer
+    }
 }
 
-fn free() -> MutexGuard<'static, Free> {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
 }
-
-struct Lent(BytesMut);
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.buffer
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        free().give(std::mem::take(&mut self.0));
+        let buffer = mem::take(&mut self.buffer);
+        let mut memory = memory();
+        memory.lent_len -= self.len;
+        let unused = memory.give(buffer);
+        // Freed without the lock.
+        drop(memory);
+        drop(unused);
     }
+}
+
+/// Frees what is kept if no piece has come since the last call.
+pub(crate) fn rest() {
+    // Freed without the lock.
+    let _unused = memory().rest();
+}
+
+fn memory() -> MutexGuard<'static, Memory> {
+    MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn free() -> Free {
-        Free {
-            buffers: Vec::new(),
-            len: 0,
-            is_resting: true,
-        }
-    }
-
     #[test]
     fn memory_is_used_again_where_it_fits_and_comes_empty() {
-        let mut free = free();
+        let mut memory = Memory::new();
         let mut buffer = BytesMut::with_capacity(1000);
         buffer.extend_from_slice(b"somebody's");
-        free.give(buffer);
-        assert!(free.take(1001).is_none());
-        assert!(free.take(100).is_none());
-        let taken = free.take(600).unwrap();
+        assert!(memory.give(buffer).is_none());
+        assert!(memory.take(1001).is_none());
+        assert!(memory.take(100).is_none());
+        let taken = memory.take(600).unwrap();
         assert!(taken.is_empty() && taken.capacity() >= 1000);
-        assert!(free.take(600).is_none() && free.len == 0);
+        assert!(memory.take(600).is_none() && memory.free_len == 0);
     }
 
     #[test]
-    fn no_more_is_kept_than_is_allowed() {
-        let mut free = free();
+    fn no_more_is_kept_than_is_allowed_beside_what_is_in_use() {
+        const LEN: usize = 4 << 20;
+        let mut memory = Memory::new();
+        memory.lent_len = 2 * LEN;
         for _ in 0..10 {
-            free.give(BytesMut::with_capacity(4 << 20));
+            memory.give(BytesMut::with_capacity(LEN));
         }
-        assert_eq!((free.buffers.len(), free.len), (4, KEPT_LEN));
+        assert_eq!(
+            (memory.free.len(), memory.free_len),
+            (4, MOST_LEN - 2 * LEN)
+        );
     }
 
     #[test]
     fn nothing_is_kept_once_no_pieces_come() {
-        let mut free = free();
-        free.give(BytesMut::with_capacity(4096));
-        let taken = free.take(4096).unwrap();
-        free.give(taken);
-        assert!(free.rest().is_empty());
-        assert_eq!(free.rest().len(), 1);
-        assert_eq!(free.len, 0);
+        let mut memory = Memory::new();
+        memory.give(BytesMut::with_capacity(4096));
+        let taken = memory.take(4096).unwrap();
+        memory.give(taken);
+        assert!(memory.rest().is_empty());
+        assert_eq!(memory.rest().len(), 1);
+        assert_eq!(memory.free_len, 0);
     }
 }

@@ -17,6 +17,7 @@ use nix::{
 };
 use tokio::{
     io::{AsyncWriteExt as _, Interest},
+    net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
 use zeroize::Zeroize as _;
@@ -38,8 +39,8 @@ const GATHERED_LEN: usize = 32 << 10;
 /// whole records of TLS. With 64 KiB, which no longer stay in the processor's first caches, a byte
 /// costs a fifth more; with 16 KiB, 3 % more.
 const CHUNK_LEN: usize = 32 << 10;
-/// Handed from a file to the socket at once. The socket takes no more (`socket::UNSENT_LEN`).
-const SEND_LEN: usize = 256 << 10;
+/// Handed from a file to the socket at once, as far as the socket takes it.
+const SEND_LEN: usize = 1 << 20;
 /// How long a last word may take.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -181,34 +182,30 @@ impl FrameWriter {
         piece: PieceIndex,
         extent: &Extent,
     ) -> Result<(), WireError> {
-        let mut at = 0;
+        let (mut at, mut warm) = (0, 0);
         while at < extent.len() {
-            let len = SEND_LEN.min(extent.len() - at);
-            let warm = extent.warm(at, len).await;
-            warm.map_err(WireError::Unreadable)?;
+            if at == warm {
+                let len = SEND_LEN.min(extent.len() - at);
+                let read = extent.warm(at, len).await;
+                read.map_err(WireError::Unreadable)?;
+                warm += len;
+            }
             if at == 0 {
-                encode_piece_header(task, piece, extent.len(), &mut self.gathered)?;
-                self.broken = true;
+                self.begin_extent(task, piece, extent)?;
                 self.send_gathered().await?;
             }
-            at += self.send_part(extent, at, len).await?;
-            self.sent = Instant::now();
+            at += self.send_part(extent, at, warm - at).await?;
         }
+        self.sent = Instant::now();
         Ok(())
     }
 
     /// Sends what is gathered, of which no packet is made before more follows.
     async fn send_gathered(&mut self) -> Result<(), WireError> {
-        let Some(socket) = self.io.plain_socket() else {
-            return Ok(());
-        };
         while !self.gathered.is_empty() {
-            let part = || {
-                let more = MsgFlags::from_bits_retain(libc::MSG_MORE | libc::MSG_NOSIGNAL);
-                Ok(send(socket.as_raw_fd(), &self.gathered, more)?)
-            };
-            let sent = socket.async_io(Interest::WRITABLE, part);
-            let sent = within(self.timing.stall, sent).await?;
+            let more = MsgFlags::from_bits_retain(libc::MSG_MORE | libc::MSG_NOSIGNAL);
+            let part = |socket: &TcpStream| Ok(send(socket.as_raw_fd(), &self.gathered, more)?);
+            let sent = self.push(part).await?;
             // There may have been a credential in it.
             self.gathered[..sent].zeroize();
             self.gathered.advance(sent);
@@ -218,12 +215,9 @@ impl FrameWriter {
 
     /// Sends some of a file; says how much.
     async fn send_part(&self, extent: &Extent, at: usize, len: usize) -> Result<usize, WireError> {
-        let Some(socket) = self.io.plain_socket() else {
-            return Ok(0);
-        };
         let (file, offset) = extent.place(at);
-        let part = || sys::send_file(socket, file, offset, len);
-        match within(self.timing.stall, socket.async_io(Interest::WRITABLE, part)).await {
+        let part = |socket: &TcpStream| sys::send_file(socket, file, offset, len);
+        match self.push(part).await {
             Ok(0) => Err(WireError::Unreadable(io::ErrorKind::UnexpectedEof.into())),
             // No socket says this.
             Err(WireError::Io(error)) if error.raw_os_error() == Some(libc::EIO) => {
@@ -231,6 +225,21 @@ impl FrameWriter {
             }
             sent => sent,
         }
+    }
+
+    /// Does `part` to the plain socket once it takes something.
+    async fn push(
+        &self,
+        part: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Result<usize, WireError> {
+        let socket = self.io.plain_socket().ok_or(WireError::Broken)?;
+        // Mostly it does at once, and then no timer is needed.
+        match socket.try_io(Interest::WRITABLE, || part(socket)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return Ok(done?),
+        }
+        let pushed = socket.async_io(Interest::WRITABLE, || part(socket));
+        within(self.timing.stall, pushed).await
     }
 
     /// From the file through a small buffer, to be encrypted.
@@ -251,13 +260,24 @@ impl FrameWriter {
             let read = extent.read(at, chunk).await;
             let chunk = read.map_err(WireError::Unreadable)?;
             if at == 0 {
-                encode_piece_header(task, piece, extent.len(), &mut self.gathered)?;
-                self.broken = true;
+                self.begin_extent(task, piece, extent)?;
             }
             self.write_out(&chunk).await?;
             at += chunk.len();
             self.chunk = chunk;
         }
+        Ok(())
+    }
+
+    /// Gathers the header of a piece, of which the rest must follow.
+    fn begin_extent(
+        &mut self,
+        task: &TaskId,
+        piece: PieceIndex,
+        extent: &Extent,
+    ) -> Result<(), WireError> {
+        encode_piece_header(task, piece, extent.len(), &mut self.gathered)?;
+        self.broken = true;
         Ok(())
     }
 

@@ -101,6 +101,20 @@ fn a_new_blob_comes_in_above_the_high_water_and_makes_what_room_there_is() {
 }
 
 #[test]
+fn what_cannot_fit_drives_nothing_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, set_used) = with_water(dir.path());
+    let old = whole(&store, 1);
+    age(&store, &[&old]);
+    set_used(WATER.high - 1_000);
+    let large = Geometry::for_length(TOTAL).unwrap();
+    let error = store.create(TaskId::Url([1; 32]), large).unwrap_err();
+    assert!(error.to_string().contains("no space"), "{error}");
+    assert!(store.take_evicted().is_empty());
+    assert_eq!(old.verify(&store.find(&old.task).unwrap()), old.count());
+}
+
+#[test]
 fn what_nobody_used_for_long_goes_unless_it_is_pinned_or_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let config = StoreConfig {
