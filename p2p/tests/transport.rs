@@ -108,7 +108,7 @@ async fn peers_know_each_other_by_their_certificates() {
     assert_eq!(accepted.peer.host.as_str(), "node-1");
     assert_eq!(accepted.peer.role, Role::Node);
     assert_eq!((dialed.peer.host, dialed.peer.role), (seed_1(), Role::Seed));
-    assert_eq!((accepted.peer.version, dialed.peer.version), (2, 2));
+    assert_eq!((accepted.peer.version, dialed.peer.version), (3, 3));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use hawker_model::{Digest, Geometry, HostId, TaskId};
 use super::channel::Channel;
 
 const PREFACE: &[u8; 8] = b"HAWKER\r\n";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// The longest frame that is kept rather than thrown away.
 const MAX_KEPT: usize = 1 << 20;
 
@@ -168,7 +168,7 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let wanted = "1c0000000102000200000000000000000000066e6f64652d3106736565642d31";
+        let wanted = "1c0000000103000300000000000000000000066e6f64652d3106736565642d31";
         assert_eq!(hex, wanted);
         Ok(())
     }
