@@ -23,11 +23,12 @@ use http_body_util::{BodyExt as _, StreamBody};
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
+    task::JoinError,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body};
 use tower::Service;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::sys::Precedence;
 
@@ -108,7 +109,7 @@ where
         if FROM_MEMORY.contains(&request.uri().path()) {
             return self.inner.call(request).boxed();
         }
-        let mut inner = self.inner.clone();
+        let (mut inner, path) = (self.inner.clone(), request.uri().path().to_owned());
         let (answer, answered) = oneshot::channel();
         let (frames, rest) = mpsc::channel(MOST_FRAMES);
         let working = self.elsewhere.spawn(async move {
@@ -125,7 +126,8 @@ where
         let working = AbortOnDropHandle::new(working);
         async move {
             let Ok((head, is_over)) = answered.await else {
-                return Ok(Status::unavailable("hawkerd is stopping").into_http());
+                let ended = working.await.err();
+                return Ok(unanswered(&path, ended.as_ref()).into_http());
             };
             let body = match is_over {
                 // Without a body that ends later: a client reads the status from the head then.
@@ -135,6 +137,18 @@ where
             Ok(Response::from_parts(head, body))
         }
         .boxed()
+    }
+}
+
+/// What is said of a call whose work ended without an answer.
+fn unanswered(path: &str, ended: Option<&JoinError>) -> Status {
+    match ended {
+        // Its message is in the log already. Who tries again meets the same.
+        Some(ended) if ended.is_panic() => {
+            error!(path, "hawkerd panicked at a call of containerd");
+            Status::internal("hawkerd panicked at this call; its log says where")
+        }
+        _ => Status::unavailable("hawkerd is stopping"),
     }
 }
 
@@ -220,6 +234,17 @@ mod tests {
         let Ok(answer) = apart.oneshot(Request::new(Body::empty())).await;
         assert!(answer.body().is_end_stream());
         assert_eq!(answer.headers()["grpc-status"], "5");
+    }
+
+    #[tokio::test]
+    async fn call_that_panics_is_not_to_be_tried_again() {
+        let panic = |_: Request<Body>| async { panic!("as the test wants it") };
+        let apart = Apart::new(service_fn(panic), Handle::current());
+        let Ok(answer) = apart.oneshot(Request::new(Body::empty())).await;
+        assert_eq!(
+            answer.headers()["grpc-status"],
+            (tonic::Code::Internal as i32).to_string()
+        );
     }
 
     #[tokio::test]
