@@ -1,46 +1,39 @@
 //! `hawkerd` while it runs.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use hawker_config::{LimitSettings, NodeConfig};
 use hawker_enrol::{Issuer, Keeper, KeeperHandle, RemoteIssuer};
 use hawker_p2p::{Node, Security, StartError};
-use hawker_snapshotter::{OpenSnapshotsError, Snapshots, SnapshotsConfig};
+use hawker_snapshotter::{OpenSnapshotsError, Snapshots};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
+mod doors;
+mod stores;
+
+use self::{
+    doors::{Doors, addresses},
+    stores::{Stores, open_snapshots},
+};
 use crate::{
-    access::Access,
-    containerd::{self, Catalogue, Containerd, ContainerdClient, NodeSupply, Registrar},
+    containerd::{Containerd, ContainerdClient, Registrar},
     content::{ContentStore, OpenContentError},
     control::Control,
-    layers::{ImageIndex, Layers},
     limits::LimitDesk,
     metrics::Metrics,
     mirror::Mirror,
     promiser::Promiser,
     requests,
     server::{Limits, serve},
-    settings::{
-        SettingsError, containerd_settings, layers_settings, mirror_settings, node_settings,
-        rights_settings,
-    },
+    settings::{SettingsError, containerd_settings, mirror_settings, node_settings},
     sharing::Sharing,
-    socket::{SocketError, SocketFile, SocketPlace, activated_or_listen, listen as listen_unix},
+    socket::{SocketError, SocketFile},
 };
-
-/// Who may use the control socket: root and the daemon's group.
-const CONTROL_MODE: u32 = 0o660;
 
 /// A running `hawkerd`. Dropping it cuts everything; [`App::drain`] ends it well.
 #[derive(Debug)]
@@ -98,32 +91,22 @@ impl App {
     /// Binds everything, then starts everything.
     pub async fn start(config: &NodeConfig) -> Result<Self, AppError> {
         let settings = node_settings(config)?;
-        let control = SocketPlace {
-            path: &config.control.socket,
-            mode: CONTROL_MODE,
-            key: "control.socket",
-        };
-        let (control, socket) = listen_unix(control).await?;
-        let (containerd, containerd_file) = listen_containerd(config).await?.unzip();
-        let metrics_listener = match config.metrics.listen {
-            Some(address) => Some(listen(address.socket(), "metrics.listen").await?),
-            None => None,
-        };
-        let mirror_listeners = match config.mirror.enabled {
-            true => listen_both(config.mirror.listen.socket()).await?,
-            false => Vec::new(),
-        };
-        let containerd = match containerd {
-            Some(listener) => Some((listener, open_snapshots(config).await?)),
-            None => None,
-        };
         let security = settings.security.clone();
+        let doors = Doors::bind(config).await?;
+        let snapshots = match doors.containerd {
+            Some(_) => Some(open_snapshots(config).await?),
+            None => None,
+        };
         let node = Node::start(settings).await?;
+        let metrics = Metrics::new();
+        metrics.collect_node(node.clone());
+        let (control, socket) = doors.control;
+        let (containerd, containerd_file) = doors.containerd.unzip();
         let mut app = Self {
             limits: LimitDesk::new(node.clone(), &config.limits),
             node,
-            mirror: addresses(&mirror_listeners),
-            metrics: metrics_listener.as_ref().and_then(|l| l.local_addr().ok()),
+            mirror: addresses(&doors.mirror),
+            metrics: doors.metrics.as_ref().and_then(|it| it.local_addr().ok()),
             socket,
             containerd: containerd_file,
             keeper: None,
@@ -133,82 +116,35 @@ impl App {
             close_doors: CancellationToken::new(),
             stop_watching: CancellationToken::new(),
         };
-        let metrics = Metrics::new();
-        metrics.collect_node(app.node.clone());
-        app.keeper = app.spawn_keeper(config, security);
-        if let Some(keeper) = &app.keeper {
-            metrics.collect_keeper(keeper.clone());
-        }
-        let access = Access::new(
-            app.node.clone(),
-            config.mirror.origin_timeout.duration(),
-            rights_settings(config),
-            metrics.add_access(),
-        );
-        let layers = Layers::new(app.node.clone(), access.clone(), layers_settings(config));
-        let answers = requests::answer(app.node.clone(), layers.clone());
-        let stop = app.stop_watching.clone();
-        app.watched.spawn(async move {
-            stop.run_until_cancelled(answers).await;
-        });
-        let images = open_images(config, layers.clone()).await?;
-        let keeping = images.clone().keep(app.stop_watching.clone());
-        app.watched.spawn(keeping);
-        let content = ContentStore::open(
-            config.store.dir.join("content"),
-            app.node.clone(),
-            layers.clone(),
-            images.clone(),
-        );
-        let content = content.await?;
-        app.content = Some(content.clone());
-        let promiser = app.spawn_promiser(content.clone(), images.clone());
-        let client = ContainerdClient::new(&config.containerd.address);
-        let supply = NodeSupply {
-            layers: layers.clone(),
-            images: images.clone(),
-            content: content.clone(),
-            catalogue: Catalogue::new(client.clone()),
-        };
-        let registrar = containerd.is_some().then(|| {
-            let stop = app.close_doors.clone();
-            let (registrar, working) =
-                Registrar::new(client, content.clone(), images.clone(), stop);
-            app.doors.spawn(working);
-            registrar
-        });
-        let mirror = Mirror::new(
-            app.node.clone(),
-            layers,
-            images,
-            Some(promiser),
-            mirror_settings(config),
-            metrics.mirror.clone(),
-        );
-        app.spawn_mirror(config, mirror_listeners, mirror);
-        let containerd = containerd.map(|(listener, snapshots)| {
-            let containerd = Containerd::new(
-                snapshots,
-                Arc::new(supply),
-                containerd_settings(config),
-                (metrics.add_snapshots(), metrics.add_diff()),
-                registrar,
-                app.close_doors.clone(),
-            );
-            let counts = metrics.add_content(content.clone());
-            let containerd = containerd.with_content(content.clone(), counts);
-            app.doors.spawn(containerd.clone().serve(listener));
-            containerd
+        app.spawn_keeper(config, security, &metrics);
+        let stores = Stores::open(config, &app.node, &metrics).await?;
+        app.spawn_stores(&stores);
+        app.spawn_mirror(config, doors.mirror, &stores, &metrics);
+        let containerd = containerd.zip(snapshots).map(|(listener, snapshots)| {
+            app.spawn_containerd(config, listener, snapshots, &stores, &metrics)
         });
         app.spawn_sharing(config, &metrics);
-        app.spawn_control(config, control, (access, content), containerd);
-        app.spawn_metrics(config, metrics_listener, metrics);
+        app.spawn_control(config, control, stores, containerd);
+        app.spawn_metrics(config, doors.metrics, metrics);
         app.log_addresses(config);
         Ok(app)
     }
 
-    fn spawn_promiser(&mut self, content: ContentStore, images: ImageIndex) -> Promiser {
+    /// Answers the node's questions, and keeps what is known of images.
+    fn spawn_stores(&mut self, stores: &Stores) {
+        self.content = Some(stores.content.clone());
+        let answers = requests::answer(self.node.clone(), stores.layers.clone());
+        let stop = self.stop_watching.clone();
+        self.watched.spawn(async move {
+            stop.run_until_cancelled(answers).await;
+        });
+        let keeping = stores.images.clone().keep(self.stop_watching.clone());
+        self.watched.spawn(keeping);
+    }
+
+    fn spawn_promiser(&mut self, stores: &Stores) -> Promiser {
         let stop = self.close_doors.clone();
+        let (content, images) = (stores.content.clone(), stores.images.clone());
         let promiser = Promiser::new(content, images, stop.clone());
         let ending = promiser.clone();
         self.doors.spawn(async move {
@@ -219,9 +155,9 @@ impl App {
     }
 
     /// Looks after the certificate, where there is one.
-    fn spawn_keeper(&mut self, config: &NodeConfig, security: Security) -> Option<KeeperHandle> {
+    fn spawn_keeper(&mut self, config: &NodeConfig, security: Security, metrics: &Metrics) {
         let Security::Tls(identity) = security else {
-            return None;
+            return;
         };
         let issuer = config.tls.issuer.as_ref().map(|address| {
             let issuer = RemoteIssuer::new(address.to_string());
@@ -232,7 +168,8 @@ impl App {
         self.watched.spawn(async move {
             stop.run_until_cancelled(keeper.run()).await;
         });
-        Some(handle)
+        metrics.collect_keeper(handle.clone());
+        self.keeper = Some(handle);
     }
 
     /// Reads the certificate files again, as SIGHUP asks; `limits` are those of the settings as they
@@ -246,8 +183,21 @@ impl App {
         }
     }
 
-    fn spawn_mirror(&mut self, config: &NodeConfig, listeners: Vec<TcpListener>, mirror: Mirror) {
-        let mirror = Arc::new(mirror);
+    fn spawn_mirror(
+        &mut self,
+        config: &NodeConfig,
+        listeners: Vec<TcpListener>,
+        stores: &Stores,
+        metrics: &Metrics,
+    ) {
+        let mirror = Arc::new(Mirror::new(
+            self.node.clone(),
+            stores.layers.clone(),
+            stores.images.clone(),
+            Some(self.spawn_promiser(stores)),
+            mirror_settings(config),
+            metrics.mirror.clone(),
+        ));
         for listener in listeners {
             let mirror = Arc::clone(&mirror);
             let handler = move |request| {
@@ -260,18 +210,50 @@ impl App {
         }
     }
 
+    /// Content, diffs and snapshots for containerd.
+    fn spawn_containerd(
+        &mut self,
+        config: &NodeConfig,
+        listener: UnixListener,
+        snapshots: Snapshots,
+        stores: &Stores,
+        metrics: &Metrics,
+    ) -> Containerd {
+        let client = ContainerdClient::new(&config.containerd.address);
+        let (content, stop) = (stores.content.clone(), self.close_doors.clone());
+        let (registrar, registering) = Registrar::new(
+            client.clone(),
+            content.clone(),
+            stores.images.clone(),
+            stop.clone(),
+        );
+        self.doors.spawn(registering);
+        let containerd = Containerd::new(
+            snapshots,
+            Arc::new(stores.supply(client)),
+            containerd_settings(config),
+            (metrics.add_snapshots(), metrics.add_diff()),
+            Some(registrar),
+            stop,
+        );
+        let counts = metrics.add_content(content.clone());
+        let containerd = containerd.with_content(content, counts);
+        self.doors.spawn(containerd.clone().serve(listener));
+        containerd
+    }
+
     fn spawn_control(
         &mut self,
         config: &NodeConfig,
         listener: UnixListener,
-        (access, content): (Access, ContentStore),
+        stores: Stores,
         containerd: Option<Containerd>,
     ) {
         let containerd = self.containerd_path().zip(containerd);
         let control = Control::new(
             self.node.clone(),
-            access,
-            content,
+            stores.access,
+            stores.content,
             self.limits.clone(),
             self.mirror.clone(),
             containerd,
@@ -382,63 +364,4 @@ fn limits(config: &NodeConfig) -> Limits {
         grace: config.mirror.stop_grace.duration(),
         ..Limits::default()
     }
-}
-
-async fn listen_containerd(
-    config: &NodeConfig,
-) -> Result<Option<(UnixListener, SocketFile)>, SocketError> {
-    if !config.containerd.enabled {
-        return Ok(None);
-    }
-    let place = SocketPlace {
-        path: &config.containerd.socket,
-        mode: containerd::SOCKET_MODE,
-        key: "containerd.socket",
-    };
-    activated_or_listen(place).await.map(Some)
-}
-
-async fn open_snapshots(config: &NodeConfig) -> Result<Snapshots, AppError> {
-    let dir = config.snapshotter.dir.clone();
-    let open = move || Snapshots::open(&dir, SnapshotsConfig::default());
-    let opened = tokio::task::spawn_blocking(open).await;
-    Ok(opened.map_err(|_| AppError::Stopping)??)
-}
-
-async fn open_images(config: &NodeConfig, layers: Layers) -> Result<ImageIndex, AppError> {
-    let dir = config.store.dir.join("images");
-    let open = move || ImageIndex::open(&dir, layers);
-    let opened = tokio::task::spawn_blocking(open).await;
-    opened.map_err(|_| AppError::Stopping)
-}
-
-async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, AppError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| AppError::Listen {
-        address,
-        key,
-        source,
-    })
-}
-
-/// The configured address; for 127.0.0.1 also `[::1]` on the same port, where that works: some
-/// clients look up "localhost".
-async fn listen_both(address: SocketAddr) -> Result<Vec<TcpListener>, AppError> {
-    let mut listeners = vec![listen(address, "mirror.listen").await?];
-    if address.ip() == IpAddr::from([127, 0, 0, 1]) {
-        let port = addresses(&listeners)
-            .first()
-            .map_or_else(|| address.port(), SocketAddr::port);
-        let beside = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port);
-        match TcpListener::bind(beside).await {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => warn!(address = %beside, %error, "the mirror listens on IPv4 only"),
-        }
-    }
-    Ok(listeners)
-}
-
-fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    let address = |listener: &TcpListener| listener.local_addr().ok();
-    listeners.iter().filter_map(address).collect()
 }

@@ -247,7 +247,6 @@ fn interface_addresses(name: &str) -> Result<Vec<IpAddr>, SettingsError> {
     }
 }
 
-/// The size of the file system the store is on. Makes the directory: it must be there to be asked.
 /// Shares are of the file system's size as it is now.
 fn store(settings: &StoreSettings) -> Result<StoreConfig, SettingsError> {
     let total = file_system_bytes(&settings.dir)?;
@@ -267,6 +266,7 @@ fn store(settings: &StoreSettings) -> Result<StoreConfig, SettingsError> {
     })
 }
 
+/// The size of the file system the store is on. Makes the directory: it must be there to be asked.
 fn file_system_bytes(dir: &Path) -> Result<u64, SettingsError> {
     let failed = |source| SettingsError::StoreDir {
         path: dir.to_owned(),

@@ -19,10 +19,23 @@ use std::{
 use anyhow::{Context, ensure};
 use nix::{libc, sys::signal::SigSet};
 
-/// Gives the calling thread this nice value; on Linux each thread has its own.
-pub(crate) fn set_thread_nice(nice: i32) -> io::Result<()> {
-    // SAFETY: takes three numbers; 0 is the calling thread.
-    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } {
+/// Has the calling thread come before others, as hawkerd's thread that answers containerd does; those
+/// that it starts do not.
+pub(crate) fn take_precedence() -> io::Result<()> {
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+        sched_nice: -10,
+        sched_priority: 0,
+        // With a slice of 0.1 ms it need not wait until others have had theirs.
+        sched_runtime: 100_000,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let (attributes, this_thread, no_flags) = (std::ptr::from_ref(&attributes), 0, 0);
+    // SAFETY: reads `size` bytes of a structure that lives until it returns, and nothing else.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, this_thread, attributes, no_flags) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -103,6 +103,14 @@ impl BackToSource {
         self.renewal = Renewal::default();
     }
 
+    /// The store turns out to have a piece that no peer gave. If it is the one that the running fetch
+    /// brings next, the fetch has stored it and is about to say so.
+    pub(crate) fn note_found(&mut self, piece: PieceIndex) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.next == piece.0) {
+            run.next += 1;
+        }
+    }
+
     /// What is known of the content was stored before.
     pub(crate) fn note_stored_chain(&mut self) {
         self.chain.earlier = true;

@@ -297,6 +297,9 @@ impl Task {
         for piece in new.collect::<Vec<_>>() {
             let from = self.content.as_ref().and_then(|c| c.storing.get(&piece));
             let from = from.cloned();
+            if from.is_none() {
+                self.origin.note_found(piece);
+            }
             self.note_stored(piece, from.as_ref(), cx, now);
         }
     }

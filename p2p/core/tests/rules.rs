@@ -1544,6 +1544,29 @@ fn what_the_store_has_and_the_swarm_did_not_know_of_is_taken_up() {
 }
 
 #[test]
+fn what_the_running_fetch_has_stored_before_it_says_so_is_not_fetched_twice() {
+    let many = 40;
+    let geometry = Geometry::for_length(u64::from(many) * PIECE_LEN).expect("a sound length");
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench.swarm.handle_origin_head(task(), geometry, bench.now);
+    bench.actions();
+    // A second reader comes, so the store is looked at.
+    let (mut pieces, mut list) = (PieceSet::empty(many), PieceList::new(&task(), geometry));
+    pieces.insert_range(0..20);
+    list.add(batch(0, 20)).expect("a sound batch");
+    bench.open(Want::Serve, None, Some(Stored { pieces, list }));
+    for piece in 0..22 {
+        let swarm = &mut bench.swarm;
+        swarm.handle_origin_batch(task(), batch(piece, piece + 1), bench.now);
+        swarm.handle_origin_stored(task(), PieceIndex(piece), bench.now);
+    }
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), None);
+    assert!(!actions.contains(&Action::CancelOrigin { task: task() }));
+}
+
+#[test]
 fn what_comes_into_the_store_whole_ends_the_search_for_it() {
     let mut bench = Bench::new(Role::Node);
     bench.open(Want::Fetch, Some(source()), None);

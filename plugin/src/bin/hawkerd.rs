@@ -1,17 +1,14 @@
 //! The node daemon. Reads its settings whole, starts its parts, and drains them on SIGTERM.
 
-use std::{path::PathBuf, pin::pin, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, ValueEnum};
 use hawker_config::{ConfigError, LimitSettings, NodeConfig};
 use hawker_model::Role;
-use hawker_plugin::{App, AppError, logging, unmap_program};
+use hawker_plugin::{App, AppError, logging};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, error, info};
-
-/// How long after its parts have started the daemon has met whom it works with.
-const SETTLED: Duration = Duration::from_secs(5);
+use tracing::{error, info};
 
 /// The node daemon of Hawker: a registry mirror for containerd and Docker, and a peer of the piece
 /// network.
@@ -136,13 +133,11 @@ async fn live(
     );
     let mut app = App::start(config).await?;
     notify(&NotifyState::Ready);
-    let mut settled = pin!(tokio::time::sleep(SETTLED));
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
             _ = hangup.recv() => app.reload(limits()),
-            () = &mut settled, if !settled.is_elapsed() => give_back_memory(),
             () = app.failed() => break Err(Failure::Part),
         }
     };
@@ -159,13 +154,6 @@ async fn live(
         _ = interrupt.recv() => info!("cut by a second signal"),
     }
     ended.map(drop)
-}
-
-/// What only the start needed.
-fn give_back_memory() {
-    if let Err(error) = unmap_program() {
-        debug!(%error, "the program's pages stay mapped");
-    }
 }
 
 /// Tells systemd, where it has asked to be told.

@@ -12,6 +12,7 @@ use std::{
     io,
     task::{Context, Poll},
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,16 +23,21 @@ use http_body_util::{BodyExt as _, StreamBody};
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
+    task::JoinError,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body};
 use tower::Service;
-use tracing::info;
+use tracing::{error, info};
 
-use crate::sys::set_thread_nice;
+use crate::sys::Precedence;
 
-/// Ten steps before all that has the usual nice value.
-const NICE: i32 = -10;
+/// Before all that has the usual nice value, and at once: a nice value alone waits until whoever
+/// runs has had its slice, which is milliseconds. An answer from memory takes a tenth of one.
+const PRECEDENCE: Precedence = Precedence {
+    nice: -10,
+    slice: Duration::from_micros(100),
+};
 /// Calls that wait for nothing: answered where they arrive.
 const FROM_MEMORY: [&str; 3] = [
     "/containerd.services.content.v1.Content/Info",
@@ -62,8 +68,8 @@ fn live<F: Future<Output = io::Result<()>>>(
     work: impl FnOnce() -> F,
     cut: &CancellationToken,
 ) -> io::Result<()> {
-    if let Err(error) = set_thread_nice(NICE) {
-        info!(%error, nice = NICE, "containerd's questions have to wait like everything else");
+    if let Err(error) = PRECEDENCE.take() {
+        info!(%error, nice = PRECEDENCE.nice, "containerd's questions have to wait like everything else");
     }
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let lived = runtime.block_on(async { cut.run_until_cancelled(work()).await });
@@ -103,7 +109,7 @@ where
         if FROM_MEMORY.contains(&request.uri().path()) {
             return self.inner.call(request).boxed();
         }
-        let mut inner = self.inner.clone();
+        let (mut inner, path) = (self.inner.clone(), request.uri().path().to_owned());
         let (answer, answered) = oneshot::channel();
         let (frames, rest) = mpsc::channel(MOST_FRAMES);
         let working = self.elsewhere.spawn(async move {
@@ -120,7 +126,8 @@ where
         let working = AbortOnDropHandle::new(working);
         async move {
             let Ok((head, is_over)) = answered.await else {
-                return Ok(Status::unavailable("hawkerd is stopping").into_http());
+                let ended = working.await.err();
+                return Ok(unanswered(&path, ended.as_ref()).into_http());
             };
             let body = match is_over {
                 // Without a body that ends later: a client reads the status from the head then.
@@ -130,6 +137,18 @@ where
             Ok(Response::from_parts(head, body))
         }
         .boxed()
+    }
+}
+
+/// What is said of a call whose work ended without an answer.
+fn unanswered(path: &str, ended: Option<&JoinError>) -> Status {
+    match ended {
+        // Its message is in the log already. Who tries again meets the same.
+        Some(ended) if ended.is_panic() => {
+            error!(path, "hawkerd panicked at a call of containerd");
+            Status::internal("hawkerd panicked at this call; its log says where")
+        }
+        _ => Status::unavailable("hawkerd is stopping"),
     }
 }
 
@@ -156,8 +175,6 @@ fn body(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::runtime::Runtime;
     use tower::{ServiceExt as _, service_fn};
 
@@ -217,6 +234,17 @@ mod tests {
         let Ok(answer) = apart.oneshot(Request::new(Body::empty())).await;
         assert!(answer.body().is_end_stream());
         assert_eq!(answer.headers()["grpc-status"], "5");
+    }
+
+    #[tokio::test]
+    async fn call_that_panics_is_not_to_be_tried_again() {
+        let panic = |_: Request<Body>| async { panic!("as the test wants it") };
+        let apart = Apart::new(service_fn(panic), Handle::current());
+        let Ok(answer) = apart.oneshot(Request::new(Body::empty())).await;
+        assert_eq!(
+            answer.headers()["grpc-status"],
+            (tonic::Code::Internal as i32).to_string()
+        );
     }
 
     #[tokio::test]

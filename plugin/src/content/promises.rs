@@ -273,6 +273,11 @@ impl ContentStore {
             return Ok(held);
         }
         self.hold(digest, Arc::clone(&opened), tried.to_vec());
+        // Deleted while it was opened: who deleted it found nothing held.
+        if inner.records.get(&digest).is_none() {
+            inner.holds.release_this(&digest, &opened);
+            return Err(ContentError::unknown(&digest));
+        }
         Ok(opened)
     }
 

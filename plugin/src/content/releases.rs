@@ -17,12 +17,14 @@ use hawker_model::Digest;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::{ContentError, ContentStore, rows::Change, step::step};
+use super::{ContentError, ContentStore, rows::Change, step::step, turns::Turn};
 
 /// How long a burst is waited for.
 const LINGER: Duration = Duration::from_millis(100);
-/// Saved at once at most: their digests' turns are taken meanwhile.
+/// Saved at once at most: whoever wants one of these digests again waits meanwhile.
 const MOST: usize = 1000;
+/// Before those are tried again that somebody changes just now.
+const SOON: Duration = Duration::from_millis(20);
 /// Before what could not be saved is tried again.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -96,18 +98,23 @@ impl ContentStore {
             if digests.is_empty() {
                 return Ok(());
             }
-            self.save_some(&digests).await?;
+            // Only whose turn is free: else all would wait for the one that is being committed.
+            let turns = self.0.turns.take_free(&digests);
+            match turns.is_empty() {
+                true => tokio::time::sleep(SOON).await,
+                false => self.save_some(&turns).await?,
+            }
         }
     }
 
-    async fn save_some(&self, digests: &[Digest]) -> Result<(), ContentError> {
+    async fn save_some(&self, turns: &[Turn<'_>]) -> Result<(), ContentError> {
         let inner = &*self.0;
-        let _turns = inner.turns.take_all(digests).await;
+        let digests: Vec<Digest> = turns.iter().map(|turn| *turn.digest()).collect();
         // What has come back meanwhile has been saved as it is now.
         let is_gone = |digest: &&Digest| inner.records.get(digest).is_none();
         let gone: Vec<Digest> = digests.iter().filter(is_gone).copied().collect();
         if gone.is_empty() {
-            inner.releases.remove(digests);
+            inner.releases.remove(&digests);
             return Ok(());
         }
         let changes = gone.iter().copied().map(Change::Delete).collect();
@@ -118,7 +125,7 @@ impl ContentStore {
             what: format!("deleted content cannot be unpinned: {error}"),
         })?;
         step();
-        inner.releases.remove(digests);
+        inner.releases.remove(&digests);
         Ok(())
     }
 }

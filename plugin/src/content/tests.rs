@@ -155,8 +155,8 @@ fn settings(dir: &Path, registry: &str) -> String {
         [mirror]
         default_registry = "{registry}"
         allow_private = ["127.0.0.0/8"]
-        origin_timeout = "2s"
-        network_timeout = "2s"
+        origin_timeout = "10s"
+        network_timeout = "10s"
         [origin]
         retries = 1
         "#

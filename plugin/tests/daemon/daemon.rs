@@ -30,6 +30,15 @@ impl Daemon {
         Self { app, dir }
     }
 
+    /// As `start`, but gives up a registry that does not answer in a second.
+    pub(crate) async fn start_impatient(registry: SocketAddr) -> Self {
+        let change = |text: String| {
+            text.replace("origin_timeout = \"10s\"", "origin_timeout = \"1s\"")
+                .replace("network_timeout = \"10s\"", "network_timeout = \"2s\"")
+        };
+        Self::start_with(registry, change).await
+    }
+
     pub(crate) fn mirror(&self) -> SocketAddr {
         self.app.mirror_addresses()[0]
     }
@@ -72,8 +81,8 @@ pub(crate) fn settings(dir: &Path, registry: SocketAddr) -> String {
         listen = "127.0.0.1:0"
         default_registry = "{registry}"
         allow_private = ["{registry}"]
-        origin_timeout = "1s"
-        network_timeout = "2s"
+        origin_timeout = "10s"
+        network_timeout = "10s"
         stop_grace = "5s"
         [origin]
         retries = 0

@@ -10,8 +10,8 @@ use crate::{
     progress::step,
 };
 
-/// What a node may take: 32 MiB.
-const LIMIT: u64 = 32 << 20;
+/// What a node may take: 24 MiB.
+const LIMIT: u64 = 24 << 20;
 
 /// Resident memory and processor time of an idle hawkerd in a cluster.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Idle {
 
 impl Idle {
     /// # Errors
-    /// When the cluster does not come up, or a node takes more than 32 MiB.
+    /// When the cluster does not come up, or a node takes more than 24 MiB.
     pub fn run(&self) -> Result<()> {
         let topology = Topology {
             nodes: 2,
@@ -62,7 +62,7 @@ impl Idle {
             );
         }
         if node.memory_len > LIMIT {
-            bail!("an idle hawkerd takes more than 32 MiB");
+            bail!("an idle hawkerd takes more than 24 MiB");
         }
         Ok(())
     }

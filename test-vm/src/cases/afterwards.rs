@@ -56,7 +56,12 @@ fn used(version: ContainerdVersion, profile: Profile) -> Result<()> {
     let node = &cluster.nodes()[0];
     let image = image::noise("used")?;
     let reference = cluster.registry.push(&image)?;
-    for client in [Client::Nerdctl, Client::Ctr] {
+    let clients: &[Client] = match version {
+        // nerdctl 2.3 tags and saves through the transfer service, which came with 1.7.
+        ContainerdVersion::Debian => &[Client::Ctr],
+        _ => &[Client::Nerdctl, Client::Ctr],
+    };
+    for client in clients.iter().copied() {
         let session = node.containerd()?.client(client);
         let session = session.in_namespace(client.slug());
         session.pull(&reference)?;
@@ -109,12 +114,23 @@ fn use_all(session: &Session, image: &Image, reference: &str) -> Result<()> {
     Ok(())
 }
 
+/// nerdctl has what is missing fetched, and then containerd send the archive as a stream, which
+/// containerd 1.6 cannot.
+const NO_STREAMS: &str = "unknown service containerd.services.streaming";
+
 fn save(session: &Session, reference: &str, file: &str) -> Result<()> {
-    let words = match session.client() {
-        Client::Nerdctl => vec!["save", "-o", file, reference],
-        _ => vec!["images", "export", file, reference],
-    };
-    session.ask(&words).map(drop)
+    let export = ["images", "export", file, reference];
+    if session.client() != Client::Nerdctl {
+        return session.ask(&export).map(drop);
+    }
+    match session.ask(&["save", "-o", file, reference]) {
+        Err(error) if format!("{error:#}").contains(NO_STREAMS) => {
+            let ctr = session.containerd().client(Client::Ctr);
+            let ctr = ctr.in_namespace(session.namespace());
+            ctr.ask(&export).context("by ctr").map(drop)
+        }
+        saved => saved.map(drop),
+    }
 }
 
 /// Every blob is in the archive as it was.
@@ -201,9 +217,9 @@ fn discarded(version: ContainerdVersion) -> Result<()> {
 }
 
 /// Waits until so many of the image's blobs are containerd's.
-fn await_blobs(session: &Session, image: &Image, count: usize) -> Result<()> {
+pub(super) fn await_blobs(session: &Session, image: &Image, count: usize) -> Result<()> {
     let mut there = 0;
-    for _ in 0..100 {
+    for _ in 0..300 {
         let content = session.containerd().content(session.namespace())?;
         let blobs = image.blobs().iter();
         there = blobs.filter(|blob| content.contains(&blob.digest)).count();

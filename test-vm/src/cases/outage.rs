@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::Case;
+use super::{Case, afterwards::await_blobs};
 use crate::{
     bed::{Link, Output, Rate},
     cluster::{Client, Cluster, Containerd, ContainerdVersion, Member, Profile, Session, Topology},
@@ -85,6 +85,8 @@ fn killed(version: ContainerdVersion, profile: Profile, moments: u32) -> Result<
         let (image, reference) = push(&format!("killed-{moment}"))?;
         let after = took * moment / (moments + 1);
         let tries = pull_and_kill(node, &session, &reference, after)?;
+        // They are registered after the pull.
+        await_blobs(&session, &image, image.blobs().len()).context("layers as content")?;
         session.check_content(&image)?;
         run(&session, &image, &reference)?;
         println!("{profile:?}, killed after {after:.1?}: {tries} more tries, sound");

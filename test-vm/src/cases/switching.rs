@@ -1,6 +1,6 @@
 //! The profile full switched on, off and on again on a containerd with images and running containers.
 
-use std::{process::Command, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -125,6 +125,22 @@ fn start(site: &Site, name: &str, snapshots: Snapshots) -> Result<Running> {
     })
 }
 
+/// Reads content until it is there: layers are registered a while after the pull.
+fn await_content(site: &Site, digest: &str) -> Result<()> {
+    let get = format!("ctr -n k8s.io content get {digest} | sha256sum");
+    let mut read = String::new();
+    for _ in 0..60 {
+        let mut command = Command::new("sh");
+        let output = site.node().host().run(command.args(["-c", &get]), LIMIT)?;
+        read = format!("sha256:{}", output.success()?.stdout);
+        if read.starts_with(digest) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    anyhow::bail!("{digest} is {read}")
+}
+
 /// What runs goes on, what is there is sound and can be started.
 fn look(site: &Site, all: &[&Running]) -> Result<()> {
     for it in all {
@@ -133,11 +149,7 @@ fn look(site: &Site, all: &[&Running]) -> Result<()> {
         let output = execute(site, name, &cat).context("what runs")?;
         ensure!(output == name, "{name}, which runs, printed {output:?}");
         for blob in it.image.blobs() {
-            let get = format!("ctr -n k8s.io content get {} | sha256sum", blob.digest);
-            let mut command = Command::new("sh");
-            let read = site.node().host().run(command.args(["-c", &get]), LIMIT)?;
-            let read = format!("sha256:{}", read.success()?.stdout);
-            ensure!(read.starts_with(&blob.digest), "{} is {read}", blob.digest);
+            await_content(site, &blob.digest)?;
         }
         let (by, group) = (it.snapshots.name(), site.cgroup());
         let run = [

@@ -225,7 +225,7 @@ impl Task {
             return; // Of content that was discarded since.
         }
         if let Some(run) = &mut self.origin.run {
-            run.next = piece.0 + 1;
+            run.next = run.next.max(piece.0 + 1);
             run.got += 1;
             run.heard_at = now;
             self.origin.note_success();

@@ -114,8 +114,11 @@ impl Session {
         if !expected.is_empty() {
             let digest = message::content_digest(expected)?;
             self.expected = Some(digest.ok_or_else(|| {
-                let text = format!("only content with a sha256 is kept here, not {expected}");
-                Status::unimplemented(text)
+                Status::unimplemented(format!(
+                    "content {expected}: hawkerd keeps content with a sha256 only; the profiles \
+                     mirror and default of `hawker setup containerd` leave containerd its own store, \
+                     which takes others"
+                ))
             })?);
         }
         let (total, expected) = (self.total, self.expected);

@@ -64,6 +64,26 @@ async fn deleted_content_is_unpinned_unknown_and_deleted_again_without_an_error(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deletions_are_saved_while_one_of_the_digests_is_being_changed() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let blobs: Vec<Bytes> = (0..80).map(|i| noise(10 + i as usize, i)).collect();
+    let digests: Vec<Digest> = blobs.iter().map(|bytes| Digest::of(bytes)).collect();
+    for (bytes, digest) in blobs.iter().zip(&digests) {
+        bed.write(&digest.to_string(), bytes).await.unwrap();
+    }
+    for digest in &digests {
+        bed.store.delete(digest).await;
+    }
+    let changed = bed.store.0.turns.take(&digests[7]).await;
+    let kept = BTreeSet::from([digests[7]]);
+    eventually("the others are saved", || bed.pinned() == kept).await;
+    drop(changed);
+    bed.settle().await;
+    assert!(bed.pinned().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_again_before_its_deletion_is_saved_stays() {
     let dir = temp();
     let bed = Bed::open(dir.path(), NOWHERE).await;

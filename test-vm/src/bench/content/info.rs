@@ -3,9 +3,14 @@
 //! The one who asks comes before all else that runs on the machine: what is measured is how long an
 //! answer takes, not how long the benchmark waits for a processor. containerd, registry and hawkerd,
 //! but for its thread that answers, have the usual nice value.
+//!
+//! Between two questions a thread of the benchmark itself is asked to send back a byte, which has
+//! the same precedence as the one of hawkerd that answers: what that takes is the machine's share.
 
 use std::{
     collections::HashMap,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::PathBuf,
     sync::{
         Arc,
@@ -34,7 +39,7 @@ use crate::{
     image::{Image, digest_of},
     progress::step,
     registry::{AUTHORITY, Registry},
-    sys::set_thread_nice,
+    sys::take_precedence,
     table::Table,
 };
 
@@ -46,8 +51,6 @@ const WRITERS: usize = 16;
 const PACE: Duration = Duration::from_micros(500);
 /// How long a phase takes whose end is not given by anything else.
 const PHASE: Duration = Duration::from_secs(8);
-/// The nice value of the one who asks.
-const NICE: i32 = -10;
 /// Manifests and their layers, whose promises are recorded meanwhile.
 const MANIFESTS: usize = 24;
 const LAYERS: usize = 50;
@@ -67,6 +70,8 @@ struct Phase {
     p50: f64,
     p99: f64,
     slowest: f64,
+    /// Of a byte that is sent back at once.
+    echo_p99: f64,
 }
 
 pub(super) fn measure(
@@ -260,42 +265,82 @@ fn ask_while(
     work: &(dyn Fn() -> Result<()> + Sync),
 ) -> Result<Phase> {
     let is_done = AtomicBool::new(false);
-    let mut times = thread::scope(|scope| {
+    let (near, far) = UnixStream::pair()?;
+    let times = thread::scope(|scope| {
+        // It ends when the other end of its socket is gone.
+        let echoing = scope.spawn(|| echo(far));
         let asking = scope.spawn(|| {
-            set_thread_nice(NICE).context("cannot ask before all others")?;
-            runtime()?.block_on(ask(socket, digests, &is_done))
+            take_precedence().context("cannot ask before all others")?;
+            runtime()?.block_on(ask(socket, digests, near, &is_done))
         });
         let worked = work();
         is_done.store(true, Ordering::Relaxed);
-        let times = asking
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        worked?;
+        let (times, echoed) = (joined(asking), joined(echoing));
+        worked.and(echoed)?;
         times
     })?;
-    times.sort_unstable();
-    let at = |share: f64| {
-        let index = (times.len() as f64 * share) as usize;
-        let time = times.get(index.min(times.len().saturating_sub(1)));
-        time.copied().unwrap_or_default().as_secs_f64() * 1e3
-    };
+    let [answers, echoes] = [times.answers, times.echoes].map(sorted);
     Ok(Phase {
         meanwhile,
-        answers: times.len(),
-        p50: at(0.5),
-        p99: at(0.99),
-        slowest: at(1.0),
+        answers: answers.len(),
+        p50: at(&answers, 0.5),
+        p99: at(&answers, 0.99),
+        slowest: at(&answers, 1.0),
+        echo_p99: at(&echoes, 0.99),
     })
 }
 
-async fn ask(socket: &PathBuf, digests: &[String], is_done: &AtomicBool) -> Result<Vec<Duration>> {
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    let ended = thread.join();
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn sorted(mut times: Vec<Duration>) -> Vec<Duration> {
+    times.sort_unstable();
+    times
+}
+
+/// Milliseconds that this share of them did not take longer than.
+fn at(sorted: &[Duration], share: f64) -> f64 {
+    let index = (sorted.len() as f64 * share) as usize;
+    let time = sorted.get(index.min(sorted.len().saturating_sub(1)));
+    time.copied().unwrap_or_default().as_secs_f64() * 1e3
+}
+
+/// Sends back what comes.
+fn echo(mut socket: UnixStream) -> Result<()> {
+    take_precedence().context("cannot send back before others")?;
+    let mut byte = [0];
+    while socket.read(&mut byte)? > 0 {
+        socket.write_all(&byte)?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    answers: Vec<Duration>,
+    echoes: Vec<Duration>,
+}
+
+async fn ask(
+    socket: &PathBuf,
+    digests: &[String],
+    mut echo: UnixStream,
+    is_done: &AtomicBool,
+) -> Result<Times> {
     let mut client = connect(socket).await?;
-    let (mut times, mut rng) = (Vec::new(), rand::rng());
+    let (mut times, mut rng) = (Times::default(), rand::rng());
     while !is_done.load(Ordering::Relaxed) {
         let digest = digests[rng.random_range(0..digests.len())].clone();
         let began = Instant::now();
         client.info(InfoRequest { digest }).await?;
-        times.push(began.elapsed());
+        times.answers.push(began.elapsed());
+        tokio::time::sleep(PACE).await;
+        let began = Instant::now();
+        echo.write_all(&[0])?;
+        echo.read_exact(&mut [0])?;
+        times.echoes.push(began.elapsed());
         tokio::time::sleep(PACE).await;
     }
     Ok(times)
@@ -311,7 +356,14 @@ impl InfoReport {
             "\nInfo with {} blobs, asked over the socket, {} promises recorded\n\n",
             self.blobs, self.promises
         );
-        let mut table = Table::new(&["meanwhile", "answers", "median", "99 %", "slowest"]);
+        let mut table = Table::new(&[
+            "meanwhile",
+            "answers",
+            "median",
+            "99 %",
+            "slowest",
+            "99 % of a byte sent back",
+        ]);
         for phase in &self.phases {
             let ms = |it: f64| format!("{it:.3} ms");
             table.row([
@@ -320,6 +372,7 @@ impl InfoReport {
                 ms(phase.p50),
                 ms(phase.p99),
                 ms(phase.slowest),
+                ms(phase.echo_p99),
             ]);
         }
         text += &table.render();
