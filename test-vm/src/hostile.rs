@@ -46,9 +46,7 @@ impl Villain {
     /// Whether the scheduler must isolate it: what is wrong can be proven, and is no accident.
     fn is_liable(self) -> bool {
         match self {
-            // A lying seed is believed by nobody in the task, but nobody names it either: its victims
-            // have no list to hold against it.
-            Self::Peer(kind) => !matches!(kind, Kind::Stall | Kind::FalseHave | Kind::LyingSeed),
+            Self::Peer(kind) => !matches!(kind, Kind::Stall | Kind::FalseHave),
             Self::Registry | Self::Disk => false,
         }
     }
@@ -56,19 +54,17 @@ impl Villain {
     /// Copies of the blob that may leave the registry.
     fn most_copies(self) -> f64 {
         match self {
-            // Everybody goes by itself where the seed itself lies.
-            Self::Peer(Kind::LyingSeed) => 6.0,
-            // The victims look for a second opinion before they know that it was an accident.
-            Self::Disk => 2.0,
-            Self::Peer(_) => 1.5,
+            // One copy and some pieces, but on a busy machine victims may lose patience with each
+            // other, and their clients go to the registry.
+            Self::Peer(Kind::LyingSeed) => 4.0,
+            Self::Peer(_) | Self::Disk => 1.5,
             Self::Registry => 8.0,
         }
     }
 }
 
-/// What a victim may be sent before it has shut a liar out: three that it asks for before one has
-/// matched, and those that were on their way when the first was found wrong.
-const MOST_PIECES: u64 = 8;
+/// What a victim may be sent before it has shut a liar out: what it asks for before one has matched.
+const MOST_PIECES: u64 = 3;
 
 /// What came of one villain.
 #[derive(Debug, Clone, Serialize)]
@@ -141,7 +137,7 @@ fn faults(seen: &Seen) -> Vec<String> {
     }
     if matches!(
         seen.villain,
-        Villain::Peer(Kind::WrongBytes | Kind::Short | Kind::Endless)
+        Villain::Peer(Kind::WrongBytes | Kind::Short | Kind::Endless | Kind::LyingSeed)
     ) {
         must(
             seen.pieces <= MOST_PIECES,

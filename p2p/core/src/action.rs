@@ -113,6 +113,9 @@ pub enum TaskFailure {
     Origin(String),
     #[error("the origin's bytes do not have the digest asked for: {0}")]
     WrongDigest(String),
+    /// The task goes on, from nothing.
+    #[error("the piece list proved false")]
+    FalseList,
     #[error("the blob store failed: {0}")]
     Store(String),
 }

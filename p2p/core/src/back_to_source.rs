@@ -21,6 +21,8 @@ pub(crate) struct BackToSource {
     pub(crate) duty: bool,
     /// Nobody helps us: we go by ourselves.
     pub(crate) alone: bool,
+    /// Nobody helps us, but others like us come first: if they have told nothing by then, we go.
+    pub(crate) turn_at: Option<Instant>,
     /// Nobody gave a sign of life: as soon as somebody does, the fetch may prove needless.
     pub(crate) hedged: bool,
     /// Peers have pieces but do not give them.
@@ -132,6 +134,7 @@ impl BackToSource {
     /// Peers bring the task: it is no longer our business to fetch it.
     pub(crate) fn stand_back(&mut self) {
         self.alone = false;
+        self.turn_at = None;
         self.hedged = false;
         self.stalled = false;
         self.trickle.stand_back();

@@ -52,6 +52,12 @@ impl Contacts {
         self.known.is_empty()
     }
 
+    /// The nodes among them.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &HostId> {
+        let nodes = self.known.iter().filter(|(_, c)| c.role == Role::Node);
+        nodes.map(|(host, _)| host)
+    }
+
     /// Those worth a try now: seeds first, then as the scheduler ranks them.
     pub(crate) fn candidates(&self, now: Instant) -> Vec<(HostId, Role)> {
         let free = |host: &HostId, contact: &Contact| {

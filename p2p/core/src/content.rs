@@ -127,6 +127,11 @@ impl Content {
         !self.pieces.contains(piece) && !self.storing.contains_key(&piece)
     }
 
+    /// How many pieces of a host are being checked and written.
+    pub(crate) fn unsettled(&self, host: &HostId) -> usize {
+        self.storing.values().filter(|from| *from == host).count()
+    }
+
     /// Whether the chain values around a piece are known, so that it can be checked.
     pub(crate) fn can_check(&self, piece: PieceIndex) -> bool {
         piece.0 < self.list.len()

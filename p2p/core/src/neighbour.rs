@@ -9,8 +9,6 @@ use hawker_model::{PieceIndex, PieceSet, Role};
 
 /// Pieces asked of a neighbour before we know how fast it is.
 const FIRST_WINDOW: f64 = 4.0;
-/// Pieces asked of a neighbour before one of its pieces has matched.
-const UNPROVEN: usize = 3;
 /// The window never falls below this. With a dozen neighbours pieces are on their way from others
 /// while one is asked for its next: a request made late goes to who can answer soonest.
 const LEAST_WINDOW: f64 = 1.0;
@@ -39,6 +37,8 @@ pub(crate) struct Neighbour {
     pub(crate) source: bool,
     /// How many chain values it knows, as far as we know.
     pub(crate) listed: u32,
+    /// It has a list that has proven false here: what it knows is not what we know.
+    pub(crate) deceived: bool,
     /// How much of our log of stored pieces it was told.
     pub(crate) told: usize,
     pub(crate) requests: BTreeMap<PieceIndex, Request>,
@@ -51,10 +51,13 @@ pub(crate) struct Neighbour {
     pub(crate) gave_at: Option<Instant>,
     pub(crate) gave: u32,
     misses: u32,
-    /// A piece of it did not match; until that is settled nothing is asked of it.
+    /// A piece of it did not match, or its list has proven false; until that is settled nothing is
+    /// asked of it.
     pub(crate) suspected: bool,
     /// A piece of it has matched.
     pub(crate) proven: bool,
+    /// Pieces that it gave since the end of its list is waited for.
+    pub(crate) tried: usize,
     /// What we sent it, while its own word is not in yet.
     pub(crate) sent: PieceSet,
 }
@@ -78,6 +81,7 @@ impl Neighbour {
             has: PieceSet::empty(pieces),
             source: role == Role::Seed,
             listed: 0,
+            deceived: false,
             told: 0,
             requests: BTreeMap::new(),
             pace: Pace::default(),
@@ -89,6 +93,7 @@ impl Neighbour {
             misses: 0,
             suspected: false,
             proven: false,
+            tried: 0,
             sent: PieceSet::empty(pieces),
         }
     }
@@ -103,15 +108,17 @@ impl Neighbour {
         self.joined && !self.suspected && self.busy_until.is_none_or(|until| until <= now)
     }
 
-    /// How many more pieces to ask for.
+    /// How many more pieces to ask for, if `most` may be on order.
     pub(crate) fn room(&self, most: usize) -> usize {
-        let most = if self.proven {
-            most
-        } else {
-            most.min(UNPROVEN)
-        };
         let window = self.pace.window(most);
         window.saturating_sub(self.requests.len() + usize::from(self.credit))
+    }
+
+    /// It knows chain values up to this one.
+    pub(crate) fn note_listed(&mut self, end: u32) {
+        if !self.deceived {
+            self.listed = self.listed.max(end);
+        }
     }
 
     pub(crate) fn note_request(&mut self, piece: PieceIndex, now: Instant) {
@@ -141,6 +148,7 @@ impl Neighbour {
         }
         self.gave_at = Some(now);
         self.gave += 1;
+        self.tried += 1;
         self.misses = 0;
         self.busy_until = None;
         request.is_some()

@@ -7,6 +7,7 @@
 //! * `fetching`: when to go to the origin, and for what;
 //! * `hedging`: going there because peers are silent or slow;
 //! * `renewing`: fresh credentials for refused ones;
+//! * `probing`: the end of a list, before much is taken on its word;
 //! * `doubt`, `dispute`: pieces that do not match, and lists that contradict each other.
 //!
 //! Invariant: a piece is in exactly one of these states: stored, being stored, asked of one or more
@@ -22,6 +23,7 @@ mod gossip;
 mod hedging;
 mod meeting;
 mod picking;
+mod probing;
 mod renewing;
 mod watching;
 
@@ -33,7 +35,7 @@ use std::{
 
 use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, TaskId};
 
-use self::{doubt::Doubts, gossip::Told};
+use self::{doubt::Doubts, gossip::Told, probing::Probe};
 use crate::{
     Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,
     back_to_source::BackToSource,
@@ -67,6 +69,7 @@ pub(crate) struct Task {
     waiting: Vec<Range<u32>>,
     origin: BackToSource,
     doubts: Doubts,
+    probe: Probe,
     injection: Option<Injection>,
     received: Received,
     /// The start of the present attempt.
@@ -96,6 +99,7 @@ impl Task {
             waiting: Vec::new(),
             origin: BackToSource::default(),
             doubts: Doubts::default(),
+            probe: Probe::default(),
             injection: None,
             received: Received::default(),
             opened_at: now,
@@ -439,7 +443,8 @@ impl Task {
     /// When [`Self::pass_time`] is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         let may_go = self.is_fetching() && self.origin.run.is_none();
-        let waits = [self.origin.not_before, self.origin.grace];
+        let origin = &self.origin;
+        let waits = [origin.not_before, origin.grace, origin.turn_at];
         let waits = waits.map(|at| at.filter(|_| may_go)).into_iter();
         let clocks = [self.tick_at, self.flush_at].into_iter();
         clocks.chain(waits).flatten().min()
@@ -458,7 +463,14 @@ impl Task {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.gossip(cx, now);
         }
-        let waits = [&mut self.origin.not_before, &mut self.origin.grace].into_iter();
+        self.mind_turn(now);
+        let origin = &mut self.origin;
+        let waits = [
+            &mut origin.not_before,
+            &mut origin.grace,
+            &mut origin.turn_at,
+        ];
+        let waits = waits.into_iter();
         if waits
             .filter_map(|wait| wait.take_if(|at| *at <= now))
             .count()

@@ -118,6 +118,62 @@ fn who_gives_wrong_bytes_is_reported_by_every_victim() {
     assert!(outcome.overhead() < 1.3, "{}", outcome.overhead());
 }
 
+/// The most pieces that a liar got rid of at one victim.
+fn most_given(outcome: &Outcome) -> u32 {
+    outcome.given.values().copied().max().unwrap_or_default()
+}
+
+#[test]
+fn who_gives_wrong_bytes_gets_rid_of_three_pieces_at_each_victim() {
+    for seed in 1..=20 {
+        let scenario = network(seed, 1, 6).node(0, |liar| {
+            (liar.lie, liar.stored) = (Some(Lie::Corrupt), true);
+        });
+        let given = most_given(&run(scenario));
+        assert!((1..=3).contains(&given), "seed {seed}: {given}");
+    }
+}
+
+/// Only the seed is known at first, and it gives a forged blob with a list that fits.
+fn lying_seed(seed: u64, nodes: usize, length: u64) -> Outcome {
+    let scenario = Scenario::new(seed, 1, nodes, 100.0, length);
+    run(scenario.seed(0, |seed| seed.lie = Some(Lie::FalseList)))
+}
+
+#[test]
+fn a_lying_seed_gets_rid_of_three_pieces_at_each_victim() {
+    for seed in 1..=20 {
+        let given = most_given(&lying_seed(seed, 4, 16 * MIB));
+        assert!((1..=3).contains(&given), "seed {seed}: {given}");
+    }
+}
+
+#[test]
+fn a_lying_seed_costs_the_origin_two_copies_at_most() {
+    for seed in 1..=20 {
+        let copies = lying_seed(seed, 4, 16 * MIB).origin_copies();
+        assert!(copies <= 2.0, "seed {seed}: {copies} copies");
+    }
+}
+
+#[test]
+fn a_lying_seed_is_reported_by_every_victim() {
+    for seed in 1..=20 {
+        let outcome = lying_seed(seed, 4, 16 * MIB);
+        assert_eq!(reports(&outcome, 0, Misbehaviour::FalseList), 4, "{seed}");
+    }
+}
+
+#[test]
+fn what_some_find_out_about_a_lying_seed_a_large_swarm_knows_soon() {
+    for seed in 1..=5 {
+        let outcome = lying_seed(seed, 20, 32 * MIB);
+        let (given, copies) = (most_given(&outcome), outcome.origin_copies());
+        assert!(given <= 6, "seed {seed}: {given}");
+        assert!(copies <= 2.0, "seed {seed}: {copies} copies");
+    }
+}
+
 #[test]
 fn a_false_list_beside_a_true_one_costs_the_origin_one_piece_each() {
     for seed in 1..=3 {

@@ -272,8 +272,7 @@ impl Driver {
     /// The list was false: so may be everything that was checked against it.
     fn discard(&mut self, task: TaskId, now: Instant) {
         tracing::warn!(%task, "discarding what was checked against a false piece list");
-        let false_list = TaskFailure::WrongDigest("its piece list proved false".to_owned());
-        self.fail(task, &false_list);
+        self.fail(task, &TaskFailure::FalseList);
         let epoch = self.number();
         let Some(entry) = self.entries.get_mut(&task) else {
             tracing::error!(%task, "a task is to be discarded that is not here");

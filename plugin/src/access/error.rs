@@ -60,6 +60,9 @@ pub(crate) enum PossessionError {
         content: String,
         reason: String,
     },
+    /// It was a false piece list that our bytes fitted: they are gone, and others take their place.
+    #[error("the piece list of {content} proved false")]
+    FalseList { content: String },
     /// The origin refused what was shown for the comparison.
     #[error(transparent)]
     Refused(AccessError),
@@ -72,4 +75,15 @@ pub(crate) enum ReadError {
     Network(#[from] TaskFailure),
     #[error(transparent)]
     Possession(#[from] PossessionError),
+}
+
+impl ReadError {
+    /// Whether the bytes were checked against a list that proved false, and others will come.
+    pub(crate) fn is_false_list(&self) -> bool {
+        matches!(
+            self,
+            Self::Network(TaskFailure::FalseList)
+                | Self::Possession(PossessionError::FalseList { .. })
+        )
+    }
 }

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, future::try_join_all};
 use hawker_model::OriginName;
 use hawker_p2p::{Blob, OriginClient, OriginError};
-use hawker_swarm::Source;
+use hawker_swarm::{Source, TaskFailure};
 use tracing::{debug, warn};
 
 use super::{
@@ -81,7 +81,7 @@ impl Proofs {
             compared.unwrap_or_else(|_| Err(unproven(claim, "it did not answer in time")));
         match &compared {
             Ok(()) => note(claim, blob),
-            Err(PossessionError::Refused(_)) => {}
+            Err(PossessionError::Refused(_) | PossessionError::FalseList { .. }) => {}
             Err(error) => {
                 match error {
                     PossessionError::Refuted { .. } => {
@@ -116,7 +116,7 @@ impl Proofs {
             );
             match theirs? == ours? {
                 true => Ok(()),
-                false => Err(differs(claim, blob)),
+                false => Err(differs(claim, blob).await),
             }
         });
         try_join_all(parts).await.map(|_| ())
@@ -188,7 +188,7 @@ async fn theirs(
         return Err(unproven(claim, "it gives no ranges"));
     }
     if body.total_length().is_some_and(|told| told != length) {
-        return Err(differs(claim, blob));
+        return Err(differs(claim, blob).await);
     }
     let most = (range.end - range.start) as usize;
     let mut bytes = BytesMut::new();
@@ -207,7 +207,7 @@ async fn ours(claim: &Claim, blob: &Blob, range: Range<u64>) -> Result<Bytes, Po
         let mut bytes = BytesMut::new();
         let mut chunks = std::pin::pin!(blob.read(range));
         while let Some(chunk) = chunks.next().await {
-            bytes.extend_from_slice(&chunk.map_err(|failure| unproven(claim, failure))?);
+            bytes.extend_from_slice(&chunk.map_err(|failure| failed(claim, failure))?);
         }
         Ok(bytes.freeze())
     };
@@ -216,11 +216,22 @@ async fn ours(claim: &Claim, blob: &Blob, range: Range<u64>) -> Result<Bytes, Po
 }
 
 /// What a difference means. Until the digest of our own bytes is proven it may be them that are
-/// wrong.
-fn differs(claim: &Claim, blob: &Blob) -> PossessionError {
-    match blob.progress() {
-        (here, Some(all)) if here == all => refuted(claim),
-        _ => unproven(claim, "the two differ, and ours are not proven yet"),
+/// wrong: then their piece list is false, and that shows soon.
+async fn differs(claim: &Claim, blob: &Blob) -> PossessionError {
+    match tokio::time::timeout(OUR_PATIENCE, blob.complete()).await {
+        Ok(Ok(())) => refuted(claim),
+        Ok(Err(failure)) => failed(claim, failure),
+        Err(_) => unproven(claim, "the two differ, and ours are not proven yet"),
+    }
+}
+
+/// Our own bytes are not to be had.
+fn failed(claim: &Claim, failure: TaskFailure) -> PossessionError {
+    match failure {
+        TaskFailure::FalseList => PossessionError::FalseList {
+            content: claim.task.to_string(),
+        },
+        failure => unproven(claim, failure),
     }
 }
 

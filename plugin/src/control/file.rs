@@ -181,7 +181,9 @@ impl FileError {
             Self::Open(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Read(ReadError::Possession(error)) => match error {
                 PossessionError::Refuted { .. } => StatusCode::FORBIDDEN,
-                PossessionError::Unproven { .. } => StatusCode::BAD_GATEWAY,
+                PossessionError::Unproven { .. } | PossessionError::FalseList { .. } => {
+                    StatusCode::BAD_GATEWAY
+                }
                 PossessionError::Refused(error) => status_of(error),
             },
             Self::Task(failure) | Self::Read(ReadError::Network(failure)) => match failure {

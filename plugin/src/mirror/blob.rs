@@ -31,6 +31,9 @@ use crate::{
 /// it is found out whether these may be handed out, they wait on.
 const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(1);
 
+/// So many false piece lists of one blob are got over before the client gets what the registry gives.
+const MOST_FALSE_LISTS: usize = 3;
+
 /// A blob that is being had through the network.
 struct Opened {
     blob: Blob,
@@ -142,8 +145,28 @@ impl Mirror {
             debug!(%digest, "nobody could tell lately whether the registry holds it: passed through");
             return self.pass(call).await;
         }
-        let bytes = access.read(claim.clone(), right, &opened.blob, range.clone());
-        let bytes = match first_bytes(digest, bytes, || access.is_proving(&claim)).await {
+        let source = access.source(&claim, &right);
+        let read = async |blob: &Blob| {
+            let bytes = access.read(claim.clone(), right.clone(), blob, range.clone());
+            first_bytes(digest, bytes, || access.is_proving(&claim)).await
+        };
+        let mut bytes = read(&opened.blob).await;
+        // While one of them is held, the network goes on with the next.
+        let mut held = vec![opened.blob];
+        while let Err(error) = &bytes
+            && error.is_false_list()
+            && held.len() <= MOST_FALSE_LISTS
+        {
+            let Ok(again) = self.open(digest, source.clone()).await else {
+                break;
+            };
+            if again.geometry.length() != length {
+                break;
+            }
+            bytes = read(&again.blob).await;
+            held.push(again.blob);
+        }
+        let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => match remedy(digest, error) {
                 Remedy::Answer(failure) => return Err(failure),
@@ -198,7 +221,9 @@ fn remedy(digest: Digest, error: ReadError) -> Remedy {
             Remedy::Answer(Failure::Forbidden(error.to_string()))
         }
         // What the registry itself gives is the client's in any case.
-        ReadError::Possession(PossessionError::Unproven { .. }) => Remedy::PassThrough,
+        ReadError::Possession(
+            PossessionError::Unproven { .. } | PossessionError::FalseList { .. },
+        ) => Remedy::PassThrough,
         ReadError::Possession(PossessionError::Refused(error)) => Remedy::Answer(error.into()),
     }
 }

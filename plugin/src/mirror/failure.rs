@@ -74,9 +74,10 @@ impl From<TaskFailure> for Remedy {
     fn from(failure: TaskFailure) -> Self {
         match failure {
             // The refusal was perhaps another client's; the origin says what holds for this one.
-            TaskFailure::NoSource | TaskFailure::Store(_) | TaskFailure::Denied(_) => {
-                Self::PassThrough
-            }
+            TaskFailure::NoSource
+            | TaskFailure::Store(_)
+            | TaskFailure::Denied(_)
+            | TaskFailure::FalseList => Self::PassThrough,
             TaskFailure::NotFound(_) => Self::Answer(Failure::BlobUnknown),
             TaskFailure::Origin(_) | TaskFailure::WrongDigest(_) => {
                 Self::Answer(Failure::Unavailable(failure.to_string()))

@@ -50,8 +50,8 @@ anything is not as it has to be (`src/hostile.rs`).
   it, is an accident until twice as many report it.
 * *pieces*: the most that the liar got rid of at one victim.
 * *copies*: what left the registry, by the blob's length. One node and the seed hold the blob before a
-  liar comes, except before the lying seed, whose victims believe no list any more and go to the
-  registry themselves.
+  liar comes, except before the lying seed, whose victims ask the registry for the last piece, and then
+  one of them for all.
 
 | liar | right | refused | wrong | wronged | shut out by | isolated | pieces | copies | time |
 |---|---|---|---|---|---|---|---|---|---|

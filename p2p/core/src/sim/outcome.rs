@@ -22,6 +22,8 @@ pub struct Outcome {
     pub list_bytes: u64,
     /// How many pieces of one host (the second) did not pass at another.
     pub rejected: BTreeMap<(HostId, HostId), u32>,
+    /// How many pieces of a liar (the second) came at another host, wanted or not.
+    pub given: BTreeMap<(HostId, HostId), u32>,
     /// What hosts reported about others.
     pub reports: Vec<(HostId, Misbehaviour)>,
     /// Bytes that went from one zone to another.

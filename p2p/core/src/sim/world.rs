@@ -53,6 +53,7 @@ pub(crate) struct World {
     /// A host has finished, failed or died.
     changed: bool,
     rejected: BTreeMap<(HostId, HostId), u32>,
+    given: BTreeMap<(HostId, HostId), u32>,
 }
 
 impl World {
@@ -91,6 +92,7 @@ impl World {
             crossed_bytes: 0,
             changed: false,
             rejected: BTreeMap::new(),
+            given: BTreeMap::new(),
             plan,
         };
         world.plan_lives();
@@ -157,6 +159,7 @@ impl World {
             origin_lies: matches!(self.plan.origin_fault, Some(OriginFault::Lies(_))),
             list_bytes: self.list_bytes,
             rejected: self.rejected,
+            given: self.given,
             reports: self.reports,
             crossed_bytes: self.crossed_bytes,
             uplinks: self.meter.shares(uplinks),
@@ -309,6 +312,7 @@ impl World {
         }
         if let Message::Piece { piece, .. } = &envelope.message {
             self.hosts[to].received.insert((*piece, from), bytes);
+            self.note_given(from, to);
         }
         let (id, now) = (self.hosts[from].id.clone(), self.instant());
         self.hosts[to].swarm.handle_message(&id, envelope, now);

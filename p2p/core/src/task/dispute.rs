@@ -11,9 +11,13 @@
 //! is the digest, together with a false one before it, and nobody who has the whole blob has a false
 //! list.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use hawker_model::{ChainState, HostId, PieceIndex, PieceList, SignedStates};
+use hawker_model::{ChainState, HostId, PieceIndex, PieceList, Role, SignedStates};
 
 use super::Task;
 use crate::{Misbehaviour, TaskFailure, content::Content, shared::Shared};
@@ -22,6 +26,11 @@ use crate::{Misbehaviour, TaskFailure, content::Content, shared::Shared};
 const MOST_DISPUTES: usize = 16;
 /// Of a list that proved false so many values are kept for the judgement.
 const MOST_VALUES: usize = 64;
+/// So long nobody who has all of a false list is asked again.
+const PAUSE_FALSE: Duration = Duration::from_secs(60);
+/// So long each of those that need the origin waits for the one before it, and for so many.
+const TURN: Duration = Duration::from_millis(500);
+const MOST_BEFORE_US: usize = 4;
 /// With so many false lists, no further one is believed.
 const MOST_DISOWNED: usize = 2;
 
@@ -67,6 +76,26 @@ impl Task {
         if open && free && self.origin.sources.first().is_some() {
             self.doubts.disputed = known;
             self.ask_origin_to_settle(cx, now);
+        }
+    }
+
+    /// Somebody tells a list that has proven false here. Nothing is taken on its word; who believes it
+    /// is shown ours, now or as it grows.
+    pub(super) fn on_disowned(
+        &mut self,
+        host: &HostId,
+        batch: &SignedStates,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        self.take_nothing_of(host, cx);
+        if let Some(neighbour) = self.neighbours.get_mut(host) {
+            (neighbour.deceived, neighbour.listed) = (true, 0);
+        }
+        let content = self.content.as_ref();
+        if content.is_some_and(|content| content.contradicts(batch)) {
+            self.send_list(host, cx);
+            self.part(host, cx, now);
         }
     }
 
@@ -130,14 +159,14 @@ impl Task {
         let mut others: BTreeSet<_> = self.hosts().into_iter().collect();
         others.extend(self.disputers());
         let signers = self.note_false_list(doubted);
-        for dispute in self
-            .doubts
-            .disputes
-            .iter()
-            .filter(|d| signers.contains(&d.signer))
-        {
+        let disputes = self.doubts.disputes.iter();
+        for dispute in disputes.filter(|d| signers.contains(&d.signer)) {
             others.remove(&dispute.giver);
+            if dispute.whole {
+                self.contacts.put_off(&dispute.giver, PAUSE_FALSE, now);
+            }
         }
+        let before_us = self.others_before_us(&signers, cx);
         self.doubts.disowned.extend(signers);
         let disowned = &self.doubts.disowned;
         let other_list = self
@@ -149,7 +178,9 @@ impl Task {
         let believes = (1..=MOST_DISOWNED).contains(&disowned.len());
         self.discard(cx, now);
         self.doubts.own_chain = !believes;
-        self.origin.alone |= !other_list;
+        if !other_list {
+            self.go_in_turn(before_us, now);
+        }
         self.progress_at = now;
         if believes {
             others.iter().for_each(|host| self.meet_again(host, cx));
@@ -159,22 +190,55 @@ impl Task {
         self.steer(cx, now);
     }
 
-    /// Keeps what the judgement needs of our list, from the doubted piece on; says who signed that.
+    /// How many neighbours that want the blob as we do go to the origin before us: a seed, and some
+    /// of the nodes.
+    fn others_before_us(&self, false_signers: &BTreeSet<Arc<[u8]>>, cx: &Shared) -> usize {
+        let signed = |host: &HostId| {
+            let mut signers = false_signers.iter().filter_map(|s| cx.signers.host(s));
+            signers.any(|signer| signer == host)
+        };
+        let wanting = self.neighbours.iter();
+        let wanting = wanting.filter(|(host, n)| n.joined && !n.is_complete() && !signed(host));
+        let (seeds, nodes): (Vec<_>, Vec<_>) = wanting.partition(|(_, n)| n.role == Role::Seed);
+        self.ranked_before(nodes.into_iter().map(|(host, _)| host), cx) + seeds.len()
+    }
+
+    /// Nobody is left who knows the list. All who found that out need the origin, and one fetch does
+    /// for all of them: each waits for those before it, and goes if they tell nothing.
+    fn go_in_turn(&mut self, before_us: usize, now: Instant) {
+        match before_us.min(MOST_BEFORE_US) as u32 {
+            0 => self.origin.alone = true,
+            turns => self.origin.turn_at = Some(now + TURN * turns),
+        }
+    }
+
+    /// If it is our turn, and nobody has told a list yet, we go to the origin.
+    pub(super) fn mind_turn(&mut self, now: Instant) {
+        if self.origin.turn_at.is_some_and(|at| at <= now) {
+            let told = self.content.as_ref().is_some_and(|c| !c.list.is_empty());
+            self.origin.alone |= !told;
+        }
+    }
+
+    /// Keeps what the judgement needs of our list, from the value before the doubted piece on, since
+    /// that may be the false one; says who signed that of the piece.
     fn note_false_list(&mut self, doubted: PieceIndex) -> BTreeSet<Arc<[u8]>> {
         let mut signers = BTreeSet::new();
         let Some(content) = &self.content else {
             return signers;
         };
         let mut left = MOST_VALUES;
-        for batch in content.list.batches_from(doubted.0) {
-            let first = PieceIndex(batch.first.0.max(doubted.0));
+        let from = doubted.0.saturating_sub(1);
+        for batch in content.list.batches_from(from) {
+            let first = PieceIndex(batch.first.0.max(from));
             let Some(giver) = content.giver(first).filter(|_| left > 0) else {
                 continue;
             };
             let skip = (first.0 - batch.first.0) as usize;
             let values: Vec<_> = batch.states.iter().skip(skip).take(left).copied().collect();
             left -= values.len();
-            if !batch.signer.is_empty() && signers.is_empty() {
+            let of_piece = batch.end() > doubted.0 && signers.is_empty();
+            if of_piece && !batch.signer.is_empty() {
                 signers.insert(Arc::clone(&batch.signer));
             }
             let whole = self.neighbours.get(giver).is_some_and(|n| n.is_complete());

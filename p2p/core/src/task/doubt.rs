@@ -18,8 +18,8 @@ use std::{
 
 use hawker_model::{HostId, PieceIndex};
 
-use super::{Task, dispute::Dispute};
-use crate::{Action, Message, Misbehaviour, shared::Shared};
+use super::{Task, dispute::Dispute, probing::Probe};
+use crate::{Action, Message, Misbehaviour, neighbour::Neighbour, shared::Shared};
 
 /// So many different senders of a piece that does not match, and the list itself is doubted.
 const ENOUGH: usize = 2;
@@ -107,12 +107,26 @@ impl Task {
         if cx.patience.strike(from, self.id) {
             cx.set_aside(from, "your pieces do not match", now);
         }
+        let probed = self.probed(now) == Some(piece);
+        if probed && self.is_one_hosts_word(piece, from) && self.origin.sources.first().is_some() {
+            self.doubts.disputed.get_or_insert(piece);
+        }
         if self.doubts.to_settle().is_some() {
             self.ask_origin_to_settle(cx, now);
         } else {
             self.fill_all(cx, now);
             self.steer(cx, now);
         }
+    }
+
+    /// Whether a piece and its chain value come from one host, and nobody else has the piece.
+    fn is_one_hosts_word(&self, piece: PieceIndex, host: &HostId) -> bool {
+        let told = self.content.as_ref().and_then(|c| c.giver(piece)) == Some(host);
+        let mut others = self.neighbours.iter().filter(|(other, _)| *other != host);
+        let has = |(other, n): (&HostId, &Neighbour)| {
+            n.joined && !n.suspected && n.has.contains(piece) && self.doubts.may_ask(piece, other)
+        };
+        told && !others.any(has)
     }
 
     /// What comes unasked may have been asked for long ago.
@@ -249,6 +263,7 @@ impl Task {
         self.origin.forget_chain();
         self.injection = None;
         self.completed = false;
+        self.probe = Probe::Idle;
         self.doubts.forget_pieces();
         cx.patience.settle(&self.id);
         cx.act(Action::Discard { task: self.id });

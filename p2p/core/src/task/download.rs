@@ -20,6 +20,9 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 const AHEAD_PATIENCE: Duration = Duration::from_millis(100);
 /// So many pieces at once.
 const LEAST_ASKED: usize = 2;
+/// Pieces taken of a neighbour before one of them has matched: those on order and those that came
+/// and are being checked.
+const UNPROVEN: usize = 3;
 /// While readers wait for other tasks, so many pieces at once from all: it goes on, and leaves them
 /// the links.
 const MOST_BESIDE: usize = 2;
@@ -52,7 +55,10 @@ impl Task {
     /// Asks the neighbour for as much as it has room for.
     pub(super) fn fill(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         let ready = self.neighbours.get(host).is_some_and(|n| n.is_ready(now));
-        if !ready || !self.may_ask() || self.fill_open(host, cx, now) {
+        if !ready || !self.may_ask() {
+            return;
+        }
+        if !self.ask_for_probe(host, cx, now) || self.fill_open(host, cx, now) {
             return;
         }
         while self.room(host, cx, now) > 0 && self.has_room(host, cx) {
@@ -71,10 +77,28 @@ impl Task {
         let Some(neighbour) = self.neighbours.get(host) else {
             return 0;
         };
+        let trust = self.trust(host, now);
         if neighbour.source && self.is_unanswered(neighbour, now) {
-            return LEAST_ASKED.saturating_sub(neighbour.requests.len());
+            return LEAST_ASKED
+                .min(trust)
+                .saturating_sub(neighbour.requests.len());
         }
-        neighbour.room(cx.config.max_requests_per_neighbour)
+        neighbour.room(cx.config.max_requests_per_neighbour.min(trust))
+    }
+
+    /// How many pieces may be on order at a neighbour: few before one of its pieces has matched, and
+    /// those that are being checked count; as few before the end of the list has proven true.
+    fn trust(&self, host: &HostId, now: Instant) -> usize {
+        let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get(host)) else {
+            return usize::MAX;
+        };
+        let probed = self.probed(now).filter(|_| neighbour.is_complete());
+        let taken = match (probed, neighbour.proven) {
+            (Some(_), _) => content.unsettled(host).max(neighbour.tried),
+            (None, false) => content.unsettled(host),
+            (None, true) => return usize::MAX,
+        };
+        UNPROVEN.saturating_sub(taken)
     }
 
     /// Bounds the bytes on order, but always leaves two pieces per neighbour.
@@ -93,7 +117,8 @@ impl Task {
     /// bring the same.
     pub(super) fn ask_ahead(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         let asked = self.neighbours.values().any(|n| n.credit > 0);
-        let wants = self.is_fetching() && self.content.is_none() && !self.doubts.own_chain;
+        let trusting = !self.doubts.own_chain && self.doubts.disowned.is_empty();
+        let wants = self.is_fetching() && self.content.is_none() && trusting;
         let Some(neighbour) = self.neighbours.get_mut(host).filter(|_| wants) else {
             return;
         };
@@ -114,7 +139,13 @@ impl Task {
         only && self.neighbours.values().any(brings)
     }
 
-    fn request(&mut self, host: &HostId, piece: PieceIndex, cx: &mut Shared, now: Instant) {
+    pub(super) fn request(
+        &mut self,
+        host: &HostId,
+        piece: PieceIndex,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
         if let Some(content) = &mut self.content {
             content.picker.unwant(piece);
         }
@@ -140,11 +171,15 @@ impl Task {
     /// Leaves the choice to a source that has, or will soon have, what nobody else has. Says
     /// whether that is all to ask of it now.
     fn fill_open(&mut self, host: &HostId, cx: &mut Shared, now: Instant) -> bool {
+        let trust = self.trust(host, now);
+        // Its list is not known to be another than the one that has proven false.
+        let wary = !self.doubts.disowned.is_empty();
+        let probing = self.probed(now).is_some();
         let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
         else {
             return true;
         };
-        if !neighbour.source {
+        if !neighbour.source || (wary && !neighbour.proven) {
             return false;
         }
         let exclusive = content.picker.exclusive(&neighbour.has, 0, MOST_CREDIT);
@@ -166,7 +201,13 @@ impl Task {
             ),
             false => window,
         };
-        let low = usize::from(neighbour.credit) <= window / 2;
+        let window = window.min(trust.saturating_sub(neighbour.requests.len()));
+        let owed = usize::from(neighbour.credit);
+        // What is owed may be on its way: who has proven nothing must not owe it a second time.
+        let low = match neighbour.proven && !probing {
+            true => owed <= window / 2,
+            false => owed == 0 && window > 0,
+        };
         if low && cx.downloads.may_order(&self.id, now) {
             if neighbour.credit == 0 {
                 neighbour.credit_since = Some(now);
@@ -238,13 +279,17 @@ impl Task {
         now: Instant,
     ) {
         let giver = self.neighbours.get_mut(from);
-        let role = giver.map(|neighbour| {
-            neighbour.proven = true;
-            neighbour.role
-        });
+        let giver = giver.map(|n| (n.role, std::mem::replace(&mut n.proven, true)));
+        let role = giver.map(|(role, _)| role);
+        let probed = self.probed(now);
         let expected = self.content.as_ref().and_then(|c| c.storing.get(&piece));
         if expected != Some(from) || !self.note_stored(piece, Some(from), cx, now) {
             return;
+        }
+        if probed == Some(piece) {
+            self.fill_all(cx, now);
+        } else if giver.is_some_and(|(_, proven)| !proven) {
+            self.fill(from, cx, now);
         }
         let len = self
             .content

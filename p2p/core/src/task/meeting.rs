@@ -205,7 +205,7 @@ impl Task {
             neighbour.has = pieces;
         }
         let last = neighbour.has.iter().last();
-        neighbour.listed = neighbour.listed.max(last.map_or(0, |piece| piece.0 + 1));
+        neighbour.note_listed(last.map_or(0, |piece| piece.0 + 1));
         self.after_news(host, cx, now);
     }
 
@@ -230,7 +230,7 @@ impl Task {
             if neighbour.has.insert(*piece) && !neighbour.source {
                 content.picker.add_holder(*piece);
             }
-            neighbour.listed = neighbour.listed.max(piece.0 + 1);
+            neighbour.note_listed(piece.0 + 1);
         }
         self.after_news(host, cx, now);
     }
@@ -251,24 +251,21 @@ impl Task {
     ) {
         if self.doubts.own_chain || self.doubts.disowned.contains(&batch.signer) {
             cx.charge(host, self.id, Price::Word, now);
-            let content = self.content.as_ref();
-            if content.is_some_and(|content| content.contradicts(&batch)) {
-                self.part(host, cx, now);
-            }
-            return;
+            return self.on_disowned(host, &batch, cx, now);
         }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
             return;
         };
         let end = batch.first.0.saturating_add(batch.states.len() as u32);
-        neighbour.listed = neighbour.listed.max(end);
+        neighbour.note_listed(end);
         match content.add_batch(batch.clone(), Some(host)) {
             Ok(false) => cx.charge(host, self.id, Price::Word, now),
             // It could not know that we dropped what it told before.
             Err(ListError::Gap { .. }) => cx.charge(host, self.id, Price::Answer, now),
             Ok(true) => {
                 self.progress_at = now;
+                self.begin_probe(cx, now);
                 self.skip_what_others_bring(cx, now);
                 self.fill_all(cx, now);
             }

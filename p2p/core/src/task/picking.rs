@@ -42,7 +42,12 @@ impl Task {
         chosen && self.origin.run.is_some() && !self.doubts.is_open()
     }
 
-    fn may_ask_for(&self, piece: PieceIndex, host: &HostId, neighbour: &Neighbour) -> bool {
+    pub(super) fn may_ask_for(
+        &self,
+        piece: PieceIndex,
+        host: &HostId,
+        neighbour: &Neighbour,
+    ) -> bool {
         let soon = self.origin.run.is_some_and(|run| run.brings_soon(piece));
         let known = self
             .content

@@ -111,6 +111,14 @@ impl World {
         *self.rejected.entry((victim, from.clone())).or_default() += 1;
     }
 
+    /// Notes that a liar's piece came.
+    pub(super) fn note_given(&mut self, from: HostNo, to: HostNo) {
+        if self.hosts[from].plan.lie.is_some() {
+            let (victim, liar) = (self.hosts[to].id.clone(), self.hosts[from].id.clone());
+            *self.given.entry((victim, liar)).or_default() += 1;
+        }
+    }
+
     /// Who goes on from a false chain value computes false ones, whatever the origin gives.
     pub(super) fn note_false_start(&mut self, host: HostNo) {
         let (task, state) = (self.blob.task, &mut self.hosts[host]);
