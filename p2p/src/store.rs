@@ -26,6 +26,7 @@ mod row;
 mod step;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::{
     path::Path,
@@ -145,6 +146,7 @@ impl Pin {
 impl Store {
     /// Opens the store in `dir`, which is created if need be. What a crash left half done is put
     /// right; pieces that it left in doubt are checked at the first [`Self::find`] of their blob.
+    /// Blobs that an older version has cut into other pieces are read, which may take long.
     pub fn open(dir: &Path, config: StoreConfig) -> Result<Self, OpenStoreError> {
         Self::open_on(Disk::default(), dir, config)
     }

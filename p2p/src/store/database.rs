@@ -26,7 +26,9 @@ use super::{
 };
 
 /// Of the tables and the directory (`docs/store.md`).
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
+/// The oldest whose rows can be read: of its blobs some need new lists (`upgrade.rs`).
+const OLDEST: u32 = 2;
 /// Redb's own default is 1 GiB.
 const CACHE_LEN: usize = 16 << 20;
 
@@ -297,9 +299,9 @@ fn open_and_load(layout: &Layout) -> Result<(StateDatabase, Loaded), OpenDatabas
     let mut meta = transaction.open_table(META)?;
     let found = meta.get(VERSION)?.map(|version| version.value());
     match found {
-        Some(FORMAT) | None => {}
+        Some(OLDEST..=FORMAT) | None => {}
         Some(0) => return Err(OpenDatabaseError::Corrupt("format 0".to_owned())),
-        Some(older) if older < FORMAT => discard(&transaction, older)?,
+        Some(older) if older < OLDEST => discard(&transaction, older)?,
         Some(newer) => return Err(OpenDatabaseError::Newer(newer)),
     }
     let clean = meta.get(CLEAN)?.is_some_and(|clean| clean.value() == 1);
@@ -327,7 +329,7 @@ fn open_and_load(layout: &Layout) -> Result<(StateDatabase, Loaded), OpenDatabas
 fn discard(transaction: &redb::WriteTransaction, format: u32) -> Result<(), OpenDatabaseError> {
     tracing::warn!(
         format,
-        "the blob store is of an older format: it starts empty"
+        "the blob store is of a format that is too old: it starts empty"
     );
     transaction.delete_table(BLOBS)?;
     transaction.delete_table(PIECES)?;

@@ -10,6 +10,7 @@ use super::{
     kin::{Found, Kin, Stamp},
     layout::Layout,
     record::Record,
+    upgrade::upgrade,
 };
 
 /// Opens the database, and gives the blobs that are really there.
@@ -17,13 +18,13 @@ pub(super) fn open(
     layout: &Layout,
 ) -> Result<(StateDatabase, BTreeMap<TaskId, Arc<Record>>), OpenStoreError> {
     let (database, loaded) = open_database(layout)?;
-    let records = reconcile(layout, loaded, &database).map_err(|error| {
-        let dir = layout.root().to_owned();
-        match error {
-            ReconcileError::Io(cause) => OpenStoreError::Directory { dir, cause },
-            ReconcileError::State(cause) => OpenStoreError::State { dir, cause },
-        }
+    let dir = || layout.root().to_owned();
+    let failed = |cause| OpenStoreError::State { dir: dir(), cause };
+    let mut records = reconcile(layout, loaded, &database).map_err(|error| match error {
+        ReconcileError::Io(cause) => OpenStoreError::Directory { dir: dir(), cause },
+        ReconcileError::State(cause) => failed(cause),
     })?;
+    upgrade(layout, &database, &mut records).map_err(failed)?;
     Ok((database, records))
 }
 

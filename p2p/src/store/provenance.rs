@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use hawker_model::OriginName;
+use hawker_model::{Geometry, OriginName};
 
 /// Most changes of origin that are remembered along a blob; what follows is of unknown origin.
 const MOST_RUNS: usize = 1024;
@@ -91,6 +91,31 @@ impl Provenance {
             }
         }
         self.extend(count, None);
+    }
+
+    /// The same of the same bytes, cut into other pieces: one that was read at two places is of
+    /// unknown origin.
+    pub(super) fn recut(&self, old: &Geometry, new: &Geometry) -> Self {
+        let piece_len = u64::from(new.piece_len());
+        let mut recut = Self {
+            runs: Vec::new(),
+            holders: self.holders.clone(),
+        };
+        let mut start = 0u64;
+        for run in &self.runs {
+            let end = (u64::from(run.end) * u64::from(old.piece_len())).min(new.length());
+            // Below 2^20, as all piece counts.
+            let first = start.div_ceil(piece_len) as u32;
+            let behind = match end == new.length() {
+                true => new.piece_count(),
+                false => (end / piece_len) as u32,
+            };
+            recut.extend(first, None);
+            recut.extend(behind, run.origin.clone());
+            start = end;
+        }
+        recut.extend(start.div_ceil(piece_len) as u32, None);
+        recut
     }
 
     /// Notes that `origin` holds all bytes; says whether that is new.
@@ -181,6 +206,33 @@ mod tests {
         assert!(!held(&provenance, 4..6, 1) && !held(&provenance, 4..6, 2));
         provenance.fit(0);
         assert!(provenance.is_empty());
+    }
+
+    #[test]
+    fn other_pieces_of_the_same_bytes_were_read_where_those_bytes_were() {
+        let cut = |piece_len: u32| Geometry::new(20 << 16, piece_len).unwrap();
+        let (coarse, fine) = (cut(4 << 16), cut(1 << 16));
+        let mut provenance = Provenance::default();
+        provenance.extend(2, Some(origin(1)));
+        provenance.extend(3, None);
+        provenance.extend(5, Some(origin(2)));
+        provenance.note_holder(origin(3));
+        let finer = provenance.recut(&coarse, &fine);
+        let ends: Vec<_> = finer.runs().iter().map(|run| run.end).collect();
+        assert_eq!((ends, finer.holders()), (vec![8, 12, 20], &[origin(3)][..]));
+        assert_eq!(finer.recut(&fine, &coarse), provenance);
+        // A list that is not whole, and pieces that lie across a border.
+        let mut provenance = Provenance::default();
+        provenance.extend(2, Some(origin(1)));
+        provenance.extend(7, Some(origin(2)));
+        let coarser = provenance.recut(&fine, &coarse);
+        assert_eq!(coarser.end(), 2);
+        assert!((1..3).all(|by| !held(&coarser, 0..1, by) && !held(&coarser, 1..2, by)));
+        let mut tail = Provenance::default();
+        tail.extend(4, Some(origin(1)));
+        tail.extend(20, Some(origin(2)));
+        let coarser = tail.recut(&fine, &coarse);
+        assert!(held(&coarser, 0..1, 1) && held(&coarser, 1..5, 2) && coarser.end() == 5);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod model;
 mod origins;
 mod quota;
 mod room;
+mod upgraded;
 
 use std::{ops::Range, path::Path, sync::Arc};
 

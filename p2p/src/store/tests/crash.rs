@@ -416,14 +416,14 @@ fn an_older_store_starts_empty_and_leaves_no_file_behind() {
 fn a_newer_store_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    set_version(dir.path(), 3);
+    set_version(dir.path(), 4);
     let error = Store::open(dir.path(), StoreConfig::default()).unwrap_err();
     assert!(
         matches!(
             error,
             OpenStoreError::Newer {
-                found: 3,
-                known: 2,
+                found: 4,
+                known: 3,
                 ..
             }
         ),
@@ -447,7 +447,7 @@ fn a_store_that_cannot_be_made_says_where() {
     assert_eq!(StateError::Closed.to_string(), "the blob store is closed");
 }
 
-fn set_version(dir: &Path, version: u32) {
+pub(super) fn set_version(dir: &Path, version: u32) {
     edit(dir, |transaction| {
         let meta: redb::TableDefinition<'_, &str, u32> = redb::TableDefinition::new("meta");
         let mut meta = transaction.open_table(meta).unwrap();

@@ -29,7 +29,7 @@ fn config() -> StoreConfig {
     }
 }
 
-fn memory() -> tempfile::TempDir {
+pub(super) fn memory() -> tempfile::TempDir {
     // Where nothing has to be waited for.
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
