@@ -288,16 +288,16 @@ async fn plain_link() -> (Listener, TcpStream) {
 #[tokio::test]
 async fn a_newer_dialer_is_told_the_versions() {
     let (listener, stream) = plain_link().await;
-    let words = hello("node-1", (3, 4), "seed-1");
+    let words = hello("node-1", (4, 5), "seed-1");
     let (heard, answer) = say(listener, stream, &words).await;
     assert!(
-        heard.contains("this host speaks 2 to 2, the peer 3 to 4"),
+        heard.contains("this host speaks 3 to 3, the peer 4 to 5"),
         "{heard}"
     );
     let (code, text) = refusal(&answer);
     assert_eq!(code, ErrorCode::Version.to_u16());
     assert!(
-        text.contains("this host speaks 2 to 2, you 3 to 4"),
+        text.contains("this host speaks 3 to 3, you 4 to 5"),
         "{text}"
     );
 }
@@ -308,7 +308,7 @@ async fn a_newer_acceptor_is_told_the_versions() {
     let address = tcp.local_addr().unwrap();
     let answered = async {
         let (mut stream, _) = tcp.accept().await.unwrap();
-        let words = hello("seed-1", (3, 4), "");
+        let words = hello("seed-1", (4, 5), "");
         stream.write_all(&words).await.unwrap();
         let mut heard = Vec::new();
         let _ = stream.read_to_end(&mut heard).await;
@@ -321,10 +321,10 @@ async fn a_newer_acceptor_is_told_the_versions() {
     let dialer = Dialer::new(dialer);
     let (heard, dialed) = tokio::join!(answered, dialer.dial(&wanted, address));
     let error = dialed.unwrap_err();
-    assert!(error.to_string().contains("the peer 3 to 4"), "{error}");
+    assert!(error.to_string().contains("the peer 4 to 5"), "{error}");
     assert!(!error.is_retryable());
     assert!(
-        heard.contains("this host speaks 2 to 2, you 3 to 4"),
+        heard.contains("this host speaks 3 to 3, you 4 to 5"),
         "{heard}"
     );
 }
@@ -337,7 +337,7 @@ async fn a_version_in_between_is_spoken() {
         .await
         .unwrap();
     let peer = listener.accept().await.unwrap().peer;
-    assert_eq!(peer.version, 2);
+    assert_eq!(peer.version, 3);
 }
 
 #[tokio::test]
@@ -388,7 +388,7 @@ async fn a_hello_that_contradicts_the_certificate_is_refused() {
     let said = async {
         let mut stream = connect.await.unwrap();
         stream
-            .write_all(&hello("node-2", (2, 2), ""))
+            .write_all(&hello("node-2", (3, 3), ""))
             .await
             .unwrap();
         let mut answer = Vec::new();

@@ -114,7 +114,7 @@ pub enum TaskFailure {
     #[error("the origin's bytes do not have the digest asked for: {0}")]
     WrongDigest(String),
     /// The task goes on, from nothing.
-    #[error("the piece list proved false")]
+    #[error("wrong digest: the piece list that the bytes were checked against proved false")]
     FalseList,
     #[error("the blob store failed: {0}")]
     Store(String),

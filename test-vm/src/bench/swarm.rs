@@ -16,7 +16,7 @@ use hawker_swarm::sim::Scenario;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-use super::machine::{MIN_IDLE, Processors};
+use super::machine::{MIN_IDLE, Processors, warm_memory};
 use crate::{
     bed::{Host, Link, Process, Rate, Usage},
     cluster::{Cluster, Topology, Transport},
@@ -187,6 +187,7 @@ impl Swarm {
         cluster.registry.reset()?;
         let hosts: Vec<_> = cluster.nodes().iter().map(|node| node.host()).collect();
         let limit = Duration::from_secs_f64(60.0 + 4.0 * self.bound() * hosts.len() as f64);
+        warm_memory((hosts.len() as u64 + 2) * self.size * 5 / 4)?;
         let barrier = Barrier::new(hosts.len());
         let began = Processors::read()?;
         let read = |host: &Host| {
