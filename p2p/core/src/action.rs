@@ -70,8 +70,8 @@ pub enum Action {
     /// The task cannot be had. Readers get the reason; the next `handle_open` starts afresh.
     Failed { task: TaskId, reason: TaskFailure },
     /// What is stored of the task was checked against a list that proved false: delete it all.
-    /// Followed by `FetchOrigin` or `Failed`.
-    Discard { task: TaskId },
+    /// Readers get the reason. Followed by `FetchOrigin` or `Failed`.
+    Discard { task: TaskId, because: TaskFailure },
 }
 
 /// For whom the origin is asked.

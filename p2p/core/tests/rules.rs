@@ -54,6 +54,10 @@ fn source_of(token: &str) -> Source {
     Source { url, authorization }
 }
 
+fn discards(action: &Action) -> bool {
+    matches!(action, Action::Discard { task: discarded, .. } if *discarded == task())
+}
+
 /// A swarm under test and its clock.
 struct Bench {
     swarm: Swarm,
@@ -969,7 +973,7 @@ fn a_source_that_lies_does_not_take_an_honest_one_with_it() {
     let wrong = || Err(TaskFailure::WrongDigest("no".into()));
     bench.swarm.handle_origin_done(task(), wrong(), bench.now);
     let actions = bench.actions();
-    assert!(actions.contains(&Action::Discard { task: task() }));
+    assert!(actions.iter().any(discards));
     assert_eq!(token(&actions).as_deref(), Some("b"));
     assert_eq!(fetch(&actions), Some((0, None)));
     // Alone, it has nobody else to blame.
@@ -1394,7 +1398,7 @@ fn wrong_bytes_from_the_origin_fail_the_task_and_leave_nothing() {
         .swarm
         .handle_origin_done(task(), Err(reason.clone()), bench.now);
     let actions = bench.actions();
-    assert!(actions.contains(&Action::Discard { task: task() }));
+    assert!(actions.iter().any(discards));
     assert!(actions.contains(&Action::Failed {
         task: task(),
         reason
@@ -1489,7 +1493,7 @@ fn a_false_list_is_discarded_and_all_is_fetched_by_our_own_chain() {
         .swarm
         .handle_origin_done(task(), Err(wrong), bench.now);
     let actions = bench.actions();
-    assert!(actions.contains(&Action::Discard { task: task() }));
+    assert!(actions.iter().any(discards));
     assert_eq!(fetch(&actions), Some((0, None)));
     assert_eq!(bench.swarm.pieces(&task()), None);
 }

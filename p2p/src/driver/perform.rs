@@ -58,7 +58,7 @@ impl Driver {
             Action::Complete { task } => self.complete(task),
             Action::Create { task, geometry } => self.create(task, geometry),
             Action::Dial { host } => self.dial(host, now),
-            Action::Discard { task } => self.discard(task, now),
+            Action::Discard { task, because } => self.discard(task, &because, now),
             Action::Failed { task, reason } => {
                 tracing::warn!(%task, %reason, "task failed");
                 self.fail(task, &reason);
@@ -237,7 +237,7 @@ impl Driver {
     fn defer(&mut self, action: Action) -> Option<Action> {
         let (Action::CancelOrigin { task }
         | Action::Create { task, .. }
-        | Action::Discard { task }
+        | Action::Discard { task, .. }
         | Action::FetchOrigin { task, .. }) = &action
         else {
             return Some(action);
@@ -270,9 +270,9 @@ impl Driver {
     }
 
     /// The list was false: so may be everything that was checked against it.
-    fn discard(&mut self, task: TaskId, now: Instant) {
+    fn discard(&mut self, task: TaskId, because: &TaskFailure, now: Instant) {
         tracing::warn!(%task, "discarding what was checked against a false piece list");
-        self.fail(task, &TaskFailure::FalseList);
+        self.fail(task, because);
         let epoch = self.number();
         let Some(entry) = self.entries.get_mut(&task) else {
             tracing::error!(%task, "a task is to be discarded that is not here");

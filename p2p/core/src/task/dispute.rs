@@ -176,7 +176,7 @@ impl Task {
             .any(|d| !disowned.contains(&d.signer));
         // On a plain network nobody signs, and nobody can be disowned.
         let believes = (1..=MOST_DISOWNED).contains(&disowned.len());
-        self.discard(cx, now);
+        self.discard(TaskFailure::FalseList, cx);
         self.doubts.own_chain = !believes;
         if !other_list {
             self.go_in_turn(before_us, now);

@@ -19,7 +19,7 @@ use std::{
 use hawker_model::{HostId, PieceIndex};
 
 use super::{Task, dispute::Dispute, probing::Probe};
-use crate::{Action, Message, Misbehaviour, neighbour::Neighbour, shared::Shared};
+use crate::{Action, Message, Misbehaviour, TaskFailure, neighbour::Neighbour, shared::Shared};
 
 /// So many different senders of a piece that does not match, and the list itself is doubted.
 const ENOUGH: usize = 2;
@@ -256,7 +256,7 @@ impl Task {
     }
 
     /// Drops everything that is known and stored of the task.
-    pub(super) fn discard(&mut self, cx: &mut Shared, _now: Instant) {
+    pub(super) fn discard(&mut self, because: TaskFailure, cx: &mut Shared) {
         self.cancel_origin(cx);
         self.leave_all(cx);
         self.content = None;
@@ -266,7 +266,8 @@ impl Task {
         self.probe = Probe::Idle;
         self.doubts.forget_pieces();
         cx.patience.settle(&self.id);
-        cx.act(Action::Discard { task: self.id });
+        let task = self.id;
+        cx.act(Action::Discard { task, because });
         if self.announced.take().is_some() {
             cx.act(Action::Withdraw { task: self.id });
         }

@@ -307,11 +307,15 @@ impl Task {
         }
         // Another source may have lied before this one went on from there: it begins afresh, alone.
         let mixed = !self.origin.is_own_chain() && self.origin.sources.prefer_last();
-        self.discard(cx, now);
+        let failure = match mixed {
+            true => TaskFailure::FalseList,
+            false => TaskFailure::WrongDigest(why.to_owned()),
+        };
+        self.discard(failure.clone(), cx);
         self.doubts = Default::default();
         if mixed {
             return self.steer(cx, now);
         }
-        self.source_failed(TaskFailure::WrongDigest(why.to_owned()), cx, now);
+        self.source_failed(failure, cx, now);
     }
 }

@@ -6,7 +6,7 @@ use hawker_model::{Geometry, HostId, ListError, PieceIndex, PieceSet, Role, Sign
 
 use super::Task;
 use crate::{
-    Message, Misbehaviour, Refusal, Source,
+    Message, Misbehaviour, Refusal, Source, TaskFailure,
     back_to_source::{refusal, refusal_of_others},
     neighbour::Neighbour,
     patience::Price,
@@ -163,7 +163,7 @@ impl Task {
                 self.create(geometry, Some(host.clone()), cx);
                 self.note_agreement(host);
                 if self.is_false_nothing() {
-                    self.discard(cx, now);
+                    self.discard(TaskFailure::FalseList, cx);
                     return self.convict(host, (Misbehaviour::FalseList, None), cx, now);
                 }
                 self.finish_if_complete(cx, now);
