@@ -21,7 +21,8 @@ pub struct SwarmConfig {
     /// which can pass it on then. Those that take long, to slow receivers, do not count, up to
     /// four times as many in all.
     pub upload_slots: usize,
-    /// Of those, to one host.
+    /// Of those, to one host that takes what it gets in time; half of them to one that is new, and
+    /// one to a slow one.
     pub upload_slots_per_host: usize,
     /// Bytes per second.
     pub limits: Limits,

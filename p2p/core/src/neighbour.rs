@@ -60,6 +60,8 @@ pub(crate) struct Neighbour {
     pub(crate) tried: usize,
     /// What we sent it, while its own word is not in yet.
     pub(crate) sent: PieceSet,
+    /// How many pieces we sent it, some of them again.
+    pub(crate) given: u32,
 }
 
 /// A piece asked for.
@@ -95,6 +97,7 @@ impl Neighbour {
             proven: false,
             tried: 0,
             sent: PieceSet::empty(pieces),
+            given: 0,
         }
     }
 
@@ -141,8 +144,9 @@ impl Neighbour {
             self.credit = self.credit.saturating_sub(1);
             self.credit_since = Some(now);
         }
-        self.pace
-            .note_piece(request.map(|request| request.at), queue, now);
+        let full = self.requests.len() + 1 >= self.pace.window(usize::MAX);
+        let asked = request.map(|request| request.at);
+        self.pace.note_piece(asked, full, queue, now);
         if self.requests.is_empty() && self.credit == 0 {
             self.pace.pause();
         }
@@ -194,14 +198,15 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A piece of the neighbour's choice, or one that was asked for at some time.
-    fn note_piece(&mut self, asked: Option<Instant>, queue: Duration, now: Instant) {
+    /// A piece of the neighbour's choice, or one that was asked for at some time. `full`: as many were
+    /// on order as the window says.
+    fn note_piece(&mut self, asked: Option<Instant>, full: bool, queue: Duration, now: Instant) {
         if let Some(last) = self.last.replace(now) {
             let seconds = (now - last).as_secs_f64();
             self.interval = Some(smooth(self.interval, seconds, 0.2));
         }
         match (asked, self.interval) {
-            (Some(at), _) => self.note_trip((now - at).as_secs_f64().max(1e-6)),
+            (Some(at), _) => self.note_trip((now - at).as_secs_f64().max(1e-6), full),
             (None, Some(interval)) => {
                 let wanted = queue.as_secs_f64() / interval.max(1e-6);
                 self.window = wanted.clamp(LEAST_WINDOW, self.window + 1.0);
@@ -210,7 +215,7 @@ impl Pace {
         }
     }
 
-    fn note_trip(&mut self, seconds: f64) {
+    fn note_trip(&mut self, seconds: f64, full: bool) {
         let trip = smooth(self.trip, seconds, 0.3);
         self.trip = Some(trip);
         if self.window <= LEAST_WINDOW {
@@ -218,7 +223,7 @@ impl Pace {
         }
         self.least_trip = self.least_trip.min(seconds);
         let waiting = self.window * (1.0 - self.least_trip / trip);
-        if waiting < FEW_WAITING {
+        if waiting < FEW_WAITING && full {
             self.window += 1.0;
         } else if waiting > MANY_WAITING {
             self.window = (self.window - 0.5).max(LEAST_WINDOW);
@@ -295,6 +300,19 @@ mod tests {
         give(&mut near, 400, millis(1), millis(10));
         let window = near.pace.window(32);
         assert!((1..=3).contains(&window), "{window}");
+    }
+
+    #[test]
+    fn the_window_does_not_grow_while_less_is_on_order() {
+        let mut neighbour = Neighbour::new(Role::Node, 1000);
+        let queue = Duration::from_millis(25);
+        let (mut now, before) = (sample::start(), neighbour.pace.window(32));
+        for piece in (0..500).map(PieceIndex) {
+            neighbour.note_request(piece, now);
+            now += Duration::from_millis(1);
+            neighbour.note_piece(piece, queue, now);
+        }
+        assert!(neighbour.pace.window(32) <= before);
     }
 
     #[test]

@@ -447,6 +447,16 @@ impl Swarm {
     }
 
     fn give_turns(&mut self, now: Instant) {
+        self.use_slots(now);
+        while let Some(host) = self.shared.uploads.hopeless(now) {
+            let words = "you take nothing of what you ask for";
+            self.shared.set_aside(&host, words, now);
+            self.shared.uploads.disconnect(&host);
+            self.use_slots(now);
+        }
+    }
+
+    fn use_slots(&mut self, now: Instant) {
         while let Some(turn) = self.shared.uploads.next_turn(now) {
             match turn {
                 Turn::Asked(host, id, piece) => {

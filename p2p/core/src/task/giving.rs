@@ -28,7 +28,8 @@ impl Task {
         let Some(child) = self.neighbours.get(host) else {
             return cx.charge(host, self.id, Price::Word, now);
         };
-        let progress = Progress::of(&child.has);
+        let progress = Progress::of(&child.has, child.given);
+        let again = child.sent.contains(piece);
         let Some(content) = &self.content else {
             return self.refuse(host, piece, Refusal::Missing, cx, now);
         };
@@ -39,6 +40,8 @@ impl Task {
             self.refuse(host, piece, Refusal::Missing, cx, now);
         } else if !cx.uploads.ask(host, (self.id, piece, len), progress, now) {
             self.refuse(host, piece, Refusal::Busy, cx, now);
+        } else if again {
+            cx.charge(host, self.id, Price::Piece, now);
         }
     }
 
@@ -99,6 +102,7 @@ impl Task {
             return;
         }
         let len = content.geometry.len_of(piece);
+        child.given = child.given.saturating_add(1);
         if child.sent.insert(piece)
             && let Some(injection) = &mut self.injection
         {

@@ -1,0 +1,114 @@
+//! What one host wants of us, and what is on its way to it. Pure.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use hawker_model::{PieceIndex, PieceSet, TaskId};
+
+/// A host that has taken so many pieces in time, one after another, may have as many slots as any.
+const PROMPT: u32 = 8;
+/// A piece is given up, if it holds up others, after this
+const PATIENCE: Duration = Duration::from_secs(2);
+/// and the time that it takes at this rate, in bytes per second.
+const LEAST_RATE: f64 = 128.0 * 1024.0;
+
+/// Pieces of our choice that a host takes of a task.
+#[derive(Debug, Default)]
+pub(super) struct Credit {
+    pub(super) left: u16,
+    /// When it got the last one, as a count of pieces.
+    pub(super) served: u64,
+}
+
+/// A piece on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sending {
+    pub(super) begun: Instant,
+    pub(super) len: u32,
+}
+
+impl Sending {
+    fn given_up_at(&self) -> Instant {
+        self.begun + PATIENCE + Duration::from_secs_f64(f64::from(self.len) / LEAST_RATE)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) queue: VecDeque<(TaskId, PieceIndex)>,
+    pub(super) open: BTreeMap<TaskId, Credit>,
+    pub(super) sending: BTreeMap<(TaskId, PieceIndex), Sending>,
+    /// When it got its last piece, as a count of pieces.
+    pub(super) served: u64,
+    /// How much it has of what it asked for last.
+    pub(super) progress: Progress,
+    /// Pieces that it took in time, since one that it did not. Of a host that is new one is assumed.
+    in_time: u32,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            open: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            served: 0,
+            progress: Progress::default(),
+            in_time: 1,
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.open.is_empty()
+    }
+
+    /// The tasks with open requests, those served longest ago first.
+    pub(super) fn tasks_in_turn(&self) -> Vec<TaskId> {
+        let mut tasks: Vec<_> = self.open.iter().map(|(t, c)| (c.served, *t)).collect();
+        tasks.sort_unstable();
+        tasks.into_iter().map(|(_, task)| task).collect()
+    }
+
+    /// A piece has left for the host, in time or not.
+    pub(super) fn note_sent(&mut self, in_time: bool) {
+        self.in_time = match in_time {
+            true => self.in_time.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// Whether one more piece may be sent now, of at most `most` at once: half as many to whom we
+    /// do not know well, one to a slow host, and none while it leaves one for longer than `slow`.
+    pub(super) fn has_room(&self, most: usize, slow: Duration, now: Instant) -> bool {
+        let most = match self.in_time {
+            0 => 1,
+            1..PROMPT => most.div_ceil(2),
+            _ => most,
+        };
+        let stuck = |sending: &Sending| now >= sending.begun + slow;
+        self.sending.len() < most && !self.sending.values().any(stuck)
+    }
+
+    /// When a piece on its way is given up if it holds up others.
+    pub(super) fn given_up_at(&self) -> Option<Instant> {
+        self.sending.values().map(Sending::given_up_at).min()
+    }
+}
+
+/// A share of a task's pieces, in thousandths.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Progress(pub(super) u32);
+
+impl Progress {
+    /// Of who says that it has some pieces, and was given so many: by its word alone it could be
+    /// behind for ever.
+    pub(crate) fn of(has: &PieceSet, given: u32) -> Self {
+        let most = u64::from(has.len().max(given.min(has.capacity())));
+        let share = most * 1000 / u64::from(has.capacity().max(1));
+        Self(share as u32)
+    }
+}
