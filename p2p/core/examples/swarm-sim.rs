@@ -9,7 +9,7 @@ use hawker_swarm::sim::{Outcome, Scenario};
 const USAGE: &str = "swarm-sim [--hosts N] [--rate-mbit R] [--size-mib M] [--seeds S] \
                      [--latency-ms L] [--loss P] [--seed-room C] [--degree D] [--spread-ms T] \
                      [--warm 0|1] [--testbed 0|1] [--queue-ms Q] [--unsent-kib U] \
-                     [--chunk-kib C] [--seed N]";
+                     [--chunk-kib C] [--seed-mbit R] [--mixed 0|1] [--between-mbit R] [--seed N]";
 
 struct Arguments {
     hosts: usize,
@@ -26,6 +26,12 @@ struct Arguments {
     queue_ms: Option<f64>,
     unsent_kib: Option<f64>,
     chunk_kib: Option<f64>,
+    /// The seeds' and the origin's rate, where it is another.
+    seed_mbit: Option<f64>,
+    /// Nodes with a quarter, a half, one and two times the rate.
+    mixed: bool,
+    /// Two zones, and the rate of the link between them.
+    between_mbit: Option<f64>,
     seed: u64,
 }
 
@@ -46,6 +52,9 @@ impl Arguments {
             queue_ms: None,
             unsent_kib: None,
             chunk_kib: None,
+            seed_mbit: None,
+            mixed: false,
+            between_mbit: None,
             seed: 1,
         };
         while let Some(name) = words.next() {
@@ -68,6 +77,9 @@ impl Arguments {
                 "--queue-ms" => arguments.queue_ms = Some(number),
                 "--unsent-kib" => arguments.unsent_kib = Some(number),
                 "--chunk-kib" => arguments.chunk_kib = Some(number),
+                "--seed-mbit" => arguments.seed_mbit = Some(number),
+                "--mixed" => arguments.mixed = number != 0.0,
+                "--between-mbit" => arguments.between_mbit = Some(number),
                 "--seed" => arguments.seed = number as u64,
                 _ => return Err(USAGE.to_owned()),
             }
@@ -98,13 +110,33 @@ impl Arguments {
         scenario.loss = self.loss;
         scenario.seed_room = self.seed_room;
         scenario.degree = self.degree;
+        let bytes = |mbit: f64| mbit * 1e6 / 8.0;
+        if let Some(mbit) = self.seed_mbit {
+            scenario.origin_rate = bytes(mbit);
+        }
+        scenario.between_zones = self.between_mbit.map(bytes);
         for number in 0..self.seeds {
-            scenario = scenario.seed(number, |seed| seed.stored = self.warm);
+            scenario = scenario.seed(number, |seed| {
+                seed.stored = self.warm;
+                if let Some(mbit) = self.seed_mbit {
+                    (seed.up_rate, seed.down_rate) = (bytes(mbit), bytes(mbit));
+                }
+            });
         }
         for number in 0..self.hosts {
             let share = number as f64 / self.hosts as f64;
             let arrives = std::time::Duration::from_secs_f64(self.spread_ms * share / 1e3);
-            scenario = scenario.node(number, |node| node.arrives = arrives);
+            let factor = [0.25, 0.5, 1.0, 2.0][number % 4];
+            scenario = scenario.node(number, |node| {
+                node.arrives = arrives;
+                if self.mixed {
+                    node.up_rate *= factor;
+                    node.down_rate *= factor;
+                }
+                if self.between_mbit.is_some() {
+                    node.zone = (number % 2) as u8;
+                }
+            });
         }
         scenario
     }
@@ -156,6 +188,7 @@ fn print(outcome: &Outcome) {
         .last_first()
         .map_or(f64::NAN, |first| first.as_secs_f64());
     println!("first piece       {first:.3} s at the last node");
+    println!("zones crossed     {:.2} times", outcome.crossings());
     println!("reports           {}", outcome.reports.len());
     println!("events            {}", outcome.events);
 }
