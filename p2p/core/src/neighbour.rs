@@ -62,6 +62,8 @@ pub(crate) struct Neighbour {
     pub(crate) sent: PieceSet,
     /// How many pieces we sent it, some of them again.
     pub(crate) given: u32,
+    /// When we last told it that we have no time for it.
+    pub(crate) refused_at: Option<Instant>,
 }
 
 /// A piece asked for.
@@ -98,6 +100,7 @@ impl Neighbour {
             tried: 0,
             sent: PieceSet::empty(pieces),
             given: 0,
+            refused_at: None,
         }
     }
 
@@ -139,8 +142,9 @@ impl Neighbour {
 
     /// A piece came from it. Says whether we had asked for this one.
     pub(crate) fn note_piece(&mut self, piece: PieceIndex, queue: Duration, now: Instant) -> bool {
+        let owed = self.owes(piece);
         let request = self.requests.remove(&piece);
-        if request.is_none() {
+        if request.is_none() && owed {
             self.credit = self.credit.saturating_sub(1);
             self.credit_since = Some(now);
         }
@@ -150,11 +154,14 @@ impl Neighbour {
         if self.requests.is_empty() && self.credit == 0 {
             self.pace.pause();
         }
-        self.gave_at = Some(now);
         self.gave += 1;
         self.tried += 1;
-        self.misses = 0;
-        self.busy_until = None;
+        // What nobody asked for does not make up for what is on order.
+        if owed {
+            self.gave_at = Some(now);
+            self.misses = 0;
+            self.busy_until = None;
+        }
         request.is_some()
     }
 
@@ -313,6 +320,21 @@ mod tests {
             neighbour.note_piece(piece, queue, now);
         }
         assert!(neighbour.pace.window(32) <= before);
+    }
+
+    #[test]
+    fn pieces_that_nobody_asked_for_do_not_make_up_for_those_on_order() {
+        let mut neighbour = Neighbour::new(Role::Node, 10);
+        let (start, queue) = (sample::start(), Duration::from_millis(25));
+        neighbour.note_request(PieceIndex(1), start);
+        neighbour.busy_until = Some(start + Duration::from_secs(60));
+        for second in 1..9 {
+            let now = start + Duration::from_secs(second);
+            neighbour.note_piece(PieceIndex(2), queue, now);
+            assert_eq!(neighbour.note_miss(), second >= u64::from(MOST_MISSES));
+        }
+        assert_eq!(neighbour.owes_since(), Some(start));
+        assert!(neighbour.busy_until.is_some() && neighbour.credit_since.is_none());
     }
 
     #[test]

@@ -17,6 +17,7 @@ const BURST: f64 = 16_384.0;
 const PER_SECOND: f64 = 2_048.0;
 /// Unsettled pieces that did not match, over all tasks, before nothing is taken from a host.
 const STRIKES: usize = 3;
+const STRIKE_MEMORY: Duration = Duration::from_secs(600);
 /// Times that a host was given up on for stalling, within [`STALL_MEMORY`].
 const STALLS: u32 = 3;
 const STALL_MEMORY: Duration = Duration::from_secs(600);
@@ -38,7 +39,7 @@ pub(crate) enum Price {
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     spent: BTreeMap<HostId, (f64, Instant)>,
-    strikes: BTreeMap<HostId, Vec<TaskId>>,
+    strikes: BTreeMap<HostId, Vec<(TaskId, Instant)>>,
     stalls: BTreeMap<HostId, (u32, Instant)>,
 }
 
@@ -57,16 +58,17 @@ impl Patience {
     }
 
     /// A piece of a host did not match. Says whether that was one too many.
-    pub(crate) fn strike(&mut self, host: &HostId, task: TaskId) -> bool {
+    pub(crate) fn strike(&mut self, host: &HostId, task: TaskId, now: Instant) -> bool {
         let strikes = self.strikes.entry(host.clone()).or_default();
-        strikes.push(task);
+        strikes.retain(|(_, at)| now < *at + STRIKE_MEMORY);
+        strikes.push((task, now));
         strikes.len() >= STRIKES
     }
 
     /// What did not match in a task is settled, or was checked against a false list.
     pub(crate) fn settle(&mut self, task: &TaskId) {
         for strikes in self.strikes.values_mut() {
-            strikes.retain(|of| of != task);
+            strikes.retain(|(of, _)| of != task);
         }
         self.strikes.retain(|_, strikes| !strikes.is_empty());
     }
@@ -94,6 +96,10 @@ impl Patience {
         self.spent.retain(|_, (_, at)| now < *at + over);
         self.stalls
             .retain(|_, (_, since)| now < *since + STALL_MEMORY);
+        for strikes in self.strikes.values_mut() {
+            strikes.retain(|(_, at)| now < *at + STRIKE_MEMORY);
+        }
+        self.strikes.retain(|_, strikes| !strikes.is_empty());
     }
 }
 
@@ -120,11 +126,25 @@ mod tests {
     fn what_was_checked_against_a_false_list_counts_against_nobody() {
         let (mut patience, host) = (Patience::default(), sample::host("a"));
         let task = |n: u8| TaskId::Blob(hawker_model::Digest::from_bytes([n; 32]));
-        assert!(!patience.strike(&host, task(1)));
-        assert!(!patience.strike(&host, task(2)));
+        let now = sample::start();
+        assert!(!patience.strike(&host, task(1), now));
+        assert!(!patience.strike(&host, task(2), now));
         patience.settle(&task(1));
-        assert!(!patience.strike(&host, task(3)));
-        assert!(patience.strike(&host, task(3)));
+        assert!(!patience.strike(&host, task(3), now));
+        assert!(patience.strike(&host, task(3), now));
+    }
+
+    #[test]
+    fn what_was_never_settled_is_forgotten_in_time() {
+        let (mut patience, host) = (Patience::default(), sample::host("a"));
+        let mut now = sample::start();
+        for n in 0..9 {
+            let task = TaskId::Blob(hawker_model::Digest::from_bytes([n; 32]));
+            assert!(!patience.strike(&host, task, now));
+            now += STRIKE_MEMORY / 2;
+        }
+        patience.sweep(now + STRIKE_MEMORY);
+        assert!(patience.strikes.is_empty());
     }
 
     #[test]

@@ -246,6 +246,7 @@ impl Task {
         self.tell_readers(cx);
         self.cancel_origin(cx);
         self.leave_all(cx);
+        cx.patience.settle(&self.id);
         if self.announced.take().is_some() {
             cx.act(Action::Withdraw { task: self.id });
         }
@@ -260,6 +261,8 @@ impl Task {
         self.failed_at = Some(now);
         self.take_back_all(cx);
         self.give_up_storing();
+        // Nobody will find out any more who was right.
+        cx.patience.settle(&self.id);
         self.cancel_origin(cx);
         self.origin.drop_sources();
         self.contacts = Contacts::default();

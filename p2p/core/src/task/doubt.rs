@@ -104,7 +104,7 @@ impl Task {
         self.show_list(piece, from, cx, now);
         self.take_nothing_of(from, cx);
         self.want_again(piece);
-        if cx.patience.strike(from, self.id) {
+        if cx.patience.strike(from, self.id, now) {
             cx.set_aside(from, "your pieces do not match", now);
         }
         let probed = self.probed(now) == Some(piece);

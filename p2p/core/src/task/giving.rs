@@ -16,6 +16,8 @@ use crate::{
 /// While pieces come from the origin, one is given a second time only if the mesh has not brought
 /// it to a child for so long.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Whoever was refused as busy waits for longer than this before it asks again.
+const HASTE: Duration = Duration::from_millis(100);
 
 impl Task {
     pub(crate) fn on_request(
@@ -46,7 +48,7 @@ impl Task {
     }
 
     fn refuse(
-        &self,
+        &mut self,
         host: &HostId,
         piece: PieceIndex,
         reason: Refusal,
@@ -55,7 +57,17 @@ impl Task {
     ) {
         let piece = Some(piece);
         self.send(host, Message::Refuse { piece, reason }, cx);
-        cx.charge(host, self.id, Price::Answer, now);
+        // That we have no time is not the asker's fault.
+        if reason != Refusal::Busy || self.is_hasty(host, now) {
+            cx.charge(host, self.id, Price::Answer, now);
+        }
+    }
+
+    /// Notes that a child is refused as busy; says whether it was just now as well.
+    fn is_hasty(&mut self, host: &HostId, now: Instant) -> bool {
+        let child = self.neighbours.get_mut(host);
+        let last = child.and_then(|child| child.refused_at.replace(now));
+        last.is_some_and(|at| now < at + HASTE)
     }
 
     pub(crate) fn on_request_any(

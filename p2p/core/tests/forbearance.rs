@@ -1,0 +1,129 @@
+//! What no honest host is punished for.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hawker_model::{
+    ChainState, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId,
+};
+use hawker_swarm::{
+    Action, Envelope, Message, Misbehaviour, Opening, Stored, Swarm, SwarmConfig, Want,
+};
+
+const PIECES: u32 = 8;
+
+fn host(name: &str) -> HostId {
+    HostId::parse(name).expect("a sound name")
+}
+
+fn url(number: u8) -> TaskId {
+    TaskId::Url([number; 32])
+}
+
+fn geometry() -> Geometry {
+    Geometry::for_length(u64::from(PIECES) << 16).expect("a sound length")
+}
+
+fn state(piece: u32) -> ChainState {
+    ChainState::from_bytes([piece as u8 + 1; 32])
+}
+
+fn batch() -> SignedStates {
+    SignedStates {
+        first: PieceIndex(0),
+        states: (0..PIECES).map(state).collect(),
+        origin: None,
+        signer: [].into(),
+        signature: Vec::new(),
+    }
+}
+
+/// A host that has some tasks, and a peer that has joined it in all of them.
+struct Bench {
+    swarm: Swarm,
+    now: Instant,
+    reports: Vec<Misbehaviour>,
+}
+
+impl Bench {
+    fn new(tasks: &[TaskId], tune: fn(&mut SwarmConfig)) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "an Instant has no other origin")]
+        let now = Instant::now();
+        let mut config = SwarmConfig::new(host("me"), Role::Node);
+        tune(&mut config);
+        let mut bench = Self {
+            swarm: Swarm::new(config, 1),
+            now,
+            reports: Vec::new(),
+        };
+        let (peer, role) = (host("peer"), Role::Node);
+        bench.swarm.handle_connected(peer, role, now);
+        for task in tasks {
+            let mut list = PieceList::new(task, geometry());
+            list.add(batch()).expect("a sound batch");
+            let pieces = PieceSet::full(PIECES);
+            let opening = Opening {
+                source: None,
+                stored: Some(Stored { pieces, list }),
+                want: Want::Serve,
+            };
+            bench.swarm.handle_open(*task, opening, now);
+            bench.hear(*task, Message::Join { source: None });
+        }
+        bench
+    }
+
+    fn hear(&mut self, task: TaskId, message: Message) {
+        let envelope = Envelope { task, message };
+        let peer = host("peer");
+        self.swarm.handle_message(&peer, envelope, self.now);
+        while let Some(action) = self.swarm.poll_action() {
+            if let Action::Report { reason, .. } = action {
+                self.reports.push(reason);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.swarm.handle_timeout(self.now);
+    }
+}
+
+#[test]
+fn who_read_another_file_at_the_same_url_has_not_lied() {
+    let blob = TaskId::Blob(state(PIECES - 1).to_digest());
+    for (task, reports) in [(url(1), &[][..]), (blob, &[Misbehaviour::FalseList])] {
+        let mut bench = Bench::new(&[task], |_| ());
+        let geometry = geometry();
+        bench.hear(task, Message::Head { geometry });
+        let mut batch = batch();
+        (batch.states[3], batch.signer) = (state(99), Arc::from(*b"the peer's"));
+        bench.swarm.note_signer(&batch.signer, host("peer"));
+        bench.hear(task, Message::List { batch });
+        assert_eq!(bench.reports, reports, "{task}");
+    }
+}
+
+#[test]
+fn who_is_refused_as_busy_may_ask_again_after_a_while_but_not_at_once() {
+    let tasks: Vec<_> = (0..200).map(url).collect();
+    let no_time = |config: &mut SwarmConfig| config.upload_queue = 0;
+    let piece = PieceIndex(0);
+    let mut bench = Bench::new(&tasks, no_time);
+    for _ in 0..100 {
+        for task in &tasks {
+            bench.hear(*task, Message::Request { piece });
+        }
+        bench.pass(Duration::from_millis(150));
+    }
+    assert_eq!(bench.reports, []);
+    let mut bench = Bench::new(&tasks[..1], no_time);
+    for _ in 0..20_000 {
+        bench.hear(tasks[0], Message::Request { piece });
+        bench.pass(Duration::from_millis(1));
+    }
+    assert_eq!(bench.reports, [Misbehaviour::Flood]);
+}
