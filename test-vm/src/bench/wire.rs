@@ -20,6 +20,7 @@ const HAVE: u8 = 0x12;
 const REQUEST: u8 = 0x15;
 const PIECE: u8 = 0x18;
 const REFUSE: u8 = 0x19;
+const LEAVE: u8 = 0x1a;
 
 /// What precedes a piece's data in the body: task and index.
 const PIECE_BODY_LEN: usize = TaskId::ENCODED_LEN + 4;
@@ -31,6 +32,8 @@ pub(super) struct Peer {
     task: TaskId,
     geometry: Geometry,
     scratch: Vec<u8>,
+    /// Whether it was given pieces: to ask for them again is no peer's way, unless it came anew.
+    is_fed: bool,
 }
 
 impl Peer {
@@ -54,6 +57,7 @@ impl Peer {
             task,
             geometry: Geometry::for_length(0)?,
             scratch: vec![0; MAX_KEPT],
+            is_fed: false,
         };
         peer.learn()?;
         Ok(peer)
@@ -67,7 +71,30 @@ impl Peer {
     /// under way. Returns how many bytes came.
     pub(super) fn drain(&mut self, len: u64, depth: u32) -> Result<u64> {
         let count = self.geometry.piece_count();
-        let wanted = len.div_ceil(u64::from(self.geometry.piece_len())) as u32;
+        let mut wanted = len.div_ceil(u64::from(self.geometry.piece_len())) as u32;
+        let mut bytes = 0;
+        while wanted > 0 {
+            if std::mem::replace(&mut self.is_fed, true) {
+                self.rejoin()?;
+            }
+            let some = wanted.min(count);
+            bytes += self.pass(some, depth)?;
+            wanted -= some;
+        }
+        Ok(bytes)
+    }
+
+    fn rejoin(&mut self) -> Result<()> {
+        let task = self.task.to_bytes();
+        let mut words = frame(LEAVE, &task);
+        words.extend(frame(JOIN, &[&task[..], &[0]].concat()));
+        self.channel.write_all(&words)?;
+        self.learn()
+    }
+
+    /// The first `wanted` pieces, each once.
+    fn pass(&mut self, wanted: u32, depth: u32) -> Result<u64> {
+        let count = self.geometry.piece_count();
         let first = depth.min(count).min(wanted);
         self.request(0..first)?;
         let (mut asked, mut got, mut bytes) = (first, 0, 0);
