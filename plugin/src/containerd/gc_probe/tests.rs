@@ -173,7 +173,7 @@ async fn collection_that_waits_is_seen_soon() {
     let began = Instant::now();
     assert_eq!(probe.released("hawker").await, Release::Gc);
     // On a busy machine; a quiet one takes 100 to 200 ms.
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -196,8 +196,7 @@ async fn containerd_that_cannot_be_asked_is_waited_for_only_shortly() {
     let probe = GcProbe::new(ContainerdClient::new(Path::new("/nowhere/c.sock")));
     let began = Instant::now();
     assert_eq!(probe.released("hawker").await, Release::Unreachable);
-    let busy = Duration::from_secs(10);
-    assert!((BLIND..BLIND + busy).contains(&began.elapsed()));
+    assert!((BLIND..BLIND * 2).contains(&began.elapsed()));
 }
 
 #[tokio::test]
