@@ -1,7 +1,7 @@
 //! Blobs: the right first, then the bytes through the piece network, as far as the client's registry
 //! is known to hold them.
 
-use std::time::Duration;
+use std::{mem, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -139,34 +139,13 @@ impl Mirror {
             Wanted::Part(range) => (range, true),
             Wanted::Unsatisfiable => return Ok(unsatisfiable(digest, length)),
         };
-        let served = opened.served;
         let access = self.layers.access();
         if access.is_unproven(&claim, &right, &opened.blob, range.clone()) {
             debug!(%digest, "nobody could tell lately whether the registry holds it: passed through");
             return self.pass(call).await;
         }
-        let source = access.source(&claim, &right);
-        let read = async |blob: &Blob| {
-            let bytes = access.read(claim.clone(), right.clone(), blob, range.clone());
-            first_bytes(digest, bytes, || access.is_proving(&claim)).await
-        };
-        let mut bytes = read(&opened.blob).await;
-        // While one of them is held, the network goes on with the next.
-        let mut held = vec![opened.blob];
-        while let Err(error) = &bytes
-            && error.is_false_list()
-            && held.len() <= MOST_FALSE_LISTS
-        {
-            let Ok(again) = self.open(digest, source.clone()).await else {
-                break;
-            };
-            if again.geometry.length() != length {
-                break;
-            }
-            bytes = read(&again.blob).await;
-            held.push(again.blob);
-        }
-        let bytes = match bytes {
+        let served = opened.served;
+        let bytes = match self.read(digest, opened, claim, right, range.clone()).await {
             Ok(bytes) => bytes,
             Err(error) => match remedy(digest, error) {
                 Remedy::Answer(failure) => return Err(failure),
@@ -181,6 +160,36 @@ impl Mirror {
             true => partial(digest, range, length, body),
             false => whole(digest, length, body),
         })
+    }
+
+    /// The bytes of a range. Where they fail for a false piece list, the blob is opened again: the
+    /// network knows whose list it was, and goes on with the next.
+    async fn read(
+        &self,
+        digest: Digest,
+        opened: Opened,
+        claim: Claim,
+        right: Right,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, ReadError>>, ReadError> {
+        let access = self.layers.access();
+        let length = opened.geometry.length();
+        let mut blob = opened.blob;
+        // While one of them is held, the network goes on with the next.
+        let mut held = Vec::new();
+        loop {
+            let bytes = access.read(claim.clone(), right.clone(), &blob, range.clone());
+            let error = match first_bytes(digest, bytes, || access.is_proving(&claim)).await {
+                Err(error) if error.is_false_list() && held.len() < MOST_FALSE_LISTS => error,
+                bytes => return bytes,
+            };
+            match self.open(digest, access.source(&claim, &right)).await {
+                Ok(again) if again.geometry.length() == length => {
+                    held.push(mem::replace(&mut blob, again.blob));
+                }
+                _ => return Err(error),
+            }
+        }
     }
 }
 
@@ -232,7 +241,7 @@ fn whole(digest: Digest, length: u64, body: Body) -> Response<Body> {
     described(StatusCode::OK, digest, length, body)
 }
 
-fn partial(digest: Digest, range: std::ops::Range<u64>, length: u64, body: Body) -> Response<Body> {
+fn partial(digest: Digest, range: Range<u64>, length: u64, body: Body) -> Response<Body> {
     let mut response = described(
         StatusCode::PARTIAL_CONTENT,
         digest,
