@@ -11,8 +11,8 @@ use hawker_model::{HostId, Role, TaskId};
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
-    Accusation, Action, Counters, Holding, NewHost, Peer, Progress, Reachability, TrackerConfig,
-    conduct::{Circumstances, Conduct, Ruling},
+    Action, Counters, Holding, NewHost, Peer, Progress, Reachability, TrackerConfig,
+    conduct::Conduct,
     host::Host,
     mesh::Pushes,
     swarm::{Member, Swarm},
@@ -183,44 +183,6 @@ impl Tracker {
         }
     }
 
-    /// A host says that another did wrong.
-    pub fn handle_report(
-        &mut self,
-        reporter: &HostId,
-        task: TaskId,
-        (about, accusation): (&HostId, Accusation),
-        now: Instant,
-    ) {
-        if !self.hear(reporter, now) || reporter == about || !self.hosts.contains_key(about) {
-            return;
-        }
-        self.counters.reports += 1;
-        // Who has nothing to do with the task cannot have met the other in it.
-        let swarm = self.swarms.get_mut(&task);
-        let Some(swarm) = swarm.filter(|swarm| swarm.members.contains_key(reporter)) else {
-            self.counters.ignored_reports += 1;
-            return;
-        };
-        swarm.unlink(reporter, about);
-        let circumstances = Circumstances {
-            children: self.children(about),
-            hosts: self.hosts.len(),
-            isolated: self.live_isolated(),
-        };
-        let report = (reporter, task, accusation);
-        let ruling = self
-            .conduct
-            .report(&self.config, about, report, circumstances, now);
-        match ruling {
-            Ruling::Isolated(reports) => self.isolate(about.clone(), reports),
-            Ruling::Noted => self.repair(task),
-            Ruling::Ignored => {
-                self.counters.ignored_reports += 1;
-                self.repair(task);
-            }
-        }
-    }
-
     /// Time has passed; see [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((due, _, _)) = self.held.first()
@@ -263,7 +225,7 @@ impl Tracker {
     }
 
     /// Notes a sign of life; false if the host is unknown.
-    fn hear(&mut self, host: &HostId, now: Instant) -> bool {
+    pub(crate) fn hear(&mut self, host: &HostId, now: Instant) -> bool {
         match self.hosts.get_mut(host) {
             Some(host) => {
                 host.heard = now;
@@ -382,15 +344,8 @@ impl Tracker {
         }
     }
 
-    fn isolate(&mut self, host: HostId, reports: usize) {
-        self.counters.isolations += 1;
-        self.cut_off(&host);
-        self.review_seeds();
-        self.actions.push_back(Action::Isolated { host, reports });
-    }
-
     /// Nobody is to be sent to `host` any more.
-    fn cut_off(&mut self, host: &HostId) {
+    pub(crate) fn cut_off(&mut self, host: &HostId) {
         let Some(tasks) = self.hosts.get(host).map(|host| host.tasks.clone()) else {
             return;
         };
@@ -400,21 +355,5 @@ impl Tracker {
             }
             self.repair(task);
         }
-    }
-
-    /// Live hosts that are isolated.
-    fn live_isolated(&self) -> usize {
-        let hosts = self.hosts.keys();
-        hosts.filter(|host| self.conduct.is_isolated(host)).count()
-    }
-
-    /// How many links lead to `host`, over all tasks.
-    fn children(&self, host: &HostId) -> usize {
-        let Some(tasks) = self.hosts.get(host).map(|host| &host.tasks) else {
-            return 0;
-        };
-        let swarms = tasks.iter().filter_map(|task| self.swarms.get(task));
-        let members = swarms.filter_map(|swarm| swarm.members.get(host));
-        members.map(|member| member.links.len()).sum()
     }
 }

@@ -4,7 +4,7 @@ mod sim_world;
 
 use std::time::Duration;
 
-use hawker_model::{HostId, Role};
+use hawker_model::{HostId, Role, TaskId};
 use hawker_tracker::{Duty, Misbehaviour, TrackerConfig};
 use sim_world::{World, host};
 
@@ -280,6 +280,28 @@ fn reported_hosts_are_isolated_and_paroled() {
     assert_eq!(world.tracker.isolated_count(), 1);
     world.stay_alive(Duration::from_secs(301));
     assert_eq!(world.tracker.isolated_count(), 0);
+}
+
+#[test]
+fn a_flood_about_tasks_that_do_not_exist_is_reported_all_the_same() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b", "c", "d", "bad"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    for name in ["a", "b"] {
+        world.report_of(name, "bad", Misbehaviour::CorruptPiece, made_up());
+    }
+    assert_eq!(world.tracker.isolated_count(), 0);
+    for name in ["a", "b"] {
+        world.report_of(name, "bad", Misbehaviour::Flood, made_up());
+    }
+    assert_eq!(world.tracker.isolated_count(), 1);
+}
+
+fn made_up() -> TaskId {
+    TaskId::Url([7; 32])
 }
 
 #[test]

@@ -152,11 +152,21 @@ impl World {
     }
 
     pub(crate) fn report(&mut self, reporter: &str, about: &str, what: Misbehaviour) {
+        self.report_of(reporter, about, what, task());
+    }
+
+    pub(crate) fn report_of(
+        &mut self,
+        reporter: &str,
+        about: &str,
+        what: Misbehaviour,
+        task: TaskId,
+    ) {
         let about = host(about);
         let piece = None;
         let accusation = Accusation { what, piece };
         self.tracker
-            .handle_report(&host(reporter), task(), (&about, accusation), self.now);
+            .handle_report(&host(reporter), task, (&about, accusation), self.now);
         self.drain();
     }
 
