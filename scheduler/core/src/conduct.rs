@@ -108,6 +108,8 @@ pub(crate) struct Record {
     /// The worst recent report of each reporter.
     pub(crate) reports: BTreeMap<HostId, Report>,
     pub(crate) isolated_until: Option<Instant>,
+    /// What it is isolated for.
+    guilt: Option<Charge>,
     pub(crate) probation_until: Option<Instant>,
     /// Isolations in a row.
     offences: u32,
@@ -164,10 +166,10 @@ impl Conduct {
         record.note(reporter, report);
         let most = circumstances.hosts.div_ceil(SHARE);
         if circumstances.isolated < most
-            && self.is_guilty(config, about, circumstances)
+            && let Some(guilt) = self.guilt(config, about, circumstances)
             && let Some(record) = self.records.get_mut(about)
         {
-            return Ruling::Isolated(record.isolate(config, now));
+            return Ruling::Isolated(record.isolate(guilt, config, now));
         }
         match self.accusers.is_sound(reporter, about, charge) {
             true => Ruling::Noted,
@@ -191,6 +193,15 @@ impl Conduct {
     pub(crate) fn isolated(&self) -> impl Iterator<Item = (&HostId, Instant)> {
         let records = self.records.iter();
         records.filter_map(|(host, record)| Some((host, record.isolated_until?)))
+    }
+
+    /// Those that are isolated for lies.
+    pub(crate) fn liars(&self) -> impl Iterator<Item = &HostId> {
+        let records = self.records.iter();
+        let liars = records.filter(|(_, record)| {
+            record.isolated_until.is_some() && record.guilt == Some(Charge::Lie)
+        });
+        liars.map(|(host, _)| host)
     }
 
     /// Ends isolations that are over and says whose; drops records that say nothing any more.
@@ -230,7 +241,8 @@ impl Record {
     }
 
     /// Says how many have reported it.
-    fn isolate(&mut self, config: &TrackerConfig, now: Instant) -> usize {
+    fn isolate(&mut self, guilt: Charge, config: &TrackerConfig, now: Instant) -> usize {
+        self.guilt = Some(guilt);
         let factor = 1 << self.offences.min(16);
         let time = config.isolation.saturating_mul(factor).min(MAX_ISOLATION);
         self.isolated_until = Some(now + time);

@@ -24,6 +24,7 @@ mod seeds;
 mod status;
 mod swarm;
 mod tracker;
+mod warning;
 mod weight;
 
 pub use action::{Action, Duty, Peer};

@@ -38,7 +38,7 @@ impl Tracker {
             .conduct
             .report(&self.config, about, report, circumstances, now);
         match ruling {
-            Ruling::Isolated(reports) => self.isolate(about.clone(), reports),
+            Ruling::Isolated(reports) => self.isolate(about.clone(), reports, now),
             Ruling::Noted => {}
             Ruling::Ignored => self.counters.ignored_reports += 1,
         }
@@ -72,10 +72,11 @@ impl Tracker {
         tasks.into_iter().filter(unlink).collect()
     }
 
-    fn isolate(&mut self, host: HostId, reports: usize) {
+    fn isolate(&mut self, host: HostId, reports: usize, now: Instant) {
         self.counters.isolations += 1;
         self.cut_off(&host);
         self.review_seeds();
+        self.review_liars(now);
         self.actions.push_back(Action::Isolated { host, reports });
     }
 

@@ -16,6 +16,7 @@ use crate::{
     host::Host,
     mesh::Pushes,
     swarm::{Member, Swarm},
+    warning::Warning,
 };
 
 /// How often silence and isolations are looked at.
@@ -33,6 +34,8 @@ pub struct Tracker {
     pub(crate) conduct: Conduct,
     /// The seeds that all hosts were told of.
     pub(crate) seeds: Arc<[Peer]>,
+    /// What all hosts were told of liars.
+    pub(crate) warning: Warning,
     pub(crate) counters: Counters,
     pub(crate) actions: VecDeque<Action>,
     /// Lookups that wait until hosts have announced what they have, by when they are answered.
@@ -53,6 +56,7 @@ impl Tracker {
             swarms: BTreeMap::new(),
             conduct: Conduct::default(),
             seeds: Arc::from([]),
+            warning: Warning::default(),
             counters: Counters::default(),
             actions: VecDeque::new(),
             held: BTreeSet::new(),
@@ -70,6 +74,7 @@ impl Tracker {
         let seed = host.role == Role::Seed || before == Some(Role::Seed);
         self.hosts.insert(name.clone(), host);
         self.tell_seeds(&name);
+        self.tell_liars(&name);
         if seed {
             self.review_seeds();
         }
@@ -210,6 +215,7 @@ impl Tracker {
             for host in paroled {
                 self.actions.push_back(Action::Paroled { host });
             }
+            self.review_liars(now);
         }
     }
 

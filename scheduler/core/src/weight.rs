@@ -15,18 +15,19 @@ const FULL: usize = 2;
 const HALF: usize = 1;
 
 impl Conduct {
-    /// Whether what is said about a host is enough to isolate it.
-    pub(crate) fn is_guilty(
+    /// For what a host is to be isolated, if what is said about it is enough.
+    pub(crate) fn guilt(
         &self,
         config: &TrackerConfig,
         about: &HostId,
         circumstances: Circumstances,
-    ) -> bool {
-        let Some(record) = self.records.get(about) else {
-            return false;
-        };
-        self.is_liar(config, about, record, circumstances)
-            || self.is_slow(config, about, record, circumstances)
+    ) -> Option<Charge> {
+        let record = self.records.get(about)?;
+        if self.is_liar(config, about, record, circumstances) {
+            return Some(Charge::Lie);
+        }
+        self.is_slow(config, about, record, circumstances)
+            .then_some(Charge::Slowness)
     }
 
     fn is_liar(

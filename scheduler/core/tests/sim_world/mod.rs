@@ -32,6 +32,8 @@ struct Sim {
     duty: Option<Duty>,
     /// The seeds it was told of.
     seeds: Vec<String>,
+    /// The liars it was told of.
+    liars: Vec<String>,
 }
 
 pub(crate) struct World {
@@ -120,6 +122,11 @@ impl World {
     /// The seeds that a host was last told of.
     pub(crate) fn seeds_of(&self, name: &str) -> &[String] {
         &self.hosts[&host(name)].seeds
+    }
+
+    /// The liars that a host was last told of.
+    pub(crate) fn liars_of(&self, name: &str) -> &[String] {
+        &self.hosts[&host(name)].liars
     }
 
     pub(crate) fn progress(&mut self, name: &str, pieces: u32) {
@@ -352,6 +359,11 @@ impl World {
             Action::Seeds { to, seeds } => {
                 if let Some(sim) = self.hosts.get_mut(&to) {
                     sim.seeds = seeds.iter().map(|seed| seed.host.to_string()).collect();
+                }
+            }
+            Action::Liars { to, liars } => {
+                if let Some(sim) = self.hosts.get_mut(&to) {
+                    sim.liars = liars.iter().map(ToString::to_string).collect();
                 }
             }
             Action::Isolated { .. } | Action::Paroled { .. } => {}
