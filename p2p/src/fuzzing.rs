@@ -287,6 +287,7 @@ mod tests {
             SchedulerMessage::Seeds(vec![peer]),
             notice,
             SchedulerMessage::Revocations(vec![vec![0x30, 0]]),
+            SchedulerMessage::Liars(vec![name(); 2]),
         ];
         let seeds: Vec<_> = said
             .into_iter()

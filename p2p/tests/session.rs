@@ -16,7 +16,7 @@ use hawker_p2p::{
     Holding, Level, PeerAddress, Security, Session, SessionConfig, SessionEvent, SessionHandle,
 };
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
-use hawker_swarm::Duty;
+use hawker_swarm::{Duty, Misbehaviour};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 
 fn host(name: &str) -> HostId {
@@ -435,6 +435,34 @@ async fn quiet_hosts_stay_alive() {
     assert!(matches!(node.next().await, SessionEvent::Seeds { .. }));
     let event = timeout(Duration::from_millis(3500), node.events.recv()).await;
     assert!(event.is_err(), "{event:?}");
+    scheduler.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_is_told_whom_others_have_caught_lying() {
+    let scheduler = plain_scheduler().await;
+    let at = [scheduler.address()];
+    let mut hosts = Vec::new();
+    for name in ["a", "b", "liar"] {
+        let mut host = Host::spawn(name, Role::Node, &at).await;
+        host.up().await;
+        host.session.lookup(task(1));
+        host.parents().await;
+        hosts.push(host);
+    }
+    for host in &hosts[..2] {
+        let liar = self::host("liar");
+        let reason = Misbehaviour::FalseList;
+        host.session.report(task(1), liar, reason, None);
+    }
+    for host in &mut hosts {
+        let told = loop {
+            if let SessionEvent::Liars { hosts, .. } = host.next().await {
+                break hosts;
+            }
+        };
+        assert_eq!(told, [self::host("liar")]);
+    }
     scheduler.stop().await;
 }
 

@@ -360,6 +360,9 @@ impl Driver {
                     let seeds = seeds.iter().cloned().map(address).collect();
                     self.send(&to, SchedulerMessage::Seeds(seeds));
                 }
+                Action::Liars { to, liars } => {
+                    self.send(&to, SchedulerMessage::Liars(liars.to_vec()));
+                }
                 Action::Silent { host } => {
                     tracing::warn!(%host, "host fell silent");
                     if let Some(session) = self.sessions.remove_host(&host) {

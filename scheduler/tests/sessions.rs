@@ -7,7 +7,7 @@ mod support;
 use std::{net::SocketAddr, time::Duration};
 
 use hawker_model::Role;
-use hawker_scheduler_api::{Duty, Holding, HostMessage, PeerListener, proto};
+use hawker_scheduler_api::{Duty, Holding, HostMessage, PeerListener, ReportReason, proto};
 use support::{Host, get, hello, host, settings, start, status, task};
 use tokio::{
     net::TcpListener,
@@ -302,6 +302,37 @@ async fn a_host_that_hangs_is_noticed_within_seconds() {
         }
     }
     panic!("still thought alive after 7 s");
+}
+
+#[tokio::test]
+async fn hosts_are_told_of_liars_and_of_their_parole() {
+    let mut settings = settings();
+    settings.tracker.isolation = Duration::from_secs(2);
+    let scheduler = start(settings).await;
+    let mut hosts = Vec::new();
+    for name in ["a", "b", "bad"] {
+        let hello = hello(name, Role::Node, None);
+        let host = Host::connect(&scheduler, hello).await.unwrap();
+        host.lookup().await;
+        hosts.push(host);
+    }
+    for reporter in &hosts[..2] {
+        let report = HostMessage::Report {
+            task: task(),
+            host: host("bad"),
+            reason: ReportReason::FalseList,
+            piece: None,
+        };
+        reporter.say(report).await;
+    }
+    let late = hello("late", Role::Node, None);
+    let mut late = Host::connect(&scheduler, late).await.unwrap();
+    assert_eq!(late.liars().await, [host("bad")]);
+    assert_eq!(hosts[0].liars().await, [host("bad")]);
+    assert_eq!(hosts[2].liars().await, [host("bad")], "it knows as well");
+    assert_eq!(late.liars().await, []);
+    assert_eq!(hosts[0].liars().await, []);
+    scheduler.stop().await;
 }
 
 #[tokio::test]

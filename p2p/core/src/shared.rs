@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) quarantine: Quarantine,
+    /// Hosts that the scheduler has isolated for lies.
+    pub(crate) isolated: BTreeSet<HostId>,
     /// Tasks that a reader waits for.
     awaited: BTreeSet<TaskId>,
     pub(crate) patience: Patience,
@@ -53,6 +55,7 @@ impl Shared {
             uploads,
             downloads,
             quarantine: Quarantine::default(),
+            isolated: BTreeSet::new(),
             awaited: BTreeSet::new(),
             patience: Patience::default(),
             signers: Signers::default(),
@@ -139,9 +142,14 @@ impl Shared {
         self.act(Action::HangUp { host, reason });
     }
 
+    /// Whether nothing is taken from a host at present.
+    pub(crate) fn shuns(&self, host: &HostId, now: Instant) -> bool {
+        self.quarantine.holds(host, now) || self.isolated.contains(host)
+    }
+
     /// A host said what is of no use to either side; if it does that without end, it is shut out.
     pub(crate) fn charge(&mut self, host: &HostId, task: TaskId, price: Price, now: Instant) {
-        let known = self.links.role(host).is_some() && !self.quarantine.holds(host, now);
+        let known = self.links.role(host).is_some() && !self.shuns(host, now);
         if known && self.patience.charge(host, price, now) {
             self.convict(host, task, (Misbehaviour::Flood, None), now);
         }

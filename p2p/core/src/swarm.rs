@@ -91,11 +91,27 @@ impl Swarm {
         });
     }
 
+    /// All hosts that the scheduler has isolated for lies at present: nothing is taken from them, and
+    /// we part with those that we know. Replaces what was said before.
+    pub fn set_isolated(&mut self, hosts: BTreeSet<HostId>, now: Instant) {
+        let before = std::mem::replace(&mut self.shared.isolated, hosts);
+        self.shared.isolated.remove(&self.shared.config.host);
+        let new = self.shared.isolated.difference(&before);
+        for host in new.cloned().collect::<Vec<_>>() {
+            self.with_those_of(&host, now, |task, cx| task.drop_neighbour(&host, cx, now));
+            if self.shared.links.role(&host).is_some() {
+                tracing::warn!(%host, "the scheduler has isolated it: parting");
+                let reason = "several hosts reported you";
+                self.shared.act(Action::HangUp { host, reason });
+            }
+        }
+    }
+
     // --- Connections ---
 
     /// A connection stands, whoever opened it.
     pub fn handle_connected(&mut self, host: HostId, role: Role, now: Instant) {
-        if self.shared.quarantine.holds(&host, now) {
+        if self.shared.shuns(&host, now) {
             let reason = "quarantined";
             return self.shared.act(Action::HangUp { host, reason });
         }
@@ -138,7 +154,7 @@ impl Swarm {
         let Some(role) = self.shared.links.role(host) else {
             return;
         };
-        if self.shared.quarantine.holds(host, now) {
+        if self.shared.shuns(host, now) {
             return;
         }
         if let Message::Join { source } = message {
@@ -218,9 +234,11 @@ impl Swarm {
         self.tasks.get(task)?.agreed_len(host, piece)
     }
 
-    /// The hosts that are shut out.
+    /// The hosts that are shut out, by us or by the scheduler.
     pub fn quarantined(&self, now: Instant) -> Vec<HostId> {
-        self.shared.quarantine.hosts(now)
+        let mut hosts = self.shared.isolated.clone();
+        hosts.extend(self.shared.quarantine.hosts(now));
+        hosts.into_iter().collect()
     }
 
     // --- Store ---

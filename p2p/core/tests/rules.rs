@@ -1,6 +1,7 @@
 //! One rule of the swarm each, by its inputs and outputs alone.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -1431,6 +1432,44 @@ fn an_empty_blob_is_complete_with_its_head_and_a_false_one_is_not() {
 }
 
 // --- Doubt ---
+
+#[test]
+fn a_host_that_the_scheduler_has_isolated_is_parted_with_for_as_long_as_it_is() {
+    let mut bench = Bench::with_parents(&["liar", "friend"]);
+    let owed = bench.requests("liar");
+    let liars = BTreeSet::from([host("liar"), host("me")]);
+    bench.swarm.set_isolated(liars.clone(), bench.now);
+    let actions = bench.actions();
+    let hung_up = |action: &&Action| matches!(action, Action::HangUp { .. });
+    assert_eq!(actions.iter().filter(hung_up).count(), 1);
+    let reported = |action: &Action| matches!(action, Action::Report { .. });
+    assert!(!actions.iter().any(reported), "it did nothing to us");
+    assert_eq!(bench.swarm.quarantined(bench.now), [host("liar")]);
+    let mut given = Vec::new();
+    for piece in (0..PIECES).filter(|piece| !owed.contains(piece)) {
+        bench.piece_stored("friend", piece);
+        given.extend(bench.requests("friend"));
+    }
+    let asked = owed.iter().any(|piece| given.contains(piece));
+    assert!(asked, "what it owed is asked of others: {owed:?} {given:?}");
+    assert_eq!(bench.swarm.neighbours(&task()), 1);
+    // Said again, it is no news; and it is not let in by another door.
+    bench.swarm.set_isolated(liars, bench.now);
+    assert_eq!(bench.actions(), []);
+    bench.swarm.handle_disconnected(&host("liar"), bench.now);
+    bench.parents(&[("liar", Role::Node)], Duty::Wait);
+    let dials = |action: &Action| matches!(action, Action::Dial { .. });
+    assert!(!bench.actions().iter().any(dials));
+    bench.connect("liar", Role::Node);
+    assert!(matches!(bench.actions()[..], [Action::HangUp { .. }]));
+    bench.say_everything("liar");
+    assert_eq!(bench.swarm.neighbours(&task()), 1);
+    bench.swarm.handle_disconnected(&host("liar"), bench.now);
+    bench.swarm.set_isolated(BTreeSet::new(), bench.now);
+    bench.connect("liar", Role::Node);
+    bench.say_everything("liar");
+    assert_eq!(bench.swarm.neighbours(&task()), 2);
+}
 
 #[test]
 fn a_corrupt_piece_is_sought_elsewhere_and_its_sender_reported_in_the_end() {

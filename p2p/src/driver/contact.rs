@@ -27,6 +27,8 @@ pub(crate) struct Contacts {
     configured: Vec<HostId>,
     /// What each scheduler last said about the seeds that live.
     told: BTreeMap<String, Told>,
+    /// Whom each scheduler that is there has isolated for lies.
+    liars: BTreeMap<String, Vec<HostId>>,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,7 @@ impl Contacts {
             by_host: seeds.iter().map(contact).collect(),
             configured: seeds.into_iter().map(|seed| seed.host).collect(),
             told: BTreeMap::new(),
+            liars: BTreeMap::new(),
         }
     }
 
@@ -75,8 +78,20 @@ impl Contacts {
         first
     }
 
-    /// A scheduler is gone: its word counts until another one speaks.
+    /// A scheduler says whom it has isolated.
+    pub(crate) fn learn_liars(&mut self, scheduler: String, hosts: Vec<HostId>) {
+        self.liars.insert(scheduler, hosts);
+    }
+
+    /// Whom any scheduler has isolated.
+    pub(crate) fn liars(&self) -> BTreeSet<HostId> {
+        self.liars.values().flatten().cloned().collect()
+    }
+
+    /// A scheduler is gone: its word about seeds counts until another one speaks. Whom it isolated it
+    /// names again when it is back, unless it knows nothing of it any more.
     pub(crate) fn lose_scheduler(&mut self, scheduler: &str) {
+        self.liars.remove(scheduler);
         if let Some(told) = self.told.get_mut(scheduler) {
             told.current = false;
         }
@@ -175,6 +190,22 @@ mod tests {
         assert_eq!(names(&contacts), ["a"]);
         contacts.learn_seeds("two".to_owned(), vec![]);
         assert_eq!(names(&contacts), ["configured"]);
+    }
+
+    #[test]
+    fn liars_are_those_of_all_schedulers_that_are_there() {
+        let mut contacts = contacts();
+        let liars = |contacts: &Contacts| {
+            let names = contacts.liars().into_iter().map(String::from);
+            names.collect::<Vec<_>>()
+        };
+        contacts.learn_liars("one".to_owned(), vec![host("a"), host("b")]);
+        contacts.learn_liars("two".to_owned(), vec![host("b"), host("c")]);
+        assert_eq!(liars(&contacts), ["a", "b", "c"]);
+        contacts.learn_liars("one".to_owned(), vec![]);
+        assert_eq!(liars(&contacts), ["b", "c"]);
+        contacts.lose_scheduler("two");
+        assert!(liars(&contacts).is_empty());
     }
 
     #[test]

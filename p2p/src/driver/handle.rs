@@ -660,6 +660,7 @@ impl Driver {
         match event {
             SessionEvent::Down { scheduler, reason } => {
                 self.contacts.lose_scheduler(&scheduler);
+                self.swarm.set_isolated(self.contacts.liars(), now);
                 tracing::warn!(scheduler, reason, "no scheduler there; going on without it");
             }
             SessionEvent::Notice {
@@ -687,6 +688,10 @@ impl Driver {
                 if first {
                     self.dial_seeds(now);
                 }
+            }
+            SessionEvent::Liars { scheduler, hosts } => {
+                self.contacts.learn_liars(scheduler, hosts);
+                self.swarm.set_isolated(self.contacts.liars(), now);
             }
             SessionEvent::Up {
                 scheduler,

@@ -35,6 +35,11 @@ pub enum SessionEvent {
         scheduler: String,
         seeds: Vec<PeerAddress>,
     },
+    /// The hosts that a scheduler has isolated for lies: all of them, on every change.
+    Liars {
+        scheduler: String,
+        hosts: Vec<HostId>,
+    },
     /// Something the operator should know. [`Level::Info`] takes back what a warning said before.
     Notice {
         scheduler: String,

@@ -295,6 +295,10 @@ impl Placer {
                 scheduler: self.config.schedulers[number].clone(),
                 seeds,
             }),
+            SchedulerMessage::Liars(hosts) => Some(SessionEvent::Liars {
+                scheduler: self.config.schedulers[number].clone(),
+                hosts,
+            }),
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::{
 const MAX_PARENTS: usize = 256;
 /// Most seeds of one message.
 pub const MAX_SEEDS: usize = 256;
+/// Most liars of one message.
+const MAX_LIARS: usize = 1024;
 /// Longest notice, in bytes; more is cut off.
 const MAX_NOTICE: usize = 2048;
 /// Most lists of revoked certificates of one message, and all of them together, in bytes.
@@ -34,6 +36,8 @@ pub enum SchedulerMessage {
     Parents(Parents),
     /// All seeds that live and can be reached; at most [`MAX_SEEDS`].
     Seeds(Vec<PeerAddress>),
+    /// All hosts that several others have caught lying, for as long as they are isolated.
+    Liars(Vec<HostId>),
     /// Something the host's operator should know.
     Notice { level: Level, text: String },
     /// Lists of revoked certificates, each an X.509 v2 CRL in DER, unchecked.
@@ -102,6 +106,11 @@ impl TryFrom<proto::SchedulerMessage> for SchedulerMessage {
                 limit("seeds.seeds", seeds.seeds.len(), MAX_SEEDS)?;
                 Self::Seeds(parse_all(seeds.seeds)?)
             }
+            Body::Liars(liars) => {
+                limit("liars.hosts", liars.hosts.len(), MAX_LIARS)?;
+                let hosts = liars.hosts.iter().map(|name| host("liars.hosts", name));
+                Self::Liars(hosts.collect::<Result<_, _>>()?)
+            }
             Body::Notice(notice) => Self::Notice {
                 level: level(notice.level),
                 text: clean(notice.text),
@@ -118,6 +127,9 @@ impl From<SchedulerMessage> for proto::SchedulerMessage {
             SchedulerMessage::Parents(parents) => Body::Parents(parents.into()),
             SchedulerMessage::Seeds(seeds) => Body::Seeds(proto::Seeds {
                 seeds: seeds.into_iter().map(Into::into).collect(),
+            }),
+            SchedulerMessage::Liars(hosts) => Body::Liars(proto::Liars {
+                hosts: hosts.into_iter().map(String::from).collect(),
             }),
             SchedulerMessage::Notice { level, text } => Body::Notice(proto::Notice {
                 level: match level {
@@ -297,6 +309,8 @@ mod tests {
             }),
             SchedulerMessage::Seeds(parents().parents),
             SchedulerMessage::Seeds(Vec::new()),
+            SchedulerMessage::Liars(vec![HostId::parse("bad").unwrap()]),
+            SchedulerMessage::Liars(Vec::new()),
             SchedulerMessage::Notice {
                 level: Level::Warning,
                 text: "t".into(),

@@ -19,6 +19,8 @@ pub enum Action {
     },
     /// Tell `to` which seeds live and can be reached. Replaces what it was told before.
     Seeds { to: HostId, seeds: Arc<[Peer]> },
+    /// Tell `to` which hosts are isolated for lies. Replaces what it was told before.
+    Liars { to: HostId, liars: Arc<[HostId]> },
     /// The host said nothing for too long and was forgotten: end its session.
     Silent { host: HostId },
     /// For the log: `host` is to bring the task from the origin.

@@ -1,29 +1,35 @@
 //! Who was reported by whom, and who is isolated for it.
 //!
-//! The word of one host convicts nobody, and hosts that conspire do not get far: who accuses many is
-//! not heard, who is accused itself counts half, who is isolated not at all, and never is more than
-//! a third of the hosts isolated at once. Several hosts that got the *same* wrong piece may have met
-//! a disk with a flipped bit: for that alone twice as many must report. Records outlive sessions, so
-//! that a bad host does not come clean by connecting again; a record without reports or isolation is
-//! dropped.
+//! The word of one host convicts nobody, and hosts that conspire do not get far:
+//! * who accuses many is heard only beside somebody who does not;
+//! * two hosts that accuse yet another host together are one voice: so two conspirators isolate one
+//!   host while their words are remembered, and k of them one for each pair of them;
+//! * who is accused itself, or was isolated lately, counts half, and who is isolated not at all;
+//! * never is more than a third of the hosts isolated at once.
+//!
+//! What a third of all hosts says is believed, whatever else they say: in a small cluster the same
+//! few meet every liar. Several hosts that got the *same* wrong piece may have met a disk with a
+//! flipped bit: for that alone twice as many must report. Records outlive sessions, so that a bad
+//! host does not come clean by connecting again; a record without reports or isolation is dropped.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use hawker_model::{HostId, TaskId};
 
-use crate::TrackerConfig;
+use crate::{
+    TrackerConfig,
+    accusers::{Accusers, Charge},
+};
 
 /// Longest isolation.
 const MAX_ISOLATION: Duration = Duration::from_secs(24 * 3600);
 /// How long a host counts as a second offender after its isolation.
 const PROBATION: Duration = Duration::from_secs(3600);
-/// Hosts that one host may accuse while its reports count.
-const MOST_ACCUSED: usize = 3;
-/// One of so many hosts may be isolated at once.
-const SHARE: usize = 3;
+/// One of so many hosts may be isolated at once, and what one of so many says is believed.
+pub(crate) const SHARE: usize = 3;
 
 /// What a host is reported for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +54,30 @@ pub struct Accusation {
     pub piece: Option<u32>,
 }
 
+impl Accusation {
+    /// Whether only a member of the task's swarm can know: of anything else the accused may have said
+    /// it about a task that it made up.
+    pub(crate) fn is_about_pieces(&self) -> bool {
+        match self.what {
+            Misbehaviour::CorruptPiece | Misbehaviour::FalseList | Misbehaviour::Stalled => true,
+            Misbehaviour::Protocol | Misbehaviour::Flood => false,
+        }
+    }
+
+    fn charge(&self) -> Charge {
+        match self.what {
+            Misbehaviour::Stalled => Charge::Slowness,
+            _ => Charge::Lie,
+        }
+    }
+}
+
 /// How a report is taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ruling {
     /// It is remembered.
     Noted,
-    /// It counts for nothing: its author is isolated, or accuses everybody.
+    /// It counts for nothing, or nothing by itself: its author is isolated, or accuses too many.
     Ignored,
     /// So many hosts have reported it: it is isolated from now on.
     Isolated(usize),
@@ -74,33 +98,38 @@ pub(crate) struct Circumstances {
 /// The records of all reported hosts.
 #[derive(Debug, Default)]
 pub(crate) struct Conduct {
-    records: BTreeMap<HostId, Record>,
+    pub(crate) records: BTreeMap<HostId, Record>,
+    pub(crate) accusers: Accusers,
 }
 
+/// What there is about one host.
 #[derive(Debug, Default)]
-struct Record {
+pub(crate) struct Record {
     /// The worst recent report of each reporter.
-    reports: BTreeMap<HostId, Report>,
-    isolated_until: Option<Instant>,
-    probation_until: Option<Instant>,
+    pub(crate) reports: BTreeMap<HostId, Report>,
+    pub(crate) isolated_until: Option<Instant>,
+    /// What it is isolated for.
+    guilt: Option<Charge>,
+    pub(crate) probation_until: Option<Instant>,
     /// Isolations in a row.
     offences: u32,
 }
 
+/// What one reporter said of it.
 #[derive(Clone, Copy, Debug)]
-struct Report {
+pub(crate) struct Report {
     at: Instant,
     task: TaskId,
     accusation: Accusation,
 }
 
 impl Report {
-    fn is_stall(&self) -> bool {
-        self.accusation.what == Misbehaviour::Stalled
+    pub(crate) fn charge(&self) -> Charge {
+        self.accusation.charge()
     }
 
     /// The one wrong piece that it is about, if it is about one.
-    fn piece(&self) -> Option<(TaskId, u32)> {
+    pub(crate) fn piece(&self) -> Option<(TaskId, u32)> {
         let corrupt = self.accusation.what == Misbehaviour::CorruptPiece;
         let piece = self.accusation.piece.filter(|_| corrupt)?;
         Some((self.task, piece))
@@ -120,88 +149,31 @@ impl Conduct {
         if self.is_isolated(about) {
             return Ruling::Noted;
         }
-        if self.is_isolated(reporter) || self.accuses_many(config, reporter, about, now) {
+        let (charge, memory) = (accusation.charge(), config.report_memory);
+        let heard =
+            !self.is_isolated(reporter) && self.accusers.note(reporter, about, charge, memory, now);
+        if !heard {
             return Ruling::Ignored;
         }
+        let at = now;
+        let report = Report {
+            at,
+            task,
+            accusation,
+        };
         let record = self.records.entry(about.clone()).or_default();
         record.forget_old(config, now);
-        let at = now;
-        record.note(
-            reporter,
-            Report {
-                at,
-                task,
-                accusation,
-            },
-        );
+        record.note(reporter, report);
         let most = circumstances.hosts.div_ceil(SHARE);
-        if circumstances.isolated >= most || !self.is_guilty(config, about, circumstances) {
-            return Ruling::Noted;
+        if circumstances.isolated < most
+            && let Some(guilt) = self.guilt(config, about, circumstances)
+            && let Some(record) = self.records.get_mut(about)
+        {
+            return Ruling::Isolated(record.isolate(guilt, config, now));
         }
-        match self.records.get_mut(about) {
-            Some(record) => Ruling::Isolated(record.isolate(config, now)),
-            None => Ruling::Noted,
-        }
-    }
-
-    /// Whether a host has accused many others lately.
-    fn accuses_many(
-        &self,
-        config: &TrackerConfig,
-        reporter: &HostId,
-        about: &HostId,
-        now: Instant,
-    ) -> bool {
-        let recent = |report: &Report| {
-            !report.is_stall() && now.saturating_duration_since(report.at) < config.report_memory
-        };
-        let others = self.records.iter().filter(|(host, _)| *host != about);
-        // Whom others accuse as well is no sign of malice.
-        let alone = |record: &Record| record.reports.len() == 1;
-        let accused = others.filter(|(_, record)| {
-            alone(record) && record.reports.get(reporter).is_some_and(recent)
-        });
-        accused.count() >= MOST_ACCUSED
-    }
-
-    fn is_guilty(
-        &self,
-        config: &TrackerConfig,
-        about: &HostId,
-        circumstances: Circumstances,
-    ) -> bool {
-        let Some(record) = self.records.get(about) else {
-            return false;
-        };
-        let (stalls, lies): (Vec<_>, Vec<_>) = record
-            .reports
-            .iter()
-            .partition(|(_, report)| report.is_stall());
-        // In halves.
-        let weight: usize = lies
-            .iter()
-            .map(|(reporter, _)| self.standing(reporter))
-            .sum();
-        let pieces: BTreeSet<_> = lies.iter().map(|(_, report)| report.piece()).collect();
-        let one_piece = pieces.len() == 1 && !pieces.contains(&None);
-        let least = config.reports_to_isolate;
-        let needed = least * if one_piece { 4 } else { 2 };
-        let all = stalls.len() + lies.len();
-        let slow = all >= least && all * 3 >= circumstances.children + all;
-        weight >= needed.max(1) || (slow && !stalls.is_empty())
-    }
-
-    /// What a host's word counts, in halves.
-    fn standing(&self, reporter: &HostId) -> usize {
-        let Some(record) = self.records.get(reporter) else {
-            return 2;
-        };
-        let accused = record.reports.values().any(|report| !report.is_stall());
-        match (record.isolated_until, record.probation_until) {
-            (Some(_), _) => 0,
-            (None, Some(_)) => 1,
-            (None, None) if accused => 1,
-            (None, None) => 2,
+        match self.accusers.is_sound(reporter, about, charge) {
+            true => Ruling::Noted,
+            false => Ruling::Ignored,
         }
     }
 
@@ -217,9 +189,19 @@ impl Conduct {
         record.is_some_and(|record| record.isolated_until.is_some())
     }
 
-    pub(crate) fn isolated(&self) -> usize {
-        let records = self.records.values();
-        records.filter(|r| r.isolated_until.is_some()).count()
+    /// All that are isolated, also those that left.
+    pub(crate) fn isolated(&self) -> impl Iterator<Item = (&HostId, Instant)> {
+        let records = self.records.iter();
+        records.filter_map(|(host, record)| Some((host, record.isolated_until?)))
+    }
+
+    /// Those that are isolated for lies.
+    pub(crate) fn liars(&self) -> impl Iterator<Item = &HostId> {
+        let records = self.records.iter();
+        let liars = records.filter(|(_, record)| {
+            record.isolated_until.is_some() && record.guilt == Some(Charge::Lie)
+        });
+        liars.map(|(host, _)| host)
     }
 
     /// Ends isolations that are over and says whose; drops records that say nothing any more.
@@ -238,21 +220,29 @@ impl Conduct {
             }
         }
         self.records.retain(|_, record| !record.is_clean());
+        self.accusers.sweep(config.report_memory, now);
         paroled
     }
 }
 
 impl Record {
+    /// Who called it a liar, and why.
+    pub(crate) fn lies(&self) -> impl Iterator<Item = (&HostId, &Report)> {
+        let reports = self.reports.iter();
+        reports.filter(|(_, report)| report.charge() == Charge::Lie)
+    }
+
     /// A lie is not forgotten for a slowness.
     fn note(&mut self, reporter: &HostId, report: Report) {
-        let before = self.reports.get(reporter);
-        if !report.is_stall() || before.is_none_or(Report::is_stall) {
+        let before = self.reports.get(reporter).map(Report::charge);
+        if before.is_none_or(|before| before <= report.charge()) {
             self.reports.insert(reporter.clone(), report);
         }
     }
 
     /// Says how many have reported it.
-    fn isolate(&mut self, config: &TrackerConfig, now: Instant) -> usize {
+    fn isolate(&mut self, guilt: Charge, config: &TrackerConfig, now: Instant) -> usize {
+        self.guilt = Some(guilt);
         let factor = 1 << self.offences.min(16);
         let time = config.isolation.saturating_mul(factor).min(MAX_ISOLATION);
         self.isolated_until = Some(now + time);
@@ -273,6 +263,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -299,6 +290,9 @@ mod tests {
     struct Court {
         conduct: Conduct,
         config: TrackerConfig,
+        hosts: usize,
+        /// Isolated hosts that are no longer there.
+        gone: usize,
         now: Instant,
     }
 
@@ -307,6 +301,8 @@ mod tests {
             Self {
                 conduct: Conduct::default(),
                 config: TrackerConfig::default(),
+                hosts: HOSTS,
+                gone: 0,
                 now: start(),
             }
         }
@@ -315,8 +311,8 @@ mod tests {
             let report = (&host(reporter), task(b"a"), said);
             let circumstances = Circumstances {
                 children: 0,
-                hosts: HOSTS,
-                isolated: self.conduct.isolated(),
+                hosts: self.hosts,
+                isolated: self.conduct.isolated().count() - self.gone,
             };
             self.conduct
                 .report(&self.config, &host(about), report, circumstances, self.now)
@@ -395,16 +391,116 @@ mod tests {
     }
 
     #[test]
-    fn who_accuses_everybody_is_not_heard() {
-        let mut court = Court::new();
+    fn two_who_accuse_everybody_isolate_one_host_in_whatever_order_they_speak() {
         let names: Vec<String> = (0..20).map(|number| format!("h{number}")).collect();
-        for name in &names {
-            court.hear("malice", name, LIE);
+        let after_each_other = ["malice", "spite"].map(|who| names.iter().map(move |h| (who, h)));
+        let by_turns = names.iter().flat_map(|h| [("malice", h), ("spite", h)]);
+        let orders = [
+            after_each_other.into_iter().flatten().collect::<Vec<_>>(),
+            by_turns.collect(),
+        ];
+        for order in orders {
+            for what in [Misbehaviour::FalseList, Misbehaviour::Stalled] {
+                let mut court = Court::new();
+                for (reporter, about) in &order {
+                    court.hear(reporter, about, accuse(what, None));
+                }
+                assert_eq!(court.conduct.isolated().count(), 1, "{what:?}");
+            }
         }
-        let isolated = names
-            .iter()
-            .filter(|name| court.hear("spite", name, LIE) == Ruling::Isolated(2));
-        assert_eq!(isolated.count(), MOST_ACCUSED);
+    }
+
+    #[test]
+    fn what_a_third_of_a_small_cluster_says_is_believed_of_every_liar() {
+        let mut court = Court::new();
+        court.hosts = 9;
+        for number in 0..6 {
+            let liar = format!("liar{number}");
+            for victim in ["a", "b", "c"] {
+                court.hear(victim, &liar, LIE);
+            }
+            assert!(court.conduct.is_isolated(&host(&liar)), "{liar}");
+            court.gone += 1;
+        }
+    }
+
+    #[test]
+    fn who_has_met_many_liars_is_heard_beside_another() {
+        let mut court = Court::new();
+        for number in 0..9 {
+            court.hear("victim", &format!("liar{number}"), LIE);
+        }
+        assert_eq!(court.hear("victim", "last", LIE), Ruling::Ignored);
+        assert_eq!(court.hear("another", "last", LIE), Ruling::Isolated(2));
+    }
+
+    #[test]
+    fn two_of_bad_standing_cannot_call_a_host_slow() {
+        let mut court = Court::new();
+        for (accuser, accused) in [("a", "x"), ("b", "y")] {
+            court.hear(accuser, accused, LIE);
+        }
+        let slow = accuse(Misbehaviour::Stalled, None);
+        assert_eq!(court.hear("x", "seed", slow), Ruling::Noted);
+        assert_eq!(court.hear("y", "seed", slow), Ruling::Noted);
+        assert_eq!(court.hear("c", "seed", slow), Ruling::Isolated(3));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_accusations_that_no_longer_count() {
+        let mut court = Court::new();
+        court.convict();
+        court.parole(court.config.report_memory);
+        assert!(court.conduct.accusers.is_empty());
+    }
+
+    /// Everything that some say of others, in any order.
+    fn in_any_order(
+        sayings: impl Iterator<Item = (String, String)>,
+    ) -> impl Strategy<Value = Vec<(String, String)>> {
+        Just(sayings.collect::<Vec<_>>()).prop_shuffle()
+    }
+
+    fn each_of_each(who: &str, count: usize, whom: &str, all: usize) -> Vec<(String, String)> {
+        let pairs = (0..count).flat_map(|w| (0..all).map(move |a| (w, a)));
+        let named = pairs.map(|(w, a)| (format!("{who}{w}"), format!("{whom}{a}")));
+        named.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn conspirators_isolate_one_host_for_each_pair_of_them(
+            (number, said) in (2_usize..=5).prop_flat_map(|number| {
+                let said = each_of_each("c", number, "h", 12).into_iter();
+                (Just(number), in_any_order(said))
+            }),
+            slow in any::<bool>(),
+        ) {
+            let mut court = Court::new();
+            let what = if slow { Misbehaviour::Stalled } else { Misbehaviour::FalseList };
+            for (reporter, about) in said {
+                court.hear(&reporter, &about, accuse(what, None));
+            }
+            prop_assert!(court.conduct.isolated().count() <= number * (number - 1) / 2);
+        }
+
+        #[test]
+        fn liars_are_isolated_whatever_they_say_of_their_victims(
+            said in in_any_order({
+                let truth = each_of_each("h", 20, "liar", 4);
+                truth.into_iter().chain(each_of_each("liar", 4, "h", 20))
+            }),
+        ) {
+            let mut court = Court::new();
+            for (reporter, about) in said {
+                court.hear(&reporter, &about, LIE);
+            }
+            for liar in 0..4 {
+                let liar = host(&format!("liar{liar}"));
+                prop_assert!(court.conduct.is_isolated(&liar));
+            }
+            prop_assert!(court.conduct.isolated().count() <= 4 + 4 * 3 / 2);
+        }
     }
 
     #[test]
@@ -416,7 +512,7 @@ mod tests {
                 court.hear(&reporter, &about, LIE);
             }
         }
-        assert!(court.conduct.isolated() <= HOSTS.div_ceil(SHARE));
+        assert!(court.conduct.isolated().count() <= HOSTS.div_ceil(SHARE));
     }
 
     #[test]

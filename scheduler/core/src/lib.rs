@@ -10,6 +10,7 @@
 //! and goes: while there is a fetcher, or a complete copy, every host that seeks the task has a
 //! path to one of them; and nobody is sent to a host that is dead, isolated or cannot be reached.
 
+mod accusers;
 mod action;
 mod chance;
 mod conduct;
@@ -18,10 +19,13 @@ mod fetcher;
 mod host;
 mod mesh;
 mod repair;
+mod report;
 mod seeds;
 mod status;
 mod swarm;
 mod tracker;
+mod warning;
+mod weight;
 
 pub use action::{Action, Duty, Peer};
 pub use conduct::{Accusation, Misbehaviour};

@@ -76,7 +76,7 @@ impl Tracker {
 
     /// How many hosts are isolated, dead ones included.
     pub fn isolated_count(&self) -> usize {
-        self.conduct.isolated()
+        self.conduct.isolated().count()
     }
 
     /// All live hosts, by name.

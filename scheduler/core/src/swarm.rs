@@ -96,12 +96,15 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn unlink(&mut self, a: &HostId, b: &HostId) {
+    /// Drops the link between two members, and says whether there was one.
+    pub(crate) fn unlink(&mut self, a: &HostId, b: &HostId) -> bool {
+        let mut linked = false;
         for (one, other) in [(a, b), (b, a)] {
             if let Some(member) = self.members.get_mut(one) {
-                member.links.remove(other);
+                linked |= member.links.remove(other);
             }
         }
+        linked
     }
 
     /// Drops all links of a member and returns with whom they were.

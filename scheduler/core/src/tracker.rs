@@ -11,11 +11,12 @@ use hawker_model::{HostId, Role, TaskId};
 use rand::{SeedableRng, rngs::StdRng};
 
 use crate::{
-    Accusation, Action, Counters, Holding, NewHost, Peer, Progress, Reachability, TrackerConfig,
-    conduct::{Circumstances, Conduct, Ruling},
+    Action, Counters, Holding, NewHost, Peer, Progress, Reachability, TrackerConfig,
+    conduct::Conduct,
     host::Host,
     mesh::Pushes,
     swarm::{Member, Swarm},
+    warning::Warning,
 };
 
 /// How often silence and isolations are looked at.
@@ -33,6 +34,8 @@ pub struct Tracker {
     pub(crate) conduct: Conduct,
     /// The seeds that all hosts were told of.
     pub(crate) seeds: Arc<[Peer]>,
+    /// What all hosts were told of liars.
+    pub(crate) warning: Warning,
     pub(crate) counters: Counters,
     pub(crate) actions: VecDeque<Action>,
     /// Lookups that wait until hosts have announced what they have, by when they are answered.
@@ -53,6 +56,7 @@ impl Tracker {
             swarms: BTreeMap::new(),
             conduct: Conduct::default(),
             seeds: Arc::from([]),
+            warning: Warning::default(),
             counters: Counters::default(),
             actions: VecDeque::new(),
             held: BTreeSet::new(),
@@ -70,6 +74,7 @@ impl Tracker {
         let seed = host.role == Role::Seed || before == Some(Role::Seed);
         self.hosts.insert(name.clone(), host);
         self.tell_seeds(&name);
+        self.tell_liars(&name);
         if seed {
             self.review_seeds();
         }
@@ -183,44 +188,6 @@ impl Tracker {
         }
     }
 
-    /// A host says that another did wrong.
-    pub fn handle_report(
-        &mut self,
-        reporter: &HostId,
-        task: TaskId,
-        (about, accusation): (&HostId, Accusation),
-        now: Instant,
-    ) {
-        if !self.hear(reporter, now) || reporter == about || !self.hosts.contains_key(about) {
-            return;
-        }
-        self.counters.reports += 1;
-        // Who has nothing to do with the task cannot have met the other in it.
-        let swarm = self.swarms.get_mut(&task);
-        let Some(swarm) = swarm.filter(|swarm| swarm.members.contains_key(reporter)) else {
-            self.counters.ignored_reports += 1;
-            return;
-        };
-        swarm.unlink(reporter, about);
-        let circumstances = Circumstances {
-            children: self.children(about),
-            hosts: self.hosts.len(),
-            isolated: self.live_isolated(),
-        };
-        let report = (reporter, task, accusation);
-        let ruling = self
-            .conduct
-            .report(&self.config, about, report, circumstances, now);
-        match ruling {
-            Ruling::Isolated(reports) => self.isolate(about.clone(), reports),
-            Ruling::Noted => self.repair(task),
-            Ruling::Ignored => {
-                self.counters.ignored_reports += 1;
-                self.repair(task);
-            }
-        }
-    }
-
     /// Time has passed; see [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((due, _, _)) = self.held.first()
@@ -248,6 +215,7 @@ impl Tracker {
             for host in paroled {
                 self.actions.push_back(Action::Paroled { host });
             }
+            self.review_liars(now);
         }
     }
 
@@ -263,7 +231,7 @@ impl Tracker {
     }
 
     /// Notes a sign of life; false if the host is unknown.
-    fn hear(&mut self, host: &HostId, now: Instant) -> bool {
+    pub(crate) fn hear(&mut self, host: &HostId, now: Instant) -> bool {
         match self.hosts.get_mut(host) {
             Some(host) => {
                 host.heard = now;
@@ -382,15 +350,8 @@ impl Tracker {
         }
     }
 
-    fn isolate(&mut self, host: HostId, reports: usize) {
-        self.counters.isolations += 1;
-        self.cut_off(&host);
-        self.review_seeds();
-        self.actions.push_back(Action::Isolated { host, reports });
-    }
-
     /// Nobody is to be sent to `host` any more.
-    fn cut_off(&mut self, host: &HostId) {
+    pub(crate) fn cut_off(&mut self, host: &HostId) {
         let Some(tasks) = self.hosts.get(host).map(|host| host.tasks.clone()) else {
             return;
         };
@@ -400,21 +361,5 @@ impl Tracker {
             }
             self.repair(task);
         }
-    }
-
-    /// Live hosts that are isolated.
-    fn live_isolated(&self) -> usize {
-        let hosts = self.hosts.keys();
-        hosts.filter(|host| self.conduct.is_isolated(host)).count()
-    }
-
-    /// How many links lead to `host`, over all tasks.
-    fn children(&self, host: &HostId) -> usize {
-        let Some(tasks) = self.hosts.get(host).map(|host| &host.tasks) else {
-            return 0;
-        };
-        let swarms = tasks.iter().filter_map(|task| self.swarms.get(task));
-        let members = swarms.filter_map(|swarm| swarm.members.get(host));
-        members.map(|member| member.links.len()).sum()
     }
 }

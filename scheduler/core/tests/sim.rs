@@ -4,7 +4,7 @@ mod sim_world;
 
 use std::time::Duration;
 
-use hawker_model::{HostId, Role};
+use hawker_model::{HostId, Role, TaskId};
 use hawker_tracker::{Duty, Misbehaviour, TrackerConfig};
 use sim_world::{World, host};
 
@@ -280,6 +280,72 @@ fn reported_hosts_are_isolated_and_paroled() {
     assert_eq!(world.tracker.isolated_count(), 1);
     world.stay_alive(Duration::from_secs(301));
     assert_eq!(world.tracker.isolated_count(), 0);
+}
+
+#[test]
+fn a_flood_about_tasks_that_do_not_exist_is_reported_all_the_same() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b", "c", "d", "bad"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    for name in ["a", "b"] {
+        world.report_of(name, "bad", Misbehaviour::CorruptPiece, made_up());
+    }
+    assert_eq!(world.tracker.isolated_count(), 0);
+    for name in ["a", "b"] {
+        world.report_of(name, "bad", Misbehaviour::Flood, made_up());
+    }
+    assert_eq!(world.tracker.isolated_count(), 1);
+}
+
+#[test]
+fn every_host_knows_who_is_isolated_for_lies_and_for_how_long() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b", "c", "d", "bad", "worse"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    world.report("a", "bad", Misbehaviour::CorruptPiece);
+    assert_eq!(
+        world.liars_of("c").len(),
+        0,
+        "the word of one is no warning"
+    );
+    world.report("b", "bad", Misbehaviour::FalseList);
+    assert_eq!(world.liars_of("c"), ["bad"]);
+    world.hello("late", Role::Node);
+    assert_eq!(world.liars_of("late"), ["bad"]);
+    // What comes at once after is told together.
+    world.report("c", "worse", Misbehaviour::FalseList);
+    world.report("d", "worse", Misbehaviour::FalseList);
+    assert_eq!(world.liars_of("late"), ["bad"]);
+    world.stay_alive(Duration::from_secs(2));
+    assert_eq!(world.liars_of("late"), ["bad", "worse"]);
+    world.stay_alive(Duration::from_secs(300));
+    assert_eq!(world.liars_of("late").len(), 0);
+}
+
+#[test]
+fn nobody_is_told_to_part_with_a_host_that_some_found_slow() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b", "slow"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    for name in ["a", "b"] {
+        world.report(name, "slow", Misbehaviour::Stalled);
+    }
+    assert_eq!(world.tracker.isolated_count(), 1);
+    world.stay_alive(Duration::from_secs(2));
+    assert_eq!(world.liars_of("a").len(), 0);
+}
+
+fn made_up() -> TaskId {
+    TaskId::Url([7; 32])
 }
 
 #[test]

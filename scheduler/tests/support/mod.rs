@@ -133,6 +133,15 @@ impl Host {
         }
     }
 
+    /// The next word about liars.
+    pub(crate) async fn liars(&mut self) -> Vec<HostId> {
+        loop {
+            if let SchedulerMessage::Liars(liars) = self.next().await.unwrap() {
+                return liars;
+            }
+        }
+    }
+
     /// The next notice.
     pub(crate) async fn notice(&mut self) -> String {
         loop {

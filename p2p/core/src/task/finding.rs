@@ -58,7 +58,7 @@ impl Task {
             if self.neighbours.len() + self.contacts.dialing.len() >= most && !seed {
                 break;
             }
-            if !self.neighbours.contains_key(&host) && !cx.quarantine.holds(&host, now) {
+            if !self.neighbours.contains_key(&host) && !cx.shuns(&host, now) {
                 self.contact(host, cx, now);
             }
         }

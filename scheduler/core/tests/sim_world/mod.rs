@@ -32,6 +32,8 @@ struct Sim {
     duty: Option<Duty>,
     /// The seeds it was told of.
     seeds: Vec<String>,
+    /// The liars it was told of.
+    liars: Vec<String>,
 }
 
 pub(crate) struct World {
@@ -122,6 +124,11 @@ impl World {
         &self.hosts[&host(name)].seeds
     }
 
+    /// The liars that a host was last told of.
+    pub(crate) fn liars_of(&self, name: &str) -> &[String] {
+        &self.hosts[&host(name)].liars
+    }
+
     pub(crate) fn progress(&mut self, name: &str, pieces: u32) {
         let progress = Progress {
             task: task(),
@@ -152,11 +159,21 @@ impl World {
     }
 
     pub(crate) fn report(&mut self, reporter: &str, about: &str, what: Misbehaviour) {
+        self.report_of(reporter, about, what, task());
+    }
+
+    pub(crate) fn report_of(
+        &mut self,
+        reporter: &str,
+        about: &str,
+        what: Misbehaviour,
+        task: TaskId,
+    ) {
         let about = host(about);
         let piece = None;
         let accusation = Accusation { what, piece };
         self.tracker
-            .handle_report(&host(reporter), task(), (&about, accusation), self.now);
+            .handle_report(&host(reporter), task, (&about, accusation), self.now);
         self.drain();
     }
 
@@ -342,6 +359,11 @@ impl World {
             Action::Seeds { to, seeds } => {
                 if let Some(sim) = self.hosts.get_mut(&to) {
                     sim.seeds = seeds.iter().map(|seed| seed.host.to_string()).collect();
+                }
+            }
+            Action::Liars { to, liars } => {
+                if let Some(sim) = self.hosts.get_mut(&to) {
+                    sim.liars = liars.iter().map(ToString::to_string).collect();
                 }
             }
             Action::Isolated { .. } | Action::Paroled { .. } => {}
