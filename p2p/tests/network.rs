@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use futures::StreamExt;
 use hawker_model::{Digest, OriginName, Role, TaskId};
@@ -290,11 +290,7 @@ async fn bytes_that_the_disk_loses_under_a_reader_are_fetched_again() {
     assert!(blob.is_local());
     let mut read = Box::pin(blob.read(0..u64::MAX));
     let mut got = read.next().await.unwrap().unwrap().to_vec();
-    // As a disk does that no longer gives back what lies there.
-    let hex = task.to_hex();
-    let file = store.join("blobs/sha256").join(&hex[..2]).join(&hex);
-    let file = std::fs::File::options().write(true).open(file).unwrap();
-    file.set_len(MIB as u64).unwrap();
+    lose_all_but_a_mib(&store, &task);
     while let Some(bytes) = read.next().await {
         got.extend_from_slice(&bytes.unwrap());
     }
@@ -305,6 +301,61 @@ async fn bytes_that_the_disk_loses_under_a_reader_are_fetched_again() {
     assert_eq!(status.store.complete, 1);
     let expected = (data.len() + 2 * MIB) as u64;
     assert_eq!(node.bytes().origin, expected, "only what was lost");
+}
+
+/// As a disk does that no longer gives back what lies behind the first MiB.
+fn lose_all_but_a_mib(store: &Path, task: &TaskId) {
+    let hex = task.to_hex();
+    let file = store.join("blobs/sha256").join(&hex[..2]).join(&hex);
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    file.set_len(MIB as u64).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_under_way_goes_on_at_its_origin_after_the_disk_lost_some_of_it() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let settings = cluster.settings("n", Role::Node);
+    let store = settings.store_dir.clone();
+    let node = Node::start(settings).await.unwrap();
+    let data = content(92, 6 * MIB);
+    let (task, source) = origin.add(&data);
+    origin.slow_down(Duration::from_millis(10));
+    let blob = node.open(task, Some(source)).await.unwrap();
+    while blob.progress().0 < 48 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The origin holds back the rest until its bytes are asked for again.
+    origin.slow_down(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    lose_all_but_a_mib(&store, &task);
+    origin.slow_down(Duration::ZERO);
+    let mut read = Box::pin(blob.read(0..u64::MAX));
+    let mut got = Vec::new();
+    while let Some(bytes) = read.next().await {
+        got.extend_from_slice(&bytes.unwrap());
+    }
+    assert_eq!(got, data);
+    assert!(node.status().await.unwrap().store.room.lost_pieces > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_becomes_whole_while_it_is_read_is_mended_by_its_readers_origin() {
+    let (cluster, origin) = (Cluster::new(), Origin::start().await);
+    let settings = cluster.settings("n", Role::Node);
+    let store = settings.store_dir.clone();
+    let node = Node::start(settings).await.unwrap();
+    let data = content(93, 3 * MIB);
+    let (task, source) = origin.add(&data);
+    let blob = node.open(task, Some(source)).await.unwrap();
+    blob.complete().await.unwrap();
+    assert!(!blob.is_local());
+    lose_all_but_a_mib(&store, &task);
+    let mut read = Box::pin(blob.read(0..u64::MAX));
+    let mut got = Vec::new();
+    while let Some(bytes) = read.next().await {
+        got.extend_from_slice(&bytes.unwrap());
+    }
+    assert_eq!(got, data);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, Sign
 
 use crate::{
     Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Refusal, Source,
-    SourceMark, SwarmConfig, TaskFailure, TaskStatus,
+    SourceMark, Stored, SwarmConfig, TaskFailure, TaskStatus,
     patience::Price,
     shared::Shared,
     task::Task,
@@ -68,6 +68,17 @@ impl Swarm {
     pub fn handle_forget(&mut self, task: TaskId, now: Instant) {
         self.with(task, now, |task, cx| task.forget(cx));
         self.drop_task(&task, now);
+    }
+
+    /// The store has lost some of a task: `left` is what it has still. Others are told so. What was
+    /// wanted is fetched again from where it was fetched before, whoever brought that source.
+    pub fn handle_lost(&mut self, task: TaskId, left: Stored, now: Instant) {
+        let wanted = self.tasks.get_mut(&task).and_then(Task::take_wanted);
+        self.handle_forget(task, now);
+        let mut anew = Task::new(task, &mut self.shared, now);
+        anew.open_again(left, wanted, &mut self.shared, now);
+        self.tasks.insert(task, anew);
+        self.settle(task, now);
     }
 
     /// Drops a task that is only served, and only if nobody asks for it now: what is stored stays

@@ -44,7 +44,7 @@ use crate::{
     injection::Injection,
     neighbour::Neighbour,
     shared::{Shared, Waits},
-    sources::Giver,
+    sources::{Giver, Sources},
 };
 
 /// How often a task that is under way looks after its deadlines.
@@ -86,6 +86,13 @@ pub(crate) struct Task {
     completed: bool,
     /// How often each host left us or was left lately, and when last.
     partings: BTreeMap<HostId, (u8, Instant)>,
+}
+
+/// What a task was to bring, and from where.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    sources: Sources,
+    waiting: Vec<Range<u32>>,
 }
 
 impl Task {
@@ -180,6 +187,36 @@ impl Task {
         } else if new {
             self.end_renewal();
             self.steer(cx, now);
+        }
+    }
+
+    /// What an unfinished task wants, for the one that takes its place.
+    pub(crate) fn take_wanted(&mut self) -> Option<Wanted> {
+        self.is_fetching().then(|| Wanted {
+            sources: std::mem::take(&mut self.origin.sources),
+            waiting: std::mem::take(&mut self.waiting),
+        })
+    }
+
+    /// A task begins with what is left of an earlier one.
+    pub(crate) fn open_again(
+        &mut self,
+        left: Stored,
+        wanted: Option<Wanted>,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        let opening = |stored, want| Opening {
+            source: None,
+            stored,
+            want,
+        };
+        self.open(opening(Some(left), Want::Serve), cx, now);
+        if let Some(Wanted { sources, waiting }) = wanted {
+            self.origin.sources = sources;
+            self.waiting = waiting;
+            self.open(opening(None, Want::Fetch), cx, now);
+            self.tell_readers(cx);
         }
     }
 

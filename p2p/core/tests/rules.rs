@@ -1287,6 +1287,56 @@ fn a_stored_chain_is_resumed_where_it_ends() {
     assert_eq!(fetch(&bench.actions()), Some((3, None)));
 }
 
+/// Half of it came from the origin when the disk lost all but two pieces.
+fn lose_in_the_middle(bench: &mut Bench) {
+    let (id, now) = (task(), bench.now);
+    bench.swarm.handle_origin_head(id, geometry(), now);
+    bench.swarm.handle_origin_batch(id, batch(0, 4), now);
+    for piece in (0..4).map(PieceIndex) {
+        bench.swarm.handle_origin_stored(id, piece, now);
+    }
+    bench.actions();
+    bench.swarm.handle_lost(id, Bench::stored(2, 4), now);
+    let ends = Action::CancelOrigin { task: id };
+    assert!(bench.actions().contains(&ends));
+}
+
+#[test]
+fn what_the_disk_loses_of_a_running_fetch_comes_from_the_same_origin() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source_of("reader")), None);
+    bench.parents(&[], Duty::Fetch);
+    lose_in_the_middle(&mut bench);
+    bench.parents(&[], Duty::Fetch);
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), Some((2, None)));
+    assert_eq!(token(&actions).as_deref(), Some("reader"));
+}
+
+#[test]
+fn what_the_disk_loses_of_a_seed_s_fetch_comes_from_the_origin_that_others_named() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    lose_in_the_middle(&mut bench);
+    bench.pass(SECOND / 10);
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), Some((2, None)));
+    assert_eq!(behalf(&actions), Some(Behalf::Others));
+}
+
+#[test]
+fn what_the_disk_loses_of_a_task_that_nobody_wants_is_not_fetched() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.actions();
+    let left = Bench::stored(2, PIECES);
+    bench.swarm.handle_lost(task(), left, bench.now);
+    bench.pass(SECOND * 9);
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), None);
+    assert_eq!(bench.swarm.pieces(&task()).map(PieceSet::len), Some(2));
+}
+
 #[test]
 fn what_a_neighbour_has_is_not_fetched_from_the_origin() {
     let mut bench = Bench::new(Role::Seed);

@@ -13,6 +13,9 @@ use crate::{
     store::BlobFile,
 };
 
+/// Sources kept of a task's readers: the newest.
+const MOST_SOURCES: usize = 8;
+
 /// One task.
 pub(crate) struct Entry {
     pub(crate) state: Arc<TaskState>,
@@ -20,6 +23,8 @@ pub(crate) struct Entry {
     /// There once the geometry is known and the file made.
     pub(crate) blob: Option<Arc<BlobFile>>,
     pub(crate) readers: usize,
+    /// Where readers said that its bytes are, should the disk lose some of what is complete.
+    pub(crate) sources: Vec<Source>,
     /// Pieces that arrived before the file was made.
     pub(crate) early: Vec<(PieceIndex, HostId, Arrived)>,
     pub(crate) fetch: Option<Running>,
@@ -80,6 +85,7 @@ impl Entry {
             phase,
             blob: None,
             readers: 0,
+            sources: Vec::new(),
             early: Vec::new(),
             fetch: None,
             fetcher: None,
@@ -88,6 +94,26 @@ impl Entry {
             users: TaskTracker::new(),
             after_removal: None,
         }
+    }
+
+    /// One more reads.
+    pub(crate) fn add_reader(&mut self, source: Option<&Source>) {
+        self.readers += 1;
+        if let Some(source) = source.filter(|source| !self.sources.contains(source)) {
+            if self.sources.len() >= MOST_SOURCES {
+                self.sources.remove(0);
+            }
+            self.sources.push(source.clone());
+        }
+    }
+
+    /// One has gone. Says whether it was the last; then credentials are forgotten.
+    pub(crate) fn drop_reader(&mut self) -> bool {
+        self.readers = self.readers.saturating_sub(1);
+        if self.readers == 0 {
+            self.sources.clear();
+        }
+        self.readers == 0
     }
 
     pub(crate) fn is_finding(&self) -> bool {

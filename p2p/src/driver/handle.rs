@@ -132,8 +132,7 @@ impl Driver {
         let Some(entry) = self.entries.get_mut(&task) else {
             return;
         };
-        entry.readers = entry.readers.saturating_sub(1);
-        if entry.readers == 0 {
+        if entry.drop_reader() {
             self.swarm.handle_close(task, now);
             // Room for the next blob may depend on this one.
             if self.may_rest(&task) {
@@ -186,42 +185,57 @@ impl Driver {
     }
 
     /// Before a reader comes: the swarm learns what the store has gained, or lost to a bad disk,
-    /// without its knowing.
-    fn reconcile(&mut self, task: TaskId, now: Instant) {
+    /// without its knowing. Says whether it has lost any.
+    fn reconcile(&mut self, task: TaskId, now: Instant) -> bool {
         let (Some(blob), Some(known)) = (self.blob(&task), self.swarm.pieces(&task)) else {
-            return;
+            return false;
         };
         let stored = blob.pieces();
         if blob.is_removed() {
-            return self.lose_file(task, &gone(), now);
+            self.lose_file(task, &gone(), now);
+            return false;
         }
-        if known.iter().any(|piece| !stored.contains(piece)) {
+        let lost = known.iter().any(|piece| !stored.contains(piece));
+        if lost {
             tracing::warn!(%task, "pieces were lost from the store");
-            self.swarm.handle_forget(task, now);
+            self.tell_left(task, &blob, now);
         } else if stored.len() > known.len() {
             self.tell_stored(task, &blob, now);
         }
+        lost
     }
 
     /// The disk did not give back what the swarm believes to be here: others are told what is left,
     /// and what somebody waits for is fetched again.
     fn handle_lost(&mut self, task: TaskId, now: Instant) {
-        self.reconcile(task, now);
-        let Some(blob) = self.blob(&task).filter(|_| !self.swarm.contains(&task)) else {
+        if !self.reconcile(task, now) {
+            return;
+        }
+        let Some(entry) = self.entries.get(&task).filter(|entry| entry.readers > 0) else {
             return;
         };
-        self.tell_stored(task, &blob, now);
-        if self
-            .entries
-            .get(&task)
-            .is_some_and(|entry| entry.readers > 0)
-        {
+        // Of what was complete, the swarm has forgotten where it came from.
+        let sources = entry.sources.iter().cloned().map(Some);
+        for source in sources.chain([None]).collect::<Vec<_>>() {
             let opening = Opening {
-                source: None,
+                source,
                 stored: None,
                 want: Want::Fetch,
             };
             self.swarm.handle_open(task, opening, now);
+        }
+    }
+
+    /// Tells the swarm how much is left of what was stored.
+    fn tell_left(&mut self, task: TaskId, blob: &BlobFile, now: Instant) {
+        // In this order, so that the list covers the pieces.
+        let pieces = blob.pieces();
+        match blob.list() {
+            Ok(list) => self.swarm.handle_lost(task, Stored { pieces, list }, now),
+            Err(error) => {
+                tracing::error!(%task, %error, "cannot read a blob's piece list");
+                self.swarm.handle_forget(task, now);
+            }
         }
     }
 
@@ -326,7 +340,7 @@ impl Driver {
             return;
         }
         // If nobody takes the answer after all, the reader in it closes.
-        entry.readers += 1;
+        entry.add_reader(source.as_ref());
         reader.count();
         if reply.send((Arc::clone(&entry.state), reader)).is_ok() {
             let opening = Opening {

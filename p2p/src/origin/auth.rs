@@ -40,8 +40,10 @@ pub(super) struct Authorizer {
     remembered: Mutex<HashMap<Place, Means>>,
     /// Held by whoever finds out what a registry wants.
     turns: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
-    /// Until when passwords are shown at once: by a server, and its repository if it is not all of it.
-    passwords: Mutex<HashMap<(url::Origin, Option<String>), Instant>>,
+    /// Until when an account's password is shown at once in a repository,
+    passwords: Mutex<HashMap<Place, Instant>>,
+    /// and everybody's at a server that has no tokens.
+    without_tokens: Mutex<HashMap<url::Origin, Instant>>,
 }
 
 type Slot = tokio::sync::Mutex<Attempts>;
@@ -107,6 +109,7 @@ impl Default for Authorizer {
             remembered: Mutex::default(),
             turns: Mutex::default(),
             passwords: Mutex::default(),
+            without_tokens: Mutex::default(),
         }
     }
 }
@@ -182,35 +185,30 @@ impl Authorizer {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Whether the registry at `url` is shown passwords at once.
-    pub(super) fn wants_passwords(&self, url: &Url) -> bool {
-        let passwords = lock(&self.passwords);
-        let is_told = |repository: Option<&str>| {
-            let until = passwords.get(&(url.origin(), repository.map(str::to_owned)));
-            until.is_some_and(|until| Instant::now() < *until)
-        };
-        is_told(None) || is_told(Some(repository_of(url)))
+    /// Whether the registry at `url` is shown this account's password at once.
+    pub(super) fn wants_password(&self, url: &Url, account: &Account) -> bool {
+        let lasts = |until: Option<&Instant>| until.is_some_and(|until| Instant::now() < *until);
+        lasts(lock(&self.without_tokens).get(&url.origin()))
+            || lasts(lock(&self.passwords).get(&self.place(url, Some(account))))
     }
 
-    /// Remembers for a while that the registry at `url` gives what is in this repository for
-    /// passwords alone.
-    pub(super) fn note_password(&self, url: &Url, lasts: Duration) {
-        let place = (url.origin(), Some(repository_of(url).to_owned()));
+    /// Remembers for a while that the registry at `url` gives this account what is in this
+    /// repository for the password alone. Others may get a token there.
+    pub(super) fn note_password(&self, url: &Url, account: &Account, lasts: Duration) {
         let until = Instant::now() + lasts.min(PASSWORDS_KEPT);
-        bounded(&mut lock(&self.passwords)).insert(place, until);
+        bounded(&mut lock(&self.passwords)).insert(self.place(url, Some(account)), until);
     }
 
     /// A registry that wants a password and offers no tokens wants it everywhere.
     fn note_wanted(&self, url: &Url, challenges: &[Challenge], means: &Means) {
         let has_tokens = challenges.iter().any(|c| c.scheme == "bearer");
-        let mut passwords = lock(&self.passwords);
-        let place = (url.origin(), None);
+        let mut without_tokens = lock(&self.without_tokens);
         match means {
             Means::Basic if !has_tokens => {
                 let until = Instant::now() + PASSWORDS_KEPT;
-                bounded(&mut passwords).insert(place, until);
+                bounded(&mut without_tokens).insert(url.origin(), until);
             }
-            _ => drop(passwords.remove(&place)),
+            _ => drop(without_tokens.remove(&url.origin())),
         }
     }
 

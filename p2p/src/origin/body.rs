@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 
 use super::{
     ByteRange, OriginClient, OriginError, OriginHead, Redirects, Wanted,
-    budget::Visit,
+    budget::{Errand, Visit},
     endpoint::Endpoint,
     error::{innermost, shown},
     exchange::Answer,
@@ -219,7 +219,13 @@ impl OriginBody {
         let (client, wanted) = (self.client.clone(), self.wanted.clone());
         Box::pin(async move {
             client
-                .ask(Method::GET, &wanted, &headers, Redirects::Follow)
+                .ask(
+                    Errand::Body,
+                    Method::GET,
+                    &wanted,
+                    &headers,
+                    Redirects::Follow,
+                )
                 .await
         })
     }

@@ -20,6 +20,9 @@ const FEW_REGISTRIES: usize = 256;
 /// What a registry asks for beyond that is no wish but a mistake.
 const LONGEST_PEACE: Duration = Duration::from_secs(3600);
 
+/// Connections that questions have to themselves where all others are taken by bodies.
+const FOR_QUESTIONS: usize = 1;
+
 /// What one registry may be asked. `None`: any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
@@ -42,14 +45,61 @@ impl Budget {
     }
 }
 
+/// What a registry is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// Something short that somebody waits for.
+    Question,
+    /// Bytes, which wait for their turn as long as it takes.
+    Body,
+}
+
+/// Why a registry may not be asked now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoVisit {
+    /// It wants to be left in peace, for so long still.
+    Peace(Duration),
+    /// A limit of ours let nothing through: the end of its setting's name.
+    Full(&'static str),
+}
+
 /// What one registry is asked.
 #[derive(Debug)]
 pub(super) struct Ledger {
     bytes: Throttle,
     requests: Throttle,
-    connections: Option<Arc<Semaphore>>,
+    connections: Option<Connections>,
     /// It said when to come back.
     closed_until: Mutex<Option<Instant>>,
+}
+
+/// Requests that are answered at a time: bodies take minutes, and questions do not wait for them.
+#[derive(Debug)]
+struct Connections {
+    any: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
+}
+
+impl Connections {
+    fn new(most: NonZeroU16) -> Self {
+        Self {
+            any: Arc::new(Semaphore::new(most.get().into())),
+            questions: Arc::new(Semaphore::new(FOR_QUESTIONS)),
+        }
+    }
+
+    /// Waits for one; `None` does not happen, since they are never closed.
+    async fn take(&self, errand: Errand) -> Option<OwnedSemaphorePermit> {
+        let (any, questions) = (Arc::clone(&self.any), Arc::clone(&self.questions));
+        match errand {
+            Errand::Body => any.acquire_owned().await.ok(),
+            Errand::Question => tokio::select! {
+                biased;
+                permit = any.acquire_owned() => permit.ok(),
+                permit = questions.acquire_owned() => permit.ok(),
+            },
+        }
+    }
 }
 
 /// A request to a registry, until its body has ended.
@@ -62,30 +112,37 @@ pub(super) struct Visit {
 impl Ledger {
     fn new(budget: Budget) -> Self {
         let count = |number: NonZeroU16| u64::from(number.get());
-        let connections = budget.connections.map(|most| usize::from(most.get()));
         Self {
             bytes: Throttle::new(budget.rate),
             // Of a second's requests a tenth may come at once.
             requests: Throttle::new(budget.requests.map(count).and_then(Rate::new)),
-            connections: connections.map(|most| Arc::new(Semaphore::new(most))),
+            connections: budget.connections.map(Connections::new),
             closed_until: Mutex::new(None),
         }
     }
 
-    /// Waits until the registry may be asked again. `Err`: it wants to be left in peace for longer
-    /// than `patience`, for so long.
-    pub(super) async fn visit(self: &Arc<Self>, patience: Duration) -> Result<Visit, Duration> {
-        let connection = match &self.connections {
-            Some(connections) => Arc::clone(connections).acquire_owned().await.ok(),
-            None => None,
+    /// Waits until the registry may be asked: for its own wish no longer than `patience`, nor for
+    /// our limits where it is asked a question.
+    pub(super) async fn visit(
+        self: &Arc<Self>,
+        errand: Errand,
+        patience: Duration,
+    ) -> Result<Visit, NoVisit> {
+        let taking = async {
+            match &self.connections {
+                Some(connections) => connections.take(errand).await,
+                None => None,
+            }
         };
+        let connection = within(errand, patience, "connections", taking).await?;
         while let Some(left) = self.closed_for() {
             if left > patience {
-                return Err(left);
+                return Err(NoVisit::Peace(left));
             }
             tokio::time::sleep(left).await;
         }
-        self.requests.pass_at_once(1).await;
+        let passing = self.requests.pass_at_once(1);
+        within(errand, patience, "requests", passing).await?;
         Ok(Visit {
             ledger: Arc::clone(self),
             _connection: connection,
@@ -122,6 +179,21 @@ impl Visit {
     /// Whether there is a rate to keep to.
     pub(super) fn has_rate(&self) -> bool {
         self.ledger.bytes.is_limited()
+    }
+}
+
+/// What `setting` lets through; of a question that is known soon.
+async fn within<T>(
+    errand: Errand,
+    patience: Duration,
+    setting: &'static str,
+    passing: impl Future<Output = T>,
+) -> Result<T, NoVisit> {
+    match errand {
+        Errand::Body => Ok(passing.await),
+        Errand::Question => tokio::time::timeout(patience, passing)
+            .await
+            .map_err(|_| NoVisit::Full(setting)),
     }
 }
 
@@ -168,36 +240,83 @@ mod tests {
         Ledgers::new(Budget::default(), HashMap::from([("a".to_owned(), budget)]))
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What is had without waiting.
+    async fn at_once(ledger: &Arc<Ledger>, errand: Errand) -> Option<Visit> {
+        let visit = ledger.visit(errand, SECOND);
+        let visit = tokio::time::timeout(Duration::from_millis(1), visit).await;
+        visit.ok()?.ok()
+    }
+
     #[tokio::test]
     async fn a_registry_that_wants_peace_is_left_alone_and_others_are_not() {
         let ledgers = ledgers(Budget::default());
-        ledgers.of("a").close(Duration::from_secs(60));
-        let refused = ledgers.of("a").visit(Duration::from_secs(1)).await;
-        assert!(matches!(refused, Err(left) if left > Duration::from_secs(50)));
-        assert!(ledgers.of("b").visit(Duration::ZERO).await.is_ok());
+        ledgers.of("a").close(60 * SECOND);
+        let refused = ledgers.of("a").visit(Errand::Body, SECOND).await;
+        assert!(matches!(refused, Err(NoVisit::Peace(left)) if left > 50 * SECOND));
+        assert!(at_once(&ledgers.of("b"), Errand::Body).await.is_some());
     }
 
     #[tokio::test]
     async fn a_shorter_wait_does_not_end_a_longer_one() {
         let ledger = ledgers(Budget::default()).of("a");
-        ledger.close(Duration::from_secs(60));
-        ledger.close(Duration::from_secs(1));
-        assert!(ledger.visit(Duration::from_secs(30)).await.is_err());
+        ledger.close(60 * SECOND);
+        ledger.close(SECOND);
+        assert!(ledger.visit(Errand::Body, 30 * SECOND).await.is_err());
     }
 
     #[tokio::test]
     async fn connections_are_counted_until_their_bodies_end() {
-        let ledgers = ledgers(Budget {
+        let ledger = ledgers(Budget {
             connections: NonZeroU16::new(1),
             ..Budget::default()
-        });
-        let first = ledgers.of("a").visit(Duration::ZERO).await.unwrap();
-        let ledger = ledgers.of("a");
-        let second = ledger.visit(Duration::ZERO);
-        let second = tokio::time::timeout(Duration::from_millis(1), second).await;
-        assert!(second.is_err());
+        })
+        .of("a");
+        let first = at_once(&ledger, Errand::Body).await;
+        assert!(first.is_some());
+        assert!(at_once(&ledger, Errand::Body).await.is_none());
         drop(first);
-        assert!(ledgers.of("a").visit(Duration::ZERO).await.is_ok());
+        assert!(at_once(&ledger, Errand::Body).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_question_does_not_wait_behind_bodies() {
+        let ledger = ledgers(Budget {
+            connections: NonZeroU16::new(2),
+            ..Budget::default()
+        })
+        .of("a");
+        let bodies = [
+            at_once(&ledger, Errand::Body).await,
+            at_once(&ledger, Errand::Body).await,
+        ];
+        assert!(bodies.iter().all(Option::is_some));
+        let question = at_once(&ledger, Errand::Question).await;
+        assert!(question.is_some());
+        assert!(at_once(&ledger, Errand::Question).await.is_none());
+        drop(question);
+        assert!(at_once(&ledger, Errand::Question).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_question_that_a_limit_holds_up_is_told_which_one() {
+        let budget = Budget {
+            connections: NonZeroU16::new(1),
+            ..Budget::default()
+        };
+        let ledger = ledgers(budget).of("a");
+        let held = [
+            at_once(&ledger, Errand::Body).await,
+            at_once(&ledger, Errand::Question).await,
+        ];
+        assert!(held.iter().all(Option::is_some));
+        let patience = Duration::from_millis(10);
+        let full = ledger.visit(Errand::Question, patience).await;
+        assert_eq!(full.err(), Some(NoVisit::Full("connections")));
+        let body = ledger.visit(Errand::Body, patience);
+        let body = tokio::time::timeout(10 * patience, body).await;
+        assert!(body.is_err(), "bytes wait for their turn");
     }
 
     #[test]

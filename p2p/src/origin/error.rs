@@ -40,6 +40,19 @@ pub enum OriginError {
         url: String,
         retry_after: Option<Duration>,
     },
+    /// What an operator permits for the registry was used up all the time.
+    #[error(
+        "{url} was not asked: `registries.\"{registry}\".{setting}` (or \
+         `origin.registry_{setting}`) let no request through within {} ms",
+        limit.as_millis()
+    )]
+    OwnLimit {
+        url: String,
+        registry: String,
+        /// `connections` or `requests`.
+        setting: &'static str,
+        limit: Duration,
+    },
     #[error("{url} failed with status {status}")]
     Server {
         url: String,
@@ -174,7 +187,9 @@ impl OriginError {
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::TokenServer { source, .. } => source.status(),
-            Self::Server { status: 503, .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Server { status: 503, .. } | Self::OwnLimit { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::BAD_GATEWAY,
         }
     }

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::{
     Account, OriginClient, OriginError, Ours, Redirects, Refused, Wanted,
+    budget::Errand,
     endpoint::{Endpoint, Standing},
     exchange::Answer,
     range::ContentRange,
@@ -188,7 +189,13 @@ pub(super) async fn head_of(client: &OriginClient, wanted: Wanted) -> Result<Sai
 async fn ask(client: &OriginClient, wanted: &Wanted) -> Result<Said, OriginError> {
     let headers = headers(client);
     let answer = client
-        .ask(Method::HEAD, wanted, &headers, Redirects::Return)
+        .ask(
+            Errand::Question,
+            Method::HEAD,
+            wanted,
+            &headers,
+            Redirects::Return,
+        )
         .await?;
     match answer.location(&answer.url)? {
         Some(target) => {
@@ -208,7 +215,13 @@ async fn ask_elsewhere(
 ) -> Result<OriginHead, OriginError> {
     let headers = headers(client);
     let asked = match client
-        .ask(Method::HEAD, elsewhere, &headers, Redirects::Follow)
+        .ask(
+            Errand::Question,
+            Method::HEAD,
+            elsewhere,
+            &headers,
+            Redirects::Follow,
+        )
         .await
     {
         // Signed URLs may be good for GET alone.
@@ -272,7 +285,13 @@ async fn ask_for_a_byte(client: &OriginClient, wanted: &Wanted) -> Result<Said, 
     let mut headers = headers(client);
     headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
     let answer = client
-        .ask(Method::GET, wanted, &headers, Redirects::Follow)
+        .ask(
+            Errand::Question,
+            Method::GET,
+            wanted,
+            &headers,
+            Redirects::Follow,
+        )
         .await?;
     match answer.status() {
         // Out of range: there is no first byte.

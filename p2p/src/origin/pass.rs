@@ -24,7 +24,7 @@ use url::Url;
 use super::{
     Led, OriginClient, OriginError,
     auth::{Demand, Who},
-    budget::Visit,
+    budget::{Errand, Visit},
     challenge, config,
     endpoint::Standing,
     error::{innermost, shown, shown_text},
@@ -101,7 +101,12 @@ pub(super) async fn pass(
     };
     // The client waits, and may know another way.
     let patience = client.0.config.header_timeout / 4;
-    let answer = client.in_budget(&url, patience, asking).await?;
+    let is_blob = request.method != Method::HEAD && url.path().contains("/blobs/");
+    let errand = match is_blob {
+        true => Errand::Body,
+        false => Errand::Question,
+    };
+    let answer = client.in_budget(&url, (errand, patience), asking).await?;
     Ok(response(answer, client.0.config.read_timeout))
 }
 

@@ -32,8 +32,9 @@ pub(super) async fn head(
         refused: Refused::IsRefused,
         ..Wanted::parse(source)?
     };
-    let is_shown = client.0.authorizer.wants_passwords(&wanted.url);
-    let (head, shown) = match wanted.account.clone().filter(|_| !is_shown) {
+    let authorizer = &client.0.authorizer;
+    let asks_without = |account: &Account| !authorizer.wants_password(&wanted.url, account);
+    let (head, shown) = match wanted.account.clone().filter(asks_without) {
         Some(account) => Box::pin(ask(client, wanted, &account)).await?,
         None => head_of(client, wanted).await?,
     };
@@ -57,7 +58,7 @@ async fn ask(
     match &said {
         Ok((_, None)) => authorizer.note_nothing(&url, account),
         Err(error) if may_give_more(error, authorizer.known(&url, account)) => {
-            return show(client, wanted, error).await;
+            return show(client, wanted, account, error).await;
         }
         _ => {}
     }
@@ -85,6 +86,7 @@ fn may_give_more(error: &OriginError, known: Known) -> bool {
 async fn show(
     client: &OriginClient,
     wanted: Wanted,
+    account: &Account,
     error: &OriginError,
 ) -> Result<Said, OriginError> {
     let url = wanted.url.clone();
@@ -99,7 +101,7 @@ async fn show(
                 true => OUTAGE_KEPT,
                 false => Duration::MAX,
             };
-            client.0.authorizer.note_password(&url, lasts);
+            client.0.authorizer.note_password(&url, account, lasts);
         }
         // Merely that it wants a token, which cannot be had now.
         Err(OriginError::Denied { status: 401, .. }) if error.is_outage() => {

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::{
     OriginClient, OriginError, Ours, Redirects, Refused, Wanted,
+    budget::{Errand, NoVisit},
     endpoint::{Endpoint, Standing},
     error::shown,
     exchange::Answer,
@@ -100,32 +101,42 @@ impl OriginClient {
     /// asked.
     pub(super) async fn ask(
         &self,
+        errand: Errand,
         method: Method,
         wanted: &Wanted,
         headers: &HeaderMap,
         redirects: Redirects,
     ) -> Result<Answer, OriginError> {
-        let patience = match method {
-            Method::HEAD => self.0.config.header_timeout / 4,
-            _ => self.0.config.longest_retry_after,
+        let patience = match errand {
+            Errand::Question => self.0.config.header_timeout / 4,
+            Errand::Body => self.0.config.longest_retry_after,
         };
         let asking = self.ask_at_once(method, wanted, headers, redirects);
-        self.in_budget(&wanted.on_behalf, patience, asking).await
+        let errand = (errand, patience);
+        self.in_budget(&wanted.on_behalf, errand, asking).await
     }
 
     /// Does what asks a registry, once it may be asked, and notes when it wants to be left in peace.
     pub(super) async fn in_budget(
         &self,
         registry: &Url,
-        patience: Duration,
+        (errand, patience): (Errand, Duration),
         asking: impl Future<Output = Asked>,
     ) -> Asked {
         let ledger = self.0.ledger(registry);
-        let closed = |left| OriginError::TooManyRequests {
-            url: shown(registry),
-            retry_after: Some(left),
+        let refused = |reason| match reason {
+            NoVisit::Peace(left) => OriginError::TooManyRequests {
+                url: shown(registry),
+                retry_after: Some(left),
+            },
+            NoVisit::Full(setting) => OriginError::OwnLimit {
+                url: shown(registry),
+                registry: self.0.registries.about(registry).registry,
+                setting,
+                limit: patience,
+            },
         };
-        let visit = ledger.visit(patience).await.map_err(closed)?;
+        let visit = ledger.visit(errand, patience).await.map_err(refused)?;
         let answer = asking.await?;
         if let Some(time) = answer.retry_after() {
             ledger.close(time);

@@ -356,6 +356,27 @@ async fn what_is_given_for_the_password_alone_is_had_for_it() {
 }
 
 #[tokio::test]
+async fn that_one_account_gets_no_token_exposes_no_other_s_password() {
+    const BOB: &str = "Basic Ym9iOnB3";
+    let issuer = issuer().await;
+    let challenge = format!(r#"Bearer realm="{}",service="reg""#, issuer.url("/token"));
+    // It takes passwords as well, and bob gets no token.
+    let registry = Server::start(move |asked| match asked.header("authorization") {
+        Some(shown) if [BOB, ANN].contains(&shown) || shown.starts_with("Bearer t") => {
+            Reply::file(asked, b"layer")
+        }
+        _ => Reply::status(401).with("WWW-Authenticate", &challenge),
+    })
+    .await;
+    let client = client();
+    for (credential, expected) in [(BOB, BOB), (BOB, BOB), (ANN, "Bearer t0")] {
+        let source = source_as(registry.url(BLOB), credential);
+        let (_, shown) = client.head_blob_own(&source).await.unwrap();
+        assert_eq!(shown.unwrap().expose(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_token_server_that_is_down_refuses_nobody() {
     let down = Server::start(|_| Reply::status(503)).await;
     let realm = down.url("/token");

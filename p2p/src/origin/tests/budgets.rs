@@ -5,7 +5,7 @@ use std::{num::NonZeroU16, time::Duration};
 use hawker_swarm::Rate;
 
 use super::{
-    super::{Budget, OriginClient, OriginConfig, OriginError},
+    super::{Budget, ByteRange, OriginClient, OriginConfig, OriginError},
     client, content, quick, read_all,
     server::{Reply, Server},
     source,
@@ -72,4 +72,40 @@ async fn a_cut_body_goes_on_with_the_only_connection_that_is_allowed() {
     let read = read_all(&client, &source(server.url("/f"))).await;
     assert!(read.unwrap() == file);
     assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_right_is_asked_for_while_layers_take_all_connections() {
+    let file = content(200_000);
+    let copy = file.clone();
+    let server = Server::start(move |asked| match asked.method.as_str() {
+        "GET" => Reply::file(asked, &copy).stalled_after(100_000),
+        _ => Reply::file(asked, &copy),
+    })
+    .await;
+    let client = with_budget(Budget {
+        connections: NonZeroU16::new(1),
+        ..Budget::default()
+    });
+    let source = source(server.url("/f"));
+    let layer = client.fetch(&source, ByteRange::ALL).await.unwrap();
+    let head = client.head(&source).await.unwrap();
+    assert_eq!(head.length, Some(200_000));
+    drop(layer);
+}
+
+#[tokio::test]
+async fn a_question_that_our_limit_holds_up_names_the_setting() {
+    let server = Server::of_file(b"layer").await;
+    let client = with_budget(Budget {
+        requests: NonZeroU16::new(1),
+        ..Budget::default()
+    });
+    let source = source(server.url("/f"));
+    let asked = (0..9).map(|_| client.head(&source));
+    let answers = futures::future::join_all(asked).await;
+    assert!(answers.iter().any(Result::is_ok));
+    let error = answers.into_iter().find_map(Result::err).unwrap();
+    assert!(matches!(error, OriginError::OwnLimit { .. }), "{error}");
+    assert!(error.to_string().contains("origin.registry_requests"));
 }

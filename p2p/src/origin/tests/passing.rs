@@ -197,7 +197,7 @@ async fn a_registry_that_hangs_is_given_up_soon() {
         _ => Reply::body([1; 10]).stalled_after(5),
     })
     .await;
-    let limit = Duration::from_millis(50);
+    let limit = Duration::from_millis(200);
     let config = OriginConfig {
         header_timeout: limit,
         read_timeout: limit,
