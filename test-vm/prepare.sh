@@ -3,7 +3,7 @@
 
 # Each word is command:package.
 needed="containerd:containerd runc:runc dockerd:docker.io docker-registry:docker-registry
-skopeo:skopeo busybox:busybox-static ip:iproute2 tc:iproute2 iptables:iptables nsenter:util-linux nginx:nginx-light
+skopeo:skopeo busybox:busybox-static ip:iproute2 tc:iproute2 iptables:iptables nsenter:util-linux nginx:nginx-light aria2c:aria2
 python3:python3 cc:gcc protoc:protobuf-compiler tar:tar dpkg-deb:dpkg"
 
 root=$(cd "$(dirname "$0")/.." && pwd)

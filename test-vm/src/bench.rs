@@ -30,7 +30,7 @@ pub use pull::Pull;
 pub use receive::Receive;
 pub use serve::Serve;
 pub use small::Small;
-pub use swarm::Swarm;
+pub use swarm::{Swarm, Tracker};
 pub use tasks::Tasks;
 
 /// `64MiB`, `1GiB`, `500kB`: bytes.

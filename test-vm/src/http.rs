@@ -115,6 +115,42 @@ pub fn repeat(
     })
 }
 
+/// Gets one after the other on one connection, and drops their bodies.
+///
+/// # Errors
+/// When the connection fails, an answer is no success, or the limit of one of them passes.
+pub fn get_each(urls: &[String], limit: Duration) -> Result<()> {
+    let Some(first) = urls.first() else {
+        return Ok(());
+    };
+    let most = limit.saturating_mul(u32::try_from(urls.len())?);
+    block_on(most, async {
+        let first: http::Uri = first.parse()?;
+        let authority = first.authority().context("the URL has no host")?;
+        let mut sender = connect(authority.as_str()).await?;
+        for url in urls {
+            let got = tokio::time::timeout(limit, get_on(&mut sender, url)).await;
+            got.with_context(|| format!("no answer of {url} within {limit:?}"))??;
+        }
+        Ok(())
+    })
+}
+
+async fn get_on(sender: &mut SendRequest<Full<Bytes>>, url: &str) -> Result<()> {
+    let (head, ()) = Request::get(url).body(())?.into_parts();
+    let request = Request::from_parts(relative(head)?, Full::default());
+    sender.ready().await?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = body.collect().await.context("the body was cut")?.to_bytes();
+    let (headers, status) = (head.headers, head.status);
+    let answer = Answer {
+        status,
+        headers,
+        body,
+    };
+    answer.success().map(drop)
+}
+
 /// Reads a body piece by piece; returns the head when all of it has come.
 ///
 /// # Errors

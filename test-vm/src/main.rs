@@ -96,6 +96,9 @@ enum Action {
     /// A forward proxy; for the testbed's own use.
     #[command(hide = true)]
     Proxy(proxy::ProxyServer),
+    /// A BitTorrent tracker; for the testbed's own use.
+    #[command(hide = true)]
+    Tracker(bench::Tracker),
     /// An empty bed until killed; for a case's own use.
     #[command(hide = true)]
     Hold {
@@ -234,6 +237,7 @@ fn run(command: Action) -> Result<()> {
         Action::Counter(counter) => counter.run(),
         Action::TokenServer(server) => server.run(),
         Action::Proxy(proxy) => proxy.run(),
+        Action::Tracker(tracker) => tracker.run(),
         Action::Hold { .. } => hold(),
         Action::Clean { kept } => clean(kept),
         Action::Init { dir, id } => bed::init::run(&dir, &id),

@@ -2,7 +2,11 @@
 //!
 //! The clients are threads of the testbed inside each host that read the blob from the mirror and
 //! compare it: nothing of a containerd is measured. The simulator's word on the same swarm, from
-//! the same state machines, stands beside what was measured.
+//! the same state machines, stands beside what was measured, and what a BitTorrent client makes of
+//! the same hosts and links (`torrent`).
+
+mod torrent;
+mod tracker;
 
 use std::{
     sync::Barrier,
@@ -16,6 +20,8 @@ use hawker_swarm::sim::Scenario;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
+use self::torrent::Torrent;
+pub use self::tracker::Tracker;
 use super::machine::{MIN_IDLE, Processors, warm_memory};
 use crate::{
     bed::{Host, Link, Process, Rate, Usage},
@@ -53,6 +59,9 @@ pub struct Swarm {
     /// Leave out the same pull straight from the registry, which takes N times as long.
     #[arg(long)]
     no_straight: bool,
+    /// Leave out the same blob through a BitTorrent client, Debian's aria2.
+    #[arg(long)]
+    no_torrent: bool,
     #[arg(long)]
     json: bool,
 }
@@ -65,6 +74,7 @@ struct Run {
     bound: f64,
     last_over_bound: f64,
     median_over_bound: f64,
+    /// What left the registry; of a torrent, what left the seeder's link, with all headers.
     registry_bytes: u64,
     registry_over_size: f64,
     idle: f64,
@@ -82,6 +92,7 @@ struct Report {
     /// Last finisher ÷ bound as the simulator says it.
     simulated: Option<f64>,
     straight: Option<Run>,
+    torrent: Option<Run>,
     daemons: Vec<Daemon>,
 }
 
@@ -97,16 +108,15 @@ impl Swarm {
     /// # Errors
     /// When a host gets wrong bytes or none.
     pub fn run(&self) -> Result<()> {
+        if !self.no_torrent {
+            torrent::find_client()?;
+        }
         let topology = Topology {
             seeds: usize::from(self.seeds),
             nodes: usize::from(self.hosts),
             link: Link::of_rate(self.rate),
             registry_link: Link::of_rate(self.rate),
-            transport: if self.plain {
-                Transport::Plain
-            } else {
-                Transport::Tls
-            },
+            transport: self.transport(),
             has_containerd: false,
             log_level: "warn".to_owned(),
             ..Topology::default()
@@ -156,6 +166,11 @@ impl Swarm {
             true => None,
             false => Some(step(&text, || self.pull(cluster, &straight, blob))?),
         };
+        let text = format!("{} hosts get it through BitTorrent", self.hosts);
+        let torrent = match self.no_torrent {
+            true => None,
+            false => Some(step(&text, || self.torrent(cluster, blob))?),
+        };
         let used =
             daemons
                 .into_iter()
@@ -178,6 +193,7 @@ impl Swarm {
             hawker,
             simulated: self.simulate(),
             straight,
+            torrent,
             daemons: used.collect(),
         })
     }
@@ -186,8 +202,8 @@ impl Swarm {
     fn pull(&self, cluster: &Cluster, url: &str, blob: &[u8]) -> Result<Run> {
         cluster.registry.reset()?;
         let hosts: Vec<_> = cluster.nodes().iter().map(|node| node.host()).collect();
-        let limit = Duration::from_secs_f64(60.0 + 4.0 * self.bound() * hosts.len() as f64);
-        warm_memory((hosts.len() as u64 + 2) * self.size * 5 / 4)?;
+        self.warm_memory()?;
+        let limit = self.limit();
         let barrier = Barrier::new(hosts.len());
         let began = Processors::read()?;
         let read = |host: &Host| {
@@ -214,6 +230,38 @@ impl Swarm {
         let mut times = times.into_iter().collect::<Result<Vec<f64>>>()?;
         times.sort_by(f64::total_cmp);
         Ok(self.summary(times, cluster.registry.tally()?.total.body_bytes, idle))
+    }
+
+    /// Lets all hosts start a BitTorrent client in the same moment.
+    fn torrent(&self, cluster: &Cluster, blob: &[u8]) -> Result<Run> {
+        let hosts: Vec<_> = cluster.nodes().iter().map(|node| node.host()).collect();
+        let origin = cluster.registry.host();
+        self.warm_memory()?;
+        let mut torrent = Torrent::start(origin, &hosts, blob, self.transport())?;
+        let (sent, began) = (torrent::sent_bytes(origin)?, Processors::read()?);
+        let mut times = torrent.run(&hosts, self.limit())?;
+        let idle = Processors::read()?.idle_since(began);
+        torrent.check(&hosts, blob)?;
+        times.sort_by(f64::total_cmp);
+        let sent = torrent::sent_bytes(origin)?.saturating_sub(sent);
+        Ok(self.summary(times, sent, idle))
+    }
+
+    fn transport(&self) -> Transport {
+        match self.plain {
+            true => Transport::Plain,
+            false => Transport::Tls,
+        }
+    }
+
+    /// Every host keeps the blob in memory.
+    fn warm_memory(&self) -> Result<()> {
+        warm_memory((u64::from(self.hosts) + 2) * self.size * 5 / 4)
+    }
+
+    /// Longer than everybody straight from the registry takes.
+    fn limit(&self) -> Duration {
+        Duration::from_secs_f64(60.0 + 4.0 * self.bound() * f64::from(self.hosts))
     }
 
     fn summary(&self, times: Vec<f64>, registry_bytes: u64, idle: f64) -> Run {
@@ -319,6 +367,7 @@ impl Report {
         for (name, run) in [
             ("hawker", Some(&self.hawker)),
             ("straight", self.straight.as_ref()),
+            ("aria2", self.torrent.as_ref()),
         ] {
             let Some(run) = run else { continue };
             table.row([

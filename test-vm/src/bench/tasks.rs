@@ -1,14 +1,17 @@
 //! `bench tasks`: what many small blobs cost that nobody asks for any more: memory and processor time
-//! of a hawkerd that has them, the time it takes to start with them, and the scheduler's memory.
+//! of a hawkerd that has them, the time until the scheduler knows of them all after a start, and the
+//! scheduler's memory. Beside each stands the same without them.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde::Serialize;
+use serde_json::Value;
 
+use super::machine::Processors;
 use crate::{
     bed::Process,
     cluster::{Cluster, Member, Topology},
@@ -25,8 +28,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 8;
 /// Entries of finished tasks are given up within 2 s, and the state is written.
 const REST: Duration = Duration::from_secs(6);
+/// Between two looks at what the scheduler knows.
+const LOOK: Duration = Duration::from_millis(20);
 /// Of one processor, for doing nothing.
 const MOST_CPU: f64 = 0.01;
+/// Resident bytes for each task, of a hawkerd that was started with them.
+const MOST_EACH: f64 = 2048.0;
+/// Until the scheduler knows of all, for each task.
+const MOST_ANNOUNCE: Duration = Duration::from_micros(200);
 
 /// Many blobs that lie in the store.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,23 +56,34 @@ pub struct Tasks {
 struct Report {
     tasks: u32,
     nodes: u16,
-    empty_bytes: u64,
-    scheduler_empty_bytes: u64,
-    /// After it got them, and after it was started again.
+    empty: State,
+    /// Started with all tasks.
+    full: State,
+    /// Resident, of the hawkerd that got them one by one.
     filled_bytes: u64,
-    restarted_bytes: u64,
+    /// Processor time of that hawkerd for getting one.
+    get_seconds: f64,
+}
+
+/// A node that was just started, and its scheduler, at rest.
+#[derive(Debug, Serialize)]
+struct State {
+    bytes: u64,
     scheduler_bytes: u64,
-    /// Share of one processor, of the restarted hawkerd and of the scheduler.
+    /// Processor seconds in a second.
     cpu: f64,
     scheduler_cpu: f64,
-    /// Until it is healthy and has told the scheduler of them all.
+    /// Until hawkerd is healthy.
     start_seconds: f64,
-    empty_start_seconds: f64,
+    /// Until the scheduler knows it with all that it has.
+    announce_seconds: f64,
+    /// Share of the machine's processors.
+    idle: f64,
 }
 
 impl Tasks {
     /// # Errors
-    /// When a node gets a wrong answer, or takes more than 1 % of a processor to do nothing.
+    /// When a node gets a wrong answer, or tasks cost more than they may.
     pub fn run(&self) -> Result<()> {
         let topology = Topology {
             nodes: usize::from(self.nodes),
@@ -79,45 +99,29 @@ impl Tasks {
             true => println!("{}", serde_json::to_string_pretty(&report)?),
             false => print!("{}", report.render()),
         }
-        ensure!(
-            report.cpu <= MOST_CPU,
-            "hawkerd takes {:.1} % of a processor for nothing",
-            report.cpu * 100.0
-        );
-        Ok(())
+        report.check()
     }
 
     fn measure(&self, cluster: &Cluster) -> Result<Report> {
-        let (node, scheduler) = (&cluster.nodes()[0], cluster.scheduler()?);
-        let empty_start_seconds = restart(node)?;
-        thread::sleep(REST);
-        let empty_bytes = node.hawkerd()?.usage()?.memory_len;
-        let scheduler_empty_bytes = scheduler.usage()?.memory_len;
-        let paths = step("put the blobs into the registry", || self.plant(cluster))?;
-        for node in cluster.nodes() {
-            step(&format!("fill {}", node.name()), || fill(node, &paths))?;
+        let node = &cluster.nodes()[0];
+        let empty = self.state(cluster, node, 0)?;
+        let urls = step("put the blobs into the registry", || self.plant(cluster))?;
+        let before = node.hawkerd()?.usage()?;
+        for (number, node) in cluster.nodes().iter().enumerate() {
+            let whence = if number == 0 { "registry" } else { "cluster" };
+            let text = format!("{} gets them from the {whence}", node.name());
+            step(&text, || fill(node, &urls))?;
         }
         thread::sleep(REST);
-        let filled_bytes = node.hawkerd()?.usage()?.memory_len;
-        let start_seconds = step("start it again", || restart(node))?;
-        thread::sleep(REST);
-        let text = format!("let nothing happen for {} s", self.seconds);
-        let (cpu, scheduler_cpu) = step(&text, || {
-            let cpu = self.cpu(&*node.hawkerd()?, scheduler)?;
-            Ok((cpu[0], cpu[1]))
-        })?;
+        let filled = node.hawkerd()?.usage()?;
+        let full = self.state(cluster, node, urls.len())?;
         Ok(Report {
             tasks: self.tasks,
             nodes: self.nodes,
-            empty_bytes,
-            scheduler_empty_bytes,
-            filled_bytes,
-            restarted_bytes: node.hawkerd()?.usage()?.memory_len,
-            scheduler_bytes: scheduler.usage()?.memory_len,
-            cpu,
-            scheduler_cpu,
-            start_seconds,
-            empty_start_seconds,
+            empty,
+            full,
+            filled_bytes: filled.memory_len,
+            get_seconds: (filled.cpu_seconds - before.cpu_seconds) / f64::from(self.tasks),
         })
     }
 
@@ -127,9 +131,30 @@ impl Tasks {
             let digest = digest_of(bytes.as_bytes());
             let registry = &cluster.registry;
             registry.plant_blob(REPOSITORY, &digest, bytes.as_bytes())?;
-            Ok(format!("/v2/{REPOSITORY}/blobs/{digest}"))
+            let path = format!("/v2/{REPOSITORY}/blobs/{digest}");
+            Ok(format!("http://127.0.0.1:65001{path}?ns={AUTHORITY}"))
         };
         (0..self.tasks).map(plant).collect()
+    }
+
+    /// Starts the node again, which has so many tasks, and lets it be.
+    fn state(&self, cluster: &Cluster, node: &Member, tasks: usize) -> Result<State> {
+        let text = format!("start {} again with {tasks} tasks", node.name());
+        let (start_seconds, announce_seconds) = step(&text, || restart(cluster, node, tasks))?;
+        thread::sleep(REST);
+        let (hawkerd, scheduler) = (node.hawkerd()?, cluster.scheduler()?);
+        let text = format!("let nothing happen for {} s", self.seconds);
+        let began = Processors::read()?;
+        let [cpu, scheduler_cpu] = step(&text, || self.cpu(&hawkerd, scheduler))?;
+        Ok(State {
+            bytes: hawkerd.usage()?.memory_len,
+            scheduler_bytes: scheduler.usage()?.memory_len,
+            cpu,
+            scheduler_cpu,
+            start_seconds,
+            announce_seconds,
+            idle: Processors::read()?.idle_since(began),
+        })
     }
 
     /// What two processes take meanwhile.
@@ -145,31 +170,49 @@ impl Tasks {
     }
 }
 
-fn restart(node: &Member) -> Result<f64> {
-    if let Ok(hawkerd) = node.hawkerd() {
-        hawkerd.terminate(LIMIT)?;
-    }
+/// Seconds until hawkerd is healthy, and until the scheduler knows so many tasks of it.
+fn restart(cluster: &Cluster, node: &Member, tasks: usize) -> Result<(f64, f64)> {
+    node.hawkerd()?.terminate(LIMIT)?;
+    await_tasks(cluster, node, None)?;
     let began = Instant::now();
     node.start_hawkerd()?;
     node.wait_until_healthy(LIMIT)?;
-    node.wait_until_scheduled(LIMIT)?;
-    Ok(began.elapsed().as_secs_f64())
+    let healthy = began.elapsed().as_secs_f64();
+    await_tasks(cluster, node, Some(tasks as u64))?;
+    Ok((healthy, began.elapsed().as_secs_f64()))
+}
+
+/// Waits until the scheduler knows the node with so many tasks, or does not know it any more.
+fn await_tasks(cluster: &Cluster, node: &Member, wanted: Option<u64>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let known = known_tasks(cluster, node)?;
+        if known == wanted {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("the scheduler knows {known:?} tasks of {}", node.name());
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn known_tasks(cluster: &Cluster, node: &Member) -> Result<Option<u64>> {
+    const STATUS: &str = "http://127.0.0.1:8000/v1/status";
+    let scheduler = cluster.scheduler_host()?;
+    let answer = scheduler.enter(|| client::get(STATUS, LIMIT))??.success()?;
+    let status: Value = serde_json::from_slice(&answer.body)?;
+    let hosts = status["hosts"].as_array();
+    let host = hosts.and_then(|all| all.iter().find(|it| it["host"] == node.name()));
+    Ok(host.and_then(|host| host["tasks"].as_u64()))
 }
 
 /// Several clients at once get them all.
-fn fill(node: &Member, paths: &[String]) -> Result<()> {
-    let get_all = |paths: &[String]| {
-        for path in paths {
-            let url = format!("http://127.0.0.1:65001{path}?ns={AUTHORITY}");
-            client::get(&url, LIMIT)?.success()?;
-        }
-        anyhow::Ok(())
-    };
+fn fill(node: &Member, urls: &[String]) -> Result<()> {
     thread::scope(|scope| {
-        let parts = paths.chunks(paths.len().div_ceil(CLIENTS));
-        let clients: Vec<_> = parts
-            .map(|part| scope.spawn(move || node.host().enter(|| get_all(part))?))
-            .collect();
+        let parts = urls.chunks(urls.len().div_ceil(CLIENTS));
+        let get = |part| node.host().enter(|| client::get_each(part, LIMIT))?;
+        let clients: Vec<_> = parts.map(|part| scope.spawn(move || get(part))).collect();
         clients.into_iter().try_for_each(|client| {
             let ended = client.join();
             ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -178,40 +221,89 @@ fn fill(node: &Member, paths: &[String]) -> Result<()> {
 }
 
 impl Report {
+    /// Resident bytes for each task, once hawkerd was started with them.
+    fn each(&self) -> f64 {
+        self.full.bytes.saturating_sub(self.empty.bytes) as f64 / f64::from(self.tasks)
+    }
+
+    fn check(&self) -> Result<()> {
+        let (cpu, each) = (self.full.cpu, self.each());
+        ensure!(
+            cpu <= MOST_CPU,
+            "hawkerd takes {:.1} % of a processor for nothing",
+            cpu * 100.0
+        );
+        ensure!(each <= MOST_EACH, "a task takes {each:.0} bytes");
+        let most = self.empty.announce_seconds + (MOST_ANNOUNCE * self.tasks).as_secs_f64();
+        ensure!(
+            self.full.announce_seconds <= most,
+            "the scheduler knew of all after {} only",
+            seconds(self.full.announce_seconds)
+        );
+        Ok(())
+    }
+
     fn render(&self) -> String {
         let mib = |len: u64| format!("{:.1} MiB", len as f64 / f64::from(1 << 20));
-        let percent = |share: f64| format!("{:.2} %", share * 100.0);
-        let mut table = Table::new(&["", "hawkerd", "scheduler"]);
+        let cpu = |share: f64| format!("{:.2} ms/s", share * 1000.0);
+        let (empty, full) = (&self.empty, &self.full);
+        let (tasks, each) = (self.tasks, self.each());
+        let mut table = Table::new(&["", "no tasks", &format!("{tasks} tasks"), "bar"]);
+        let bar = empty.announce_seconds + (MOST_ANNOUNCE * tasks).as_secs_f64();
+        let per_task = format!("{:.1} KiB each", MOST_EACH / 1024.0);
         let none = String::new;
-        for (what, hawkerd, scheduler) in [
+        for (what, before, after, bar) in [
             (
-                "resident without tasks",
-                mib(self.empty_bytes),
-                mib(self.scheduler_empty_bytes),
-            ),
-            ("after getting them", mib(self.filled_bytes), none()),
-            (
-                "started with them",
-                mib(self.restarted_bytes),
-                mib(self.scheduler_bytes),
+                "hawkerd resident",
+                mib(empty.bytes),
+                mib(full.bytes),
+                per_task,
             ),
             (
-                "of a processor",
-                percent(self.cpu),
-                percent(self.scheduler_cpu),
+                "processor time at rest",
+                cpu(empty.cpu),
+                cpu(full.cpu),
+                cpu(MOST_CPU),
             ),
-            ("start", seconds(self.start_seconds), none()),
             (
-                "start without them",
-                seconds(self.empty_start_seconds),
+                "healthy after",
+                seconds(empty.start_seconds),
+                seconds(full.start_seconds),
+                none(),
+            ),
+            (
+                "all announced after",
+                seconds(empty.announce_seconds),
+                seconds(full.announce_seconds),
+                seconds(bar),
+            ),
+            (
+                "scheduler resident",
+                mib(empty.scheduler_bytes),
+                mib(full.scheduler_bytes),
+                none(),
+            ),
+            (
+                "its processor time",
+                cpu(empty.scheduler_cpu),
+                cpu(full.scheduler_cpu),
+                none(),
+            ),
+            (
+                "machine idle",
+                format!("{:.0} %", empty.idle * 100.0),
+                format!("{:.0} %", full.idle * 100.0),
                 none(),
             ),
         ] {
-            table.row([what.to_owned(), hawkerd, scheduler]);
+            table.row([what.to_owned(), before, after, bar]);
         }
-        let (tasks, nodes) = (self.tasks, self.nodes);
         format!(
-            "\n{tasks} tasks at {nodes} nodes and a seed\n\n{}",
+            "\n{tasks} tasks at {} nodes and a seed; {each:.0} bytes each, {} resident and {:.2} ms \
+             of processor time each while it got them\n\n{}",
+            self.nodes,
+            mib(self.filled_bytes),
+            self.get_seconds * 1000.0,
             table.render()
         )
     }
