@@ -56,6 +56,8 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 /// How often a kubelet tries a pull once more before anybody would say that it fails for good.
 const RETRIES: usize = 5;
 const PAUSE: Duration = Duration::from_secs(1);
+/// containerd tries again only three seconds after a connection was refused.
+const REDIAL: Duration = Duration::from_secs(10);
 
 /// One node on a link so slow that a pull of noise takes some seconds.
 fn slow(version: ContainerdVersion, profile: Profile) -> Result<Cluster> {
@@ -87,7 +89,7 @@ fn killed(version: ContainerdVersion, profile: Profile, moments: u32) -> Result<
         let tries = pull_and_kill(node, &session, &reference, after)?;
         // They are registered after the pull.
         await_blobs(&session, &image, image.blobs().len()).context("layers as content")?;
-        session.check_content(&image)?;
+        check_once_reached(&session, &image)?;
         run(&session, &image, &reference)?;
         println!("{profile:?}, killed after {after:.1?}: {tries} more tries, sound");
         session.remove_image(&reference)?;
@@ -122,6 +124,22 @@ fn pull_with_retries(session: &Session, reference: &str) -> Result<usize> {
         thread::sleep(PAUSE);
     }
     session.pull(reference).map(|_| RETRIES)
+}
+
+/// A pull may have ended before hawkerd was killed, so that containerd has not reached it since.
+fn check_once_reached(session: &Session, image: &Image) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match session.check_content(image) {
+            Err(error)
+                if began.elapsed() < REDIAL
+                    && format!("{error:#}").contains("connection refused") =>
+            {
+                thread::sleep(PAUSE);
+            }
+            checked => return checked,
+        }
+    }
 }
 
 /// The container reads a file of the lowest layer and one of the uppermost.
