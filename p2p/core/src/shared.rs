@@ -13,7 +13,7 @@ use crate::{
     Action, Envelope, Message, Misbehaviour, SwarmConfig,
     download::Downloads,
     link::Links,
-    patience::{Patience, Price},
+    patience::{Patience, Price, Worth},
     quarantine::{Gravity, Quarantine},
     signers::Signers,
     upload::Uploads,
@@ -137,6 +137,13 @@ impl Shared {
         self.patience.forget(host);
         let host = host.clone();
         self.act(Action::HangUp { host, reason });
+    }
+
+    /// Takes from a host what its message costs.
+    pub(crate) fn settle(&mut self, host: &HostId, task: TaskId, worth: Worth, now: Instant) {
+        if let Worth::Nothing(price) = worth {
+            self.charge(host, task, price, now);
+        }
     }
 
     /// A host said what is of no use to either side; if it does that without end, it is shut out.
