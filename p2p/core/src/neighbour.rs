@@ -49,7 +49,6 @@ pub(crate) struct Neighbour {
     pub(crate) busy_until: Option<Instant>,
     /// When it last gave a piece, or began to owe one.
     pub(crate) gave_at: Option<Instant>,
-    pub(crate) gave: u32,
     misses: u32,
     /// A piece of it did not match, or its list has proven false; until that is settled nothing is
     /// asked of it.
@@ -62,6 +61,8 @@ pub(crate) struct Neighbour {
     pub(crate) sent: PieceSet,
     /// How many pieces we sent it, some of them again.
     pub(crate) given: u32,
+    /// How many those were when it last left the choice to us.
+    pub(crate) asked_any: Option<u32>,
     /// When we last told it that we have no time for it.
     pub(crate) refused_at: Option<Instant>,
 }
@@ -93,13 +94,13 @@ impl Neighbour {
             credit_since: None,
             busy_until: None,
             gave_at: None,
-            gave: 0,
             misses: 0,
             suspected: false,
             proven: false,
             tried: 0,
             sent: PieceSet::empty(pieces),
             given: 0,
+            asked_any: None,
             refused_at: None,
         }
     }
@@ -154,7 +155,6 @@ impl Neighbour {
         if self.requests.is_empty() && self.credit == 0 {
             self.pace.pause();
         }
-        self.gave += 1;
         self.tried += 1;
         // What nobody asked for does not make up for what is on order.
         if owed {

@@ -1,8 +1,8 @@
 //! What a host may cost us for nothing: so much at once, and so much for ever.
 //!
-//! Every message that brings neither side forward has a price. What honest hosts say in vain, because
-//! words cross on the way, is far below what is forgiven; who floods is found out after some
-//! milliseconds of work.
+//! Every message that brings neither side forward has a price ([`Worth`]). What honest hosts say in
+//! vain, because words cross on the way, is far below what is forgiven; who floods is found out after
+//! some milliseconds of work.
 
 use std::{
     collections::BTreeMap,
@@ -22,17 +22,41 @@ const STRIKE_MEMORY: Duration = Duration::from_secs(600);
 const STALLS: u32 = 3;
 const STALL_MEMORY: Duration = Duration::from_secs(600);
 
+/// Bytes of pieces that were asked of a host and taken back, at most: they may still come.
+const MOST_FORGONE: u64 = 64 << 20;
+
+/// What a message was good for. Whoever handles one has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Worth {
+    /// It brought one of the two forward, or ends itself.
+    Something,
+    /// It costs its sender so much.
+    Nothing(Price),
+}
+
 /// What a message that was of no use costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Price {
     /// Read and forgotten.
-    Word = 1,
+    Word,
     /// Looked up, or answered.
-    Answer = 4,
-    /// A piece's bytes.
-    Piece = 8,
-    /// A signature was checked, a line was logged.
-    Work = 64,
+    Answer,
+    /// A signature was checked, a line was logged, sets of pieces were compared.
+    Work,
+    /// So many bytes of a piece that went over the wire for nothing.
+    Bytes(u32),
+}
+
+impl Price {
+    fn points(self) -> f64 {
+        match self {
+            Self::Word => 1.0,
+            Self::Answer => 4.0,
+            Self::Work => 64.0,
+            Self::Bytes(bytes) => (f64::from(bytes) / 1024.0).max(8.0),
+        }
+    }
 }
 
 /// What each host did lately that was of no use, or that is in doubt.
@@ -40,13 +64,23 @@ pub(crate) enum Price {
 pub(crate) struct Patience {
     spent: BTreeMap<HostId, (f64, Instant)>,
     strikes: BTreeMap<HostId, Vec<(TaskId, Instant)>>,
-    stalls: BTreeMap<HostId, (u32, Instant)>,
+    stalls: BTreeMap<HostId, Stalls>,
+    /// Bytes of pieces that were asked of a host and taken back.
+    forgone: BTreeMap<HostId, u64>,
+}
+
+/// Times that a host was given up on: how often, since when, and when last.
+#[derive(Debug)]
+struct Stalls {
+    count: u32,
+    since: Instant,
+    last: Instant,
 }
 
 impl Patience {
     /// Charges a host; says whether that was too much.
     pub(crate) fn charge(&mut self, host: &HostId, price: Price, now: Instant) -> bool {
-        let price = f64::from(price as u16);
+        let price = price.points();
         let Some((spent, at)) = self.spent.get_mut(host) else {
             self.spent.insert(host.clone(), (price, now));
             return false;
@@ -73,14 +107,48 @@ impl Patience {
         self.strikes.retain(|_, strikes| !strikes.is_empty());
     }
 
-    /// A host gave nothing of what it owed. Says whether that was once too often.
-    pub(crate) fn note_stall(&mut self, host: &HostId, now: Instant) -> bool {
-        let (count, since) = self.stalls.entry(host.clone()).or_insert((0, now));
-        if now >= *since + STALL_MEMORY {
-            (*count, *since) = (0, now);
+    /// A host gave nothing of what it owed. Says whether that was once too often: what several tasks
+    /// see within `once` is one pause.
+    pub(crate) fn note_stall(&mut self, host: &HostId, once: Duration, now: Instant) -> bool {
+        let first = Stalls {
+            count: 0,
+            since: now,
+            last: now,
+        };
+        let stalls = self.stalls.entry(host.clone()).or_insert(first);
+        if now >= stalls.since + STALL_MEMORY {
+            (stalls.count, stalls.since) = (0, now);
         }
-        *count += 1;
-        *count >= STALLS
+        if stalls.count == 0 || now >= stalls.last + once {
+            stalls.count += 1;
+            stalls.last = now;
+        }
+        stalls.count >= STALLS
+    }
+
+    /// So many bytes that were asked of a host are not wanted any more, but may be on their way.
+    pub(crate) fn forgo(&mut self, host: &HostId, bytes: u64) {
+        if bytes > 0 {
+            let forgone = self.forgone.entry(host.clone()).or_default();
+            *forgone = (*forgone + bytes).min(MOST_FORGONE);
+        }
+    }
+
+    /// Bytes came that are not on order: says what they cost, which is nothing if they were.
+    pub(crate) fn weigh(&mut self, host: &HostId, bytes: u32) -> Worth {
+        let forgone = self.forgone.get_mut(host);
+        match forgone.and_then(|left| Some((left.checked_sub(bytes.into())?, left))) {
+            Some((rest, left)) => {
+                *left = rest;
+                Worth::Something
+            }
+            None => Worth::Nothing(Price::Bytes(bytes)),
+        }
+    }
+
+    /// The connection is gone, and what was on its way on it.
+    pub(crate) fn disconnect(&mut self, host: &HostId) {
+        self.forgone.remove(host);
     }
 
     /// The host is shut out: it begins afresh when it comes back.
@@ -88,6 +156,7 @@ impl Patience {
         self.spent.remove(host);
         self.strikes.remove(host);
         self.stalls.remove(host);
+        self.forgone.remove(host);
     }
 
     /// Forgets what is forgiven.
@@ -95,7 +164,7 @@ impl Patience {
         let over = Duration::from_secs_f64(BURST / PER_SECOND);
         self.spent.retain(|_, (_, at)| now < *at + over);
         self.stalls
-            .retain(|_, (_, since)| now < *since + STALL_MEMORY);
+            .retain(|_, stalls| now < stalls.since + STALL_MEMORY);
         for strikes in self.strikes.values_mut() {
             strikes.retain(|(_, at)| now < *at + STRIKE_MEMORY);
         }
@@ -149,12 +218,38 @@ mod tests {
 
     #[test]
     fn who_stalls_again_and_again_is_not_waited_for() {
-        let (mut patience, now) = (Patience::default(), sample::start());
-        let host = sample::host("a");
-        assert!(!patience.note_stall(&host, now));
-        assert!(!patience.note_stall(&host, now));
-        assert!(patience.note_stall(&host, now));
+        let (mut patience, mut now) = (Patience::default(), sample::start());
+        let (host, once) = (sample::host("a"), Duration::from_secs(5));
+        assert!(!patience.note_stall(&host, once, now));
+        now += once;
+        assert!(!patience.note_stall(&host, once, now));
+        now += once;
+        assert!(patience.note_stall(&host, once, now));
         let later = now + STALL_MEMORY;
-        assert!(!patience.note_stall(&host, later));
+        assert!(!patience.note_stall(&host, once, later));
+    }
+
+    #[test]
+    fn what_several_tasks_see_of_one_pause_is_one_stall() {
+        let (mut patience, now) = (Patience::default(), sample::start());
+        let (host, once) = (sample::host("a"), Duration::from_secs(5));
+        let later = |millis| now + Duration::from_millis(millis);
+        let pauses = (0..9).map(|task| patience.note_stall(&host, once, later(task * 500)));
+        assert_eq!(pauses.filter(|aside| *aside).count(), 0);
+        assert!(!patience.note_stall(&host, once, later(5000)));
+        assert!(patience.note_stall(&host, once, later(10_000)));
+    }
+
+    #[test]
+    fn what_was_asked_for_and_taken_back_may_come_once() {
+        let (mut patience, host) = (Patience::default(), sample::host("a"));
+        patience.forgo(&host, 150);
+        assert_eq!(patience.weigh(&host, 100), Worth::Something);
+        let costs = Worth::Nothing(Price::Bytes(100));
+        assert_eq!(patience.weigh(&host, 100), costs);
+        patience.forgo(&host, u64::from(u32::MAX));
+        assert_eq!(patience.forgone.get(&host), Some(&MOST_FORGONE));
+        patience.disconnect(&host);
+        assert_eq!(patience.weigh(&host, 100), costs);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     Action, Envelope, Message, Misbehaviour, SwarmConfig,
     download::Downloads,
     link::Links,
-    patience::{Patience, Price},
+    patience::{Patience, Price, Worth},
     quarantine::{Gravity, Quarantine},
     signers::Signers,
     upload::Uploads,
@@ -145,6 +145,13 @@ impl Shared {
     /// Whether nothing is taken from a host at present.
     pub(crate) fn shuns(&self, host: &HostId, now: Instant) -> bool {
         self.quarantine.holds(host, now) || self.isolated.contains(host)
+    }
+
+    /// Takes from a host what its message costs.
+    pub(crate) fn settle(&mut self, host: &HostId, task: TaskId, worth: Worth, now: Instant) {
+        if let Worth::Nothing(price) = worth {
+            self.charge(host, task, price, now);
+        }
     }
 
     /// A host said what is of no use to either side; if it does that without end, it is shut out.

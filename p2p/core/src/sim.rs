@@ -22,4 +22,4 @@ mod world;
 
 pub use origin::{Access, OriginFault};
 pub use outcome::{HostOutcome, Outcome};
-pub use scenario::{HostPlan, Lie, Scenario};
+pub use scenario::{Gush, HostPlan, Lie, Scenario};

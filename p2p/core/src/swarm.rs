@@ -12,7 +12,7 @@ use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, Sign
 use crate::{
     Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Refusal, Source,
     SourceMark, Stored, SwarmConfig, TaskFailure, TaskStatus,
-    patience::Price,
+    patience::{Price, Worth},
     shared::Shared,
     task::Task,
     timetable::Timetable,
@@ -143,6 +143,7 @@ impl Swarm {
         self.shared.links.disconnect(host);
         self.shared.uploads.disconnect(host);
         self.with_those_of(host, now, |task, cx| task.disconnected(host, cx, now));
+        self.shared.patience.disconnect(host);
     }
 
     /// What was last sent to a host may be lost, but there is another connection to it: contact is
@@ -159,7 +160,8 @@ impl Swarm {
 
     /// A message came. Of a `List` the shell has verified the signature. Of a `Piece` the shell
     /// keeps the bytes until it has polled all actions: unless a `Store` for it is among them, they
-    /// are not wanted. (`data` may be empty; the swarm does not look at it.)
+    /// are not wanted. (`data` may be empty; the swarm looks at its length alone, and only where it
+    /// does not know the geometry.)
     pub fn handle_message(&mut self, host: &HostId, envelope: Envelope, now: Instant) {
         let Envelope { task, message } = envelope;
         let Some(role) = self.shared.links.role(host) else {
@@ -172,9 +174,21 @@ impl Swarm {
             return self.handle_join(host, role, task, source, now);
         }
         if !self.tasks.contains_key(&task) {
-            return self.shared.charge(host, task, Price::Word, now);
+            let worth = self.weigh_in_vain(host, &message);
+            return self.shared.settle(host, task, worth, now);
         }
-        self.with(task, now, |task, cx| pass_on(task, host, message, cx, now));
+        self.with(task, now, |task, cx| {
+            let (id, worth) = (task.id, pass_on(task, host, message, cx, now));
+            cx.settle(host, id, worth, now);
+        });
+    }
+
+    /// A message about a task that is not here.
+    fn weigh_in_vain(&mut self, host: &HostId, message: &Message) -> Worth {
+        match message {
+            Message::Piece { data, .. } => self.shared.patience.weigh(host, data.len() as u32),
+            _ => Worth::Nothing(Price::Word),
+        }
     }
 
     fn handle_join(
@@ -196,13 +210,17 @@ impl Swarm {
             return self.shared.charge(host, task, Price::Answer, now);
         }
         self.with(task, now, |task, cx| {
-            task.on_join(host, role, given.as_ref(), cx, now);
+            let worth = task.on_join(host, role, given.as_ref(), cx, now);
+            cx.settle(host, task.id, worth, now);
         });
     }
 
-    /// A seed fetches what others ask for.
+    /// A seed fetches what others ask for. Whoever has it open one task after another pays for it.
     fn open_for_others(&mut self, task: TaskId, host: &HostId, source: &Source, now: Instant) {
         let cx = &mut self.shared;
+        if !self.tasks.contains_key(&task) {
+            cx.charge(host, task, Price::Answer, now);
+        }
         let entry = self.tasks.entry(task);
         let entry = entry.or_insert_with(|| Task::new(task, cx, now));
         entry.open_for_others(host, source, cx, now);
@@ -512,27 +530,34 @@ impl Swarm {
     }
 }
 
-fn pass_on(task: &mut Task, host: &HostId, message: Message, cx: &mut Shared, now: Instant) {
+/// Says what the message was good for.
+fn pass_on(
+    task: &mut Task,
+    host: &HostId,
+    message: Message,
+    cx: &mut Shared,
+    now: Instant,
+) -> Worth {
     match message {
-        Message::Join { .. } => {}
+        Message::Join { .. } => Worth::Something,
         Message::Head { geometry } => task.on_head(host, geometry, cx, now),
         Message::Have { pieces } => task.on_have(host, pieces, cx, now),
         Message::Gained { pieces } => task.on_gained(host, &pieces, cx, now),
         Message::List { batch } => task.on_list(host, batch, cx, now),
         Message::Request { piece } => task.on_request(host, piece, cx, now),
-        Message::RequestAny { credit } => task.on_request_any(host, credit, cx, now),
+        Message::RequestAny { credit } => task.on_request_any(host, credit, cx),
         Message::Cancel { piece } => {
             cx.uploads.cancel(host, task.id, piece);
-            cx.charge(host, task.id, Price::Word, now);
+            Worth::Nothing(Price::Word)
         }
-        Message::Piece { piece, .. } => task.on_piece(host, piece, cx, now),
+        Message::Piece { piece, data } => task.on_piece(host, piece, data.len(), cx, now),
         Message::Refuse { piece, reason } => task.on_refuse(host, piece, reason, cx, now),
         Message::Leave => task.on_leave(host, cx, now),
-        Message::Renew { refused } => task.on_renew(host, refused, cx, now),
+        Message::Renew { refused } => task.on_renew(host, refused, cx),
         // No matter of the swarm.
         Message::Claim { .. }
         | Message::Heard { .. }
         | Message::Verdict { .. }
-        | Message::Doubt { .. } => {}
+        | Message::Doubt { .. } => Worth::Something,
     }
 }

@@ -44,6 +44,17 @@ pub(crate) enum Turn {
     Open(HostId, Vec<TaskId>),
 }
 
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It waits for its turn.
+    Queued,
+    /// It did already, or the piece is being sent.
+    Known,
+    /// The host's queue is full, or the piece could not be sent for long.
+    Refused,
+}
+
 #[derive(Debug)]
 pub(crate) struct Uploads {
     slots: Slots,
@@ -92,29 +103,28 @@ impl Uploads {
         self.due
     }
 
-    /// Queues a request for a piece of `len` bytes; false when the host's queue is full, or the piece
-    /// could not be sent for long. Asking twice is asking once.
+    /// Queues a request for a piece of `len` bytes. Asking twice is asking once.
     pub(crate) fn ask(
         &mut self,
         host: &HostId,
         (task, piece, len): (TaskId, PieceIndex, u32),
         progress: Progress,
         now: Instant,
-    ) -> bool {
+    ) -> Asked {
         let waits = self.wait(&task, len, now) > LONGEST_WAIT;
         let lane = self.lanes.entry(host.clone()).or_default();
         lane.progress = progress;
         let known =
             lane.queue.contains(&(task, piece)) || lane.sending.contains_key(&(task, piece));
         if known {
-            return true;
+            return Asked::Known;
         }
         if waits || lane.queue.len() >= self.queue {
-            return false;
+            return Asked::Refused;
         }
         lane.queue.push_back((task, piece));
         self.line_up(host);
-        true
+        Asked::Queued
     }
 
     /// How long the limit of the rate lets a request wait, if all who wait want pieces of that length.

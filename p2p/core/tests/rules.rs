@@ -1545,6 +1545,54 @@ fn a_corrupt_piece_is_sought_elsewhere_and_its_sender_reported_in_the_end() {
     assert!(bench.actions().iter().any(hung_up));
 }
 
+/// The pieces that are to be stored, and those taken back of a host.
+fn stored_and_cancelled(actions: &[Action], of: &str) -> (Vec<u32>, Vec<u32>) {
+    let (mut stored, mut cancelled) = (Vec::new(), Vec::new());
+    for action in actions {
+        match action {
+            Action::Store { piece, .. } => stored.push(piece.0),
+            Action::Send { host, envelope } if host.as_str() == of => {
+                if let Message::Cancel { piece } = envelope.message {
+                    cancelled.push(piece.0);
+                }
+            }
+            _ => {}
+        }
+    }
+    (stored, cancelled)
+}
+
+#[test]
+fn a_piece_that_nobody_asked_for_takes_nothing_off_order_before_it_has_matched() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let asked = bench.requests("a");
+    bench.connect("b", Role::Node);
+    bench.say("b", Message::Join { source: None });
+    bench.actions();
+    bench.piece("b", asked[0]);
+    let (stored, cancelled) = stored_and_cancelled(&bench.actions(), "a");
+    assert_eq!((stored, cancelled), (vec![asked[0]], vec![]));
+    let piece = PieceIndex(asked[0]);
+    bench
+        .swarm
+        .handle_stored(task(), piece, &host("b"), bench.now);
+    let (_, cancelled) = stored_and_cancelled(&bench.actions(), "a");
+    assert_eq!(cancelled, [asked[0]]);
+}
+
+#[test]
+fn of_pieces_that_nobody_asked_for_three_are_checked_at_a_time() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.connect("b", Role::Node);
+    bench.say("b", Message::Join { source: None });
+    bench.actions();
+    for piece in 0..PIECES {
+        bench.piece("b", piece);
+    }
+    let (stored, cancelled) = stored_and_cancelled(&bench.actions(), "a");
+    assert_eq!((stored, cancelled), (vec![0, 1, 2], vec![]));
+}
+
 #[test]
 fn after_two_bad_copies_the_origin_decides() {
     let mut bench = Bench::with_parents(&["a"]);

@@ -95,9 +95,63 @@ pub enum Lie {
     /// Tells every other host a false list, and gives it bytes that fit.
     Equivocate,
     /// Says more than anybody can use.
-    Flood,
+    Flood(Gush),
     /// Now this, now that.
     Random,
+}
+
+/// What a flood is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gush {
+    /// It joins where it has joined, or leaves and joins again and again.
+    Joins,
+    Rejoins,
+    /// The same geometry, set of pieces, news or list.
+    Heads,
+    Haves,
+    Gained,
+    Lists,
+    /// Sets of pieces that grow and shrink.
+    Tides,
+    /// The same piece is asked for, a missing one, or any; or nothing is taken back.
+    Requests,
+    Missing,
+    Credits,
+    Cancels,
+    /// A piece that nobody asked for.
+    Pieces,
+    /// It refuses what nobody asked for, or takes leave without having come.
+    Refusals,
+    Dismissals,
+    Leaves,
+    /// It asks for credentials.
+    Renewals,
+    /// Of a task that nobody knows, or of ever other ones.
+    Strange,
+    Strangers,
+}
+
+impl Gush {
+    pub const ALL: [Self; 18] = [
+        Self::Joins,
+        Self::Rejoins,
+        Self::Heads,
+        Self::Haves,
+        Self::Gained,
+        Self::Lists,
+        Self::Tides,
+        Self::Requests,
+        Self::Missing,
+        Self::Credits,
+        Self::Cancels,
+        Self::Pieces,
+        Self::Refusals,
+        Self::Dismissals,
+        Self::Leaves,
+        Self::Renewals,
+        Self::Strange,
+        Self::Strangers,
+    ];
 }
 
 impl HostPlan {

@@ -30,6 +30,8 @@ use crate::{Envelope, Message, Misbehaviour, Parent, SwarmConfig};
 const RETRANSMISSION: Time = 200_000_000;
 /// When the scheduler looks whether a host has got enough neighbours, as in `hawker-tracker`.
 const MAKE_UP_AFTER: Time = 800_000_000;
+/// Who may be a liar has a second to show that it was deceived itself.
+const AFTERMATH: Time = 2_000_000_000;
 /// Bytes of a batch of chain values besides them: certificate, signature, frame.
 const LIST_OVERHEAD: u64 = 600;
 
@@ -111,10 +113,13 @@ impl World {
     }
 
     pub(crate) fn run(mut self) -> Outcome {
-        let limit = nanos(self.plan.limit);
+        let mut limit = nanos(self.plan.limit);
         let mut events = 0;
         while let Some((at, event)) = self.queue.next() {
-            if at > limit || (std::mem::take(&mut self.changed) && self.is_over()) {
+            if std::mem::take(&mut self.changed) && self.is_over() {
+                limit = limit.min(self.now + self.aftermath());
+            }
+            if at > limit {
                 break;
             }
             self.now = at;
@@ -122,6 +127,15 @@ impl World {
             self.play(event);
         }
         self.outcome(events)
+    }
+
+    /// How long it is played on when all have ended: until liars have been judged.
+    fn aftermath(&self) -> Time {
+        let lies = |host: &Host| host.plan.lie.is_some() || host.plan.rotten.is_some();
+        match self.hosts.iter().any(lies) {
+            true => AFTERMATH,
+            false => 0,
+        }
     }
 
     /// Every living, honest node has what it wants or has given up.

@@ -171,6 +171,7 @@ impl Task {
 
     /// What is on order at a suspect is taken back, and what comes of it all the same is dropped.
     pub(super) fn take_nothing_of(&mut self, host: &HostId, cx: &mut Shared) {
+        self.forgo_all(host, cx);
         let Some(neighbour) = self.neighbours.get_mut(host) else {
             return;
         };

@@ -7,10 +7,15 @@
 
 use std::time::{Duration, Instant};
 
-use hawker_model::{HostId, PieceIndex, Role};
+use hawker_model::{HostId, MAX_PIECE_LEN, PieceIndex, Role};
 
 use super::Task;
-use crate::{Action, Message, Refusal, neighbour::Neighbour, patience::Price, shared::Shared};
+use crate::{
+    Action, Message, Refusal,
+    neighbour::Neighbour,
+    patience::{Price, Worth},
+    shared::Shared,
+};
 
 /// Open requests to one source, at most.
 const MOST_CREDIT: usize = 16;
@@ -212,9 +217,11 @@ impl Task {
             if neighbour.credit == 0 {
                 neighbour.credit_since = Some(now);
             }
+            // What is owed by now may come beside that.
             neighbour.credit = window as u16;
             let credit = neighbour.credit;
             self.send(host, Message::RequestAny { credit }, cx);
+            self.forgo(host, owed, cx);
             self.note_orders(cx, now);
         }
         let neighbour = self.neighbours.get(host);
@@ -236,39 +243,55 @@ impl Task {
         &mut self,
         host: &HostId,
         piece: PieceIndex,
+        came: usize,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
-            return;
+            let len = self.content.as_ref().map(|c| c.geometry.piece_len());
+            return cx.patience.weigh(host, len.unwrap_or(came as u32));
         };
         if !content.geometry.contains(piece) {
-            return self.breach(host, cx, now);
+            self.breach(host, cx, now);
+            return Worth::Something;
         }
         let owed = neighbour.owes(piece);
+        let few = content.unsettled(host) < UNPROVEN;
         neighbour.note_piece(piece, cx.config.queue_time, now);
         let len = content.geometry.len_of(piece);
         cx.downloads.note_arrival(&self.id, len.into(), now);
         let known = content.can_check(piece) && self.doubts.may_ask(piece, host);
-        let known = known && !neighbour.suspected;
-        if known && content.lacks(piece) && !self.completed && !self.doubts.own_chain {
-            content.picker.unwant(piece);
-            content.storing.insert(piece, host.clone());
-            self.note_whether_asked(host, piece, owed);
-            cx.act(Action::Store {
-                task: self.id,
-                piece,
-                from: host.clone(),
-            });
-            self.take_back(piece, cx);
+        let taken = known && !neighbour.suspected && (owed || few);
+        let taken = taken && content.lacks(piece) && !self.completed && !self.doubts.own_chain;
+        if taken {
+            self.take(piece, host, owed, cx);
         } else {
             self.want_again(piece);
-            if !owed {
-                cx.charge(host, self.id, Price::Piece, now);
-            }
         }
         self.fill(host, cx, now);
+        match owed || taken {
+            true => Worth::Something,
+            false => cx.patience.weigh(host, len),
+        }
+    }
+
+    /// Has a piece checked and stored. What nobody asked for takes nothing off order before it has
+    /// matched.
+    fn take(&mut self, piece: PieceIndex, host: &HostId, owed: bool, cx: &mut Shared) {
+        if let Some(content) = &mut self.content {
+            content.picker.unwant(piece);
+            content.storing.insert(piece, host.clone());
+        }
+        self.note_whether_asked(host, piece, owed);
+        cx.act(Action::Store {
+            task: self.id,
+            piece,
+            from: host.clone(),
+        });
+        if owed {
+            self.take_back(piece, cx);
+        }
     }
 
     pub(crate) fn on_stored(
@@ -323,13 +346,13 @@ impl Task {
         reason: Refusal,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         if !self.refused_piece_again(host, piece) {
-            return cx.charge(host, self.id, Price::Word, now);
+            return Worth::Nothing(Price::Word);
         }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
-            return;
+            return Worth::Something;
         };
         if reason == Refusal::Busy {
             neighbour.pace.slow_down();
@@ -339,10 +362,12 @@ impl Task {
                 content.picker.remove_holder(piece);
             }
             if neighbour.note_miss() {
-                return self.give_up_on(host, cx, now);
+                self.give_up_on(host, cx, now);
+                return Worth::Something;
             }
         }
         self.fill_all(cx, now);
+        Worth::Something
     }
 
     // --- Taking back ---
@@ -357,12 +382,33 @@ impl Task {
         }
         for host in asked {
             self.send(&host, Message::Cancel { piece }, cx);
+            self.forgo(&host, 1, cx);
+        }
+    }
+
+    /// So many pieces are taken back from a host, but may be on their way.
+    fn forgo(&self, host: &HostId, pieces: usize, cx: &mut Shared) {
+        let piece_len = self.content.as_ref().map(|c| c.geometry.piece_len());
+        // Asked for before the length was known.
+        let piece_len = piece_len.unwrap_or(MAX_PIECE_LEN);
+        cx.patience
+            .forgo(host, pieces as u64 * u64::from(piece_len));
+    }
+
+    /// All that is on order at a host is taken back.
+    pub(super) fn forgo_all(&self, host: &HostId, cx: &mut Shared) {
+        if let Some(neighbour) = self.neighbours.get(host) {
+            let pieces = neighbour.requests.len() + usize::from(neighbour.credit);
+            self.forgo(host, pieces, cx);
         }
     }
 
     /// Nothing more is wanted of anyone.
     pub(super) fn take_back_all(&mut self, cx: &mut Shared) {
         let mut taken = Vec::new();
+        for host in self.hosts() {
+            self.forgo_all(&host, cx);
+        }
         for (host, neighbour) in &mut self.neighbours {
             for piece in std::mem::take(&mut neighbour.requests).into_keys() {
                 cx.send(host, self.id, Message::Cancel { piece });

@@ -8,9 +8,9 @@ use super::Task;
 use crate::{
     Action, Message, Refusal,
     injection::{Injection, Repeat},
-    patience::Price,
+    patience::{Price, Worth},
     shared::Shared,
-    upload::{Open, Progress},
+    upload::{Asked, Open, Progress},
 };
 
 /// While pieces come from the origin, one is given a second time only if the mesh has not brought
@@ -26,9 +26,9 @@ impl Task {
         piece: PieceIndex,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let Some(child) = self.neighbours.get(host) else {
-            return cx.charge(host, self.id, Price::Word, now);
+            return Worth::Nothing(Price::Word);
         };
         let progress = Progress::of(&child.has, child.given);
         let again = child.sent.contains(piece);
@@ -38,12 +38,16 @@ impl Task {
         let len = content.geometry.piece_len();
         if !content.geometry.contains(piece) {
             self.breach(host, cx, now);
-        } else if !content.pieces.contains(piece) {
-            self.refuse(host, piece, Refusal::Missing, cx, now);
-        } else if !cx.uploads.ask(host, (self.id, piece, len), progress, now) {
-            self.refuse(host, piece, Refusal::Busy, cx, now);
-        } else if again {
-            cx.charge(host, self.id, Price::Piece, now);
+            return Worth::Something;
+        }
+        if !content.pieces.contains(piece) {
+            return self.refuse(host, piece, Refusal::Missing, cx, now);
+        }
+        match cx.uploads.ask(host, (self.id, piece, len), progress, now) {
+            Asked::Refused => self.refuse(host, piece, Refusal::Busy, cx, now),
+            Asked::Known => Worth::Nothing(Price::Answer),
+            Asked::Queued if again => Worth::Nothing(Price::Bytes(len)),
+            Asked::Queued => Worth::Something,
         }
     }
 
@@ -54,12 +58,13 @@ impl Task {
         reason: Refusal,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let piece = Some(piece);
         self.send(host, Message::Refuse { piece, reason }, cx);
         // That we have no time is not the asker's fault.
-        if reason != Refusal::Busy || self.is_hasty(host, now) {
-            cx.charge(host, self.id, Price::Answer, now);
+        match reason != Refusal::Busy || self.is_hasty(host, now) {
+            true => Worth::Nothing(Price::Answer),
+            false => Worth::Something,
         }
     }
 
@@ -70,17 +75,16 @@ impl Task {
         last.is_some_and(|at| now < at + HASTE)
     }
 
-    pub(crate) fn on_request_any(
-        &mut self,
-        host: &HostId,
-        credit: u16,
-        cx: &mut Shared,
-        now: Instant,
-    ) {
-        if self.neighbours.contains_key(host) {
-            cx.uploads.ask_any(host, self.id, credit);
+    pub(crate) fn on_request_any(&mut self, host: &HostId, credit: u16, cx: &mut Shared) -> Worth {
+        let Some(child) = self.neighbours.get_mut(host) else {
+            return Worth::Nothing(Price::Word);
+        };
+        cx.uploads.ask_any(host, self.id, credit);
+        // Who asks anew for each piece that it got brings itself forward.
+        match child.asked_any.replace(child.given) {
+            Some(given) if given < child.given => Worth::Something,
+            _ => Worth::Nothing(Price::Word),
         }
-        cx.charge(host, self.id, Price::Word, now);
     }
 
     /// The piece to give to a child that leaves the choice to us.

@@ -9,7 +9,7 @@ use crate::{
     Message, Misbehaviour, Refusal, Source, TaskFailure,
     back_to_source::{refusal, refusal_of_others},
     neighbour::Neighbour,
-    patience::Price,
+    patience::{Price, Worth},
     shared::Shared,
 };
 
@@ -77,23 +77,25 @@ impl Task {
         source: Option<&Source>,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let known = self.neighbours.contains_key(host);
         let full = self.neighbours.len() >= cx.config.max_children;
-        if !known && (full || self.is_restless(host, now)) {
-            let (piece, reason) = (None, Refusal::Busy);
-            return self.send(host, Message::Refuse { piece, reason }, cx);
-        }
-        if let Some(reason) = self.reason_to_refuse(source) {
+        let unwanted = !known && (full || self.is_restless(host, now));
+        let busy = unwanted.then_some(Refusal::Busy);
+        if let Some(reason) = busy.or_else(|| self.reason_to_refuse(source)) {
             let piece = None;
-            return self.send(host, Message::Refuse { piece, reason }, cx);
+            self.send(host, Message::Refuse { piece, reason }, cx);
+            return Worth::Nothing(Price::Answer);
         }
         self.greet(host, role, cx);
-        if let Some(neighbour) = self.neighbours.get_mut(host) {
-            neighbour.joined = true;
-        }
+        let neighbour = self.neighbours.get_mut(host);
+        let joined = neighbour.map(|neighbour| std::mem::replace(&mut neighbour.joined, true));
         self.origin.renewal.note_answer(host);
         self.fill(host, cx, now);
+        match joined {
+            Some(true) => Worth::Nothing(Price::Answer),
+            _ => Worth::Something,
+        }
     }
 
     /// The origin just failed us, and this peer brings nothing better.
@@ -147,34 +149,43 @@ impl Task {
         geometry: Geometry,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let sound = Geometry::for_length(geometry.length()) == Ok(geometry);
         match &self.content {
             _ if !sound => self.breach(host, cx, now),
             Some(content) if content.geometry == geometry => {
-                cx.charge(host, self.id, Price::Word, now);
-                self.note_agreement(host);
                 self.note_life(host, cx);
+                return self.note_agreement(host);
             }
-            Some(_) => self.on_other_geometry(host, cx, now),
-            None if self.doubts.own_chain => {}
+            Some(_) => {
+                self.on_other_geometry(host, cx, now);
+                return Worth::Nothing(Price::Answer);
+            }
+            None if self.doubts.own_chain => return Worth::Nothing(Price::Word),
             None => {
                 self.note_life(host, cx);
                 self.create(geometry, Some(host.clone()), cx);
-                self.note_agreement(host);
-                if self.is_false_nothing() {
-                    self.discard(TaskFailure::FalseList, cx);
-                    return self.convict(host, (Misbehaviour::FalseList, None), cx, now);
+                let worth = self.note_agreement(host);
+                if !self.is_false_nothing() {
+                    self.finish_if_complete(cx, now);
+                    return worth;
                 }
-                self.finish_if_complete(cx, now);
+                self.discard(TaskFailure::FalseList, cx);
+                self.convict(host, (Misbehaviour::FalseList, None), cx, now);
             }
         }
+        Worth::Something
     }
 
-    /// It has told the geometry that we know.
-    fn note_agreement(&mut self, host: &HostId) {
-        if let Some(neighbour) = self.neighbours.get_mut(host) {
-            neighbour.agrees = neighbour.joined;
+    /// It has told the geometry that we know. Says whether that is new.
+    fn note_agreement(&mut self, host: &HostId) -> Worth {
+        let neighbour = self.neighbours.get_mut(host);
+        match neighbour.filter(|neighbour| neighbour.joined && !neighbour.agrees) {
+            Some(neighbour) => {
+                neighbour.agrees = true;
+                Worth::Something
+            }
+            None => Worth::Nothing(Price::Word),
         }
     }
 
@@ -184,16 +195,18 @@ impl Task {
         pieces: PieceSet,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
-            return;
+            return Worth::Nothing(Price::Word);
         };
         if pieces.capacity() != content.geometry.piece_count() {
-            return self.breach(host, cx, now);
+            self.breach(host, cx, now);
+            return Worth::Something;
         }
+        let worth = worth_of_have(&neighbour.has, &pieces);
         if neighbour.has == pieces {
-            return cx.charge(host, self.id, Price::Answer, now);
+            return worth;
         }
         if !neighbour.source {
             let old = std::mem::replace(&mut neighbour.has, pieces);
@@ -207,6 +220,7 @@ impl Task {
         let last = neighbour.has.iter().last();
         neighbour.note_listed(last.map_or(0, |piece| piece.0 + 1));
         self.after_news(host, cx, now);
+        worth
     }
 
     pub(crate) fn on_gained(
@@ -215,16 +229,17 @@ impl Task {
         pieces: &[PieceIndex],
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
-            return;
+            return Worth::Nothing(Price::Word);
         };
         if !pieces.iter().all(|piece| content.geometry.contains(*piece)) {
-            return self.breach(host, cx, now);
+            self.breach(host, cx, now);
+            return Worth::Something;
         }
         if pieces.iter().all(|piece| neighbour.has.contains(*piece)) {
-            cx.charge(host, self.id, Price::Answer, now);
+            return Worth::Nothing(Price::Answer);
         }
         for piece in pieces {
             if neighbour.has.insert(*piece) && !neighbour.source {
@@ -233,6 +248,7 @@ impl Task {
             neighbour.note_listed(piece.0 + 1);
         }
         self.after_news(host, cx, now);
+        Worth::Something
     }
 
     fn after_news(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
@@ -248,35 +264,40 @@ impl Task {
         batch: SignedStates,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         if self.doubts.own_chain || self.doubts.disowned.contains(&batch.signer) {
-            cx.charge(host, self.id, Price::Word, now);
-            return self.on_disowned(host, &batch, cx, now);
+            self.on_disowned(host, &batch, cx, now);
+            return Worth::Nothing(Price::Word);
         }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))
         else {
-            return;
+            return Worth::Nothing(Price::Word);
         };
         let end = batch.first.0.saturating_add(batch.states.len() as u32);
         neighbour.note_listed(end);
         match content.add_batch(batch.clone(), Some(host)) {
-            Ok(false) => cx.charge(host, self.id, Price::Word, now),
+            Ok(false) => Worth::Nothing(Price::Word),
             // It could not know that we dropped what it told before.
-            Err(ListError::Gap { .. }) => cx.charge(host, self.id, Price::Answer, now),
+            Err(ListError::Gap { .. }) => Worth::Nothing(Price::Answer),
             Ok(true) => {
                 self.progress_at = now;
                 self.begin_probe(cx, now);
                 self.skip_what_others_bring(cx, now);
                 self.fill_all(cx, now);
+                Worth::Something
             }
             Err(ListError::WrongDigest) => {
                 self.convict(host, (Misbehaviour::FalseList, None), cx, now);
+                Worth::Something
             }
-            Err(ListError::OutOfRange { .. }) => self.breach(host, cx, now),
+            Err(ListError::OutOfRange { .. }) => {
+                self.breach(host, cx, now);
+                Worth::Something
+            }
             // It may pass on in good faith what another signed.
             Err(ListError::Conflict { .. }) => {
-                cx.charge(host, self.id, Price::Answer, now);
                 self.on_conflict(host, &batch, cx, now);
+                Worth::Nothing(Price::Answer)
             }
         }
     }
@@ -288,14 +309,15 @@ impl Task {
         reason: Refusal,
         cx: &mut Shared,
         now: Instant,
-    ) {
+    ) -> Worth {
         if let Some(piece) = piece {
             return self.refused_piece(host, piece, reason, cx, now);
         }
         if !self.neighbours.contains_key(host) {
-            return;
+            return Worth::Nothing(Price::Word);
         }
         tracing::debug!(task = %self.id, %host, ?reason, "refused");
+        self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
         self.contacts.put_off(host, PAUSE_REFUSED, now);
         if matches!(
@@ -307,13 +329,19 @@ impl Task {
         }
         self.seek(cx, now);
         self.fail_if_hopeless(cx, now);
+        Worth::Something
     }
 
-    pub(crate) fn on_leave(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+    /// It goes. What that costs us is bounded, since it may not come back as often as it likes.
+    pub(crate) fn on_leave(&mut self, host: &HostId, cx: &mut Shared, now: Instant) -> Worth {
+        if !self.neighbours.contains_key(host) {
+            return Worth::Nothing(Price::Word);
+        }
         self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
         self.contacts.put_off(host, PAUSE_REFUSED, now);
         self.seek(cx, now);
+        Worth::Something
     }
 
     // --- Parting ---
@@ -353,6 +381,7 @@ impl Task {
 
     pub(super) fn leave_all(&mut self, cx: &mut Shared) {
         for host in self.hosts() {
+            self.forgo_all(&host, cx);
             self.send(&host, Message::Leave, cx);
         }
         self.neighbours.clear();
@@ -361,6 +390,7 @@ impl Task {
 
     /// Forgets a neighbour; what it owed us is asked of others.
     pub(crate) fn drop_neighbour(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.forgo_all(host, cx);
         let Some(neighbour) = self.neighbours.remove(host) else {
             return;
         };
@@ -382,5 +412,18 @@ impl Task {
             self.want_again(piece);
         }
         self.fill_all(cx, now);
+    }
+}
+
+/// A set of pieces is told in whole at first, now and then as it has grown, and when it is full.
+fn worth_of_have(old: &PieceSet, new: &PieceSet) -> Worth {
+    if old == new {
+        Worth::Nothing(Price::Answer)
+    } else if old.iter().any(|piece| !new.contains(piece)) {
+        Worth::Nothing(Price::Work)
+    } else if old.is_empty() || new.is_full() {
+        Worth::Something
+    } else {
+        Worth::Nothing(Price::Answer)
     }
 }

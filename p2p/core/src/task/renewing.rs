@@ -12,7 +12,7 @@ use super::Task;
 use crate::{
     Action, Message, Source, SourceMark, TaskFailure,
     back_to_source::{refusal, refusal_of_others},
-    patience::Price,
+    patience::{Price, Worth},
     shared::Shared,
     sources::Giver,
 };
@@ -84,27 +84,41 @@ impl Task {
         host: &HostId,
         refused: SourceMark,
         cx: &mut Shared,
-        now: Instant,
-    ) {
+    ) -> Worth {
         if !self.is_seed(host) {
             tracing::debug!(task = %self.id, %host, "no seed, and asks for a credential");
-            return cx.charge(host, self.id, Price::Work, now);
+            return Worth::Nothing(Price::Work);
         }
         let own = self.origin.sources.of_reader(&refused).cloned();
-        match own.filter(|_| self.is_fetching()) {
+        let new = match own.filter(|_| self.is_fetching()) {
             Some(source) => self.ask_owner(source, Some(host), cx),
             None if self.origin.renewal.is_asked(&refused) => {
-                self.origin.renewal.ask_owner(refused, Some(host));
+                self.origin.renewal.ask_owner(refused, Some(host))
             }
-            None => self.answer_call(host, &refused, cx),
+            None => {
+                self.answer_call(host, &refused, cx);
+                false
+            }
+        };
+        match new {
+            true => Worth::Something,
+            false => Worth::Nothing(Price::Answer),
         }
     }
 
-    pub(super) fn ask_owner(&mut self, source: Source, host: Option<&HostId>, cx: &mut Shared) {
-        if self.origin.renewal.ask_owner(source.mark(), host) {
+    /// Says whether the owner was not being asked already.
+    pub(super) fn ask_owner(
+        &mut self,
+        source: Source,
+        host: Option<&HostId>,
+        cx: &mut Shared,
+    ) -> bool {
+        let new = self.origin.renewal.ask_owner(source.mark(), host);
+        if new {
             let task = self.id;
             cx.act(Action::Renew { task, source });
         }
+        new
     }
 
     /// Whether a neighbour is a seed, by its certificate.

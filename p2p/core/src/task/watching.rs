@@ -80,7 +80,7 @@ impl Task {
         });
         self.part(host, cx, now);
         self.contacts.put_off(host, PAUSE_STALLED, now);
-        if cx.patience.note_stall(host, now) {
+        if cx.patience.note_stall(host, cx.config.stall_timeout, now) {
             cx.set_aside(host, "you do not give what you say you have", now);
         }
         self.seek(cx, now);

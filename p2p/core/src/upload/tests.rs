@@ -18,7 +18,7 @@ fn uploads(slots: usize, slots_per_host: usize, queue: usize) -> Uploads {
 
 fn ask(uploads: &mut Uploads, host: &HostId, task: TaskId, piece: u32) -> bool {
     let (piece, progress) = (PieceIndex(piece), Progress(0));
-    uploads.ask(host, (task, piece, 1), progress, sample::start())
+    uploads.ask(host, (task, piece, 1), progress, sample::start()) != Asked::Refused
 }
 
 fn begin_next(uploads: &mut Uploads) -> Option<(HostId, PieceIndex)> {
@@ -50,7 +50,9 @@ fn a_full_queue_refuses_and_a_cancelled_request_is_not_served() {
     let (a, task) = (sample::host("a"), sample::task());
     let mut uploads = uploads(1, 1, 1);
     assert!(ask(&mut uploads, &a, task, 0));
-    assert!(ask(&mut uploads, &a, task, 0));
+    let again = (task, PieceIndex(0), 1);
+    let again = uploads.ask(&a, again, Progress(0), sample::start());
+    assert_eq!(again, Asked::Known);
     assert!(!ask(&mut uploads, &a, task, 1));
     uploads.cancel(&a, task, PieceIndex(0));
     assert_eq!(uploads.next_turn(sample::start()), None);
@@ -220,7 +222,9 @@ fn send_for(
                 let of_task = |(asked, _): &&(TaskId, PieceIndex)| asked == task;
                 lane.queue.iter().filter(of_task).count() > 2
             });
-            let _ = known || uploads.ask(host, asked, Progress(0), now);
+            if !known {
+                uploads.ask(host, asked, Progress(0), now);
+            }
         }
         while let Some(Turn::Asked(host, task, piece)) = uploads.next_turn(now) {
             let at = wants
@@ -292,9 +296,10 @@ fn who_would_wait_for_long_is_told_at_once() {
     let (a, b, task) = (sample::host("a"), sample::host("b"), sample::task());
     let now = sample::start();
     let large = |piece| (task, PieceIndex(piece), 4 << 20);
-    assert!(uploads.ask(&a, large(0), Progress(0), now));
+    assert_eq!(uploads.ask(&a, large(0), Progress(0), now), Asked::Queued);
     assert!(begin_next(&mut uploads).is_some());
     uploads.meter.take(&task, 4 << 20, now);
-    assert!(!uploads.ask(&b, large(1), Progress(0), now));
-    assert!(uploads.ask(&b, large(1), Progress(0), now + Duration::from_secs(4)));
+    assert_eq!(uploads.ask(&b, large(1), Progress(0), now), Asked::Refused);
+    let later = now + Duration::from_secs(4);
+    assert_eq!(uploads.ask(&b, large(1), Progress(0), later), Asked::Queued);
 }

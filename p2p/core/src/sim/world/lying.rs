@@ -2,20 +2,21 @@
 
 use rand::RngExt;
 
-use hawker_model::{HostId, PieceIndex, PieceSet};
+use hawker_model::{HostId, PieceIndex, PieceSet, TaskId};
 
 use super::World;
 use crate::{
-    Envelope, Message,
+    Envelope, Message, Refusal,
     sim::{
         blob::{Bytes, CORRUPT, FORGED, TRUE},
         event::HostNo,
-        scenario::Lie,
+        host::source,
+        scenario::{Gush, Lie},
     },
 };
 
-/// Messages that a flood puts behind each one.
-const GUSH: usize = 4096;
+/// Messages that a flood puts behind each one: more than anybody bears.
+const GUSH: usize = 24_000;
 
 impl World {
     /// The messages that leave in place of one.
@@ -41,13 +42,69 @@ impl World {
                 let batch = self.blob.batch(first, end, FORGED, &id);
                 vec![say(Message::List { batch })]
             }
-            (Lie::Flood, _) => {
-                let pieces = vec![PieceIndex(0)];
-                let gush = std::iter::repeat_n(say(Message::Gained { pieces }), GUSH);
+            (Lie::Flood(gush), _) if self.hosts[host].net.lanes.contains_key(&to) => {
+                let gush = self.gush(host, task, gush);
                 std::iter::once(said).chain(gush).collect()
             }
             (Lie::Random, _) => self.garble(host, said),
             _ => vec![said],
+        }
+    }
+
+    /// A flood behind one message.
+    fn gush(&mut self, host: HostNo, task: TaskId, gush: Gush) -> Vec<Envelope> {
+        let messages = self.drops(host, gush).into_iter().cycle().take(GUSH);
+        let strange = |number: usize| match gush {
+            Gush::Strange => TaskId::Url([0; 32]),
+            Gush::Strangers => TaskId::Url([number as u8; 32]),
+            _ => task,
+        };
+        let say = |(number, message)| Envelope {
+            task: strange(number),
+            message,
+        };
+        messages.enumerate().map(say).collect()
+    }
+
+    /// What is said again and again.
+    fn drops(&self, host: HostNo, gush: Gush) -> Vec<Message> {
+        let (geometry, piece) = (self.blob.geometry, PieceIndex(0));
+        let (count, reason) = (geometry.piece_count(), Refusal::Busy);
+        let join = Message::Join { source: None };
+        let gained = Message::Gained {
+            pieces: vec![piece],
+        };
+        let refuse = |piece| Message::Refuse { piece, reason };
+        let nothing = Message::Have {
+            pieces: PieceSet::empty(count),
+        };
+        match gush {
+            Gush::Joins | Gush::Strangers => vec![join],
+            Gush::Rejoins => vec![Message::Leave, join],
+            Gush::Heads => vec![Message::Head { geometry }],
+            Gush::Haves => vec![self.everything()],
+            Gush::Tides => vec![self.everything(), nothing],
+            Gush::Gained | Gush::Strange => vec![gained],
+            Gush::Lists => {
+                let batch = self.blob.batch(0, 1, TRUE, &self.hosts[host].id);
+                vec![Message::List { batch }]
+            }
+            Gush::Requests => vec![Message::Request { piece }],
+            Gush::Missing => vec![Message::Request {
+                piece: PieceIndex(count.saturating_sub(1)),
+            }],
+            Gush::Credits => vec![Message::RequestAny { credit: 9 }],
+            Gush::Cancels => vec![Message::Cancel { piece }],
+            Gush::Pieces => vec![Message::Piece {
+                piece,
+                data: Default::default(),
+            }],
+            Gush::Refusals => vec![refuse(Some(piece))],
+            Gush::Dismissals => vec![refuse(None)],
+            Gush::Leaves => vec![Message::Leave],
+            Gush::Renewals => vec![Message::Renew {
+                refused: source("other").mark(),
+            }],
         }
     }
 

@@ -246,6 +246,7 @@ fn message_len(message: &Message) -> u32 {
     let content = match message {
         Message::Have { pieces } => pieces.capacity() / 8,
         Message::Gained { pieces } => 4 * pieces.len() as u32,
+        Message::Piece { .. } => hawker_model::MIN_PIECE_LEN,
         Message::List { batch } => super::LIST_OVERHEAD as u32 + 32 * batch.states.len() as u32,
         _ => 0,
     };
