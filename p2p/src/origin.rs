@@ -32,6 +32,7 @@ mod exchange;
 pub(crate) mod fuzzing;
 mod group;
 mod head;
+mod hold;
 mod inspect;
 mod link;
 mod pass;
@@ -51,7 +52,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use hawker_model::{Digest, RegistryHost, Repository};
-use hawker_swarm::{Secret, Source};
+use hawker_swarm::{Behalf, Secret, Source};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use url::Url;
@@ -75,6 +76,7 @@ pub use config::{
 pub use error::OriginError;
 pub use group::OriginGroup;
 pub use head::OriginHead;
+pub(crate) use hold::{HeldBy, Hold};
 pub use inspect::EndpointReport;
 pub use pass::{Challenges, PassBody, PassRequest, Redirects};
 pub use proxy::{NoProxy, Proxy, UsualProxies};
@@ -286,7 +288,8 @@ impl OriginClient {
         source: &Source,
         range: ByteRange,
     ) -> Result<OriginBody, OriginError> {
-        OriginBody::open(self, Wanted::parse(source)?, range).await
+        let hold = Hold::default();
+        self.fetch_held(Behalf::Reader, source, range, hold).await
     }
 
     /// As [`OriginClient::fetch`], for somebody else who named the source: nothing of ours is shown,
@@ -297,11 +300,27 @@ impl OriginClient {
         source: &Source,
         range: ByteRange,
     ) -> Result<OriginBody, OriginError> {
+        let hold = Hold::default();
+        self.fetch_held(Behalf::Others, source, range, hold).await
+    }
+
+    /// The same, where `hold` tells from now on what the body waits for.
+    pub(crate) async fn fetch_held(
+        &self,
+        behalf: Behalf,
+        source: &Source,
+        range: ByteRange,
+        hold: Hold,
+    ) -> Result<OriginBody, OriginError> {
+        let ours = match behalf {
+            Behalf::Reader => Ours::Shown,
+            Behalf::Others => Ours::Withheld,
+        };
         let wanted = Wanted {
-            ours: Ours::Withheld,
+            ours,
             ..Wanted::parse(source)?
         };
-        OriginBody::open(self, wanted, range).await
+        OriginBody::open(self, wanted, range, hold).await
     }
 
     /// Passes one request of a client on to its registry and hands back what the registry says,

@@ -14,7 +14,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
 use hawker_model::{Chain, Geometry, OriginName, PieceIndex, PieceList, TaskId};
 use hawker_swarm::{Behalf, Source, TaskFailure};
 use tokio::sync::mpsc;
@@ -28,7 +27,7 @@ use crate::{
     blob::TaskState,
     brief::brief,
     counters::Counters,
-    origin::{ByteRange, OriginBody, OriginClient, OriginError, OriginHead},
+    origin::{ByteRange, HeldBy, Hold, OriginBody, OriginClient, OriginError, OriginHead},
     store::{BlobFile, CreateError, Store},
     throttle::TaskPace,
 };
@@ -89,7 +88,9 @@ impl Fetch {
 
     async fn fetch(&self) -> Result<(), Stop> {
         let known = self.list.as_ref().map(|list| *list.geometry());
-        let body = self.unless_cancelled(self.open(known)).await?;
+        let hold = Hold::default();
+        let opening = self.in_time(Duration::MAX, &hold, self.open(known, hold.clone()));
+        let body = self.unless_cancelled(opening).await?;
         let geometry = self.check_length(&body, known)?;
         self.check_version(&body)?;
         let blob = self.create(geometry).await?;
@@ -112,7 +113,8 @@ impl Fetch {
         let end = self.end.map_or_else(|| geometry.piece_count(), |end| end.0);
         while chain.next().0 < end {
             let limit = slowest(geometry.len_of(chain.next()));
-            let pieces = in_time(limit, self.next_pieces(&mut stream, &chain, end));
+            let pieces = self.next_pieces(&mut stream, &chain, end);
+            let pieces = self.in_time(limit, &hold, pieces);
             let data = self.unless_cancelled(pieces).await?;
             self.unless_cancelled(self.hold(data.len())).await?;
             chain = self.take(&blob, chain, data).await?;
@@ -141,7 +143,18 @@ impl Fetch {
         done.unwrap_or(Err(Stop::Silent))
     }
 
-    async fn open(&self, known: Option<Geometry>) -> Result<OriginBody, Stop> {
+    /// Waits for the origin for so long, limits and its own wish not counted.
+    async fn in_time<T>(
+        &self,
+        limit: Duration,
+        hold: &Hold,
+        wait: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, Stop> {
+        let held = || self.report(FetchEvent::Held);
+        in_time(limit, hold, held, wait).await
+    }
+
+    async fn open(&self, known: Option<Geometry>, hold: Hold) -> Result<OriginBody, Stop> {
         let (start, end) = match known {
             Some(geometry) => {
                 let end = self.end.map(|end| geometry.range(end).start);
@@ -150,10 +163,8 @@ impl Fetch {
             None => (0, None),
         };
         let range = ByteRange { start, end };
-        let opened = match self.behalf {
-            Behalf::Reader => self.origin.fetch(&self.source, range).await,
-            Behalf::Others => self.origin.fetch_for_others(&self.source, range).await,
-        };
+        let (origin, source) = (&self.origin, &self.source);
+        let opened = origin.fetch_held(self.behalf, source, range, hold).await;
         opened.map_err(|error| Stop::Failed(failure(error)))
     }
 
@@ -215,6 +226,7 @@ impl Fetch {
         let most = end.min(one.saturating_add(MOST_TOGETHER - 1));
         while stream.buffer.len() < len_to(one) {
             let chunk = stream
+                .body
                 .next()
                 .await
                 .map_err(|error| Stop::Failed(failure(error)))?;
@@ -225,7 +237,7 @@ impl Fetch {
             self.take_chunk(stream, &chunk);
         }
         while stream.buffer.len() < len_to(most).min(MOST_BYTES_TOGETHER)
-            && let Some(chunk) = stream.next_at_hand()
+            && let Some(chunk) = stream.body.at_hand()
         {
             self.take_chunk(stream, &chunk);
         }
@@ -287,8 +299,6 @@ impl Fetch {
 struct PieceStream {
     body: OriginBody,
     buffer: BytesMut,
-    /// Met while looking for what is at hand.
-    failed: Option<OriginError>,
 }
 
 impl PieceStream {
@@ -296,25 +306,6 @@ impl PieceStream {
         Self {
             body,
             buffer: BytesMut::new(),
-            failed: None,
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
-        match self.failed.take() {
-            Some(error) => Err(error),
-            None => self.body.next().await,
-        }
-    }
-
-    /// More bytes, if no waiting is needed.
-    fn next_at_hand(&mut self) -> Option<Bytes> {
-        match self.body.next().now_or_never()? {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                self.failed = Some(error);
-                None
-            }
         }
     }
 }
@@ -324,14 +315,30 @@ fn slowest(len: u32) -> Duration {
     PIECE_TIME + Duration::from_secs((len / SLOWEST).into())
 }
 
-async fn in_time<T>(
+/// Waits for so long, while nothing else holds up what is waited for. While a limit of ours does,
+/// `held` tells so from time to time; of a registry that wants peace nothing is told, so that another
+/// source may be tried.
+async fn in_time<T, H: Future<Output = Result<(), Stop>>>(
     limit: Duration,
+    hold: &Hold,
+    held: impl Fn() -> H,
     wait: impl Future<Output = Result<T, Stop>>,
 ) -> Result<T, Stop> {
-    tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| {
-        let reason = format!("a piece did not come within {} s", limit.as_secs());
-        Err(Stop::Failed(TaskFailure::Origin(reason)))
-    })
+    let mut wait = std::pin::pin!(wait);
+    let mut left = limit;
+    while !left.is_zero() {
+        let step = SIGN_OF_LIFE.min(left);
+        if let Ok(done) = tokio::time::timeout(step, &mut wait).await {
+            return done;
+        }
+        match hold.by() {
+            Some(HeldBy::Limit) => held().await?,
+            Some(HeldBy::Registry) => {}
+            None => left -= step,
+        }
+    }
+    let reason = format!("a piece did not come within {} s", limit.as_secs());
+    Err(Stop::Failed(TaskFailure::Origin(reason)))
 }
 
 fn same_version(first: &OnceLock<OriginHead>, now: OriginHead) -> Result<(), TaskFailure> {
@@ -418,10 +425,31 @@ mod tests {
     #[tokio::test]
     async fn a_piece_that_never_comes_ends_the_fetch() {
         let never = std::future::pending::<Result<(), Stop>>();
-        let ended = in_time(Duration::from_millis(1), never).await;
+        let (hold, told) = (Hold::default(), || std::future::ready(Ok(())));
+        let ended = in_time(Duration::from_millis(1), &hold, told, never).await;
         assert!(matches!(ended, Err(Stop::Failed(TaskFailure::Origin(_)))));
-        assert!(in_time(slowest(1), async { Ok(()) }).await.is_ok());
+        let comes = async { Ok(()) };
+        assert!(in_time(slowest(1), &hold, told, comes).await.is_ok());
         assert!(slowest(4 << 20) > slowest(64 << 10));
+    }
+
+    #[tokio::test]
+    async fn waits_for_limits_and_at_a_registry_s_wish_are_not_its_slowness() {
+        let limit = SIGN_OF_LIFE / 2;
+        for (by, expected) in [(HeldBy::Limit, 1), (HeldBy::Registry, 0)] {
+            let (hold, told) = (Hold::default(), std::cell::Cell::new(0));
+            let tell = || {
+                told.set(told.get() + 1);
+                std::future::ready(Ok(()))
+            };
+            let wait = async {
+                let long = tokio::time::sleep(limit * 3 / 2);
+                hold.during(by, long).await;
+                Ok(())
+            };
+            assert!(in_time(limit, &hold, tell, wait).await.is_ok());
+            assert_eq!(told.get(), expected);
+        }
     }
 
     #[test]

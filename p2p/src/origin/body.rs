@@ -7,12 +7,13 @@
 use std::{fmt, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use http::{
     HeaderValue, Method, StatusCode,
     header::{IF_RANGE, RANGE},
 };
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use tokio::time::Sleep;
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
     error::{innermost, shown},
     exchange::Answer,
     head,
+    hold::{HeldBy, Hold},
     range::{self, ContentRange},
     retry::Backoff,
 };
@@ -42,13 +44,25 @@ pub struct OriginBody {
     /// The request under way and the wait before it. Kept here so that a cancelled call of `next`
     /// does not begin them anew.
     asking: Option<Asking>,
-    waiting: Option<Pin<Box<Sleep>>>,
+    waiting: Option<Waiting>,
     backoff: Backoff,
     /// Bytes that were delivered and not yet counted.
     owed: u64,
     honours_ranges: bool,
+    hold: Hold,
+    /// Met while looking for what is at hand.
+    failed: Option<OriginError>,
 }
 
+/// A wait before the next request.
+struct Waiting {
+    sleep: Pin<Box<Sleep>>,
+    /// Whether the server asked for it.
+    is_asked_for: bool,
+}
+
+/// Bytes, or nothing of that kind: look again.
+type Read = Result<Option<Bytes>, OriginError>;
 type Asking = Pin<Box<dyn Future<Output = Result<Answer, OriginError>> + Send>>;
 
 /// The body of one answer.
@@ -70,6 +84,7 @@ impl OriginBody {
         client: &OriginClient,
         wanted: Wanted,
         range: ByteRange,
+        hold: Hold,
     ) -> Result<Self, OriginError> {
         if range.end.is_some_and(|end| end <= range.start) {
             return Err(OriginError::RangeNotSatisfiable {
@@ -91,6 +106,8 @@ impl OriginBody {
             backoff: Backoff::for_body(&client.0.config),
             owed: 0,
             honours_ranges: true,
+            hold,
+            failed: None,
         };
         body.resume().await?;
         Ok(body)
@@ -119,6 +136,9 @@ impl OriginBody {
     /// The next bytes; `None` when all have been delivered. Cancel-safe: what was not returned comes
     /// with the next call. After an error, a further call tries once more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, OriginError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             if self.end.is_some_and(|end| self.position >= end) {
                 self.answer = None;
@@ -129,20 +149,47 @@ impl OriginBody {
                 continue;
             }
             self.settle().await;
-            match self.read().await {
-                Ok(Some(bytes)) => {
+            let read = self.read().await;
+            if let Some(bytes) = self.note(read)? {
+                return Ok(Some(bytes));
+            }
+        }
+    }
+
+    /// More bytes, if they are here already. It asks for nothing: a request that nobody goes on with
+    /// would hold up all others of its registry. Where the answer ends or breaks off, `next` tells.
+    pub(crate) fn at_hand(&mut self) -> Option<Bytes> {
+        if self.end.is_some_and(|end| self.position >= end) || self.answer.is_none() {
+            return None;
+        }
+        self.settle().now_or_never()?;
+        let segment = self.answer.as_mut()?;
+        let frame = segment.incoming.frame().now_or_never()?;
+        let taken = self.take(frame);
+        let noted = self.note(taken);
+        noted.unwrap_or_else(|error| {
+            self.failed = Some(error);
+            None
+        })
+    }
+
+    /// Notes what reading brought: bytes, nothing, or an error that is got over by asking again. Of
+    /// one that is not, `next` tells.
+    fn note(&mut self, read: Read) -> Read {
+        match read {
+            Ok(bytes) => {
+                if let Some(bytes) = &bytes {
                     self.owed += bytes.len() as u64;
                     self.backoff.progressed();
-                    return Ok(Some(bytes));
                 }
-                Ok(None) => {}
-                Err(error) => {
-                    let sender = self.answer.take().and_then(|segment| segment.endpoint);
-                    if let Some(endpoint) = sender {
-                        endpoint.note_failure();
-                    }
-                    self.retry_after(error)?;
+                Ok(bytes)
+            }
+            Err(error) => {
+                let sender = self.answer.take().and_then(|segment| segment.endpoint);
+                if let Some(endpoint) = sender {
+                    endpoint.note_failure();
                 }
+                self.retry_after(error).map(|()| None)
             }
         }
     }
@@ -154,7 +201,10 @@ impl OriginBody {
             .as_ref()
             .and_then(|segment| segment.visit.as_ref());
         match visit {
-            Some(visit) => visit.settle(&mut self.owed).await,
+            Some(visit) => {
+                let settling = visit.settle(&mut self.owed);
+                self.hold.during(HeldBy::Limit, settling).await;
+            }
             None => self.owed = 0,
         }
     }
@@ -162,8 +212,15 @@ impl OriginBody {
     /// Asks for what is left, until there is an answer to read.
     async fn resume(&mut self) -> Result<(), OriginError> {
         loop {
-            if let Some(waiting) = &mut self.waiting {
-                waiting.await;
+            if let Some(Waiting {
+                sleep,
+                is_asked_for,
+            }) = &mut self.waiting
+            {
+                match is_asked_for {
+                    true => self.hold.during(HeldBy::Registry, sleep).await,
+                    false => sleep.await,
+                }
                 self.waiting = None;
             }
             match self.request().await {
@@ -180,8 +237,12 @@ impl OriginBody {
         let Some(wait) = self.backoff.after(&error) else {
             return Err(error);
         };
+        let is_asked_for = error.retry_after().is_some_and(|asked| !asked.is_zero());
         tracing::debug!(%error, position = self.position, ?wait, "origin is asked again");
-        self.waiting = Some(Box::pin(tokio::time::sleep(wait)));
+        self.waiting = Some(Waiting {
+            sleep: Box::pin(tokio::time::sleep(wait)),
+            is_asked_for,
+        });
         Ok(())
     }
 
@@ -217,15 +278,10 @@ impl OriginBody {
             }
         }
         let (client, wanted) = (self.client.clone(), self.wanted.clone());
+        let errand = Errand::Body(self.hold.clone());
         Box::pin(async move {
             client
-                .ask(
-                    Errand::Body,
-                    Method::GET,
-                    &wanted,
-                    &headers,
-                    Redirects::Follow,
-                )
+                .ask(errand, Method::GET, &wanted, &headers, Redirects::Follow)
                 .await
         })
     }
@@ -351,21 +407,28 @@ impl OriginBody {
         }
     }
 
-    /// Reads the next bytes of the current answer that are to be delivered. `None`: there was
-    /// nothing of that kind, look again.
-    async fn read(&mut self) -> Result<Option<Bytes>, OriginError> {
+    /// Reads the next bytes of the current answer that are to be delivered.
+    async fn read(&mut self) -> Read {
         let Some(segment) = &mut self.answer else {
             return Ok(None);
         };
-        let url = &self.wanted.url;
         let limit = self.client.0.config.read_timeout;
         let frame = tokio::time::timeout(limit, segment.incoming.frame())
             .await
             .map_err(|_| OriginError::Timeout {
-                url: shown(url),
+                url: shown(&self.wanted.url),
                 awaited: "further bytes",
                 limit,
             })?;
+        self.take(frame)
+    }
+
+    /// What the current answer brought, as far as it is to be delivered.
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Read {
+        let Some(segment) = &mut self.answer else {
+            return Ok(None);
+        };
+        let url = &self.wanted.url;
         let short = |at, reason| OriginError::TooShort {
             url: shown(url),
             position: at,

@@ -12,6 +12,7 @@ use std::{
 use hawker_swarm::Rate;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::hold::{HeldBy, Hold};
 use crate::throttle::Throttle;
 
 /// Registries that are remembered before those are forgotten that nobody asks.
@@ -46,12 +47,12 @@ impl Budget {
 }
 
 /// What a registry is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Errand {
     /// Something short that somebody waits for.
     Question,
-    /// Bytes, which wait for their turn as long as it takes.
-    Body,
+    /// Bytes, which wait for their turn as long as it takes, and tell so.
+    Body(Hold),
 }
 
 /// Why a registry may not be asked now.
@@ -89,10 +90,10 @@ impl Connections {
     }
 
     /// Waits for one; `None` does not happen, since they are never closed.
-    async fn take(&self, errand: Errand) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, errand: &Errand) -> Option<OwnedSemaphorePermit> {
         let (any, questions) = (Arc::clone(&self.any), Arc::clone(&self.questions));
         match errand {
-            Errand::Body => any.acquire_owned().await.ok(),
+            Errand::Body(_) => any.acquire_owned().await.ok(),
             Errand::Question => tokio::select! {
                 biased;
                 permit = any.acquire_owned() => permit.ok(),
@@ -125,7 +126,7 @@ impl Ledger {
     /// our limits where it is asked a question.
     pub(super) async fn visit(
         self: &Arc<Self>,
-        errand: Errand,
+        errand: &Errand,
         patience: Duration,
     ) -> Result<Visit, NoVisit> {
         let taking = async {
@@ -139,7 +140,11 @@ impl Ledger {
             if left > patience {
                 return Err(NoVisit::Peace(left));
             }
-            tokio::time::sleep(left).await;
+            let waiting = tokio::time::sleep(left);
+            match errand {
+                Errand::Question => waiting.await,
+                Errand::Body(hold) => hold.during(HeldBy::Registry, waiting).await,
+            }
         }
         let passing = self.requests.pass_at_once(1);
         within(errand, patience, "requests", passing).await?;
@@ -184,13 +189,13 @@ impl Visit {
 
 /// What `setting` lets through; of a question that is known soon.
 async fn within<T>(
-    errand: Errand,
+    errand: &Errand,
     patience: Duration,
     setting: &'static str,
     passing: impl Future<Output = T>,
 ) -> Result<T, NoVisit> {
     match errand {
-        Errand::Body => Ok(passing.await),
+        Errand::Body(hold) => Ok(hold.during(HeldBy::Limit, passing).await),
         Errand::Question => tokio::time::timeout(patience, passing)
             .await
             .map_err(|_| NoVisit::Full(setting)),
@@ -240,10 +245,14 @@ mod tests {
         Ledgers::new(Budget::default(), HashMap::from([("a".to_owned(), budget)]))
     }
 
+    fn body() -> Errand {
+        Errand::Body(Hold::default())
+    }
+
     const SECOND: Duration = Duration::from_secs(1);
 
     /// What is had without waiting.
-    async fn at_once(ledger: &Arc<Ledger>, errand: Errand) -> Option<Visit> {
+    async fn at_once(ledger: &Arc<Ledger>, errand: &Errand) -> Option<Visit> {
         let visit = ledger.visit(errand, SECOND);
         let visit = tokio::time::timeout(Duration::from_millis(1), visit).await;
         visit.ok()?.ok()
@@ -253,9 +262,9 @@ mod tests {
     async fn a_registry_that_wants_peace_is_left_alone_and_others_are_not() {
         let ledgers = ledgers(Budget::default());
         ledgers.of("a").close(60 * SECOND);
-        let refused = ledgers.of("a").visit(Errand::Body, SECOND).await;
+        let refused = ledgers.of("a").visit(&body(), SECOND).await;
         assert!(matches!(refused, Err(NoVisit::Peace(left)) if left > 50 * SECOND));
-        assert!(at_once(&ledgers.of("b"), Errand::Body).await.is_some());
+        assert!(at_once(&ledgers.of("b"), &body()).await.is_some());
     }
 
     #[tokio::test]
@@ -263,7 +272,7 @@ mod tests {
         let ledger = ledgers(Budget::default()).of("a");
         ledger.close(60 * SECOND);
         ledger.close(SECOND);
-        assert!(ledger.visit(Errand::Body, 30 * SECOND).await.is_err());
+        assert!(ledger.visit(&body(), 30 * SECOND).await.is_err());
     }
 
     #[tokio::test]
@@ -273,11 +282,11 @@ mod tests {
             ..Budget::default()
         })
         .of("a");
-        let first = at_once(&ledger, Errand::Body).await;
+        let first = at_once(&ledger, &body()).await;
         assert!(first.is_some());
-        assert!(at_once(&ledger, Errand::Body).await.is_none());
+        assert!(at_once(&ledger, &body()).await.is_none());
         drop(first);
-        assert!(at_once(&ledger, Errand::Body).await.is_some());
+        assert!(at_once(&ledger, &body()).await.is_some());
     }
 
     #[tokio::test]
@@ -288,15 +297,15 @@ mod tests {
         })
         .of("a");
         let bodies = [
-            at_once(&ledger, Errand::Body).await,
-            at_once(&ledger, Errand::Body).await,
+            at_once(&ledger, &body()).await,
+            at_once(&ledger, &body()).await,
         ];
         assert!(bodies.iter().all(Option::is_some));
-        let question = at_once(&ledger, Errand::Question).await;
+        let question = at_once(&ledger, &Errand::Question).await;
         assert!(question.is_some());
-        assert!(at_once(&ledger, Errand::Question).await.is_none());
+        assert!(at_once(&ledger, &Errand::Question).await.is_none());
         drop(question);
-        assert!(at_once(&ledger, Errand::Question).await.is_some());
+        assert!(at_once(&ledger, &Errand::Question).await.is_some());
     }
 
     #[tokio::test]
@@ -307,14 +316,15 @@ mod tests {
         };
         let ledger = ledgers(budget).of("a");
         let held = [
-            at_once(&ledger, Errand::Body).await,
-            at_once(&ledger, Errand::Question).await,
+            at_once(&ledger, &body()).await,
+            at_once(&ledger, &Errand::Question).await,
         ];
         assert!(held.iter().all(Option::is_some));
         let patience = Duration::from_millis(10);
-        let full = ledger.visit(Errand::Question, patience).await;
+        let full = ledger.visit(&Errand::Question, patience).await;
         assert_eq!(full.err(), Some(NoVisit::Full("connections")));
-        let body = ledger.visit(Errand::Body, patience);
+        let errand = body();
+        let body = ledger.visit(&errand, patience);
         let body = tokio::time::timeout(10 * patience, body).await;
         assert!(body.is_err(), "bytes wait for their turn");
     }

@@ -29,6 +29,7 @@ use super::{
     endpoint::Standing,
     error::{innermost, shown, shown_text},
     exchange::{self, Answer, Ask},
+    hold::Hold,
     registries::Way,
     ways::Ways,
 };
@@ -103,7 +104,7 @@ pub(super) async fn pass(
     let patience = client.0.config.header_timeout / 4;
     let is_blob = request.method != Method::HEAD && url.path().contains("/blobs/");
     let errand = match is_blob {
-        true => Errand::Body,
+        true => Errand::Body(Hold::default()),
         false => Errand::Question,
     };
     let answer = client.in_budget(&url, (errand, patience), asking).await?;

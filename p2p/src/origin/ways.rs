@@ -109,7 +109,7 @@ impl OriginClient {
     ) -> Result<Answer, OriginError> {
         let patience = match errand {
             Errand::Question => self.0.config.header_timeout / 4,
-            Errand::Body => self.0.config.longest_retry_after,
+            Errand::Body(_) => self.0.config.longest_retry_after,
         };
         let asking = self.ask_at_once(method, wanted, headers, redirects);
         let errand = (errand, patience);
@@ -136,7 +136,7 @@ impl OriginClient {
                 limit: patience,
             },
         };
-        let visit = ledger.visit(errand, patience).await.map_err(refused)?;
+        let visit = ledger.visit(&errand, patience).await.map_err(refused)?;
         let answer = asking.await?;
         if let Some(time) = answer.retry_after() {
             ledger.close(time);

@@ -525,3 +525,33 @@ proptest! {
         prop_assert_eq!(result.unwrap(), &file[start as usize..end]);
     }
 }
+
+#[tokio::test]
+async fn what_is_looked_for_at_hand_asks_for_nothing_and_ends_as_it_should() {
+    let file = content(100_000);
+    let copy = file.clone();
+    let server = Server::start(move |asked| match asked.header("range") {
+        None => Reply::file(asked, &copy).cut_after(50_000),
+        Some(_) => Reply::file(asked, &copy),
+    })
+    .await;
+    let source = source(server.url("/f"));
+    let mut body = client().fetch(&source, ByteRange::ALL).await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < 50_000 {
+        got.extend(body.next().await.unwrap().unwrap());
+    }
+    for _ in 0..20 {
+        assert_eq!(body.at_hand(), None);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(server.asked().len(), 1, "not before somebody waits for it");
+    while let Some(bytes) = body.next().await.unwrap() {
+        got.extend(bytes);
+        while let Some(bytes) = body.at_hand() {
+            got.extend(bytes);
+        }
+    }
+    assert!(got == file);
+    assert_eq!(server.asked().len(), 2);
+}
