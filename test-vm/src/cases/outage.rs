@@ -87,9 +87,7 @@ fn killed(version: ContainerdVersion, profile: Profile, moments: u32) -> Result<
         let (image, reference) = push(&format!("killed-{moment}"))?;
         let after = took * moment / (moments + 1);
         let tries = pull_and_kill(node, &session, &reference, after)?;
-        // They are registered after the pull.
-        await_blobs(&session, &image, image.blobs().len()).context("layers as content")?;
-        check_once_reached(&session, &image)?;
+        check_registered(&session, &image)?;
         run(&session, &image, &reference)?;
         println!("{profile:?}, killed after {after:.1?}: {tries} more tries, sound");
         session.remove_image(&reference)?;
@@ -126,8 +124,10 @@ fn pull_with_retries(session: &Session, reference: &str) -> Result<usize> {
     session.pull(reference).map(|_| RETRIES)
 }
 
-/// A pull may have ended before hawkerd was killed, so that containerd has not reached it since.
-fn check_once_reached(session: &Session, image: &Image) -> Result<()> {
+/// Layers are registered after the pull. It may have ended before hawkerd was killed, so that
+/// containerd has not reached it since.
+fn check_registered(session: &Session, image: &Image) -> Result<()> {
+    await_blobs(session, image, image.blobs().len()).context("layers as content")?;
     let began = Instant::now();
     loop {
         match session.check_content(image) {
@@ -206,7 +206,7 @@ fn away(version: ContainerdVersion, profile: Profile, time: Duration) -> Result<
         ));
         anyhow::Ok(())
     })?;
-    session.check_content(&noise)?;
+    check_registered(&session, &noise)?;
     run(&session, &noise, &wanted)?;
     containerd.end(&running)
 }
