@@ -1423,6 +1423,21 @@ fn a_failure_that_may_pass_is_tried_again() {
 }
 
 #[test]
+fn an_origin_that_is_silent_for_minutes_is_not_tried_without_end() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    let silent = || Err(TaskFailure::Origin("no bytes".into()));
+    for minutes in [3, 3] {
+        assert!(fetch(&bench.actions()).is_some());
+        bench.pass(SECOND * 60 * minutes);
+        bench.swarm.handle_origin_done(task(), silent(), bench.now);
+        bench.pass(SECOND * 2);
+    }
+    let failed = |action: &Action| matches!(action, Action::Failed { .. });
+    assert!(bench.actions().iter().any(failed));
+}
+
+#[test]
 fn without_source_and_peers_a_task_fails() {
     let mut bench = Bench::new(Role::Node);
     bench.open(Want::Fetch, None, None);
