@@ -15,6 +15,7 @@ use crate::{
     link::Links,
     patience::{Patience, Price},
     quarantine::{Gravity, Quarantine},
+    quiet::Quiet,
     signers::Signers,
     upload::Uploads,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     awaited: BTreeSet<TaskId>,
     pub(crate) patience: Patience,
     pub(crate) signers: Signers,
+    pub(crate) quiet: Quiet,
 }
 
 impl Shared {
@@ -56,6 +58,7 @@ impl Shared {
             awaited: BTreeSet::new(),
             patience: Patience::default(),
             signers: Signers::default(),
+            quiet: Quiet::default(),
         }
     }
 

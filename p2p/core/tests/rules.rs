@@ -1247,6 +1247,24 @@ fn without_an_answer_to_the_lookup_a_node_goes_by_itself() {
 }
 
 #[test]
+fn who_has_just_waited_for_a_seed_in_vain_goes_to_the_origin_soon() {
+    let goes_within = |time: Duration, heard: bool| {
+        let mut bench = Bench::new(Role::Node);
+        bench.swarm.note_silence(bench.now);
+        if heard {
+            bench.connect("other", Role::Node);
+        }
+        bench.open(Want::Fetch, Some(source()), None);
+        bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+        bench.pass(time);
+        fetch(&bench.actions()).is_some()
+    };
+    assert!(!goes_within(SECOND / 20, false));
+    assert!(goes_within(SECOND / 5, false));
+    assert!(!goes_within(SECOND / 5, true), "somebody speaks");
+}
+
+#[test]
 fn a_seed_that_answers_late_ends_a_fetch_for_want_of_life() {
     let mut bench = Bench::new(Role::Node);
     bench.open(Want::Fetch, Some(source()), None);
