@@ -37,11 +37,13 @@ mod inspect;
 mod link;
 mod pass;
 mod password;
+mod pool;
 mod proxy;
 mod range;
 mod registries;
 mod resolver;
 mod retry;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -50,20 +52,18 @@ mod ways;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use bytes::Bytes;
 use hawker_model::{Digest, RegistryHost, Repository};
 use hawker_swarm::{Behalf, Secret, Source};
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
 use url::Url;
 
 use address::AddressRule;
 use auth::Authorizer;
 use budget::{Ledger, Ledgers};
-use connector::{Connector, Place, place};
+use connector::{Place, place};
 use dialer::Proxies;
 use endpoint::Standing;
 use group::Groups;
+use pool::{By, Http};
 use registries::{About, Registries};
 
 pub use account::Account;
@@ -85,8 +85,6 @@ pub use range::ByteRange;
 /// The client of every origin. Clones are cheap and share connections, tokens and settings.
 #[derive(Clone)]
 pub struct OriginClient(Arc<Inner>);
-
-type Http = Client<Connector, Full<Bytes>>;
 
 struct Inner {
     config: OriginConfig,
@@ -414,6 +412,7 @@ struct Wanted {
     account: Option<Account>,
     refused: Refused,
     ours: Ours,
+    by: By,
 }
 
 /// Who chose where a request goes.
@@ -464,6 +463,7 @@ impl Wanted {
             account: source.authorization.as_ref().and_then(Account::of_basic),
             refused: Refused::MayBePublic,
             ours: Ours::Shown,
+            by: By::Any,
         })
     }
 }

@@ -38,8 +38,9 @@ pub struct SwarmConfig {
     pub gained_together: u32,
     /// none waits longer than this to be told.
     pub gained_interval: Duration,
-    /// Without a sign of life of any peer for so long after the scheduler's answer, or half as long
-    /// again, a node goes to the origin; twice as long without an answer.
+    /// Without a sign of life of any peer for so long after the scheduler's answer (or, if there is
+    /// none, after the start), or half as long again, a node goes to the origin; after a quarter of
+    /// that where a seed has just been waited for in vain.
     pub sign_of_life: Duration,
     /// Without any piece for so long after the start, a node goes to the origin although peers live.
     pub first_piece_deadline: Duration,

@@ -24,6 +24,7 @@ mod opening;
 mod patience;
 mod picker;
 mod quarantine;
+mod quiet;
 mod rate;
 mod renewal;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::{
     link::Links,
     patience::{Patience, Price, Worth},
     quarantine::{Gravity, Quarantine},
+    quiet::Quiet,
     signers::Signers,
     upload::Uploads,
 };
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     awaited: BTreeSet<TaskId>,
     pub(crate) patience: Patience,
     pub(crate) signers: Signers,
+    pub(crate) quiet: Quiet,
 }
 
 impl Shared {
@@ -59,6 +61,7 @@ impl Shared {
             awaited: BTreeSet::new(),
             patience: Patience::default(),
             signers: Signers::default(),
+            quiet: Quiet::default(),
         }
     }
 

@@ -126,6 +126,7 @@ impl Swarm {
             let reason = "quarantined";
             return self.shared.act(Action::HangUp { host, reason });
         }
+        self.shared.quiet.note_word(now);
         self.shared.links.connect(host.clone(), role);
         self.with_those_of(&host, now, |task, cx| task.connected(&host, role, cx, now));
         let sweep_at = now + self.shared.config.idle_connection;
@@ -153,6 +154,13 @@ impl Swarm {
         self.with_those_of(host, now, |task, cx| task.greet_afresh(host, cx, now));
     }
 
+    /// A host that was asked something else than for a task has not given a sign of life within
+    /// [`SwarmConfig::sign_of_life`]. Whoever opens a task now need not find that out anew.
+    pub fn note_silence(&mut self, now: Instant) {
+        let time = self.shared.config.sign_of_life;
+        self.shared.quiet.note_silence(time, now);
+    }
+
     /// The connection to a host serves something else beside its tasks: it is not idle.
     pub fn note_use(&mut self, host: &HostId) {
         self.shared.links.note_use(host);
@@ -170,6 +178,7 @@ impl Swarm {
         if self.shared.shuns(host, now) {
             return;
         }
+        self.shared.quiet.note_word(now);
         if let Message::Join { source } = message {
             return self.handle_join(host, role, task, source, now);
         }

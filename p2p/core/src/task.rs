@@ -494,7 +494,11 @@ impl Task {
     pub(crate) fn keep_time(&mut self, cx: &Shared, now: Instant) {
         let under_way = self.is_fetching() || self.failed_at.is_some();
         match under_way || (self.origin.run.is_some() && cx.uploads.is_open(&self.id)) {
-            true => _ = self.tick_at.get_or_insert(now + TICK),
+            true => {
+                let soon = self.alone_at(cx, now).filter(|at| *at > now);
+                let tick_at = self.tick_at.unwrap_or(now + TICK);
+                self.tick_at = Some(soon.map_or(tick_at, |at| at.min(tick_at)));
+            }
             false => self.tick_at = None,
         }
     }

@@ -1248,6 +1248,24 @@ fn without_an_answer_to_the_lookup_a_node_goes_by_itself() {
 }
 
 #[test]
+fn who_has_just_waited_for_a_seed_in_vain_goes_to_the_origin_soon() {
+    let goes_within = |time: Duration, heard: bool| {
+        let mut bench = Bench::new(Role::Node);
+        bench.swarm.note_silence(bench.now);
+        if heard {
+            bench.connect("other", Role::Node);
+        }
+        bench.open(Want::Fetch, Some(source()), None);
+        bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+        bench.pass(time);
+        fetch(&bench.actions()).is_some()
+    };
+    assert!(!goes_within(SECOND / 20, false));
+    assert!(goes_within(SECOND / 5, false));
+    assert!(!goes_within(SECOND / 5, true), "somebody speaks");
+}
+
+#[test]
 fn a_seed_that_answers_late_ends_a_fetch_for_want_of_life() {
     let mut bench = Bench::new(Role::Node);
     bench.open(Want::Fetch, Some(source()), None);
@@ -1421,6 +1439,21 @@ fn a_failure_that_may_pass_is_tried_again() {
     assert_eq!(fetch(&bench.actions()), None);
     bench.pass(SECOND * 2);
     assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
+fn an_origin_that_is_silent_for_minutes_is_not_tried_without_end() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    let silent = || Err(TaskFailure::Origin("no bytes".into()));
+    for minutes in [3, 3] {
+        assert!(fetch(&bench.actions()).is_some());
+        bench.pass(SECOND * 60 * minutes);
+        bench.swarm.handle_origin_done(task(), silent(), bench.now);
+        bench.pass(SECOND * 2);
+    }
+    let failed = |action: &Action| matches!(action, Action::Failed { .. });
+    assert!(bench.actions().iter().any(failed));
 }
 
 #[test]

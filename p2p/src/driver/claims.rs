@@ -105,6 +105,9 @@ impl Driver {
             ClaimAction::Answer { number, answer } => {
                 if let Err(why) = &answer {
                     tracing::debug!(%why, "a claim is not judged by a seed");
+                    if matches!(why, NoSeed::Silent(_)) {
+                        self.swarm.note_silence(now);
+                    }
                 }
                 if let Some(reply) = self.desk.asking.remove(&number) {
                     let _ = reply.send(answer);

@@ -11,10 +11,6 @@ use std::{
 };
 
 use hawker_model::RegistryHost;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
 use rustls::RootCertStore;
 use url::Url;
 
@@ -590,16 +586,6 @@ impl Lanes<'_> {
             timeout,
             tls: Arc::new(tls),
         };
-        Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(std::time::Duration::from_secs(50))
-            .pool_max_idle_per_host(16)
-            // One HTTP/2 connection carries all ranges of a blob: its windows must not be the limit.
-            .http2_initial_stream_window_size(4 << 20)
-            .http2_initial_connection_window_size(32 << 20)
-            .http2_keep_alive_interval(std::time::Duration::from_secs(20))
-            .http2_keep_alive_timeout(std::time::Duration::from_secs(10))
-            .build(connector)
+        Http::new(connector)
     }
 }

@@ -4,12 +4,12 @@
 //! condition that it is still the same; a server that ignores ranges has what precedes read and
 //! dropped. Only attempts that bring no byte count against the retries.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{
-    HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{IF_RANGE, RANGE},
 };
 use http_body_util::BodyExt;
@@ -24,8 +24,10 @@ use super::{
     exchange::Answer,
     head,
     hold::{HeldBy, Hold},
+    pool::By,
     range::{self, ContentRange},
     retry::Backoff,
+    silence::{self, Silence, Spoken},
 };
 
 /// A body that is being read. Dropping it ends the transfer.
@@ -52,6 +54,8 @@ pub struct OriginBody {
     hold: Hold,
     /// Met while looking for what is at hand.
     failed: Option<OriginError>,
+    /// There while the current answer gives nothing.
+    silence: Option<Silence>,
 }
 
 /// A wait before the next request.
@@ -76,6 +80,17 @@ struct Segment {
     endpoint: Option<Arc<Endpoint>>,
     /// What the registry gives counts against its budget.
     visit: Option<Visit>,
+    /// Read before the answer was taken.
+    ahead: Option<Bytes>,
+}
+
+impl Segment {
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        match self.ahead.take() {
+            Some(bytes) => Some(Ok(Frame::data(bytes))),
+            None => self.incoming.frame().await,
+        }
+    }
 }
 
 impl OriginBody {
@@ -108,6 +123,7 @@ impl OriginBody {
             honours_ranges: true,
             hold,
             failed: None,
+            silence: None,
         };
         body.resume().await?;
         Ok(body)
@@ -164,7 +180,8 @@ impl OriginBody {
         }
         self.settle().now_or_never()?;
         let segment = self.answer.as_mut()?;
-        let frame = segment.incoming.frame().now_or_never()?;
+        let frame = segment.frame().now_or_never()?;
+        self.silence = None;
         let taken = self.take(frame);
         let noted = self.note(taken);
         noted.unwrap_or_else(|error| {
@@ -263,10 +280,12 @@ impl OriginBody {
             end,
             endpoint: answer.endpoint,
             visit: answer.visit,
+            ahead: None,
         })
     }
 
-    fn ask(&self) -> Asking {
+    /// Those of a request for what is left.
+    fn headers(&self) -> HeaderMap {
         let mut headers = head::headers(&self.client);
         if let Some(range) = range::header(self.position, self.end) {
             headers.insert(RANGE, range);
@@ -277,6 +296,11 @@ impl OriginBody {
                 headers.insert(IF_RANGE, etag);
             }
         }
+        headers
+    }
+
+    fn ask(&self) -> Asking {
+        let headers = self.headers();
         let (client, wanted) = (self.client.clone(), self.wanted.clone());
         let errand = Errand::Body(self.hold.clone());
         Box::pin(async move {
@@ -407,20 +431,91 @@ impl OriginBody {
         }
     }
 
-    /// Reads the next bytes of the current answer that are to be delivered.
+    /// Reads the next bytes of the current answer that are to be delivered; of another one, where
+    /// that is silent.
     async fn read(&mut self) -> Read {
-        let Some(segment) = &mut self.answer else {
-            return Ok(None);
+        let config = &self.client.0.config;
+        let (limit, patience) = (config.read_timeout, config.endpoint_timeout);
+        loop {
+            let Some(segment) = &mut self.answer else {
+                return Ok(None);
+            };
+            let silence = self.silence.get_or_insert_with(|| Silence::begin(patience));
+            let over_at = silence.since + limit;
+            let spoken = tokio::select! {
+                biased;
+                frame = segment.frame() => {
+                    self.silence = None;
+                    return self.take(frame);
+                }
+                spoken = silence.next() => spoken,
+                () = tokio::time::sleep_until(over_at.into()) => return Err(self.silent(limit)),
+            };
+            match spoken {
+                Some(spoken) => self.turn_to(spoken),
+                None => self.ask_again(),
+            }
+        }
+    }
+
+    /// Nothing came for too long. What is open may be dead: from now on new connections are made.
+    fn silent(&mut self, limit: Duration) -> OriginError {
+        self.silence = None;
+        self.wanted.by = By::New;
+        OriginError::Timeout {
+            url: shown(&self.wanted.url),
+            awaited: "further bytes",
+            limit,
+        }
+    }
+
+    /// The answer is silent: what is left is asked for once more, elsewhere first, if there is room
+    /// for that.
+    fn ask_again(&mut self) {
+        let sender = self.answer.as_ref().and_then(|s| s.endpoint.as_ref());
+        if let Some(endpoint) = sender {
+            endpoint.note_failure();
+        }
+        let ledger = self.client.0.ledger(&self.wanted.on_behalf);
+        let spare = ledger.spare().filter(|_| self.honours_ranges);
+        let again = spare.map(|spare| {
+            tracing::debug!(
+                position = self.position,
+                "silence; asking by another connection"
+            );
+            let (client, wanted) = (self.client.clone(), self.wanted.clone());
+            silence::ask_again(client, wanted, self.headers(), spare)
+        });
+        if let Some(silence) = &mut self.silence {
+            silence.ask(again);
+        }
+    }
+
+    /// Goes on with an answer that has spoken where the other is silent, if it tells of the bytes
+    /// that are wanted.
+    fn turn_to(&mut self, spoken: Spoken) {
+        let Spoken {
+            answer,
+            bytes,
+            visit,
+        } = spoken;
+        let fits = match answer.status() {
+            StatusCode::PARTIAL_CONTENT => self.part(&answer),
+            StatusCode::OK if self.position == 0 => self.whole(&answer),
+            _ => return,
         };
-        let limit = self.client.0.config.read_timeout;
-        let frame = tokio::time::timeout(limit, segment.incoming.frame())
-            .await
-            .map_err(|_| OriginError::Timeout {
-                url: shown(&self.wanted.url),
-                awaited: "further bytes",
-                limit,
-            })?;
-        self.take(frame)
+        let Ok((at, end)) = fits else {
+            return;
+        };
+        self.silence = None;
+        self.answer = Some(Segment {
+            incoming: answer.response.into_body(),
+            at,
+            end,
+            endpoint: answer.endpoint,
+            visit: Some(visit),
+            ahead: Some(bytes),
+        });
     }
 
     /// What the current answer brought, as far as it is to be delivered.

@@ -24,6 +24,9 @@ const LONGEST_PEACE: Duration = Duration::from_secs(3600);
 /// Connections that questions have to themselves where all others are taken by bodies.
 const FOR_QUESTIONS: usize = 1;
 
+/// Requests for what another one is silent about, of one registry at a time.
+const MOST_SPARE: usize = 4;
+
 /// What one registry may be asked. `None`: any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {
@@ -70,6 +73,7 @@ pub(super) struct Ledger {
     bytes: Throttle,
     requests: Throttle,
     connections: Option<Connections>,
+    spares: Arc<Semaphore>,
     /// It said when to come back.
     closed_until: Mutex<Option<Instant>>,
 }
@@ -118,6 +122,7 @@ impl Ledger {
             // Of a second's requests a tenth may come at once.
             requests: Throttle::new(budget.requests.map(count).and_then(Rate::new)),
             connections: budget.connections.map(Connections::new),
+            spares: Arc::new(Semaphore::new(MOST_SPARE)),
             closed_until: Mutex::new(None),
         }
     }
@@ -154,6 +159,24 @@ impl Ledger {
         })
     }
 
+    /// One request more, for what another one is silent about: if the registry has said nothing
+    /// against it, and limits have room for it at once.
+    pub(super) fn spare(self: &Arc<Self>) -> Option<Spare> {
+        let turn = Arc::clone(&self.spares).try_acquire_owned().ok()?;
+        let connection = match &self.connections {
+            Some(connections) => Some(Arc::clone(&connections.any).try_acquire_owned().ok()?),
+            None => None,
+        };
+        let is_free = self.closed_for().is_none() && self.requests.try_pass(1);
+        is_free.then(|| Spare {
+            visit: Visit {
+                ledger: Arc::clone(self),
+                _connection: connection,
+            },
+            _turn: turn,
+        })
+    }
+
     /// The registry wants to be left in peace for so long.
     pub(super) fn close(&self, time: Duration) {
         let until = Instant::now().checked_add(time.min(LONGEST_PEACE));
@@ -172,6 +195,25 @@ impl Ledger {
         self.closed_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request for what another one is silent about.
+#[derive(Debug)]
+pub(super) struct Spare {
+    visit: Visit,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Spare {
+    /// The registry wants to be left in peace for so long.
+    pub(super) fn close(&self, time: Duration) {
+        self.visit.ledger.close(time);
+    }
+
+    /// It takes the place of the silent one.
+    pub(super) fn into_visit(self) -> Visit {
+        self.visit
     }
 }
 

@@ -20,9 +20,12 @@ use super::{
     endpoint::Endpoint,
     error::{shown, shown_text},
     link::ByProxy,
+    pool::By,
     proxy::ProxyFailure,
     retry,
 };
+
+type Sent = Result<Response<Incoming>, OriginError>;
 
 /// Redirects that are followed for one request.
 const MOST_REDIRECTS: usize = 10;
@@ -44,6 +47,7 @@ pub(super) struct Ask<'a> {
     /// For the scheme, host and port of `url` alone.
     pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) redirects: super::Redirects,
+    pub(super) by: By,
 }
 
 /// What a server says, whatever that is.
@@ -151,6 +155,7 @@ impl OriginClient {
             let at = At {
                 http: self.0.http(ask.on_behalf, led),
                 on_behalf: ask.on_behalf,
+                by: ask.by,
             };
             let response = self.send(at, &method, &url, &headers, &ask.body).await?;
             let answer = Answer {
@@ -224,6 +229,7 @@ impl OriginClient {
                 body: Bytes::new(),
                 authorization,
                 redirects,
+                by: wanted.by,
             };
             let answer = self.follow(ask).await?;
             if answer.status() != StatusCode::UNAUTHORIZED {
@@ -275,6 +281,7 @@ impl OriginClient {
             body: Bytes::new(),
             authorization,
             redirects,
+            by: wanted.by,
         })
         .await
     }
@@ -322,13 +329,21 @@ impl OriginClient {
         body: &Bytes,
     ) -> Result<Response<Incoming>, OriginError> {
         let limit = self.0.config.header_timeout;
-        let sending = async {
+        let first = async {
             match self.send_once(at, method, url, headers, body).await {
                 Err(OriginError::TooShort { .. }) if method.is_safe() => {
                     self.send_once(at, method, url, headers, body).await
                 }
                 result => result,
             }
+        };
+        let sending = async {
+            if at.by == By::New || !method.is_safe() {
+                return first.await;
+            }
+            let anew = At { by: By::New, ..at };
+            let again = self.send_once(anew, method, url, headers, body);
+            self.first_to_speak(at.on_behalf, first, again).await
         };
         tokio::time::timeout(limit, sending)
             .await
@@ -339,6 +354,32 @@ impl OriginClient {
                     limit,
                 })
             })
+    }
+
+    /// The answer to `first`, or that to `again`, which is asked where the first stays away. That the
+    /// second fails means nothing while the first may still be answered.
+    async fn first_to_speak(
+        &self,
+        registry: &Url,
+        first: impl Future<Output = Sent>,
+        again: impl Future<Output = Sent>,
+    ) -> Sent {
+        let mut first = std::pin::pin!(first);
+        let patience = self.0.config.endpoint_timeout;
+        if let Ok(answer) = tokio::time::timeout(patience, &mut first).await {
+            return answer;
+        }
+        let Some(_spare) = self.0.ledger(registry).spare() else {
+            return first.await;
+        };
+        tracing::debug!(registry = %shown(registry), "no answer; asking by another connection");
+        tokio::select! {
+            answer = &mut first => answer,
+            answer = again => match answer {
+                Ok(answer) if !is_trouble(answer.status()) => Ok(answer),
+                _ => first.await,
+            },
+        }
     }
 
     async fn send_once(
@@ -364,7 +405,7 @@ impl OriginClient {
         if let Some(value) = proxy.and_then(Proxy::authorization) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, value);
         }
-        let response = at.http.request(request).await.map_err(|error| {
+        let response = at.http.request(at.by, request).await.map_err(|error| {
             let about = || self.0.about(url, at.on_behalf);
             OriginError::of_request(&error, url, error.is_connect(), about)
         })?;
@@ -380,11 +421,17 @@ impl OriginClient {
     }
 }
 
+/// Whether a server says that it cannot answer now.
+fn is_trouble(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
 /// Over which connections a request goes, and why over these.
 #[derive(Clone, Copy)]
 struct At<'a> {
     http: &'a Http,
     on_behalf: &'a Url,
+    by: By,
 }
 
 /// Whether a URL can be asked at all.

@@ -263,6 +263,7 @@ fn elsewhere(wanted: &Wanted, from: &Answer, target: Url) -> Wanted {
         account: wanted.account.clone().filter(|_| is_same),
         refused: wanted.refused,
         ours: wanted.ours,
+        by: wanted.by,
     }
 }
 

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use super::{
-    Led, OriginClient, OriginError, Ours, Redirects, Refused, Wanted, challenge,
+    By, Led, OriginClient, OriginError, Ours, Redirects, Refused, Wanted, challenge,
     endpoint::{Endpoint, Standing},
     error::shown,
     exchange::Answer,
@@ -65,6 +65,7 @@ impl OriginClient {
             account: None,
             refused: Refused::MayBePublic,
             ours: Ours::Shown,
+            by: By::Any,
         };
         let answer = match is_known {
             true => self.ask_api(&wanted, endpoint).await?,
@@ -106,6 +107,7 @@ impl OriginClient {
             body: bytes::Bytes::new(),
             authorization: None,
             redirects: Redirects::Return,
+            by: By::Any,
         })
         .await
     }

@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use url::Url;
 
 use super::{
-    Led, OriginClient, OriginError,
+    By, Led, OriginClient, OriginError,
     auth::{Demand, Who},
     budget::{Errand, Visit},
     challenge, config,
@@ -143,6 +143,7 @@ impl Passing<'_> {
             body: Bytes::new(),
             authorization,
             redirects: self.request.redirects,
+            by: By::Any,
         };
         let answer = client.follow(ask(authorization.as_ref())).await?;
         let is_challenge =

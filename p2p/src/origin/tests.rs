@@ -12,6 +12,7 @@ mod proxies;
 mod proxy;
 mod reading;
 mod server;
+mod silent;
 mod tls;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
-    Account, Led, OriginClient, OriginError, Redirects,
+    Account, By, Led, OriginClient, OriginError, Redirects,
     account::AccountKey,
     challenge::Challenge,
     error::{shown, shown_text},
@@ -245,6 +245,7 @@ async fn ask(
         body: Bytes::new(),
         authorization: authorization.as_ref(),
         redirects: Redirects::Follow,
+        by: By::Any,
     };
     let answer = client.follow(ask).await?;
     Ok((url, answer))
@@ -269,6 +270,7 @@ async fn exchange(
         body: key.form(identity),
         authorization: None,
         redirects: Redirects::Return,
+        by: By::Any,
     };
     let answer = client.follow(ask).await?;
     Ok((key.realm.clone(), answer))

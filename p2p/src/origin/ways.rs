@@ -145,7 +145,7 @@ impl OriginClient {
         Ok(Answer { visit, ..answer })
     }
 
-    async fn ask_at_once(
+    pub(super) async fn ask_at_once(
         &self,
         method: Method,
         wanted: &Wanted,
@@ -216,6 +216,7 @@ impl Wanted {
             account: self.account.clone().filter(|_| is_own),
             refused: self.refused,
             ours: self.ours,
+            by: self.by,
         }
     }
 }

@@ -21,6 +21,8 @@ const MOST_DOUBLINGS: u32 = 5;
 /// Failures that may pass are tried again so often.
 const MOST_FAILURES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Not if nothing has come from anybody for so long.
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
 
 impl Task {
     // --- Deciding ---
@@ -270,7 +272,8 @@ impl Task {
 
     fn pause_or_give_up(&mut self, failure: TaskFailure, cx: &mut Shared, now: Instant) {
         let failures = self.origin.note_failure();
-        if cx.config.role == Role::Seed || failures > MOST_FAILURES {
+        let is_long = now >= self.progress_at + LONGEST_SILENCE;
+        if cx.config.role == Role::Seed || failures > MOST_FAILURES || is_long {
             return self.source_failed(failure, cx, now);
         }
         self.origin.sources.put_back();

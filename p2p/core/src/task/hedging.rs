@@ -1,8 +1,8 @@
 //! Going to the origin because peers are silent or slow, so that a pull is never much slower than one
 //! without peers, and the origin is left in peace as long as they do their work.
 //!
-//! * Nobody gives a sign of life (no scheduler, dead seeds): at once. Who lives answers a `Join` with
-//!   his own before anything else. When a seed does after all, and tells the content, the fetch ends
+//! * Nobody gives a sign of life (no scheduler, dead seeds): at once, and sooner still where a seed
+//!   was waited for in vain just before. Who lives answers a `Join` with his own before anything else. When a seed does after all, and tells the content, the fetch ends
 //!   again.
 //! * Somebody lives but gives nothing: after a while. A seed that waits for the origin is no reason
 //!   to ask it as well.
@@ -29,29 +29,43 @@ impl Task {
         }
         let config = &cx.config;
         let idle = now - self.progress_at;
-        let began = self.progress_at == self.opened_at;
-        let deadline = match (config.role, began) {
+        let deadline = match (config.role, self.has_nothing()) {
             (Role::Seed, _) => config.progress_deadline / 3,
             (_, true) => config.first_piece_deadline,
             (_, false) => config.progress_deadline,
         };
         let late = deadline + self.patience() + deadline.mul_f64(self.jitter);
-        // A scheduler that has just begun takes its time to answer.
-        let (since, patience) = match self.contacts.answered_at {
-            Some(at) => (at.max(self.opened_at), config.sign_of_life),
-            None => (self.opened_at, config.sign_of_life * 2),
-        };
-        let alone_at = since + patience + config.sign_of_life.mul_f64(self.jitter / 2.0);
         if self.origin.run.is_none() && idle >= late {
             self.origin.alone = true;
             self.origin.stalled = true;
-        } else if began && !self.sees_life() && now >= alone_at {
+        } else if self.alone_at(cx, now).is_some_and(|at| now >= at) {
             self.origin.hedged |= !self.origin.alone;
             self.origin.alone = true;
         }
         self.mind_trickle(cx, now);
         self.steer(cx, now);
         self.fail_if_hopeless(cx, now);
+    }
+
+    /// When it goes by itself because nobody gives a sign of life. A scheduler that has not answered
+    /// gives none either; should it, the fetch ends again.
+    pub(super) fn alone_at(&self, cx: &Shared, now: Instant) -> Option<Instant> {
+        let config = &cx.config;
+        if !self.is_fetching() || !self.has_nothing() || self.sees_life() {
+            return None;
+        }
+        let answered_at = self.contacts.answered_at.unwrap_or(self.opened_at);
+        let patience = match cx.quiet.is_on(now) {
+            true => config.sign_of_life / 4,
+            false => config.sign_of_life,
+        };
+        let jitter = config.sign_of_life.mul_f64(self.jitter / 2.0);
+        Some(answered_at.max(self.opened_at) + patience + jitter)
+    }
+
+    /// Whether nothing has come since the start.
+    fn has_nothing(&self) -> bool {
+        self.progress_at == self.opened_at
     }
 
     /// Whether a peer answers, or the scheduler says that there is none.

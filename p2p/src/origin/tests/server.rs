@@ -50,6 +50,7 @@ pub(super) struct Reply {
     body: Vec<u8>,
     framing: Framing,
     ending: Ending,
+    delay: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +79,7 @@ impl Reply {
             body,
             framing: Framing::Length,
             ending: Ending::Whole,
+            delay: Duration::ZERO,
         }
     }
 
@@ -127,6 +129,11 @@ impl Reply {
     pub(super) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// Answers only after a while.
+    pub(super) fn late(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 
     pub(super) fn cut_after(self, bytes: usize) -> Self {
@@ -309,6 +316,7 @@ async fn send<S: AsyncWrite + Unpin>(stream: &mut S, asked: &Asked, reply: &Repl
     if let Ending::Silence = reply.ending {
         std::future::pending::<()>().await;
     }
+    tokio::time::sleep(reply.delay).await;
     stream.write_all(reply.head().as_bytes()).await.ok()?;
     if asked.method == "HEAD" {
         return stream.flush().await.ok();

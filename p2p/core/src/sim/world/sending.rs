@@ -209,7 +209,8 @@ impl World {
         *passed
     }
 
-    /// When bytes that leave from `start` to `sent` are through the receiver's downlink.
+    /// When bytes that leave from `start` to `sent` are through the receiver's downlink, which they
+    /// keep busy no longer than it takes for them, however slowly they leave.
     pub(super) fn through_downlink(
         &mut self,
         to: HostNo,
@@ -220,8 +221,8 @@ impl World {
         let rate = self.rate(self.hosts[to].plan.down_rate);
         let duration = (f64::from(len) / rate * 1e9) as Time;
         let free_at = &mut self.hosts[to].net.downlink_free_at;
-        *free_at = sent.max((*free_at).max(start) + duration);
-        *free_at
+        *free_at = (*free_at).max(start) + duration;
+        sent.max(*free_at)
     }
 
     /// Bytes of frames per second on a link of so many bytes per second.
