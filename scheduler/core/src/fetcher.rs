@@ -99,7 +99,7 @@ impl Tracker {
             !member.complete && now.saturating_duration_since(since) >= self.config.fetcher_patience
         });
         if idle && !self.hosts.get(&fetcher).is_some_and(seed) {
-            swarm.fetcher = None;
+            swarm.dismiss();
             swarm.declined.insert(fetcher);
         }
     }
@@ -128,7 +128,7 @@ impl Tracker {
         if (useless || needless)
             && let Some(swarm) = self.swarms.get_mut(&task)
         {
-            swarm.fetcher = None;
+            swarm.dismiss();
         }
     }
 
@@ -170,6 +170,7 @@ impl Tracker {
         }
         self.join(host, task);
         if let Some(swarm) = self.swarms.get_mut(&task) {
+            swarm.dismiss();
             swarm.fetcher = Some(host.clone());
         }
         self.actions.push_back(Action::Chosen {

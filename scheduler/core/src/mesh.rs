@@ -207,7 +207,7 @@ impl Tracker {
 
 /// Some of many names, all of a few: looking at every member for each lookup would make a rush of
 /// n hosts cost n².
-fn sample<'a>(rng: &mut StdRng, roster: &'a [HostId]) -> Vec<&'a HostId> {
+pub(crate) fn sample<'a>(rng: &mut StdRng, roster: &'a [HostId]) -> Vec<&'a HostId> {
     let mut places = index::sample(rng, roster.len(), SAMPLE.min(roster.len())).into_vec();
     // The draw that follows is the random one; this keeps the order of small swarms.
     places.sort_unstable();

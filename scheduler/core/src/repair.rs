@@ -6,29 +6,52 @@ use hawker_model::{HostId, TaskId};
 
 use crate::{
     Tracker,
-    mesh::{Pushes, children},
+    chance::draw,
+    mesh::{Pushes, children, sample},
+    swarm::Swarm,
 };
+
+/// Members of a swarm that is looked at as a whole.
+const SMALL: usize = 256;
 
 impl Tracker {
     /// Restores what always holds for a task: it has a fetcher or a copy, every seeker has a path
     /// to one, and nobody stands alone.
     pub(crate) fn repair(&mut self, task: TaskId) {
-        let Some(swarm) = self.swarms.get(&task) else {
+        let Some(swarm) = self.swarms.get_mut(&task) else {
             return;
         };
         if swarm.is_pointless() {
             return self.disband(task);
         }
-        if swarm.seekers().next().is_none() {
-            return;
+        let idle = swarm.members.len() > SMALL && swarm.fetcher.is_some() && {
+            let mut hurt = swarm.hurt.iter();
+            !hurt.any(|host| swarm.seeks(host))
+        };
+        if idle || swarm.seekers().next().is_none() {
+            return swarm.hurt.clear();
         }
         let mut pushes = Pushes::default();
         let before = swarm.fetcher.clone();
         self.ensure_fetcher(task, None, 0, &mut pushes);
         self.adopt(task, before, &mut pushes);
-        self.reconnect(task, &mut pushes);
-        self.top_up(task, &mut pushes);
+        let concerned = self.concerned(task);
+        self.reconnect(task, &concerned, &mut pushes);
+        self.top_up(task, concerned, &mut pushes);
         self.push(task, pushes);
+    }
+
+    /// Who may need new neighbours: in a large swarm only those who lost something, since all of it
+    /// is too much to be looked at for each host that comes and goes.
+    fn concerned(&mut self, task: TaskId) -> Vec<HostId> {
+        let Some(swarm) = self.swarms.get_mut(&task) else {
+            return Vec::new();
+        };
+        let hurt = std::mem::take(&mut swarm.hurt);
+        match swarm.members.len() > SMALL {
+            true => hurt.into_iter().filter(|host| swarm.seeks(host)).collect(),
+            false => swarm.seekers().cloned().collect(),
+        }
     }
 
     fn disband(&mut self, task: TaskId) {
@@ -63,78 +86,69 @@ impl Tracker {
     }
 
     /// Gives every seeker without a path one.
-    fn reconnect(&mut self, task: TaskId, pushes: &mut Pushes) {
-        let Some(swarm) = self.swarms.get(&task) else {
-            return;
-        };
-        let copies = swarm.members.iter().filter(|(_, m)| m.complete);
-        let sources = copies.map(|(host, _)| host).chain(&swarm.fetcher);
-        let sources: Vec<HostId> = sources.cloned().collect();
-        let mut reached = BTreeSet::new();
-        swarm.reach(sources, &mut reached);
-        let lost: Vec<HostId> = swarm.seekers().cloned().collect();
-        for host in lost {
-            if !reached.contains(&host) {
-                self.rescue(&host, task, &mut reached, pushes);
+    fn reconnect(&mut self, task: TaskId, concerned: &[HostId], pushes: &mut Pushes) {
+        for host in concerned {
+            let swarm = self.swarms.get_mut(&task);
+            if swarm.is_some_and(|swarm| !swarm.is_fed(host)) {
+                self.rescue(host, task, pushes);
             }
         }
     }
 
     /// Links a lost seeker with the fetcher while that has room, else with a random host that has
-    /// a path, else with the fetcher all the same.
-    fn rescue(
-        &mut self,
-        host: &HostId,
-        task: TaskId,
-        reached: &mut BTreeSet<HostId>,
-        pushes: &mut Pushes,
-    ) {
+    /// a path, else with the fetcher all the same. Whoever hangs on it alone has a path then, too.
+    fn rescue(&mut self, host: &HostId, task: TaskId, pushes: &mut Pushes) {
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
         let fetcher = swarm.fetcher.clone();
         let room = |f: &HostId| children(swarm, f) < self.config.fetcher_children;
         let first = fetcher.clone().filter(|fetcher| room(fetcher));
-        let ways = first
-            .into_iter()
-            .chain(self.somebody_reached(host, task, reached));
+        let ways = first.into_iter().chain(self.somebody_fed(host, task));
         let ways: Vec<HostId> = ways.chain(fetcher).collect();
         for way in ways {
             self.link(task, host, &way, pushes);
-            if let Some(swarm) = self.swarms.get(&task)
-                && swarm
-                    .members
-                    .get(host)
-                    .is_some_and(|m| m.links.contains(&way))
-            {
-                swarm.reach([host.clone()], reached);
+            let member = self.swarms.get(&task).and_then(|s| s.members.get(host));
+            if member.is_some_and(|member| member.links.contains(&way)) {
                 return;
             }
         }
     }
 
-    fn somebody_reached(
-        &mut self,
-        host: &HostId,
-        task: TaskId,
-        reached: &BTreeSet<HostId>,
-    ) -> Option<HostId> {
+    /// One of those who pass bytes on and get them, if possible one that is not crowded: of some, or
+    /// of all if none of those is fit.
+    fn somebody_fed(&mut self, host: &HostId, task: TaskId) -> Option<HostId> {
         let swarm = self.swarms.get(&task)?;
+        let some = sample(&mut self.rng, &swarm.roster);
+        let some = self.fit_to_feed(host, swarm, some);
+        let found = self.first_fed(task, some);
+        found.or_else(|| {
+            let swarm = self.swarms.get(&task)?;
+            let all = self.fit_to_feed(host, swarm, swarm.roster.iter().collect());
+            self.first_fed(task, all)
+        })
+    }
+
+    fn fit_to_feed(&self, host: &HostId, swarm: &Swarm, names: Vec<&HostId>) -> Vec<(f64, HostId)> {
         let relays = |name: &HostId| swarm.members.get(name).is_some_and(|m| m.relays());
-        let fits = |name: &&HostId| relays(name) && self.can_link(host, name);
-        let fit: Vec<(f64, HostId)> = reached
-            .iter()
-            .filter(fits)
-            .map(|name| {
-                let crowded = children(swarm, name) >= self.config.max_neighbours;
-                (if crowded { 0.001 } else { 1.0 }, name.clone())
-            })
-            .collect();
-        crate::chance::draw(&mut self.rng, fit, 1).pop()
+        let fit = names.into_iter();
+        let fit = fit.filter(|name| relays(name) && *name != host && self.can_link(host, name));
+        let weigh = |name: &HostId| {
+            let crowded = children(swarm, name) >= self.config.max_neighbours;
+            (if crowded { 0.001 } else { 1.0 }, name.clone())
+        };
+        fit.map(weigh).collect()
+    }
+
+    fn first_fed(&mut self, task: TaskId, fit: Vec<(f64, HostId)>) -> Option<HostId> {
+        let count = fit.len();
+        let mut order = draw(&mut self.rng, fit, count).into_iter();
+        let swarm = self.swarms.get_mut(&task)?;
+        order.find(|name| swarm.is_fed(name))
     }
 
     /// Gives new neighbours to those who have hardly any left.
-    fn top_up(&mut self, task: TaskId, pushes: &mut Pushes) {
+    fn top_up(&mut self, task: TaskId, concerned: Vec<HostId>, pushes: &mut Pushes) {
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
@@ -143,9 +157,9 @@ impl Tracker {
             .neighbours
             .div_ceil(2)
             .min(swarm.members.len() - 1);
-        let poor = swarm.seekers().filter(|host| children(swarm, host) < few);
-        let poor: Vec<HostId> = poor.cloned().collect();
-        for host in poor {
+        let poor = concerned.into_iter();
+        let poor = poor.filter(|host| children(swarm, host) < few);
+        for host in poor.collect::<Vec<_>>() {
             let enough = self.config.neighbours;
             self.fill(&host, task, enough, &BTreeSet::new(), pushes);
         }

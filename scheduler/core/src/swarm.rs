@@ -1,7 +1,7 @@
 //! The swarm of one task: its members and who is told to connect to whom.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Instant,
 };
 
@@ -30,6 +30,9 @@ pub struct Progress {
     pub origin_bytes: u64,
 }
 
+/// A way to a source that has more members is looked for anew.
+const LONGEST_WAY: usize = 64;
+
 /// All that is known of a task.
 #[derive(Debug, Default)]
 pub(crate) struct Swarm {
@@ -40,6 +43,9 @@ pub(crate) struct Swarm {
     pub(crate) fetcher: Option<HostId>,
     /// Hosts that were the fetcher and gave up.
     pub(crate) declined: BTreeSet<HostId>,
+    /// Members that lost a link, or a neighbour that had everything, since the last repair: whoever
+    /// lost its path has lost it through one of them.
+    pub(crate) hurt: BTreeSet<HostId>,
 }
 
 /// A host in a swarm.
@@ -54,6 +60,10 @@ pub(crate) struct Member {
     pub(crate) held: bool,
     /// More neighbours will choose it, or it is given more ([`crate::TrackerConfig::make_up_after`]).
     pub(crate) waits: bool,
+    /// Where it stands in the roster.
+    place: usize,
+    /// The neighbour that led to a source when one was looked for.
+    via: Option<HostId>,
     /// When it last came forward in the task.
     pub(crate) advanced: Option<Instant>,
     /// The members it is connected with as far as the tracker has told; symmetrical. Links between
@@ -82,8 +92,12 @@ impl Swarm {
     /// The host as a member.
     pub(crate) fn join(&mut self, host: &HostId) -> &mut Member {
         self.members.entry(host.clone()).or_insert_with(|| {
+            let place = self.roster.len();
             self.roster.push(host.clone());
-            Member::default()
+            Member {
+                place,
+                ..Member::default()
+            }
         })
     }
 
@@ -104,6 +118,9 @@ impl Swarm {
                 linked |= member.links.remove(other);
             }
         }
+        if linked {
+            self.hurt.extend([a.clone(), b.clone()]);
+        }
         linked
     }
 
@@ -117,6 +134,20 @@ impl Swarm {
             self.unlink(host, other);
         }
         links
+    }
+
+    /// A member no longer has everything, or is no longer on its way to it.
+    pub(crate) fn note_dry(&mut self, host: &HostId) {
+        if let Some(member) = self.members.get(host) {
+            self.hurt.extend(member.links.iter().cloned());
+        }
+    }
+
+    /// Takes the duty from the fetcher.
+    pub(crate) fn dismiss(&mut self) -> Option<HostId> {
+        let fetcher = self.fetcher.take()?;
+        self.note_dry(&fetcher);
+        Some(fetcher)
     }
 
     /// Drops the links that a complete member does not need: those with complete members.
@@ -133,9 +164,13 @@ impl Swarm {
 
     pub(crate) fn remove(&mut self, host: &HostId) {
         self.unlink_all(host);
-        self.members.remove(host);
-        if let Some(place) = self.roster.iter().position(|name| name == host) {
-            self.roster.swap_remove(place);
+        self.hurt.remove(host);
+        if let Some(member) = self.members.remove(host) {
+            self.roster.swap_remove(member.place);
+            let moved = self.roster.get(member.place);
+            if let Some(moved) = moved.and_then(|name| self.members.get_mut(name)) {
+                moved.place = member.place;
+            }
         }
         if self.fetcher.as_ref() == Some(host) {
             self.fetcher = None;
@@ -159,24 +194,65 @@ impl Swarm {
         self.members.get(host).is_some_and(|m| m.complete)
     }
 
-    /// Adds to `reached` every member that bytes reach from `start` over links.
-    pub(crate) fn reach(
-        &self,
-        start: impl IntoIterator<Item = HostId>,
-        reached: &mut BTreeSet<HostId>,
-    ) {
-        let mut open: Vec<HostId> = start.into_iter().collect();
-        while let Some(host) = open.pop() {
-            let Some(member) = self.members.get(&host) else {
+    /// Whether a member seeks the task and was told about it.
+    pub(crate) fn seeks(&self, host: &HostId) -> bool {
+        let member = self.members.get(host);
+        member.is_some_and(|member| member.seeking && !member.held)
+    }
+
+    /// Whether bytes flow to `host`: a source is looked for from its side. The way that is found is
+    /// kept, and is tried first the next time: so few members are looked at in a large swarm.
+    pub(crate) fn is_fed(&mut self, host: &HostId) -> bool {
+        let mut from: BTreeMap<HostId, Option<HostId>> = BTreeMap::from([(host.clone(), None)]);
+        let mut next = VecDeque::from([host.clone()]);
+        while let Some(name) = next.pop_front() {
+            if self.has_known_way(&name) {
+                self.keep_way(name, &from);
+                return true;
+            }
+            let Some(member) = self.members.get(&name) else {
                 continue;
             };
-            if !reached.insert(host.clone()) {
-                continue;
+            for other in member.links.iter().filter(|other| self.gives(other)) {
+                if !from.contains_key(other) {
+                    from.insert(other.clone(), Some(name.clone()));
+                    next.push_back(other.clone());
+                }
             }
-            let relays = member.relays() || self.fetcher.as_ref() == Some(&host);
-            if relays {
-                open.extend(member.links.difference(reached).cloned());
+        }
+        false
+    }
+
+    /// Whether a member passes bytes on or is where they come from.
+    fn gives(&self, host: &HostId) -> bool {
+        let relays = self.members.get(host).is_some_and(Member::relays);
+        relays || self.fetcher.as_ref() == Some(host)
+    }
+
+    /// Whether the way to a source that was found once stands still.
+    fn has_known_way(&self, host: &HostId) -> bool {
+        let mut at = host;
+        for _ in 0..LONGEST_WAY {
+            if self.fetcher.as_ref() == Some(at) || self.is_complete(at) {
+                return true;
             }
+            let member = self.members.get(at);
+            let via = member.and_then(|member| member.links.get(member.via.as_ref()?));
+            match via {
+                Some(via) if self.gives(via) => at = via,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    fn keep_way(&mut self, end: HostId, from: &BTreeMap<HostId, Option<HostId>>) {
+        let mut at = end;
+        while let Some(Some(before)) = from.get(&at) {
+            if let Some(member) = self.members.get_mut(before) {
+                member.via = Some(at);
+            }
+            at = before.clone();
         }
     }
 }

@@ -267,6 +267,9 @@ impl Tracker {
             self.release_all(task, now);
         }
         if lost {
+            if let Some(swarm) = self.swarms.get_mut(&task) {
+                swarm.note_dry(host);
+            }
             self.repair(task);
         }
     }

@@ -43,6 +43,33 @@ fn everybody_has_a_path_from_the_seed_whoever_comes_and_goes() {
 }
 
 #[test]
+fn everybody_has_a_path_in_a_swarm_that_is_too_large_to_be_looked_at_as_a_whole() {
+    churn(1, 450, 2);
+    churn(1, 450, 0);
+}
+
+/// The neighbours of a host all go at once, and hosts that hang on them stay behind.
+#[test]
+fn who_loses_all_neighbours_in_a_large_swarm_gets_others_at_once() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    for number in 0..400 {
+        let name = format!("node-{number}");
+        world.hello(&name, Role::Node);
+        world.lookup(&name, 0);
+    }
+    for number in (0..390).step_by(39) {
+        for neighbour in world.neighbours(&format!("node-{number}")) {
+            if neighbour.as_str() != "seed-0" {
+                world.leave(neighbour.as_str());
+                world.check();
+            }
+        }
+    }
+}
+
+#[test]
 fn everybody_has_a_path_from_the_elected_node_where_there_is_no_seed() {
     for seed in SEEDS {
         churn(seed, 40, 0);

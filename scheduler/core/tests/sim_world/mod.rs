@@ -272,6 +272,10 @@ impl World {
         edges
     }
 
+    pub(crate) fn neighbours(&self, name: &str) -> BTreeSet<HostId> {
+        self.edges().remove(&host(name)).unwrap_or_default()
+    }
+
     pub(crate) fn degrees(&self) -> BTreeMap<HostId, usize> {
         let edges = self.edges();
         edges
