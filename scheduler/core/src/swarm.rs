@@ -36,10 +36,20 @@ pub(crate) struct Swarm {
     pub(crate) members: BTreeMap<HostId, Member>,
     /// The members' names, for drawing some of many.
     pub(crate) roster: Vec<HostId>,
+    /// The same by zone, of those that name one.
+    pub(crate) zones: BTreeMap<String, Zone>,
     /// The one host that is sent to the origin. Always a member.
     pub(crate) fetcher: Option<HostId>,
     /// Hosts that were the fetcher and gave up.
     pub(crate) declined: BTreeSet<HostId>,
+}
+
+/// The members of one zone.
+#[derive(Debug, Default)]
+pub(crate) struct Zone {
+    pub(crate) roster: Vec<HostId>,
+    /// Those that are linked with other zones, for all.
+    pub(crate) gates: BTreeSet<HostId>,
 }
 
 /// A host in a swarm.
@@ -79,10 +89,14 @@ impl Member {
 }
 
 impl Swarm {
-    /// The host as a member.
-    pub(crate) fn join(&mut self, host: &HostId) -> &mut Member {
+    /// The host as a member, in a zone if it has a name.
+    pub(crate) fn join(&mut self, host: &HostId, zone: &str) -> &mut Member {
         self.members.entry(host.clone()).or_insert_with(|| {
             self.roster.push(host.clone());
+            if !zone.is_empty() {
+                let zone = self.zones.entry(zone.to_owned()).or_default();
+                zone.roster.push(host.clone());
+            }
             Member::default()
         })
     }
@@ -134,6 +148,11 @@ impl Swarm {
         if let Some(place) = self.roster.iter().position(|name| name == host) {
             self.roster.swap_remove(place);
         }
+        self.zones.retain(|_, zone| {
+            zone.roster.retain(|name| name != host);
+            zone.gates.remove(host);
+            !zone.roster.is_empty()
+        });
         if self.fetcher.as_ref() == Some(host) {
             self.fetcher = None;
         }
