@@ -117,6 +117,7 @@ impl Driver {
         let config = SwarmConfig {
             role: settings.role,
             host: settings.host.clone(),
+            zone: settings.zone.clone(),
             ..settings.swarm.clone()
         };
         let budget = Arc::new(Semaphore::new(RECEIVE_BUDGET));

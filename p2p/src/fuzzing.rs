@@ -72,6 +72,7 @@ fn hello() -> Hello {
         role: Role::Seed,
         host: name(),
         wanted: None,
+        zone: String::new(),
     }
 }
 

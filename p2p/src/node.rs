@@ -102,7 +102,7 @@ impl Node {
             .map_err(|_| StartError::Stopping)??;
         let origin = OriginClient::new(settings.origin.clone())?;
         let listener = match settings.peer_listen {
-            Some(address) => Some(listen(address, &settings.security)?),
+            Some(address) => Some(listen(address, &settings)?),
             None => None,
         };
         let peer_address = listener.as_ref().map(|(_, address)| *address);
@@ -115,7 +115,7 @@ impl Node {
             origin.clone(),
             session,
             Arc::clone(&counters),
-            Dialer::new(settings.security.clone()),
+            Dialer::new(settings.security.clone()).in_zone(&settings.zone),
         );
         let driver = tokio::spawn(driver.run(listener.map(|(listener, _)| listener), inbox));
         let driver = tokio::sync::Mutex::new(Some(driver));
@@ -358,9 +358,13 @@ impl Drop for OpenClaim<'_> {
     }
 }
 
-fn listen(address: SocketAddr, security: &Security) -> Result<(Listener, SocketAddr), StartError> {
+fn listen(
+    address: SocketAddr,
+    settings: &NodeSettings,
+) -> Result<(Listener, SocketAddr), StartError> {
     let bind = || {
-        let listener = Listener::bind(address, security.clone())?;
+        let listener = Listener::bind(address, settings.security.clone())?;
+        let listener = listener.in_zone(&settings.zone);
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };

@@ -247,6 +247,7 @@ fn hello(host: &str, versions: (u16, u16), wanted: &str) -> BytesMut {
         role: Role::Node,
         host: HostId::parse(host).unwrap(),
         wanted: HostId::parse(wanted).ok(),
+        zone: String::new(),
     };
     encode_hello(&hello, &mut bytes);
     bytes

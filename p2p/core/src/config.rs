@@ -13,6 +13,8 @@ pub struct SwarmConfig {
     pub host: HostId,
     /// A seed goes to the origin for others; a node only for itself.
     pub role: Role,
+    /// Hosts of one zone are near to each other, and links between zones may be thin. Empty: unknown.
+    pub zone: String,
     /// How many peers of one task a node connects to by itself.
     pub max_neighbours: usize,
     /// How many peers of one task are accepted, our own choice included.
@@ -68,6 +70,7 @@ impl SwarmConfig {
         Self {
             host,
             role,
+            zone: String::new(),
             max_neighbours: 10,
             max_children: if seed { 64 } else { 24 },
             upload_slots: 4,

@@ -14,11 +14,20 @@ struct Link {
     idle_since: Option<Instant>,
 }
 
+/// Whether a host is of our zone, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Distance {
+    Near,
+    Far,
+}
+
 /// Which hosts we are connected to, and which we have asked the shell to dial.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     up: BTreeMap<HostId, Link>,
     dialing: BTreeSet<HostId>,
+    /// Hosts of other zones than ours, connected or about to be.
+    far: BTreeSet<HostId>,
     /// When idle links are looked for next.
     pub(crate) sweep_at: Option<Instant>,
 }
@@ -44,6 +53,18 @@ impl Links {
         self.up.insert(host, Link { role, idle_since });
     }
 
+    /// Notes whether a host is of another zone than ours.
+    pub(crate) fn note_distance(&mut self, host: &HostId, distance: Distance) {
+        match distance {
+            Distance::Far => _ = self.far.insert(host.clone()),
+            Distance::Near => _ = self.far.remove(host),
+        }
+    }
+
+    pub(crate) fn is_far(&self, host: &HostId) -> bool {
+        self.far.contains(host)
+    }
+
     /// The link serves something else than tasks.
     pub(crate) fn note_use(&mut self, host: &HostId) {
         if let Some(link) = self.up.get_mut(host) {
@@ -53,6 +74,7 @@ impl Links {
 
     pub(crate) fn disconnect(&mut self, host: &HostId) {
         self.dialing.remove(host);
+        self.far.remove(host);
         self.up.remove(host);
     }
 

@@ -24,6 +24,10 @@ const MOST_MISSES: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Neighbour {
     pub(crate) role: Role,
+    /// It is in another zone.
+    pub(crate) far: bool,
+    /// When it last had something that nobody else of our zone had told us of.
+    pub(crate) brought_at: Option<Instant>,
     /// It has answered, or came by itself.
     pub(crate) joined: bool,
     /// We have sent it our `Join`.
@@ -79,6 +83,8 @@ impl Neighbour {
     pub(crate) fn new(role: Role, pieces: u32) -> Self {
         Self {
             role,
+            far: false,
+            brought_at: None,
             joined: false,
             greeted: false,
             agrees: false,

@@ -12,6 +12,7 @@ use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, Sign
 use crate::{
     Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Refusal, Source,
     SourceMark, Stored, SwarmConfig, TaskFailure, TaskStatus,
+    link::Distance,
     patience::{Price, Worth},
     shared::Shared,
     task::Task,
@@ -119,6 +120,17 @@ impl Swarm {
     }
 
     // --- Connections ---
+
+    /// In which zone a host says that it is; empty: it does not know. Comes before
+    /// [`Self::handle_connected`], and counts until the connection ends.
+    pub fn note_zone(&mut self, host: &HostId, zone: &str) {
+        let own = &self.shared.config.zone;
+        let distance = match own.is_empty() || zone.is_empty() || own == zone {
+            true => Distance::Near,
+            false => Distance::Far,
+        };
+        self.shared.links.note_distance(host, distance);
+    }
 
     /// A connection stands, whoever opened it.
     pub fn handle_connected(&mut self, host: HostId, role: Role, now: Instant) {

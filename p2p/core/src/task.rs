@@ -2,6 +2,7 @@
 //! * `finding`: peers;
 //! * `meeting`: who takes part, and what each has;
 //! * `download`, `picking`, `watching`: what to ask of whom, and what comes of it;
+//! * `zones`: what crosses from one zone to another;
 //! * `giving`: what others get from us;
 //! * `gossip`: telling neighbours what we got;
 //! * `fetching`: when to go to the origin, and for what;
@@ -26,6 +27,7 @@ mod picking;
 mod probing;
 mod renewing;
 mod watching;
+mod zones;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +37,7 @@ use std::{
 
 use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, TaskId};
 
-use self::{doubt::Doubts, gossip::Told, probing::Probe};
+use self::{doubt::Doubts, gossip::Told, probing::Probe, zones::Abroad};
 use crate::{
     Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,
     back_to_source::BackToSource,
@@ -71,6 +73,7 @@ pub(crate) struct Task {
     doubts: Doubts,
     probe: Probe,
     injection: Option<Injection>,
+    abroad: Abroad,
     received: Received,
     /// The start of the present attempt.
     opened_at: Instant,
@@ -108,6 +111,7 @@ impl Task {
             doubts: Doubts::default(),
             probe: Probe::default(),
             injection: None,
+            abroad: Abroad::default(),
             received: Received::default(),
             opened_at: now,
             progress_at: now,
@@ -374,6 +378,7 @@ impl Task {
             neighbour.sent = PieceSet::empty(count);
         }
         self.content = Some(content);
+        self.abroad = Abroad::default();
         for host in self.hosts() {
             self.tell_state(&host, cx);
         }

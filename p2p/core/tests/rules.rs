@@ -73,6 +73,35 @@ impl Bench {
         Self { swarm, now }
     }
 
+    /// A node of a zone that fetches, with parents of its own zone and of another one that say which
+    /// of all pieces they have.
+    fn between_zones(parents: &[(&str, &str, &[u32])]) -> Self {
+        let mut bench = Self::fetching();
+        let mut config = SwarmConfig::new(host("me"), Role::Node);
+        config.zone = "here".to_owned();
+        bench.swarm = Swarm::new(config, 1);
+        bench.open(Want::Fetch, Some(source()), None);
+        let contacts: Vec<_> = parents
+            .iter()
+            .map(|(name, ..)| (*name, Role::Node))
+            .collect();
+        bench.parents(&contacts, Duty::Wait);
+        for (name, zone, _) in parents {
+            bench.swarm.note_zone(&host(name), zone);
+            bench.connect(name, Role::Node);
+            bench.say(name, Message::Join { source: None });
+            let geometry = geometry();
+            bench.say(name, Message::Head { geometry });
+        }
+        for (name, _, pieces) in parents {
+            let pieces = pieces.iter().map(|piece| PieceIndex(*piece)).collect();
+            bench.say(name, Message::Gained { pieces });
+        }
+        let batch = batch(0, PIECES);
+        bench.say(parents[0].0, Message::List { batch });
+        bench
+    }
+
     /// A node that fetches, and whose lookup was answered with nobody.
     fn fetching() -> Self {
         let mut bench = Self::new(Role::Node);
@@ -1779,4 +1808,41 @@ fn a_task_rests_once_nobody_asks_for_it_and_is_not_withdrawn() {
     assert!(bench.swarm.rest(&task()));
     assert!(!bench.swarm.contains(&task()));
     assert_eq!(bench.actions(), []);
+}
+
+/// Pieces asked of a host so far.
+fn asked_of(actions: &[Action], name: &str) -> Vec<u32> {
+    let asked = actions.iter().filter_map(|action| match action {
+        Action::Send { host: to, envelope } if *to == host(name) => match envelope.message {
+            Message::Request { piece } => Some(piece.0),
+            _ => None,
+        },
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn what_the_own_zone_has_is_not_asked_of_another_zone() {
+    let parents: [(_, _, &[u32]); 2] = [
+        ("near", "here", &[0, 1, 2, 3, 4, 5]),
+        ("far", "there", &[0, 1, 2, 3, 4, 5, 6, 7]),
+    ];
+    let mut bench = Bench::between_zones(&parents);
+    let actions = bench.actions();
+    let mut far = asked_of(&actions, "far");
+    far.sort();
+    assert_eq!(far, [6, 7]);
+    assert!(!asked_of(&actions, "near").is_empty());
+}
+
+#[test]
+fn what_the_own_zone_has_and_does_not_give_comes_from_another_one() {
+    let everything: &[u32] = &[0, 1, 2, 3, 4, 5, 6, 7];
+    let parents = [("near", "here", everything), ("far", "there", everything)];
+    let mut bench = Bench::between_zones(&parents);
+    assert_eq!(asked_of(&bench.actions(), "far"), [0; 0]);
+    bench.pass(Duration::from_secs(2));
+    let actions = bench.actions();
+    assert!(!asked_of(&actions, "far").is_empty());
 }

@@ -401,3 +401,36 @@ fn hosts_that_die_and_join_in_the_middle_hold_nobody_up() {
     assert!(outcome.ratio() <= 1.5, "{}", outcome.ratio());
     assert_eq!(outcome.origin_bytes, 16 * MIB);
 }
+
+/// Two zones of ten hosts, the seed in the first one, and a thin link between them.
+fn zones(seed: u64) -> Scenario {
+    let mut scenario = network(seed, 1);
+    scenario.between_zones = Some(50e6 / 8.0);
+    let apart = |scenario: Scenario, number| scenario.node(number, |node| node.zone = 1);
+    (0..20).step_by(2).fold(scenario, apart)
+}
+
+#[test]
+fn each_piece_crosses_a_thin_link_between_zones_little_more_than_once() {
+    for seed in 1..=2 {
+        let outcome = run(zones(seed));
+        let (crossings, ratio) = (outcome.crossings(), outcome.ratio());
+        assert!(crossings <= 1.5, "seed {seed}: {crossings}");
+        assert!(ratio <= 1.6, "seed {seed}: {ratio}");
+        assert_eq!(outcome.origin_bytes, 16 * MIB, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_zone_goes_on_when_all_who_brought_it_pieces_die() {
+    for seed in 1..=2 {
+        // The scheduler makes the first four its gates.
+        let dies = |scenario: Scenario, number| {
+            scenario.node(number, |node| node.dies = Some(millis(1500)))
+        };
+        let unhurt = run(zones(seed)).last();
+        let hurt = run([0, 2, 4, 6].into_iter().fold(zones(seed), dies)).last();
+        let delay = hurt.unwrap().saturating_sub(unhurt.unwrap());
+        assert!(delay <= millis(1500), "seed {seed}: {delay:?}");
+    }
+}

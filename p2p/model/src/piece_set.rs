@@ -70,6 +70,16 @@ impl PieceSet {
         }
     }
 
+    /// Adds all pieces of another set of the same task; says how many are new.
+    pub fn insert_all(&mut self, other: &Self) -> u32 {
+        let before = self.len;
+        for (own, more) in self.words.iter_mut().zip(&other.words) {
+            self.len += (more & !*own).count_ones();
+            *own |= more;
+        }
+        self.len - before
+    }
+
     /// Takes `piece` out; says whether it was in.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         if !self.contains(piece) {

@@ -354,6 +354,7 @@ impl Driver {
 
     fn handle_connected(&mut self, connection: Connection, now: Instant) {
         let (host, role) = (connection.peer.host.clone(), connection.peer.role);
+        let zone = connection.peer.zone.clone();
         let checked = self.security.check(connection.peer.certificate.as_ref());
         if let Err(reason) = checked {
             // Since its handshake.
@@ -372,6 +373,7 @@ impl Driver {
         let first = self.links.add(connection);
         self.desk.claims.handle_connected(&host, role, now);
         if first {
+            self.swarm.note_zone(&host, &zone);
             self.swarm.handle_connected(host, role, now);
         }
     }

@@ -23,6 +23,8 @@ pub struct Peer {
     pub host: HostId,
     /// Its role, which is `Node` or `Seed`; proven likewise.
     pub role: Role,
+    /// In which zone it says that it is; empty: it does not know.
+    pub zone: String,
     /// Where the connection leads. An accepted connection's port is not the one it listens on.
     pub address: SocketAddr,
     /// The version spoken.
@@ -143,6 +145,7 @@ mod tests {
             role: Role::Node,
             host: HostId::parse("node-1").unwrap(),
             wanted: None,
+            zone: String::new(),
         }
     }
 

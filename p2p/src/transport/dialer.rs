@@ -14,12 +14,20 @@ const CONNECT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub struct Dialer {
     security: Security,
+    zone: String,
 }
 
 impl Dialer {
     /// Dials as the host that `security` says.
     pub fn new(security: Security) -> Self {
-        Self { security }
+        let zone = String::new();
+        Self { security, zone }
+    }
+
+    /// Says to peers that we are in this zone.
+    pub fn in_zone(self, zone: &str) -> Self {
+        let zone = zone.to_owned();
+        Self { zone, ..self }
     }
 
     /// Connects to `host` at `address`: at most 3 s until it answers and 5 s until it is a peer.
@@ -37,7 +45,7 @@ impl Dialer {
             address,
             source,
         })?;
-        handshake::dial(&self.security, tcp, address, host)
+        handshake::dial((&self.security, &self.zone), tcp, address, host)
             .await
             .map_err(|reason| DialError::Handshake {
                 host: host.clone(),

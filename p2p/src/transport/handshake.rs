@@ -29,25 +29,25 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// Makes a peer of a connection that came in.
 pub(super) async fn accept(
-    security: &Security,
+    (security, zone): (&Security, &str),
     tcp: TcpStream,
     address: SocketAddr,
 ) -> Result<Connection, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE;
-    let mut link = in_time(deadline, Link::accept(security, tcp, address)).await?;
+    let mut link = in_time(deadline, Link::accept((security, zone), tcp, address)).await?;
     let met = in_time(deadline, link.meet_dialer()).await;
     link.conclude(met).await
 }
 
 /// Makes a peer of a connection to where `wanted` should be.
 pub(super) async fn dial(
-    security: &Security,
+    (security, zone): (&Security, &str),
     tcp: TcpStream,
     address: SocketAddr,
     wanted: &HostId,
 ) -> Result<Connection, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE;
-    let mut link = in_time(deadline, Link::connect(security, tcp, address)).await?;
+    let mut link = in_time(deadline, Link::connect((security, zone), tcp, address)).await?;
     let met = in_time(deadline, link.meet_acceptor(wanted)).await;
     link.conclude(met).await
 }
@@ -63,6 +63,8 @@ async fn in_time<T>(
 /// A connection whose other side is not a peer yet.
 struct Link<'a> {
     security: &'a Security,
+    /// Where we are.
+    zone: &'a str,
     address: SocketAddr,
     /// Who the other side proved to be, under TLS.
     certified: Option<PeerCertificate>,
@@ -72,36 +74,40 @@ struct Link<'a> {
 
 impl<'a> Link<'a> {
     async fn accept(
-        security: &'a Security,
+        own: (&'a Security, &'a str),
         tcp: TcpStream,
         address: SocketAddr,
     ) -> Result<Self, HandshakeError> {
         socket::tune(&tcp);
-        let Some(acceptor) = security.acceptor() else {
-            return Ok(Self::plain(security, tcp, address));
+        let Some(acceptor) = own.0.acceptor() else {
+            return Ok(Self::plain(own, tcp, address));
         };
         match acceptor.accept(tcp).into_fallible().await {
-            Ok(tls) => Self::tls(security, tls.into(), address),
+            Ok(tls) => Self::tls(own, tls.into(), address),
             Err((error, tcp)) => Err(tls_failed(&error, tcp).await),
         }
     }
 
     async fn connect(
-        security: &'a Security,
+        own: (&'a Security, &'a str),
         tcp: TcpStream,
         address: SocketAddr,
     ) -> Result<Self, HandshakeError> {
         socket::tune(&tcp);
-        let Some(connector) = security.connector() else {
-            return Ok(Self::plain(security, tcp, address));
+        let Some(connector) = own.0.connector() else {
+            return Ok(Self::plain(own, tcp, address));
         };
         match connector.connect(server_name(), tcp).into_fallible().await {
-            Ok(tls) => Self::tls(security, tls.into(), address),
+            Ok(tls) => Self::tls(own, tls.into(), address),
             Err((error, tcp)) => Err(tls_failed(&error, tcp).await),
         }
     }
 
-    fn plain(security: &'a Security, tcp: TcpStream, address: SocketAddr) -> Self {
+    fn plain(
+        (security, zone): (&'a Security, &'a str),
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) -> Self {
         let (reader, writer) = halves(
             stream::plain(tcp),
             security.credentials(),
@@ -109,6 +115,7 @@ impl<'a> Link<'a> {
         );
         Self {
             security,
+            zone,
             address,
             certified: None,
             reader,
@@ -117,7 +124,7 @@ impl<'a> Link<'a> {
     }
 
     fn tls(
-        security: &'a Security,
+        (security, zone): (&'a Security, &'a str),
         tls: TlsStream<TcpStream>,
         address: SocketAddr,
     ) -> Result<Self, HandshakeError> {
@@ -128,6 +135,7 @@ impl<'a> Link<'a> {
         let (reader, writer) = halves(stream::tls(tls), security.credentials(), Timing::default());
         Ok(Self {
             security,
+            zone,
             address,
             certified: Some(certified),
             reader,
@@ -160,6 +168,7 @@ impl<'a> Link<'a> {
             role: self.security.role(),
             host: self.security.host().clone(),
             wanted: wanted.cloned(),
+            zone: self.zone.to_owned(),
         }
     }
 
@@ -189,6 +198,7 @@ impl<'a> Link<'a> {
         Ok(Peer {
             host: theirs.host,
             role: theirs.role,
+            zone: theirs.zone,
             address: self.address,
             version,
             certificate: self.certified.as_ref().map(|owner| owner.id.clone()),

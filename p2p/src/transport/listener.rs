@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     tcp: TcpListener,
     security: Arc<Security>,
+    zone: Arc<str>,
     handshakes: JoinSet<Result<Connection, AcceptError>>,
 }
 
@@ -39,8 +40,15 @@ impl Listener {
         Ok(Self {
             tcp,
             security: Arc::new(security),
+            zone: Arc::from(""),
             handshakes: JoinSet::new(),
         })
+    }
+
+    /// Says to peers that we are in this zone.
+    pub fn in_zone(self, zone: &str) -> Self {
+        let zone = Arc::from(zone);
+        Self { zone, ..self }
     }
 
     /// Where it listens.
@@ -75,11 +83,11 @@ impl Listener {
     }
 
     fn begin(&mut self, tcp: TcpStream, address: SocketAddr) {
-        let security = self.security.clone();
+        let (security, zone) = (self.security.clone(), self.zone.clone());
         // An IPv4 peer at an IPv6 socket is shown as IPv4.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         self.handshakes.spawn(async move {
-            handshake::accept(&security, tcp, address)
+            handshake::accept((&security, &zone), tcp, address)
                 .await
                 .map_err(|reason| AcceptError::Handshake { address, reason })
         });

@@ -63,6 +63,11 @@ impl Host {
         !self.zone.is_empty() && self.zone == other.zone
     }
 
+    /// Whether it is in another zone than the other host; where one is unknown, it is not.
+    pub(crate) fn is_far(&self, other: &Self) -> bool {
+        !self.zone.is_empty() && !other.zone.is_empty() && self.zone != other.zone
+    }
+
     pub(crate) fn is_silent(&self, config: &TrackerConfig, now: Instant) -> bool {
         now.saturating_duration_since(self.heard) >= config.silent_after
     }

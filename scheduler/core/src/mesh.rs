@@ -16,8 +16,14 @@ use crate::{
 /// Members among which neighbours are drawn.
 const SAMPLE: usize = 64;
 
-/// A host of the same zone is so much likelier to be a neighbour: links between zones may be thin,
-/// and what a zone has it passes on within.
+/// Hosts of a zone that are linked with other zones: links between zones may be thin, and what a
+/// zone has it passes on within (`p2p/core/src/task/zones.rs`).
+const GATES: usize = 4;
+/// With how many hosts of other zones such a one is linked, in place of as many of its own.
+const FAR_LINKS: usize = 4;
+/// With fewer hosts than this in its own zone a host is linked with others like one of no zone.
+const FEW_NEAR: usize = 3;
+/// A host of the same zone is so much likelier to be a neighbour than one of none.
 const NEAR: f64 = 30.0;
 /// With each neighbour that a member has it becomes less likely to get another one: who has fewer
 /// than the others gets less than they do, and who has more is asked by too many
@@ -50,6 +56,7 @@ impl Tracker {
         useless: &BTreeSet<HostId>,
         pushes: &mut Pushes,
     ) {
+        let gate = self.is_gate(host, task);
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
@@ -58,7 +65,10 @@ impl Tracker {
             false => self.config.neighbours,
         };
         let fetcher = swarm.fetcher.clone().filter(|f| f != host);
-        let room = |fetcher: &HostId| children(swarm, fetcher) < self.config.fetcher_children;
+        let room = |fetcher: &HostId| {
+            let free = children(swarm, fetcher) < self.config.fetcher_children;
+            free && (gate || !self.are_far(host, fetcher))
+        };
         // Who comes back because its parents proved useless gets to the source.
         let direct = fetcher
             .clone()
@@ -86,13 +96,35 @@ impl Tracker {
         avoid: &BTreeSet<HostId>,
         pushes: &mut Pushes,
     ) {
+        let gate = self.is_gate(host, task);
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
-        let lacking = enough.saturating_sub(neighbours(swarm, host));
+        let linked = Links::of(self, host, swarm);
         let mut names = sample(&mut self.rng, &swarm.roster);
+        let near = names.iter().filter(|name| !self.are_far(host, name));
+        let zone = self.hosts.get(host).and_then(|h| swarm.zones.get(&h.zone));
+        if let Some(zone) = zone.filter(|_| near.count() < SAMPLE / 4) {
+            // A small zone of a large swarm.
+            names.extend(sample(&mut self.rng, &zone.roster));
+            names.sort_unstable();
+            names.dedup();
+        }
         names.retain(|name| !avoid.contains(*name));
         let candidates = self.candidates(host, swarm, names);
+        let (far, near): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|(_, name)| self.are_far(host, name));
+        if linked.near + near.len() >= FEW_NEAR && !far.is_empty() {
+            let across = if gate { FAR_LINKS } else { 0 };
+            let lacking = enough.saturating_sub(linked.near + across.max(linked.far));
+            let mut chosen = draw(&mut self.rng, near, lacking);
+            let across = across.saturating_sub(linked.far);
+            chosen.extend(draw(&mut self.rng, far, across));
+            return self.link_all(task, host, chosen, pushes);
+        }
+        let lacking = enough.saturating_sub(linked.near + linked.far);
+        let candidates = near.into_iter().chain(far).collect();
         let mut chosen = draw(&mut self.rng, candidates, lacking);
         if chosen.len() < lacking {
             // The sample was an unlucky one, or there are hardly any others.
@@ -104,9 +136,44 @@ impl Tracker {
                 chosen.extend(draw(&mut self.rng, candidates, lacking));
             }
         }
-        for other in chosen {
+        self.link_all(task, host, chosen, pushes);
+    }
+
+    fn link_all(&mut self, task: TaskId, host: &HostId, others: Vec<HostId>, pushes: &mut Pushes) {
+        for other in others {
             self.link(task, host, &other, pushes);
         }
+    }
+
+    /// Whether a seeker is one of the few by whom its zone gets what another zone has. The first ones
+    /// are, and others in the place of those that bring nothing any more.
+    fn is_gate(&mut self, host: &HostId, task: TaskId) -> bool {
+        let Some(swarm) = self.swarms.get(&task) else {
+            return false;
+        };
+        let fetcher = swarm.fetcher.as_ref();
+        if fetcher.is_some_and(|fetcher| !self.are_far(host, fetcher)) {
+            return false;
+        }
+        let (Some(live), Some(swarm)) = (self.hosts.get(host), self.swarms.get_mut(&task)) else {
+            return false;
+        };
+        let Some(zone) = swarm.zones.get_mut(&live.zone) else {
+            return false;
+        };
+        let members = &swarm.members;
+        zone.gates
+            .retain(|gate| members.get(gate).is_some_and(Member::relays));
+        if zone.gates.len() < GATES {
+            zone.gates.insert(host.clone());
+        }
+        zone.gates.contains(host)
+    }
+
+    /// Whether two hosts are known to be in different zones.
+    fn are_far(&self, a: &HostId, b: &HostId) -> bool {
+        let (a, b) = (self.hosts.get(a), self.hosts.get(b));
+        a.zip(b).is_some_and(|(a, b)| a.is_far(b))
     }
 
     /// A seeker that fewer have chosen than was to be expected gets what it lacks: whoever came last
@@ -175,9 +242,23 @@ impl Tracker {
             let fetcher = swarm.fetcher.as_ref() == Some(name);
             let fits = name != host && !fetcher && !member.links.contains(host);
             let fits = fits && self.can_link(host, name);
-            fits.then(|| (self.weight(seeker, other, member), name.clone()))
+            let weigh = || {
+                let kept = self.kept_for_others(name, swarm);
+                self.weight(seeker, other, member) * PER_LINK.powi(kept as i32)
+            };
+            fits.then(|| (weigh(), name.clone()))
         };
         names.into_iter().filter_map(weigh).collect()
+    }
+
+    /// How many links a host is to have with other zones and has not yet.
+    fn kept_for_others(&self, host: &HostId, swarm: &Swarm) -> usize {
+        let zone = self.hosts.get(host).and_then(|h| swarm.zones.get(&h.zone));
+        let gate = zone.is_some_and(|zone| zone.gates.contains(host));
+        match gate {
+            true => FAR_LINKS.saturating_sub(Links::of(self, host, swarm).far),
+            false => 0,
+        }
     }
 
     pub(crate) fn can_link(&self, a: &HostId, b: &HostId) -> bool {
@@ -222,13 +303,21 @@ pub(crate) fn children(swarm: &Swarm, host: &HostId) -> usize {
     swarm.members.get(host).map_or(0, |m| m.links.len())
 }
 
-/// How many are linked with `host` beside the fetcher.
-fn neighbours(swarm: &Swarm, host: &HostId) -> usize {
-    let fetcher = swarm.fetcher.as_ref();
-    let links = swarm.members.get(host).map(|m| m.links.iter());
-    links.map_or(0, |links| {
-        links.filter(|other| Some(*other) != fetcher).count()
-    })
+/// How many are linked with a host beside the fetcher, in other zones and elsewhere.
+struct Links {
+    near: usize,
+    far: usize,
+}
+
+impl Links {
+    fn of(tracker: &Tracker, host: &HostId, swarm: &Swarm) -> Self {
+        let links = swarm.members.get(host).into_iter();
+        let links = links.flat_map(|member| &member.links);
+        let others = links.filter(|other| Some(*other) != swarm.fetcher.as_ref());
+        let (far, near): (Vec<_>, Vec<_>) = others.partition(|other| tracker.are_far(host, other));
+        let (near, far) = (near.len(), far.len());
+        Self { near, far }
+    }
 }
 
 /// Whether bytes reach `host`, given that they reach everybody else who seeks.

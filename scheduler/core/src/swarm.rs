@@ -39,6 +39,8 @@ pub(crate) struct Swarm {
     pub(crate) members: BTreeMap<HostId, Member>,
     /// The members' names, for drawing some of many.
     pub(crate) roster: Vec<HostId>,
+    /// The same by zone, of those that name one.
+    pub(crate) zones: BTreeMap<String, Zone>,
     /// The one host that is sent to the origin. Always a member.
     pub(crate) fetcher: Option<HostId>,
     /// Hosts that were the fetcher and gave up.
@@ -46,6 +48,14 @@ pub(crate) struct Swarm {
     /// Members that lost a link, or a neighbour that had everything, since the last repair: whoever
     /// lost its path has lost it through one of them.
     pub(crate) hurt: BTreeSet<HostId>,
+}
+
+/// The members of one zone.
+#[derive(Debug, Default)]
+pub(crate) struct Zone {
+    pub(crate) roster: Vec<HostId>,
+    /// Those that are linked with other zones, for all.
+    pub(crate) gates: BTreeSet<HostId>,
 }
 
 /// A host in a swarm.
@@ -89,11 +99,15 @@ impl Member {
 }
 
 impl Swarm {
-    /// The host as a member.
-    pub(crate) fn join(&mut self, host: &HostId) -> &mut Member {
+    /// The host as a member, in a zone if it has a name.
+    pub(crate) fn join(&mut self, host: &HostId, zone: &str) -> &mut Member {
         self.members.entry(host.clone()).or_insert_with(|| {
             let place = self.roster.len();
             self.roster.push(host.clone());
+            if !zone.is_empty() {
+                let zone = self.zones.entry(zone.to_owned()).or_default();
+                zone.roster.push(host.clone());
+            }
             Member {
                 place,
                 ..Member::default()
@@ -172,6 +186,11 @@ impl Swarm {
                 moved.place = member.place;
             }
         }
+        self.zones.retain(|_, zone| {
+            zone.roster.retain(|name| name != host);
+            zone.gates.remove(host);
+            !zone.roster.is_empty()
+        });
         if self.fetcher.as_ref() == Some(host) {
             self.fetcher = None;
         }

@@ -243,10 +243,13 @@ impl Tracker {
 
     /// The host as a member of the task's swarm.
     pub(crate) fn join(&mut self, host: &HostId, task: TaskId) -> &mut Member {
-        if let Some(host) = self.hosts.get_mut(host) {
+        let live = self.hosts.get_mut(host);
+        let zone = live.map(|host| {
             host.tasks.insert(task);
-        }
-        self.swarms.entry(task).or_default().join(host)
+            host.zone.as_str()
+        });
+        let swarm = self.swarms.entry(task).or_default();
+        swarm.join(host, zone.unwrap_or_default())
     }
 
     fn announce(&mut self, host: &HostId, holding: &Holding, now: Instant) {

@@ -134,6 +134,62 @@ fn degrees_are_much_alike() {
     }
 }
 
+/// A seed in zone a, and as many nodes there as in zone b, in turn.
+fn two_zones(seed: u64, nodes: usize) -> World {
+    let mut world = World::new(seed, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello_in("a", "seed-0", Role::Seed);
+    for number in 0..nodes {
+        let name = format!("{}-{number}", ["a", "b"][number % 2]);
+        world.hello_in(["a", "b"][number % 2], &name, Role::Node);
+        world.lookup(&name, 0);
+    }
+    world.sleep(TrackerConfig::default().make_up_after);
+    world
+}
+
+/// The hosts of zone b that are linked with others.
+fn gates(world: &World) -> Vec<String> {
+    let edges = world.edges();
+    let gates = edges.iter().filter(|(name, others)| {
+        let far = |other: &HostId| !other.as_str().starts_with("b-");
+        name.as_str().starts_with("b-") && others.iter().any(far)
+    });
+    gates.map(|(name, _)| name.to_string()).collect()
+}
+
+#[test]
+fn few_hosts_of_a_zone_are_linked_with_other_zones() {
+    for seed in SEEDS {
+        let world = two_zones(seed, 100);
+        world.check();
+        let gates = gates(&world);
+        assert!((2..=4).contains(&gates.len()), "seed {seed}: {gates:?}");
+        let edges = world.edges();
+        let far = gates.iter().map(|gate| {
+            let others = edges[&host(gate)].iter();
+            others
+                .filter(|other| !other.as_str().starts_with("b-"))
+                .count()
+        });
+        let far: Vec<_> = far.collect();
+        // The seed, and four nodes.
+        assert!(far.iter().all(|far| *far <= 5), "seed {seed}: {far:?}");
+    }
+}
+
+#[test]
+fn a_zone_whose_links_to_others_are_lost_gets_new_ones() {
+    for seed in SEEDS {
+        let mut world = two_zones(seed, 40);
+        for gate in gates(&world) {
+            world.leave(&gate);
+        }
+        world.check();
+        assert!(!gates(&world).is_empty(), "seed {seed}");
+    }
+}
+
 #[test]
 fn one_seed_is_ordered_and_it_is_the_same_after_a_restart() {
     for seed in SEEDS {

@@ -257,7 +257,8 @@ impl Scenario {
         Ok(World::new(self)?.run())
     }
 
-    /// The least time in which anyone could bring the blob to all nodes through one seed.
+    /// The least time in which anyone could bring the blob to all nodes through one seed, and to each
+    /// other zone once.
     pub fn bound(&self) -> Duration {
         let length = self.length as f64;
         let seed_up = self
@@ -276,6 +277,12 @@ impl Scenario {
         let all_up: f64 = first + nodes().map(|host| host.up_rate).sum::<f64>();
         let needed = nodes().count() as f64 * length;
         let seconds = (length / first).max(length / slowest).max(needed / all_up);
+        let apart = self
+            .hosts
+            .iter()
+            .any(|host| host.zone != self.hosts[0].zone);
+        let between = self.between_zones.filter(|_| apart);
+        let seconds = seconds.max(between.map_or(0.0, |rate| length / rate));
         Duration::from_secs_f64(seconds)
     }
 }

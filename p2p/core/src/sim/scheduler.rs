@@ -8,10 +8,13 @@ use rand::{RngExt, rngs::SmallRng};
 use super::event::HostNo;
 use crate::Duty;
 
-/// As in `hawker-tracker`: hosts of the same zone are likelier to be linked, hosts with many links
-/// less likely.
-const NEAR: f64 = 30.0;
+/// As in `hawker-tracker`: hosts with many links are less likely to be linked.
 const PER_LINK: f64 = 0.2;
+/// Hosts of one zone that are linked with other zones, and with how many hosts there.
+const GATES: usize = 4;
+const FAR_LINKS: usize = 4;
+/// With fewer hosts than this in its own zone a host is linked with others like one of no zone.
+const FEW_NEAR: usize = 3;
 /// Hosts among which neighbours are drawn.
 const SAMPLE: usize = 64;
 
@@ -23,6 +26,8 @@ pub(crate) struct Scheduler {
     children: BTreeMap<HostNo, BTreeSet<HostNo>>,
     fetcher: Option<HostNo>,
     zones: Vec<u8>,
+    /// Hosts that are linked with other zones, by zone.
+    gates: BTreeMap<u8, BTreeSet<HostNo>>,
     /// Who is in `links`.
     roster: Vec<HostNo>,
 }
@@ -83,7 +88,8 @@ impl Scheduler {
         };
         let mut parents = self.link(host, wanted, rng);
         let is_seed = self.seeds.contains(&host);
-        parents.extend(self.seed_for(host, seed_room).filter(|_| !is_seed));
+        let may_have_seed = !is_seed && self.may_have_seed(host);
+        parents.extend(self.seed_for(host, seed_room).filter(|_| may_have_seed));
         if self.seeds.is_empty() {
             self.fetcher.get_or_insert(host);
         }
@@ -105,22 +111,59 @@ impl Scheduler {
         self.answer(host, parents)
     }
 
-    /// Links a host with others, those with few links first.
+    fn is_near(&self, a: HostNo, b: HostNo) -> bool {
+        self.zones.get(a) == self.zones.get(b)
+    }
+
+    /// Whether there is a seed in its zone, or its zone is one that it is to bring the blob to.
+    fn may_have_seed(&mut self, host: HostNo) -> bool {
+        let seed = self.seeds.first().copied();
+        seed.is_some_and(|seed| self.is_near(host, seed)) || self.is_gate(host)
+    }
+
+    /// Whether a host is one of few that its zone gets the blob by. The first ones are.
+    fn is_gate(&mut self, host: HostNo) -> bool {
+        let Some(zone) = self.zones.get(host) else {
+            return false;
+        };
+        let gates = self.gates.entry(*zone).or_default();
+        if gates.len() < GATES {
+            gates.insert(host);
+        }
+        gates.contains(&host)
+    }
+
+    /// Links a host with others, those with few links first: with those of its zone, and a few
+    /// others if it is to bring the blob there.
     fn link(&mut self, host: HostNo, wanted: usize, rng: &mut SmallRng) -> Vec<HostNo> {
         let known = self.links.get(&host).cloned().unwrap_or_default();
         let others = self.sample(rng).into_iter();
         let mut free: Vec<_> = others
             .filter(|other| *other != host && !known.contains(other))
             .map(|other| {
-                let near = self.zones.get(other) == self.zones.get(host);
                 let links = self.links.get(&other).map_or(0, BTreeSet::len);
-                let weight = PER_LINK.powi(links as i32) * if near { NEAR } else { 1.0 };
+                let weight = PER_LINK.powi(links as i32);
                 (-rng.random::<f64>().ln() / weight, other)
             })
             .collect();
         free.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let named = free.into_iter().map(|(_, other)| other);
-        let named: Vec<_> = named.take(wanted).collect();
+        let free = free.into_iter().map(|(_, other)| other);
+        let (near, far): (Vec<_>, Vec<_>) = free.partition(|other| self.is_near(host, *other));
+        let far_links = known
+            .iter()
+            .filter(|other| !self.is_near(host, **other))
+            .count();
+        let seed = self.seeds.first().copied();
+        let at_home = seed.is_some_and(|seed| self.is_near(host, seed));
+        let near_links = known.len() - far_links;
+        let across = match near.len() + near_links < FEW_NEAR {
+            true => wanted,
+            false if !at_home && self.is_gate(host) => FAR_LINKS.saturating_sub(far_links),
+            false => 0,
+        };
+        let most_near = wanted.saturating_sub(across.min(far.len()));
+        let mut named: Vec<_> = near.into_iter().take(most_near).collect();
+        named.extend(far.into_iter().take(across));
         for parent in &named {
             self.links.entry(*parent).or_default().insert(host);
             self.links.entry(host).or_default().insert(*parent);
@@ -141,6 +184,9 @@ impl Scheduler {
         self.seeds.retain(|other| *other != host);
         self.links.remove(&host);
         self.roster.retain(|other| *other != host);
+        for gates in self.gates.values_mut() {
+            gates.remove(&host);
+        }
         for others in self.links.values_mut().chain(self.children.values_mut()) {
             others.remove(&host);
         }

@@ -68,6 +68,7 @@ impl World {
                 continue; // Not possible: a role and digits are a name.
             };
             let mut config = SwarmConfig::new(id.clone(), host.role);
+            config.zone = zone_name(host.zone);
             (plan.tune)(&mut config);
             let mut host = Host::new(id, host.clone(), config, rng.random());
             host.store = vec![None; blob.geometry.piece_count() as usize];
@@ -300,6 +301,8 @@ impl World {
                 lanes.insert(peer, Lane::new(link));
             }
             let (id, role) = (self.hosts[peer].id.clone(), self.hosts[peer].plan.role);
+            let zone = zone_name(self.hosts[peer].plan.zone);
+            self.hosts[host].swarm.note_zone(&id, &zone);
             self.hosts[host].swarm.handle_connected(id, role, now);
         }
         self.after(to);
@@ -394,6 +397,10 @@ fn introduce_signers(hosts: &mut [Host]) {
             host.swarm.note_signer(&certificate(id), id.clone());
         }
     }
+}
+
+fn zone_name(zone: u8) -> String {
+    format!("zone-{zone}")
 }
 
 fn nanos(duration: Duration) -> Time {

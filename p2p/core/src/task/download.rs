@@ -59,7 +59,9 @@ impl Task {
 
     /// Asks the neighbour for as much as it has room for.
     pub(super) fn fill(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
-        let ready = self.neighbours.get(host).is_some_and(|n| n.is_ready(now));
+        self.look_around(host);
+        let ready = |n: &Neighbour| n.is_ready(now) && !self.is_left_to_others(n, now);
+        let ready = self.neighbours.get(host).is_some_and(ready);
         if !ready || !self.may_ask() {
             return;
         }

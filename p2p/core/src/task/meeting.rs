@@ -27,6 +27,7 @@ impl Task {
         let pieces = self.pieces().map_or(0, PieceSet::capacity);
         let neighbour = self.neighbours.entry(host.clone());
         let neighbour = neighbour.or_insert_with(|| Neighbour::new(role, pieces));
+        neighbour.far = cx.links.is_far(host);
         if std::mem::replace(&mut neighbour.greeted, true) {
             return;
         }
@@ -253,6 +254,7 @@ impl Task {
 
     fn after_news(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         self.skip_what_others_bring(cx, now);
+        self.note_whereabouts(host, now);
         self.fill(host, cx, now);
         self.part_if_both_complete(host, cx, now);
     }
@@ -395,6 +397,7 @@ impl Task {
             return;
         };
         self.let_go(host);
+        self.abroad.forget_home();
         if let Some(content) = &mut self.content {
             content.note_gone(host);
         }

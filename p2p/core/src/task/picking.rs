@@ -20,20 +20,34 @@ const MANY: usize = 16;
 const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
 /// The same for pieces while others are still wanted.
 const STEAL_AGE: Duration = Duration::from_millis(500);
+/// The same for pieces that come from another zone then.
+const FAR_STEAL_AGE: Duration = Duration::from_secs(1);
 /// Hosts that one piece is on order at, at the end.
 const MOST_COPIES: usize = 2;
 
 impl Task {
     pub(super) fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
         let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
-        let may =
-            |piece| self.may_ask_for(piece, host, neighbour) && !self.comes_anyway(piece, now);
+        let comes = |piece| self.comes_anyway(piece, now);
+        let may_at_all = |piece| self.may_ask_for(piece, host, neighbour) && !comes(piece);
+        let import = self.import(neighbour, cx, now);
+        let fits = |piece| {
+            import
+                .as_ref()
+                .is_none_or(|import| self.may_import(piece, import))
+        };
+        let may = |piece| may_at_all(piece) && fits(piece);
         if self.feeds_others(cx) {
             return self.pick_waiting(neighbour, may);
         }
         self.pick_waiting(neighbour, may)
+            .or_else(|| {
+                let import = import.as_ref()?;
+                let ours = |piece| self.is_ours(piece, import) && may_at_all(piece);
+                content.picker.rarest(&neighbour.has, ours, &mut cx.rng)
+            })
             .or_else(|| content.picker.rarest(&neighbour.has, may, &mut cx.rng))
-            .or_else(|| self.pick_late(neighbour, may, now))
+            .or_else(|| self.pick_late(neighbour, may_at_all, now))
     }
 
     /// Others wait for what we fetch from the origin: our downlink is for that.
@@ -90,6 +104,7 @@ impl Task {
         }
         let content = self.content.as_ref()?;
         let (least, factor) = match content.picker.wants_none() {
+            _ if neighbour.far => (FAR_STEAL_AGE, 4),
             true => (LEAST_STEAL_AGE, 1),
             false => (STEAL_AGE, 2),
         };

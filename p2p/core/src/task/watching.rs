@@ -57,7 +57,10 @@ impl Task {
             return;
         };
         let has = &neighbour.has;
-        if neighbour.source || content.picker.exclusive(has, 1, SOURCE_FROM) < SOURCE_FROM {
+        if neighbour.source
+            || neighbour.far
+            || content.picker.exclusive(has, 1, SOURCE_FROM) < SOURCE_FROM
+        {
             return;
         }
         neighbour.source = true;

@@ -47,6 +47,10 @@ impl<'a> Body<'a> {
         Self(bytes)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn bytes(&mut self, len: usize) -> Result<&'a [u8], BodyError> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(BodyError::Short)?;
         self.0 = rest;

@@ -4,7 +4,7 @@
 use bytes::{BufMut as _, BytesMut};
 use hawker_model::{HostId, Role};
 
-use super::body::{Body, BodyError};
+use super::body::{Body, BodyError, at_most};
 
 /// Who the sender is and what it speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,12 @@ pub struct Hello {
     pub host: HostId,
     /// Whom the sender believes to speak to, when it dialed.
     pub wanted: Option<HostId>,
+    /// In which zone the sender is; empty: it does not know. At most [`MAX_ZONE_LEN`] bytes.
+    pub zone: String,
 }
+
+/// Longest zone, in bytes.
+pub(super) const MAX_ZONE_LEN: usize = 128;
 
 impl Hello {
     pub(super) fn encode(&self, out: &mut BytesMut) {
@@ -35,6 +40,8 @@ impl Hello {
         });
         put_name(self.host.as_str(), out);
         put_name(self.wanted.as_ref().map_or("", HostId::as_str), out);
+        let end = self.zone.floor_char_boundary(MAX_ZONE_LEN);
+        put_name(&self.zone[..end], out);
     }
 
     pub(super) fn decode(mut body: Body<'_>) -> Result<Self, BodyError> {
@@ -48,6 +55,7 @@ impl Hello {
                 "" => None,
                 wanted => Some(HostId::parse(wanted)?),
             },
+            zone: zone(&mut body)?,
         })
     }
 
@@ -70,7 +78,20 @@ fn role(byte: u8) -> Result<Role, BodyError> {
     }
 }
 
-/// A host's name has at most 128 bytes ([`HostId`]).
+/// Names no zone where the sender's version is one that knows none.
+fn zone(body: &mut Body<'_>) -> Result<String, BodyError> {
+    if body.is_empty() {
+        return Ok(String::new());
+    }
+    let zone = name(body)?;
+    at_most("length of a zone", zone.len(), MAX_ZONE_LEN)?;
+    match zone.chars().any(char::is_control) {
+        true => Err(BodyError::Control),
+        false => Ok(zone.to_owned()),
+    }
+}
+
+/// A host's name has at most 128 bytes ([`HostId`]), and so has a zone.
 fn put_name(name: &str, out: &mut BytesMut) {
     out.put_u8(name.len() as u8);
     out.put_slice(name.as_bytes());

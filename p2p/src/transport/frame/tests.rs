@@ -37,6 +37,7 @@ fn hello() -> Hello {
         role: Role::Node,
         host: HostId::parse("node-1").unwrap(),
         wanted: Some(HostId::parse("seed-1").unwrap()),
+        zone: "rack-3".to_owned(),
     }
 }
 
@@ -306,6 +307,36 @@ fn appended_fields_of_a_later_hello_are_ignored() {
     });
     let frames = decode(&mut Decoder::new(), &bytes, 3).unwrap();
     assert_eq!(frames, [Frame::Hello(hello())]);
+}
+
+#[test]
+fn a_hello_of_a_version_without_zones_names_none() {
+    let mut bytes = BytesMut::from(&PREFACE[..]);
+    framed(Kind::Hello, &mut bytes, |out| {
+        hello().encode(out);
+        out.truncate(out.len() - 7);
+    });
+    let zone = String::new();
+    let frames = decode(&mut Decoder::new(), &bytes, 3).unwrap();
+    assert_eq!(frames, [Frame::Hello(Hello { zone, ..hello() })]);
+}
+
+#[test]
+fn a_zone_with_control_characters_or_beyond_its_length_is_an_error() {
+    for zone in ["\u{1b}[31m".to_owned(), "z".repeat(129)] {
+        let mut bytes = BytesMut::from(&PREFACE[..]);
+        framed(Kind::Hello, &mut bytes, |out| {
+            hello().encode(out);
+            out.truncate(out.len() - 7);
+            out.put_u8(zone.len() as u8);
+            out.put_slice(zone.as_bytes());
+        });
+        let decoded = decode(&mut Decoder::new(), &bytes, 3);
+        assert!(
+            matches!(decoded, Err(FrameError::Body { .. })),
+            "{decoded:?}"
+        );
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(crate) struct World {
     now: Instant,
     rng: StdRng,
     hosts: BTreeMap<HostId, Sim>,
+    /// Of the next host; at random otherwise.
+    zone: Option<&'static str>,
     /// Hosts sent to the origin, in order.
     pub(crate) chosen: Vec<HostId>,
     pub(crate) silent: Vec<HostId>,
@@ -56,6 +58,7 @@ impl World {
             now,
             rng: StdRng::seed_from_u64(seed),
             hosts: BTreeMap::new(),
+            zone: None,
             chosen: Vec::new(),
             silent: Vec::new(),
         }
@@ -74,16 +77,25 @@ impl World {
         self.hello_at(name, role, vec![address.parse().unwrap()]);
     }
 
+    pub(crate) fn hello_in(&mut self, zone: &'static str, name: &str, role: Role) {
+        self.zone = Some(zone);
+        self.hello(name, role);
+        self.zone = None;
+    }
+
     pub(crate) fn hello_hidden(&mut self, name: &str, role: Role) {
         self.hello_at(name, role, Vec::new());
     }
 
     fn hello_at(&mut self, name: &str, role: Role, addresses: Vec<std::net::SocketAddr>) {
+        let zone = self
+            .zone
+            .map_or_else(|| self.random_zone(), ToOwned::to_owned);
         let new = NewHost {
             host: host(name),
             role,
             addresses,
-            zone: ["", "a", "b"][self.rng.random_range(0..3)].into(),
+            zone,
         };
         let sim = Sim {
             role: Some(role),
@@ -92,6 +104,10 @@ impl World {
         self.hosts.insert(host(name), sim);
         self.tracker.handle_hello(new, self.now);
         self.drain();
+    }
+
+    fn random_zone(&mut self) -> String {
+        ["", "a", "b"][self.rng.random_range(0..3)].to_owned()
     }
 
     pub(crate) fn lookup(&mut self, name: &str, attempt: u32) {
@@ -257,7 +273,7 @@ impl World {
     }
 
     /// Connections: live hosts of which one was told about the other.
-    fn edges(&self) -> BTreeMap<HostId, BTreeSet<HostId>> {
+    pub(crate) fn edges(&self) -> BTreeMap<HostId, BTreeSet<HostId>> {
         let mut edges: BTreeMap<HostId, BTreeSet<HostId>> = BTreeMap::new();
         for (name, sim) in &self.hosts {
             for other in sim
