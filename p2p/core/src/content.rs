@@ -24,7 +24,7 @@ pub(crate) struct Content {
     gone: BTreeSet<HostId>,
     /// The store knew chain values from the start.
     inherited: bool,
-    /// The peer that told the geometry; nobody for our own word.
+    /// The peer that told the geometry; nobody for our own word, or the origin's.
     pub(crate) told_by: Option<HostId>,
 }
 
@@ -88,7 +88,8 @@ impl Content {
 
     /// Who gave the chain value of `piece`, unless we computed or stored it ourselves.
     pub(crate) fn giver(&self, piece: PieceIndex) -> Option<&HostId> {
-        let giver = self.givers.iter().find(|(end, _)| *end > piece.0);
+        let at = self.givers.partition_point(|(end, _)| *end <= piece.0);
+        let giver = self.givers.get(at);
         giver.and_then(|(_, host)| host.as_ref())
     }
 
@@ -108,12 +109,13 @@ impl Content {
         }
     }
 
-    /// Whether a batch says other values than those that we know.
-    pub(crate) fn contradicts(&self, batch: &SignedStates) -> bool {
+    /// The first piece of which a batch says another value than the one that we know.
+    pub(crate) fn contradiction(&self, batch: &SignedStates) -> Option<PieceIndex> {
         let known = self.list.states().iter().skip(batch.first.as_usize());
-        known
+        let at = known
             .zip(&batch.states)
-            .any(|(ours, theirs)| ours != theirs)
+            .position(|(ours, theirs)| ours != theirs)?;
+        Some(PieceIndex(batch.first.0.saturating_add(at as u32)))
     }
 
     /// Whether any chain value was told by someone else, or is from an earlier run.

@@ -1,7 +1,7 @@
 //! One peer of one task: what it has, what we asked of it, what it asked of us.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,9 @@ const MANY_WAITING: f64 = 1.0;
 const LEAST_GROWS: f64 = 1.05;
 /// So many refusals in a row, and its have-set is a lie.
 const MOST_MISSES: u32 = 3;
+
+/// So many pieces that we gave are remembered: those that may be unchecked yet.
+const MOST_GIFTS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Neighbour {
@@ -63,8 +66,9 @@ pub(crate) struct Neighbour {
     pub(crate) tried: usize,
     /// What we sent it, while its own word is not in yet.
     pub(crate) sent: PieceSet,
-    /// How many pieces we sent it, some of them again.
+    /// How many pieces we sent it, some of them again, and which of late.
     pub(crate) given: u32,
+    pub(crate) gifts: VecDeque<PieceIndex>,
     /// How many those were when it last left the choice to us.
     pub(crate) asked_any: Option<u32>,
     /// When we last told it that we have no time for it.
@@ -106,6 +110,7 @@ impl Neighbour {
             tried: 0,
             sent: PieceSet::empty(pieces),
             given: 0,
+            gifts: VecDeque::new(),
             asked_any: None,
             refused_at: None,
         }
@@ -175,6 +180,15 @@ impl Neighbour {
     pub(crate) fn note_miss(&mut self) -> bool {
         self.misses += 1;
         self.misses >= MOST_MISSES
+    }
+
+    /// We give it a piece.
+    pub(crate) fn note_gift(&mut self, piece: PieceIndex) {
+        self.given = self.given.saturating_add(1);
+        if self.gifts.len() >= MOST_GIFTS {
+            self.gifts.pop_front();
+        }
+        self.gifts.push_back(piece);
     }
 
     /// Since when it owes us a piece that we asked for.
@@ -275,8 +289,6 @@ fn smooth(old: Option<f64>, new: f64, share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use super::*;
     use crate::sample;
 

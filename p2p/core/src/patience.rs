@@ -99,6 +99,19 @@ impl Patience {
         strikes.len() >= STRIKES
     }
 
+    /// Whether too many pieces of a host did not match: nothing is taken from it.
+    pub(crate) fn is_struck_out(&self, host: &HostId) -> bool {
+        let strikes = self.strikes.get(host);
+        strikes.is_some_and(|strikes| strikes.len() >= STRIKES)
+    }
+
+    /// What a host sent in a task was right by the list that it has.
+    pub(crate) fn pardon(&mut self, host: &HostId, task: &TaskId) {
+        if let Some(strikes) = self.strikes.get_mut(host) {
+            strikes.retain(|(of, _)| of != task);
+        }
+    }
+
     /// What did not match in a task is settled, or was checked against a false list.
     pub(crate) fn settle(&mut self, task: &TaskId) {
         for strikes in self.strikes.values_mut() {

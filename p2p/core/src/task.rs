@@ -9,7 +9,8 @@
 //! * `hedging`: going there because peers are silent or slow;
 //! * `renewing`: fresh credentials for refused ones;
 //! * `probing`: the end of a list, before much is taken on its word;
-//! * `doubt`, `dispute`: pieces that do not match, and lists that contradict each other.
+//! * `doubt`, `hearing`, `dispute`: pieces that do not match, what their senders say for themselves,
+//!   and lists that contradict each other.
 //!
 //! Invariant: a piece is in exactly one of these states: stored, being stored, asked of one or more
 //! neighbours (or brought soon by the origin), or wanted (`Picker`).
@@ -21,6 +22,7 @@ mod fetching;
 mod finding;
 mod giving;
 mod gossip;
+mod hearing;
 mod hedging;
 mod meeting;
 mod picking;
@@ -367,6 +369,7 @@ impl Task {
     pub(crate) fn is_at_rest(&self) -> bool {
         let storing = self.content.as_ref().is_some_and(|c| !c.storing.is_empty());
         let busy = self.is_fetching() || self.origin.run.is_some() || storing;
+        let busy = busy || !self.doubts.hearings.is_idle();
         !busy && self.failed_at.is_none() && self.neighbours.is_empty()
     }
 
@@ -456,7 +459,7 @@ impl Task {
         self.take_back_all(cx);
         self.cancel_origin(cx);
         self.origin.drop_sources();
-        self.convict_accused(cx, now);
+        self.judge(cx, now);
         self.tell_completion(cx);
         for host in self.hosts() {
             self.part_if_both_complete(&host, cx, now);
@@ -491,7 +494,8 @@ impl Task {
         let origin = &self.origin;
         let waits = [origin.not_before, origin.grace, origin.turn_at];
         let waits = waits.map(|at| at.filter(|_| may_go)).into_iter();
-        let clocks = [self.tick_at, self.flush_at].into_iter();
+        let hearing = self.doubts.hearings.due();
+        let clocks = [self.tick_at, self.flush_at, hearing].into_iter();
         clocks.chain(waits).flatten().min()
     }
 
@@ -512,6 +516,7 @@ impl Task {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.gossip(cx, now);
         }
+        self.mind_hearings(cx, now);
         self.mind_turn(now);
         let origin = &mut self.origin;
         let waits = [

@@ -65,17 +65,24 @@ impl Task {
         now: Instant,
     ) {
         let known = self.note_conflict(host, batch);
+        if let Some(piece) = known {
+            self.on_explanation(host, piece, cx);
+        }
         if self.completed {
             self.judge_disputes(cx, now);
         }
         let foreign = |content: &Content| known.is_some_and(|p| content.giver(p).is_some());
         let open = self.is_fetching() && self.content.as_ref().is_some_and(foreign);
         let free = self.doubts.disputed.is_none() && self.doubts.disputes.len() < MOST_DISPUTES;
+        let settled = known.is_some_and(|piece| self.doubts.confirmed.contains(&piece));
         // One of us is wrong. Neither takes anything of the other before it is clear who.
         self.part(host, cx, now);
-        if open && free && self.origin.sources.first().is_some() {
+        if open && free && !settled && self.origin.sources.first().is_some() {
             self.doubts.disputed = known;
-            self.ask_origin_to_settle(cx, now);
+            let run = self.origin.run;
+            if !run.is_some_and(|run| known.is_some_and(|piece| run.brings_soon(piece))) {
+                self.ask_origin_to_settle(cx, now);
+            }
         }
     }
 
@@ -89,11 +96,13 @@ impl Task {
         now: Instant,
     ) {
         self.take_nothing_of(host, cx);
-        if let Some(neighbour) = self.neighbours.get_mut(host) {
+        let neighbour = self.neighbours.get_mut(host);
+        if let Some(neighbour) = neighbour.filter(|neighbour| !neighbour.deceived) {
             (neighbour.deceived, neighbour.listed) = (true, 0);
         }
         let content = self.content.as_ref();
-        if content.is_some_and(|content| content.contradicts(batch)) {
+        if let Some(piece) = content.and_then(|content| content.contradiction(batch)) {
+            self.on_explanation(host, piece, cx);
             self.send_list(host, cx);
             self.part(host, cx, now);
         }
@@ -102,17 +111,14 @@ impl Task {
     /// Remembers who contradicts us; says from which piece on.
     fn note_conflict(&mut self, host: &HostId, batch: &SignedStates) -> Option<PieceIndex> {
         let content = self.content.as_ref()?;
-        let ours = content.list.states();
-        let differs =
-            |at: &usize| ours.get(batch.first.as_usize() + at) != Some(&batch.states[*at]);
-        let at = (0..batch.states.len()).find(differs)?;
-        let piece = PieceIndex(batch.first.0 + at as u32);
+        let piece = content.contradiction(batch)?;
+        let value = *batch.states.get((piece.0 - batch.first.0) as usize)?;
         let again = |d: &Dispute| (&d.giver, &d.signer) == (host, &batch.signer);
         if self.doubts.disputes.len() < MOST_DISPUTES && !self.doubts.disputes.iter().any(again) {
             let neighbour = self.neighbours.get(host);
             self.doubts.disputes.push(Dispute {
                 first: piece,
-                values: vec![batch.states[at]],
+                values: vec![value],
                 giver: host.clone(),
                 whole: neighbour.is_some_and(|n| n.is_complete()),
                 signer: Arc::clone(&batch.signer),
@@ -133,8 +139,15 @@ impl Task {
         }
     }
 
-    /// The origin's bytes fit our values where others contradict them.
+    /// The origin's bytes fit our values: whoever contradicts them there need not be asked about again.
     pub(super) fn settle_dispute(&mut self, piece: PieceIndex) {
+        if self
+            .content
+            .as_ref()
+            .is_some_and(|c| c.giver(piece).is_some())
+        {
+            self.doubts.confirmed.insert(piece);
+        }
         if self.doubts.disputed == Some(piece) {
             self.doubts.disputed = None;
         }

@@ -6,25 +6,24 @@
 //! either, the origin decides, where we have one; so it does where two lists contradict each other
 //! (`dispute`).
 //!
-//! Who has not the whole blob may have been deceived itself, by a list that we do not know. So a
-//! suspect is shown our list: an honest one that has another leaves us, and is not accused. Nor is
-//! one that has left us before and come back, since what it sent under another list may come late.
+//! Who has not the whole blob may have been deceived itself, by a list that we do not know: it gets a
+//! `hearing`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use hawker_model::{HostId, PieceIndex};
 
-use super::{Task, dispute::Dispute, probing::Probe};
+use super::{Task, dispute::Dispute, hearing::Hearings, probing::Probe};
 use crate::{Action, Message, Misbehaviour, TaskFailure, neighbour::Neighbour, shared::Shared};
 
 /// So many different senders of a piece that does not match, and the list itself is doubted.
 const ENOUGH: usize = 2;
-/// So long a suspect gets to leave.
-const TIME_TO_LEAVE: Duration = Duration::from_secs(1);
+
+pub(super) const STRUCK_OUT: &str = "your pieces do not match";
 
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
@@ -32,14 +31,15 @@ pub(crate) struct Doubts {
     suspects: BTreeMap<PieceIndex, BTreeSet<HostId>>,
     /// Who lied, if the list is true, and with which piece.
     accused: BTreeMap<HostId, PieceIndex>,
-    /// Suspects that may have been deceived themselves, and since when they are suspected.
-    maybe_deceived: BTreeMap<HostId, Instant>,
-    /// Whose pieces may be of an earlier list.
-    excused: BTreeSet<HostId>,
-    /// Pieces that nobody asked of who sent them.
+    /// What suspects say for themselves.
+    pub(super) hearings: Hearings,
+    /// Pieces that nobody asked of who sent them, those being checked and those that did not match:
+    /// they may have been asked for long ago, under another list.
     unasked: BTreeSet<(PieceIndex, HostId)>,
     /// Where our list and another part: the origin is asked for this piece.
     pub(super) disputed: Option<PieceIndex>,
+    /// Pieces that the origin has given and that fit chain values which others gave.
+    pub(super) confirmed: BTreeSet<PieceIndex>,
     /// Chain values that others gave and that were contradicted.
     pub(super) disputes: Vec<Dispute>,
     /// Signers whose list was discarded as false.
@@ -73,9 +73,27 @@ impl Doubts {
     pub(super) fn forget_pieces(&mut self) {
         self.suspects.clear();
         self.accused.clear();
-        self.maybe_deceived.clear();
+        self.hearings = Hearings::default();
         self.unasked.clear();
         self.disputed = None;
+        self.confirmed.clear();
+    }
+
+    /// Whether something that the host sent is not settled.
+    pub(super) fn suspect(&self, host: &HostId) -> bool {
+        let mut suspects = self.suspects.values();
+        self.accused.contains_key(host) || suspects.any(|hosts| hosts.contains(host))
+    }
+
+    /// Nothing is held against a host any more that it sent from this piece on.
+    pub(super) fn acquit(&mut self, host: &HostId, from: PieceIndex) {
+        if self.accused.get(host).is_some_and(|piece| *piece >= from) {
+            self.accused.remove(host);
+        }
+        for (_, hosts) in self.suspects.range_mut(from..) {
+            hosts.remove(host);
+        }
+        self.suspects.retain(|_, hosts| !hosts.is_empty());
     }
 }
 
@@ -95,17 +113,10 @@ impl Task {
             return; // Of a list that was discarded since.
         }
         content.storing.remove(&piece);
-        let unasked = self.doubts.unasked.remove(&(piece, from.clone()));
-        if unasked || self.partings.contains_key(from) {
-            self.doubts.excused.insert(from.clone());
-        }
-        let suspects = self.doubts.suspects.entry(piece).or_default();
-        suspects.insert(from.clone());
-        self.show_list(piece, from, cx, now);
         self.take_nothing_of(from, cx);
         self.want_again(piece);
-        if cx.patience.strike(from, self.id, now) {
-            cx.set_aside(from, "your pieces do not match", now);
+        if !self.doubts.hearings.explain(from, piece) {
+            self.suspect(piece, from, cx, now);
         }
         let probed = self.probed(now) == Some(piece);
         if probed && self.is_one_hosts_word(piece, from) && self.origin.sources.first().is_some() {
@@ -116,6 +127,15 @@ impl Task {
         } else {
             self.fill_all(cx, now);
             self.steer(cx, now);
+        }
+    }
+
+    fn suspect(&mut self, piece: PieceIndex, host: &HostId, cx: &mut Shared, now: Instant) {
+        let suspects = self.doubts.suspects.entry(piece).or_default();
+        suspects.insert(host.clone());
+        let heard = self.hear(piece, host, cx, now);
+        if cx.patience.strike(host, self.id, now) && !heard {
+            cx.set_aside(host, STRUCK_OUT, now);
         }
     }
 
@@ -136,37 +156,6 @@ impl Task {
             true => _ = self.doubts.unasked.remove(&entry),
             false => _ = self.doubts.unasked.insert(entry),
         }
-    }
-
-    /// A suspect that has not the whole blob is shown the list by which its piece is wrong.
-    fn show_list(&mut self, piece: PieceIndex, host: &HostId, cx: &mut Shared, now: Instant) {
-        let complete = self.neighbours.get(host).is_some_and(|n| n.is_complete());
-        let Some(content) = self.content.as_ref().filter(|_| !complete) else {
-            return;
-        };
-        self.doubts
-            .maybe_deceived
-            .entry(host.clone())
-            .or_insert(now);
-        let mut batches = content.list.batches_from(piece.0);
-        if let Some(batch) = batches.next().cloned() {
-            self.send(host, Message::List { batch }, cx);
-        }
-    }
-
-    /// A suspect has left: it may have a list of its own, and believe it.
-    pub(super) fn let_go(&mut self, host: &HostId) {
-        if self.doubts.maybe_deceived.remove(host).is_some() {
-            self.acquit(host);
-        }
-    }
-
-    fn acquit(&mut self, host: &HostId) {
-        self.doubts.accused.remove(host);
-        for suspects in self.doubts.suspects.values_mut() {
-            suspects.remove(host);
-        }
-        self.doubts.suspects.retain(|_, hosts| !hosts.is_empty());
     }
 
     /// What is on order at a suspect is taken back, and what comes of it all the same is dropped.
@@ -206,35 +195,37 @@ impl Task {
     ) {
         let liars = self.doubts.suspects.remove(&piece).unwrap_or_default();
         for liar in liars {
-            if self.doubts.excused.contains(&liar) {
+            if self.doubts.unasked.remove(&(piece, liar.clone())) {
                 continue;
             }
             match from {
-                None if !self.doubts.maybe_deceived.contains_key(&liar) => {
+                None if !self.doubts.hearings.is_open(&liar) => {
                     let what = (Misbehaviour::CorruptPiece, Some(piece));
                     self.convict(&liar, what, cx, now);
                 }
                 _ => _ = self.doubts.accused.entry(liar).or_insert(piece),
             }
         }
+        self.doubts.unasked.retain(|(unasked, _)| *unasked != piece);
     }
 
     /// The whole blob is proven, and with it the list.
-    pub(super) fn convict_accused(&mut self, cx: &mut Shared, now: Instant) {
+    pub(super) fn judge(&mut self, cx: &mut Shared, now: Instant) {
         cx.patience.settle(&self.id);
-        let deceived = std::mem::take(&mut self.doubts.maybe_deceived);
-        let open = |host: &HostId| {
-            let at = deceived.get(host);
-            at.is_some_and(|at| now < *at + TIME_TO_LEAVE)
-        };
-        for (liar, piece) in std::mem::take(&mut self.doubts.accused) {
-            if open(&liar) {
-                continue;
-            }
+        self.judge_accused(cx, now);
+        self.judge_disputes(cx, now);
+    }
+
+    /// Convicts those who have had time to show that they were deceived.
+    pub(super) fn judge_accused(&mut self, cx: &mut Shared, now: Instant) {
+        let hearings = &self.doubts.hearings;
+        let ripe = |(host, _): &(&HostId, &PieceIndex)| !hearings.is_open(host);
+        let liars = self.doubts.accused.iter().filter(ripe);
+        let liars: Vec<_> = liars.map(|(host, piece)| (host.clone(), *piece)).collect();
+        for (liar, piece) in liars {
             let what = (Misbehaviour::CorruptPiece, Some(piece));
             self.convict(&liar, what, cx, now);
         }
-        self.judge_disputes(cx, now);
     }
 
     /// Shuts a host out of this and all tasks.
@@ -247,7 +238,8 @@ impl Task {
     ) {
         cx.convict(host, self.id, what, now);
         self.contacts.forget(host);
-        self.acquit(host);
+        self.doubts.acquit(host, PieceIndex(0));
+        self.doubts.hearings.end(host);
         self.drop_neighbour(host, cx, now);
     }
 

@@ -62,7 +62,7 @@ impl Task {
         self.look_around(host);
         let ready = |n: &Neighbour| n.is_ready(now) && !self.is_left_to_others(n, now);
         let ready = self.neighbours.get(host).is_some_and(ready);
-        if !ready || !self.may_ask() {
+        if !ready || cx.patience.is_struck_out(host) || !self.may_ask() {
             return;
         }
         if !self.ask_for_probe(host, cx, now) || self.fill_open(host, cx, now) {
@@ -264,7 +264,8 @@ impl Task {
         let len = content.geometry.len_of(piece);
         cx.downloads.note_arrival(&self.id, len.into(), now);
         let known = content.can_check(piece) && self.doubts.may_ask(piece, host);
-        let taken = known && !neighbour.suspected && (owed || few);
+        let trusted = !neighbour.suspected && !cx.patience.is_struck_out(host);
+        let taken = known && trusted && (owed || few);
         let taken = taken && content.lacks(piece) && !self.completed && !self.doubts.own_chain;
         if taken {
             self.take(piece, host, owed, cx);

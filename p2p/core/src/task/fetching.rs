@@ -183,7 +183,7 @@ impl Task {
             return;
         };
         run.heard_at = now;
-        match &self.content {
+        match &mut self.content {
             None => {
                 self.progress_at = now;
                 self.origin.note_chain();
@@ -194,7 +194,7 @@ impl Task {
                     self.finish_if_complete(cx, now);
                 }
             }
-            Some(content) if content.geometry == geometry => {}
+            Some(content) if content.geometry == geometry => content.told_by = None,
             Some(_) => self.list_is_false(None, cx, now),
         }
     }

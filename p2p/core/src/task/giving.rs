@@ -118,7 +118,7 @@ impl Task {
             return;
         }
         let len = content.geometry.len_of(piece);
-        child.given = child.given.saturating_add(1);
+        child.note_gift(piece);
         if child.sent.insert(piece)
             && let Some(injection) = &mut self.injection
         {

@@ -89,8 +89,11 @@ impl Task {
             return Worth::Nothing(Price::Answer);
         }
         self.greet(host, role, cx);
-        let neighbour = self.neighbours.get_mut(host);
-        let joined = neighbour.map(|neighbour| std::mem::replace(&mut neighbour.joined, true));
+        let suspected = self.doubts.suspect(host);
+        let joined = self.neighbours.get_mut(host).map(|neighbour| {
+            neighbour.suspected |= suspected;
+            std::mem::replace(&mut neighbour.joined, true)
+        });
         self.origin.renewal.note_answer(host);
         self.fill(host, cx, now);
         match joined {
@@ -375,6 +378,7 @@ impl Task {
     }
 
     pub(super) fn part(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.explain_gifts(host, cx);
         self.send(host, Message::Leave, cx);
         self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
@@ -383,6 +387,7 @@ impl Task {
 
     pub(super) fn leave_all(&mut self, cx: &mut Shared) {
         for host in self.hosts() {
+            self.explain_gifts(&host, cx);
             self.forgo_all(&host, cx);
             self.send(&host, Message::Leave, cx);
         }
@@ -396,7 +401,11 @@ impl Task {
         let Some(neighbour) = self.neighbours.remove(host) else {
             return;
         };
-        self.let_go(host);
+        if self.doubts.hearings.is_open(host) && cx.quarantine.holds(host, now) {
+            // We shut it out for something else before it could explain itself.
+            self.doubts.acquit(host, PieceIndex(0));
+            self.doubts.hearings.end(host);
+        }
         self.abroad.forget_home();
         if let Some(content) = &mut self.content {
             content.note_gone(host);
