@@ -65,6 +65,8 @@ pub struct Topology {
     pub mirror: String,
     /// More sections of hawkerd's settings.
     pub settings: String,
+    /// The same of the scheduler's.
+    pub scheduler_settings: String,
 }
 
 impl Default for Topology {
@@ -89,6 +91,7 @@ impl Default for Topology {
             allow_private: ["10.77.0.0/16", "fd77::/64"].map(str::to_owned).to_vec(),
             mirror: String::new(),
             settings: String::new(),
+            scheduler_settings: String::new(),
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct Seen {
     /// Honest hosts that shut the villain out.
     pub shut_out_by: usize,
     pub isolated: bool,
+    /// Whether the scheduler sent others there again later; of the one that stayed until then.
+    pub paroled: Option<bool>,
     /// The most pieces that the villain gave to one victim.
     pub pieces: u64,
     /// What left the registry, as a multiple of the blob.
@@ -92,11 +94,14 @@ pub struct Seen {
 /// # Errors
 /// When the cluster does not come up, or a host does not answer.
 pub fn run(villains: &[Villain]) -> Result<Vec<Seen>> {
-    let stage = Stage::new()?;
-    villains
-        .iter()
-        .map(|villain| stage.play(*villain))
-        .collect()
+    let mut stage = Stage::new()?;
+    let seen = villains.iter().map(|villain| stage.play(*villain));
+    let mut seen = seen.collect::<Result<Vec<_>>>()?;
+    if let Some((villain, paroled)) = stage.await_parole()? {
+        let its = seen.iter_mut().filter(|it| it.villain == villain);
+        its.for_each(|it| it.paroled = Some(paroled));
+    }
+    Ok(seen)
 }
 
 /// # Errors
@@ -135,6 +140,10 @@ fn faults(seen: &Seen) -> Vec<String> {
             "not every victim has shut the liar out",
         );
     }
+    must(
+        seen.paroled != Some(false),
+        "the liar was not let go when its time was over",
+    );
     if matches!(
         seen.villain,
         Villain::Peer(Kind::WrongBytes | Kind::Short | Kind::Endless | Kind::LyingSeed)

@@ -11,10 +11,10 @@ use super::{
     swarm::{download, noise},
 };
 use crate::{
-    cluster::{Cluster, Member, Topology},
+    cluster::{Bytes, Cluster, Member, Topology},
     image::digest_of,
     progress::step,
-    registry::AUTHORITY,
+    registry::{AUTHORITY, Action, Fault},
     table::Table,
 };
 
@@ -103,6 +103,9 @@ impl Limits {
         let puller = if limit.starts_with("back") { 0 } else { 1 };
         if puller == 1 {
             read(&nodes[0], &path, &blob)?;
+            // Nodes help themselves past a slow one: the registry says what it has, and gives none.
+            let none = Fault::new(&path, Action::Stall { after_len: 0 });
+            cluster.registry.set_faults(&[none])?;
         }
         let option = format!("--{limit}");
         let set = |rate: &str| {
@@ -111,10 +114,19 @@ impl Limits {
                 .success()
         };
         set(&format!("{rate}MiB/s"))?;
-        let began = Processors::read()?;
+        let (before, began) = (nodes[puller].bytes()?, Processors::read()?);
         let seconds = read(&nodes[puller], &path, &blob)?;
         let idle = Processors::read()?.idle_since(began);
+        let after = nodes[puller].bytes()?;
         set("none")?;
+        cluster.registry.set_faults(&[])?;
+        let way = |it: Bytes| if puller == 0 { it.origin } else { it.parent };
+        let came = way(after) - way(before);
+        ensure!(
+            came >= blob.len() as u64,
+            "only {came} of {} bytes came the way that is limited",
+            blob.len()
+        );
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
         let (set_mib, measured_mib) = (f64::from(rate), mib(blob.len() as f64) / seconds);
         Ok(Figure {

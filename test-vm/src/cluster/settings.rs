@@ -19,6 +19,7 @@ pub(super) struct Settings {
     registries: String,
     mirror: String,
     more: String,
+    more_of_scheduler: String,
 }
 
 impl Settings {
@@ -44,6 +45,7 @@ impl Settings {
                 topology.allow_private, topology.mirror
             ),
             more: topology.settings.clone(),
+            more_of_scheduler: topology.scheduler_settings.clone(),
         }
     }
 
@@ -63,9 +65,11 @@ impl Settings {
         let Self {
             transport,
             log_level,
+            more_of_scheduler: more,
             ..
         } = self;
-        format!("[scheduler]\ntransport = \"{transport}\"\n[log]\nlevel = \"{log_level}\"\n")
+        let own = format!("[scheduler]\ntransport = \"{transport}\"\n");
+        format!("{own}[log]\nlevel = \"{log_level}\"\n{more}")
     }
 
     fn common(&self) -> String {

@@ -19,8 +19,13 @@ pub fn document(page: &Page) -> String {
 
 fn row(seen: &Seen) -> String {
     let isolated = if seen.isolated { "yes" } else { "no" };
+    let paroled = match seen.paroled {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "",
+    };
     format!(
-        "| {} | {} | {} | {} | {} | {} | {isolated} | {} | {:.2} | {:.1} s |\n",
+        "| {} | {} | {} | {} | {} | {} | {isolated} | {paroled} | {} | {:.2} | {:.1} s |\n",
         seen.villain.name(),
         seen.right,
         seen.refused,
@@ -48,13 +53,15 @@ anything is not as it has to be (`src/hostile.rs`).
   nobody there. Who stalls, or has not what it says it has, may be slow or unlucky: it is left, and
   isolated only where a third of those in contact with it say so. One flipped bit, however many meet
   it, is an accident until twice as many report it.
+* *paroled*: the first one that was isolated stays; when its time is over, here 20 s, the scheduler
+  sends others there again.
 * *pieces*: the most that the liar got rid of at one victim.
 * *copies*: what left the registry, by the blob's length. One node and the seed hold the blob before a
   liar comes, except before the lying seed, whose victims ask the registry for the last piece, and then
   one of them for all.
 
-| liar | right | refused | wrong | wronged | shut out by | isolated | pieces | copies | time |
-|---|---|---|---|---|---|---|---|---|---|
+| liar | right | refused | wrong | wronged | shut out by | isolated | paroled | pieces | copies | time |
+|---|---|---|---|---|---|---|---|---|---|---|
 ";
 
 #[cfg(test)]

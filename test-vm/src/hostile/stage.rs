@@ -27,9 +27,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long reports and the like may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 const NODES: usize = 4;
+/// How long the scheduler isolates a host: longer than it takes to see that it does.
+const ISOLATION: Duration = Duration::from_secs(20);
 
 pub(super) struct Stage {
     cluster: Cluster,
+    /// The first liar that was isolated, and since when at the latest.
+    convict: Option<(Villain, Arc<Process>, Instant)>,
 }
 
 impl Stage {
@@ -37,12 +41,14 @@ impl Stage {
         let cluster = Cluster::start(&Topology {
             nodes: NODES,
             has_containerd: false,
+            scheduler_settings: format!("[swarm]\nisolation_time = \"{}s\"\n", ISOLATION.as_secs()),
             ..Topology::default()
         })?;
-        Ok(Self { cluster })
+        let convict = None;
+        Ok(Self { cluster, convict })
     }
 
-    pub(super) fn play(&self, villain: Villain) -> Result<Seen> {
+    pub(super) fn play(&mut self, villain: Villain) -> Result<Seen> {
         let prop = Prop::push(&self.cluster)?;
         let began = Instant::now();
         let mut pullers: Vec<&Member> = self.cluster.nodes().iter().collect();
@@ -59,6 +65,7 @@ impl Stage {
             wronged: self.wronged(&name)?,
             shut_out_by,
             isolated,
+            paroled: None,
             pieces: liar.as_ref().map_or(0, |process| most_given(process)),
             copies: self.copies(&prop)?,
             seconds: began.elapsed().as_secs_f64(),
@@ -66,9 +73,32 @@ impl Stage {
         self.cluster.registry.set_faults(&[])?;
         if let Some(process) = liar {
             println!("{}:\n{}", villain.name(), process.log_tail(12));
-            process.kill();
+            // A seed that lies is asked for what the next ones are about as well.
+            let is_kept = isolated && villain != Villain::Peer(Kind::LyingSeed);
+            match is_kept && self.convict.is_none() {
+                true => self.convict = Some((villain, process, Instant::now())),
+                false => process.kill(),
+            }
         }
         Ok(seen)
+    }
+
+    /// Waits until the time of the one that was isolated is over; whether it was let go then.
+    pub(super) fn await_parole(&self) -> Result<Option<(Villain, bool)>> {
+        let Some((villain, process, since)) = &self.convict else {
+            return Ok(None);
+        };
+        let name = self.name_of(*villain);
+        let deadline = *since + ISOLATION + PATIENCE;
+        loop {
+            let report = self.host_report(&name)?;
+            let is_free = report["isolated"] == false;
+            if is_free || Instant::now() > deadline {
+                process.kill();
+                return Ok(Some((*villain, is_free)));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Brings the villain on; takes those out of the pullers that have the blob before.
