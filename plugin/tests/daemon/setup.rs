@@ -59,6 +59,19 @@ impl Machine {
         run(&self.command("containerd", "etc/config.toml", more))
     }
 
+    /// The same where etc is on a read-only file system.
+    fn containerd_read_only(&self, more: &[&str]) -> Said {
+        let script = format!(
+            "mount --bind {0} {0} && mount -o remount,bind,ro {0} && exec \"$@\"",
+            self.path("etc").display()
+        );
+        let output = Command::new("unshare")
+            .args(["-m", "sh", "-c", &script, "sh"])
+            .args(self.command("containerd", "etc/config.toml", more))
+            .output();
+        said(&output.unwrap())
+    }
+
     /// Every file below etc, with its text.
     fn files(&self) -> BTreeMap<PathBuf, String> {
         let mut found = BTreeMap::new();
@@ -222,17 +235,7 @@ fn read_only_file_system_is_told_and_nothing_is_changed() {
         return;
     }
     let machine = Machine::new();
-    let etc = machine.path("etc");
-    let script = format!(
-        "mount --bind {0} {0} && mount -o remount,bind,ro {0} && exec \"$@\"",
-        etc.display()
-    );
-    let output = Command::new("unshare")
-        .args(["-m", "sh", "-c", &script, "sh"])
-        .args(machine.command("containerd", "etc/config.toml", &["--yes"]))
-        .output()
-        .unwrap();
-    let said = said(&output);
+    let said = machine.containerd_read_only(&["--yes"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.error.contains("read-only"), "{said:?}");
     machine.assert_untouched();

@@ -5,11 +5,21 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     os::unix::net::{UnixListener, UnixStream},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
 };
 
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        socket::{getsockopt, sockopt::PeerCredentials},
+    },
+    unistd::Pid,
+};
+
 use super::{CONFIG, Machine, read};
+use crate::containerd;
 
 impl Machine {
     /// With a hawkerd that answers so to questions about content.
@@ -33,7 +43,43 @@ impl Machine {
         });
         (machine, asked)
     }
+
+    /// And with a containerd that runs, and keeps its content itself.
+    fn with_both(answer: fn(&str) -> String) -> (Self, Arc<Mutex<Vec<String>>>) {
+        let (machine, asked) = Self::with_hawkerd(answer);
+        let own = machine.path("containerd/io.containerd.content.v1.content");
+        containerd::start(&machine.path("containerd.sock"), machine.path("ours"), own);
+        (machine, asked)
+    }
+
+    /// A restart after which containerd keeps its content in hawkerd, and one after which it does not.
+    fn restarts(&self) -> [String; 2] {
+        let ours = self.path("ours");
+        ["touch", "rm"].map(|what| format!("{what} {}", ours.display()))
+    }
+
+    fn unanswering(&self) {
+        let settings = format!("[control]\nsocket = {:?}\n", self.path("none.sock"));
+        fs::write(self.path("hawkerd.toml"), settings).unwrap();
+    }
+
+    fn answering(&self) {
+        let settings = format!("[control]\nsocket = {:?}\n", self.path("hawkerd.sock"));
+        fs::write(self.path("hawkerd.toml"), settings).unwrap();
+    }
+
+    /// Nothing is left to do.
+    fn assert_settled(&self, asked: &Mutex<Vec<String>>) {
+        assert!(!self.path("state/containerd.content").exists());
+        taken(asked);
+        let again = self.containerd(&["--undo"]);
+        assert!(again.out.contains("nothing to undo"), "{again:?}");
+        assert_eq!(taken(asked), Vec::<String>::new());
+    }
 }
+
+/// Answered so, a client is killed instead.
+const KILL: &str = "kill";
 
 /// Answers a request; gives its path and, behind that, its body.
 fn answer_one(stream: UnixStream, answer: fn(&str) -> String) -> String {
@@ -50,12 +96,14 @@ fn answer_one(stream: UnixStream, answer: fn(&str) -> String) -> String {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let text = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}",
-        answer(&path)
-    );
+    let (mut stream, answer) = (reader.into_inner(), answer(&path));
+    if answer == KILL {
+        let asker = getsockopt(&stream, PeerCredentials).unwrap().pid();
+        kill(Pid::from_raw(asker), Signal::SIGKILL).unwrap();
+    }
+    let text = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{answer}");
     // It may have been killed meanwhile.
-    let _ = reader.into_inner().write_all(text.as_bytes());
+    let _ = stream.write_all(text.as_bytes());
     format!("{path} {}", String::from_utf8_lossy(&body))
 }
 
@@ -69,6 +117,13 @@ fn willing(path: &str) -> String {
 fn unwilling(path: &str) -> String {
     match path {
         "/v1/content/import" | "/v1/content/export" => "{\"error\":\"no room\"}\n".to_owned(),
+        other => willing(other),
+    }
+}
+
+fn deadly(path: &str) -> String {
+    match path {
+        "/v1/content/import" => KILL.to_owned(),
         other => willing(other),
     }
 }
@@ -126,7 +181,7 @@ fn full_profile_takes_content_along_and_gives_it_back() {
     assert_eq!(undone.code, Some(0), "{undone:?}");
     assert_eq!(taken(&asked), ["/v1/content/export", "/v1/content/release"]);
     machine.assert_untouched();
-    assert!(!machine.path("state/containerd.giving-back").exists());
+    assert!(!machine.path("state/containerd.content").exists());
 }
 
 #[test]
@@ -138,8 +193,7 @@ fn without_hawkerd_nothing_of_the_full_profile_is_changed() {
     assert!(refused.error.contains("no room"), "{refused:?}");
     machine.assert_untouched();
 
-    let settings = format!("[control]\nsocket = {:?}\n", machine.path("none.sock"));
-    fs::write(machine.path("hawkerd.toml"), settings).unwrap();
+    machine.unanswering();
     let refused = machine.containerd(&full);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(
@@ -157,8 +211,7 @@ fn content_that_cannot_be_given_back_keeps_the_settings_unless_it_is_given_up() 
         Some(0)
     );
     let after = machine.files();
-    let settings = format!("[control]\nsocket = {:?}\n", machine.path("none.sock"));
-    fs::write(machine.path("hawkerd.toml"), settings).unwrap();
+    machine.unanswering();
     let refused = machine.containerd(&["--undo"]);
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.error.contains("--without-content"), "{refused:?}");
@@ -207,4 +260,122 @@ fn full_profile_that_fails_to_restart_is_taken_back_with_what_came_meanwhile() {
     machine.assert_untouched();
     let paths = taken(&asked);
     assert_eq!(paths[..2], ["/v1/content/import", "/v1/content/export"]);
+}
+
+#[test]
+fn import_that_fails_leaves_nothing_pinned() {
+    let (machine, asked) = Machine::with_hawkerd(unwilling);
+    let refused = machine.containerd(&["--yes", "--profile", "full"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.error.contains("no room"), "{refused:?}");
+    machine.assert_untouched();
+    assert_eq!(taken(&asked), ["/v1/content/import", "/v1/content/release"]);
+    machine.assert_settled(&asked);
+}
+
+#[test]
+fn import_that_is_killed_is_released_by_the_next_run() {
+    for next in [&["--undo"][..], &["--yes", "--profile", "mirror"]] {
+        let (machine, asked) = Machine::with_both(deadly);
+        let [restart, _] = machine.restarts();
+        let full = ["--yes", "--profile", "full", "--restart-command", &restart];
+        assert_eq!(machine.containerd(&full).code, None);
+        machine.assert_untouched();
+        assert_eq!(taken(&asked), ["/v1/content/import"]);
+        let ended = machine.containerd(next);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.out.contains("cut short"), "{ended:?}");
+        assert_eq!(taken(&asked), ["/v1/content/release"]);
+        machine.containerd(&["--undo"]);
+        machine.assert_settled(&asked);
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_written_leave_nothing_pinned() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let (machine, asked) = Machine::with_hawkerd(willing);
+    let failed = machine.containerd_read_only(&["--yes", "--profile", "full"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.error.contains("read-only"), "{failed:?}");
+    machine.assert_untouched();
+    let paths = taken(&asked);
+    let expected = [
+        "/v1/content/import",
+        "/v1/content/export",
+        "/v1/content/release",
+    ];
+    assert_eq!(paths, expected);
+    assert!(!machine.path("state/containerd.content").exists());
+    machine.containerd(&["--undo"]);
+    machine.assert_settled(&asked);
+}
+
+#[test]
+fn giving_up_content_releases_it() {
+    let (machine, asked) = Machine::with_hawkerd(willing);
+    machine.containerd(&["--yes", "--profile", "full"]);
+    taken(&asked);
+    let undone = machine.containerd(&["--undo", "--without-content"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    assert_eq!(taken(&asked), ["/v1/content/release"]);
+    machine.assert_untouched();
+    machine.assert_settled(&asked);
+}
+
+#[test]
+fn giving_up_content_releases_it_once_hawkerd_is_back() {
+    let (machine, asked) = Machine::with_hawkerd(willing);
+    machine.containerd(&["--yes", "--profile", "full"]);
+    taken(&asked);
+    machine.unanswering();
+    let undone = machine.containerd(&["--undo", "--without-content"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    assert!(undone.out.contains("--undo once more"), "{undone:?}");
+    machine.assert_untouched();
+    machine.answering();
+    assert_eq!(machine.containerd(&["--undo"]).code, Some(0));
+    assert_eq!(taken(&asked), ["/v1/content/release"]);
+    machine.assert_settled(&asked);
+}
+
+#[test]
+fn given_up_content_is_kept_until_containerd_is_restarted() {
+    let (machine, asked) = Machine::with_both(willing);
+    let [on, off] = machine.restarts();
+    let killed = format!("{on}; kill -9 $PPID");
+    machine.containerd(&["--yes", "--profile", "full", "--restart-command", &killed]);
+    taken(&asked);
+    let undone = machine.containerd(&["--undo", "--without-content"]);
+    assert_eq!(undone.code, Some(0), "{undone:?}");
+    assert!(undone.out.contains("until it is restarted"), "{undone:?}");
+    assert_eq!(taken(&asked), Vec::<String>::new());
+    Command::new("sh").args(["-c", &off]).status().unwrap();
+    assert_eq!(machine.containerd(&["--undo"]).code, Some(0));
+    assert_eq!(taken(&asked), ["/v1/content/release"]);
+    machine.assert_settled(&asked);
+}
+
+#[test]
+fn switching_on_that_is_killed_before_the_restart_is_given_back_and_taken_back() {
+    let (machine, asked) = Machine::with_both(willing);
+    let full = [
+        "--yes",
+        "--profile",
+        "full",
+        "--restart-command",
+        "kill -9 $PPID",
+    ];
+    assert_eq!(machine.containerd(&full).code, None);
+    taken(&asked);
+    let mirror = machine.containerd(&["--yes", "--profile", "mirror"]);
+    assert_eq!(mirror.code, Some(0), "{mirror:?}");
+    // It could have been restarted with them by anybody.
+    assert_eq!(taken(&asked), ["/v1/content/export", "/v1/content/release"]);
+    assert!(!read(&machine.path("etc/config.toml")).contains("hawker-content"));
+    machine.containerd(&["--undo"]);
+    machine.assert_untouched();
+    machine.assert_settled(&asked);
 }
