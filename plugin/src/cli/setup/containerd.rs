@@ -1,5 +1,6 @@
 //! `hawker setup containerd`.
 
+mod recover;
 mod standing;
 mod switch;
 mod undo;
@@ -17,8 +18,8 @@ use self::{
     wait::{STOP_TIME, until_up},
 };
 use super::{
-    CONTAINERD_CONFIG, CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover,
-    restart_hint, show,
+    CONTAINERD_CONFIG, CliError, CommonArgs, absolute, confirmed, list, mirror_url, restart_hint,
+    show,
 };
 use crate::setup::{
     containerd::{self, CERTS_D, CriSnapshotter, Profile, Target},
@@ -122,7 +123,7 @@ pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
         return Setup::prepare(args, restart).await?.show();
     }
     let transaction = args.common.transaction("containerd")?;
-    recover(&transaction)?;
+    recover::recover(&args, &transaction).await?;
     let setup = Setup::prepare(args, restart).await?;
     setup.change(&transaction).await
 }

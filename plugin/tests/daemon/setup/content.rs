@@ -133,7 +133,7 @@ fn taken(asked: &Mutex<Vec<String>>) -> Vec<String> {
     let asked = std::mem::take(&mut *asked.lock().unwrap());
     let path = |request: &String| request.split(' ').next().unwrap_or_default().to_owned();
     let paths = asked.iter().map(path);
-    paths.filter(|path| path != "/v1/status").collect()
+    paths.filter(|path| path != "/v1/content/try").collect()
 }
 
 #[test]
@@ -359,6 +359,34 @@ fn given_up_content_is_kept_until_containerd_is_restarted() {
 }
 
 #[test]
+fn switching_on_that_is_killed_after_the_restart_stays_and_can_be_taken_back() {
+    let (machine, asked) = Machine::with_both(willing);
+    let [on, off] = machine.restarts();
+    let killed = format!("{on}; kill -9 $PPID");
+    let full = ["--yes", "--profile", "full", "--restart-command", &killed];
+    assert_eq!(machine.containerd(&full).code, None);
+    let after = machine.files();
+    // Nobody is there to be asked.
+    let declined = ["--profile", "mirror", "--restart-command", &off];
+    let declined = machine.containerd(&declined);
+    assert_eq!(declined.code, Some(1), "{declined:?}");
+    assert!(declined.out.contains("so they stay"), "{declined:?}");
+    assert_eq!(machine.files(), after);
+    taken(&asked);
+    let done = machine.containerd(&["--yes", "--profile", "mirror", "--restart-command", &off]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let expected = [
+        "/v1/content/export",
+        "/v1/content/export",
+        "/v1/content/release",
+    ];
+    assert_eq!(taken(&asked), expected);
+    machine.containerd(&["--undo"]);
+    machine.assert_untouched();
+    machine.assert_settled(&asked);
+}
+
+#[test]
 fn switching_on_that_is_killed_before_the_restart_is_given_back_and_taken_back() {
     let (machine, asked) = Machine::with_both(willing);
     let full = [
@@ -375,6 +403,28 @@ fn switching_on_that_is_killed_before_the_restart_is_given_back_and_taken_back()
     // It could have been restarted with them by anybody.
     assert_eq!(taken(&asked), ["/v1/content/export", "/v1/content/release"]);
     assert!(!read(&machine.path("etc/config.toml")).contains("hawker-content"));
+    machine.containerd(&["--undo"]);
+    machine.assert_untouched();
+    machine.assert_settled(&asked);
+}
+
+#[test]
+fn switching_off_that_is_killed_after_the_restart_stays_off() {
+    let (machine, asked) = Machine::with_both(willing);
+    let [on, off] = machine.restarts();
+    let full = ["--yes", "--profile", "full", "--restart-command"];
+    let killed = format!("{on}; kill -9 $PPID");
+    machine.containerd(&[&full[..], &[killed.as_str()]].concat());
+    let killed = format!("{off}; kill -9 $PPID");
+    let mirror = ["--yes", "--profile", "mirror", "--restart-command", &killed];
+    assert_eq!(machine.containerd(&mirror).code, None);
+    let after = machine.files();
+    taken(&asked);
+    let ended = machine.containerd(&["--profile", "mirror"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.out.contains("so they stay"), "{ended:?}");
+    assert_eq!(machine.files(), after);
+    assert_eq!(taken(&asked), ["/v1/content/export", "/v1/content/release"]);
     machine.containerd(&["--undo"]);
     machine.assert_untouched();
     machine.assert_settled(&asked);
