@@ -43,7 +43,7 @@ pub(crate) async fn examine(places: &Places) -> Findings {
     let status = hawkerd::examine(places, &config, &mut findings).await;
     network::examine(&config, status.as_ref(), &mut findings).await;
     registries::examine(&config, &mut findings).await;
-    containerd::examine(places, &config, &mut findings).await;
+    containerd::examine(places, &config, status.as_ref(), &mut findings).await;
     docker::examine(places, &config, &mut findings);
     machine::examine(&config, &mut findings).await;
     findings

@@ -9,20 +9,29 @@ use hawker_config::NodeConfig;
 use nix::unistd::Uid;
 
 use super::{Findings, Places, content};
-use crate::setup::{
-    containerd::{self, CONTENT, CriSnapshotter, Profile, SNAPSHOTTER, STORES, Target},
-    hosts::{self, same_url},
-    machine::{self, Containerd},
-    settings::{ImageKey, Settings},
-    verify::{self, SNAPSHOTTER_KIND, Wanted},
-    version::ContainerdVersion,
+use crate::{
+    control::StatusReport,
+    setup::{
+        containerd::{self, CONTENT, CriSnapshotter, Profile, SNAPSHOTTER, STORES, Target},
+        hosts::{self, same_url},
+        machine::{self, Containerd},
+        settings::{ImageKey, Settings},
+        verify::{self, SNAPSHOTTER_KIND, Wanted},
+        version::ContainerdVersion,
+    },
 };
 
 const SETUP: &str = "hawker setup containerd";
 const SETTINGS: &str = "containerd settings";
 const SERVICE: &str = "containerd";
 
-pub(super) async fn examine(places: &Places, config: &NodeConfig, findings: &mut Findings) {
+/// Looks at containerd; `status` is what hawkerd says of itself.
+pub(super) async fn examine(
+    places: &Places,
+    config: &NodeConfig,
+    status: Option<&StatusReport>,
+    findings: &mut Findings,
+) {
     let address = address(places, config);
     let running = Containerd::connect(&address).await;
     let version = match &running {
@@ -47,7 +56,7 @@ pub(super) async fn examine(places: &Places, config: &NodeConfig, findings: &mut
     content::settings(&settings, config, version, findings);
     if let Ok(containerd) = running {
         plugins(&containerd, &target, findings).await;
-        content::running(&containerd, &settings, config, findings).await;
+        content::running(&containerd, &settings, config, status, findings).await;
     }
 }
 

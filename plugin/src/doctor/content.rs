@@ -7,13 +7,17 @@ use indicatif::HumanBytes;
 use nix::unistd::Uid;
 
 use super::Findings;
-use crate::setup::{
-    containerd::{CONTENT, DIFF_SERVICE, DIFFER, LOCAL_CONTENT, STORES},
-    content,
-    machine::Containerd,
-    settings::Settings,
-    verify::{self, content_stores},
-    version::ContainerdVersion,
+use crate::{
+    content::ContentTotal,
+    control::StatusReport,
+    setup::{
+        containerd::{CONTENT, DIFF_SERVICE, DIFFER, LOCAL_CONTENT, STORES},
+        content,
+        machine::Containerd,
+        settings::Settings,
+        verify::{self, content_stores},
+        version::ContainerdVersion,
+    },
 };
 
 const CHECK: &str = "content store";
@@ -128,21 +132,24 @@ fn inodes<'a>(listed: &'a str, path: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// What the running containerd has.
+/// What the running containerd has; `status` is what hawkerd says of itself.
 pub(super) async fn running(
     containerd: &Containerd,
     settings: &Settings,
     config: &NodeConfig,
+    status: Option<&StatusReport>,
     findings: &mut Findings,
 ) {
-    if !settings.proxies(&STORES).contains(CONTENT) {
-        return;
-    }
     // That containerd does not answer is told elsewhere.
     let Ok(plugins) = containerd.plugins().await else {
         return;
     };
     let stores = content_stores(&plugins);
+    if !settings.proxies(&STORES).contains(CONTENT) {
+        let kept = status.and_then(|status| status.content.as_ref());
+        let kept = kept.map(|content| content.committed).unwrap_or_default();
+        return own(&stores, kept, findings);
+    }
     if stores != [CONTENT] {
         findings.fail(
             CHECK,
@@ -155,6 +162,31 @@ pub(super) async fn running(
     let is_complete = complete(containerd, config, findings).await;
     let dir = content::local_dir(Some(&plugins), Some(settings));
     leftovers(&dir, &config.store.dir, is_complete, findings);
+}
+
+/// What is wrong where settings do not name Hawker's store, in which `kept` is containerd's.
+fn own(stores: &[&str], kept: ContentTotal, findings: &mut Findings) {
+    if stores.contains(&CONTENT) {
+        return findings.fail(
+            CHECK,
+            "the running containerd has its content in Hawker's, and its settings do not say so: \
+             after its next start its images lack content",
+            "give --restart with the profile that it shall have: hawker setup containerd --restart",
+        );
+    }
+    if kept.blobs > 0 {
+        findings.warn(
+            CHECK,
+            format!(
+                "hawkerd keeps {} blobs ({}) as containerd's content, and containerd does not have \
+                 it there: their room is never free",
+                kept.blobs,
+                HumanBytes(kept.bytes)
+            ),
+            "hawker setup containerd with its --profile, or --undo, ends what an earlier run left; \
+             hawker setup containerd --undo --without-content in any case",
+        );
+    }
 }
 
 /// Whether hawkerd has all that containerd says that it has.
@@ -335,6 +367,23 @@ mod tests {
             *verdict == Verdict::Fail && what.contains("cannot pull"),
             "{what}"
         );
+    }
+
+    #[test]
+    fn content_that_is_kept_for_nobody_is_told() {
+        let told = |stores: &[&str], blobs| {
+            let mut findings = Findings::default();
+            let kept = ContentTotal { blobs, bytes: 2048 };
+            own(stores, kept, &mut findings);
+            findings.all.into_iter().next()
+        };
+        assert_eq!(told(&["content"], 0), None);
+        let kept = told(&["content"], 7).unwrap();
+        assert_eq!(kept.verdict, Verdict::Warn);
+        assert!(kept.what.contains("7 blobs (2.00 KiB)"), "{kept:?}");
+        let unsaid = told(&[CONTENT], 7).unwrap();
+        assert_eq!(unsaid.verdict, Verdict::Fail);
+        assert!(unsaid.what.contains("its next start"), "{unsaid:?}");
     }
 
     #[test]

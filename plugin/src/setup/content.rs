@@ -12,7 +12,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde::Deserialize;
 
-pub(crate) use self::pending::Pending;
+pub(crate) use self::pending::{Debt, Pending};
 use super::{
     containerd::{CONTENT, STORES},
     machine::Plugin,

@@ -81,6 +81,15 @@ pub(crate) enum Foreign {
     PutAside,
 }
 
+/// A file that a run which was cut short was to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) path: PathBuf,
+    /// What it was; `None` where there was none.
+    pub(crate) before: Option<String>,
+    pub(crate) now: Option<String>,
+}
+
 impl<'a> Transaction<'a> {
     /// Opens the journal `<dir>/<name>.json`, alone.
     pub(crate) fn open(dir: &Path, name: &str, disk: Disk<'a>) -> Result<Self, TransactionError> {
@@ -106,6 +115,28 @@ impl<'a> Transaction<'a> {
             journal: dir.join(format!("{name}.json")),
             _lock: lock,
         })
+    }
+
+    /// The files of a run that was killed; none, where there was no such run.
+    pub(crate) fn cut_short(&self) -> Result<Vec<Cut>, TransactionError> {
+        let journal = Journal::load(&self.journal)?;
+        let last = journal.generations.into_iter().next_back();
+        let files = last.filter(|last| !last.finished).map(|last| last.files);
+        let mut cut = Vec::new();
+        for entry in files.into_iter().flatten() {
+            let now = disk::read_text(&entry.path)?;
+            let before = match &entry.backup {
+                // Without one it was not written to yet.
+                Some(backup) => disk::read_text(backup)?.or_else(|| now.clone()),
+                None => None,
+            };
+            cut.push(Cut {
+                path: entry.path,
+                before,
+                now,
+            });
+        }
+        Ok(cut)
     }
 
     /// Takes back what a killed run left. Says whether there was such a thing.

@@ -7,6 +7,7 @@ mod access;
 mod attacks;
 mod client;
 mod command;
+mod containerd;
 mod control;
 mod daemon;
 mod doctor;

@@ -1,5 +1,6 @@
 //! `hawker setup containerd`.
 
+mod recover;
 mod standing;
 mod switch;
 mod undo;
@@ -17,8 +18,8 @@ use self::{
     wait::{STOP_TIME, until_up},
 };
 use super::{
-    CONTAINERD_CONFIG, CliError, CommonArgs, absolute, confirmed, list, mirror_url, recover,
-    restart_hint, show,
+    CONTAINERD_CONFIG, CliError, CommonArgs, absolute, confirmed, list, mirror_url, restart_hint,
+    show,
 };
 use crate::setup::{
     containerd::{self, CERTS_D, CriSnapshotter, Profile, Target},
@@ -118,18 +119,12 @@ pub(super) async fn run(args: ContainerdArgs) -> Result<(), CliError> {
     if args.common.undo {
         return undo::run(&args, restart).await;
     }
-    let setup = Setup::prepare(args, restart).await?;
-    if setup.args.common.dry_run {
-        let plan = setup.plan()?;
-        if !show(&plan) {
-            println!("nothing to change");
-        }
-        setup.switch.announce();
-        return Ok(());
+    if args.common.dry_run {
+        return Setup::prepare(args, restart).await?.show();
     }
-    let transaction = setup.args.common.transaction("containerd")?;
-    recover(&transaction)?;
-    setup.switch.settle().await?;
+    let transaction = args.common.transaction("containerd")?;
+    recover::recover(&args, &transaction).await?;
+    let setup = Setup::prepare(args, restart).await?;
     setup.change(&transaction).await
 }
 
@@ -168,7 +163,7 @@ impl Setup {
             certs_d: absolute(&args.certs_dir)?,
         };
         let pending = Pending::new(&args.common.state_dir);
-        let switch = Switch::new(&before, profile.has_content(), &hawkerd, pending);
+        let switch = Switch::new(&config, &before, profile.has_content(), &hawkerd, pending);
         Ok(Self {
             args,
             config,
@@ -177,6 +172,15 @@ impl Setup {
             before,
             switch,
         })
+    }
+
+    /// What a run would do.
+    fn show(&self) -> Result<(), CliError> {
+        if !show(&self.plan()?) {
+            println!("nothing to change");
+        }
+        self.switch.announce();
+        Ok(())
     }
 
     fn plan(&self) -> Result<Plan, CliError> {
@@ -200,8 +204,9 @@ impl Setup {
             println!("nothing was changed");
             return Ok(());
         }
-        self.switch.before().await?;
-        transaction.apply(&plan.changes).map_err(CliError::failed)?;
+        if let Err(error) = self.begin(transaction, &plan).await {
+            return Err(self.abandon(error).await);
+        }
         let files: Vec<_> = plan.changes.into_iter().map(|c| c.path).collect();
         println!("changed: {}", list(&files));
         let taken = dump::check(&self.config, &self.target).map_err(CliError::failed);
@@ -217,6 +222,13 @@ impl Setup {
             }
             Err(error) => Err(self.give_up(transaction, error).await),
         }
+    }
+
+    /// Up to the files being written. Where it fails, they are what they were.
+    async fn begin(&self, transaction: &Transaction<'_>, plan: &Plan) -> Result<(), CliError> {
+        self.switch.before().await?;
+        self.switch.written()?;
+        transaction.apply(&plan.changes).map_err(CliError::failed)
     }
 
     /// A run that finds all done still does what it was asked for beside it, and takes up content
@@ -247,14 +259,19 @@ impl Setup {
         }
     }
 
-    async fn give_up_early(&self, transaction: &Transaction<'_>, error: CliError) -> CliError {
-        let taken_back = taken_back(transaction, &error);
+    /// Ends the moving of content, and says both.
+    async fn abandon(&self, error: CliError) -> CliError {
         match self.switch.abandon().await {
-            Ok(()) => taken_back,
+            Ok(()) => error,
             Err(failure) => CliError::Failed(format!(
-                "{taken_back}, but hawkerd keeps its copy of containerd's content: {failure}"
+                "{error}, but hawkerd keeps its copy of containerd's content ({failure}); the next \
+                 run of this has it released"
             )),
         }
+    }
+
+    async fn give_up_early(&self, transaction: &Transaction<'_>, error: CliError) -> CliError {
+        self.abandon(taken_back(transaction, &error)).await
     }
 
     /// Takes back what was done, with the content that came meanwhile, restarts again, and says all.
@@ -270,14 +287,12 @@ impl Setup {
             ));
         }
         // What came until it was restarted; it needs not be up for that.
-        let lost = match early.and(self.switch.back().await) {
-            Ok(()) => self.switch.abandon().await.err(),
-            Err(lost) => Some(lost),
-        };
-        match lost {
-            None => taken_back,
-            Some(lost) => CliError::Failed(format!(
-                "{taken_back}, but for what was pulled meanwhile: {lost}; pull it again"
+        let back = early.and(self.switch.back().await);
+        match back.and_then(|()| self.switch.moved_back()) {
+            Ok(()) => self.abandon(taken_back).await,
+            Err(lost) => CliError::Failed(format!(
+                "{taken_back}, but for what was pulled meanwhile: {lost}; the next run gives it \
+                 back, else pull it again"
             )),
         }
     }

@@ -151,12 +151,18 @@ fn own_store_is_found_by_what_containerd_says_of_itself() {
 }
 
 #[test]
-fn note_of_giving_back_outlives_the_run() {
+fn note_of_what_is_to_be_done_outlives_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let pending = Pending::new(dir.path());
-    assert!(!pending.is_noted().unwrap());
-    pending.note().unwrap();
-    assert!(Pending::new(dir.path()).is_noted().unwrap());
+    let noted = || Pending::new(dir.path()).noted().unwrap();
+    assert_eq!(noted(), None);
+    pending.owe(Debt::Release).unwrap();
+    assert_eq!(noted(), Some(Debt::Release));
+    pending.owe(Debt::GiveBack).unwrap();
+    pending.owe(Debt::Release).unwrap();
+    assert_eq!(noted(), Some(Debt::GiveBack));
+    pending.note(Debt::Release).unwrap();
+    assert_eq!(noted(), Some(Debt::Release));
     pending.forget().unwrap();
     pending.forget().unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -26,8 +26,7 @@ pub(super) struct Standing {
 
 impl Standing {
     pub(super) async fn find(args: &ContainerdArgs, config: &Path, hawkerd: &NodeConfig) -> Self {
-        // What is wrong with the settings is said when they are edited.
-        let settings = Settings::load(config, ContainerdVersion::new(2, 0, 0)).ok();
+        let settings = settings(config);
         let settings = settings.as_ref();
         let address = match &args.address {
             Some(address) => address.clone(),
@@ -67,4 +66,14 @@ impl Standing {
             ))
         })
     }
+}
+
+/// Whether containerd will keep its content in hawkerd after its next start.
+pub(super) fn is_ours_next(config: &Path) -> bool {
+    content::is_ours(None, settings(config).as_ref())
+}
+
+/// What is wrong with the settings is said when they are edited.
+fn settings(config: &Path) -> Option<Settings> {
+    Settings::load(config, ContainerdVersion::new(2, 0, 0)).ok()
 }

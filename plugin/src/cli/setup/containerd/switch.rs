@@ -1,17 +1,24 @@
 //! What a run does to containerd's content: nothing, or it goes where the settings say that it is.
 //!
 //! It is moved before containerd is restarted, so that it finds all there, and what came meanwhile
-//! once more after that. The other side keeps what it has: a run that fails goes back to it.
+//! once more after that. The other side keeps what it has: a run that fails goes back to it. What a
+//! run that is killed would leave to do is noted before it begins ([`Debt`]).
 
-use std::cell::OnceCell;
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+};
 
 use hawker_config::NodeConfig;
 
-use super::{CliError, standing::Standing};
+use super::{
+    CliError,
+    standing::{self, Standing},
+};
 use crate::{
     cli::progress,
     setup::{
-        content::{Moved, Mover, Pending, Progress, Way},
+        content::{Debt, Moved, Mover, Pending, Progress, Way},
         machine::Containerd,
         restart::Restart,
         verify::content::{self, Sample},
@@ -25,6 +32,8 @@ pub(super) struct Switch {
     from_ours: bool,
     /// Whether it is to.
     to_ours: bool,
+    /// containerd's settings.
+    config: PathBuf,
     running: Option<Containerd>,
     /// Some of containerd's images, as they could be read before.
     sample: OnceCell<Sample>,
@@ -32,6 +41,7 @@ pub(super) struct Switch {
 
 impl Switch {
     pub(super) fn new(
+        config: &Path,
         before: &Standing,
         to_ours: bool,
         hawkerd: &NodeConfig,
@@ -43,6 +53,7 @@ impl Switch {
             pending,
             from_ours: before.is_ours,
             to_ours,
+            config: config.to_owned(),
             running: before.running.clone(),
             sample: OnceCell::new(),
         }
@@ -55,6 +66,11 @@ impl Switch {
             (true, false) => Some(Way::Out),
             (false, false) => None,
         }
+    }
+
+    /// Whether the settings on disk say that it has its content in hawkerd after its next start.
+    fn is_ours_next(&self) -> bool {
+        standing::is_ours_next(&self.config)
     }
 
     /// Says what is going to happen.
@@ -92,11 +108,27 @@ impl Switch {
     /// Moves all, before the restart.
     pub(super) async fn before(&self) -> Result<(), CliError> {
         let Some(way) = self.way() else { return Ok(()) };
-        if way == Way::Out {
-            self.pending.note().map_err(CliError::failed)?;
+        match way {
+            Way::Out => self.owe(Debt::GiveBack)?,
+            Way::In if self.from_ours => {}
+            // It may be started with its content in hawkerd at any time.
+            Way::In if self.is_ours_next() => self.owe(Debt::GiveBack)?,
+            Way::In => self.owe(Debt::Release)?,
         }
         self.tell(way, &self.moved(way).await?);
         Ok(())
+    }
+
+    /// The settings are going to be written: from then on containerd may be started with them.
+    pub(super) fn written(&self) -> Result<(), CliError> {
+        match !self.from_ours && self.to_ours {
+            true => self.owe(Debt::GiveBack),
+            false => Ok(()),
+        }
+    }
+
+    fn owe(&self, debt: Debt) -> Result<(), CliError> {
+        self.pending.owe(debt).map_err(CliError::failed)
     }
 
     /// Moves what came meanwhile, and looks whether containerd's images are there.
@@ -125,44 +157,68 @@ impl Switch {
         }
     }
 
-    /// The switch was taken back, and all is again where it was.
-    pub(super) async fn abandon(&self) -> Result<(), CliError> {
-        if !self.from_ours && self.to_ours {
-            let released = self.mover.release().await;
-            released.map_err(CliError::failed)?;
+    /// All that containerd has was moved back: its copy in hawkerd is one too many.
+    pub(super) fn moved_back(&self) -> Result<(), CliError> {
+        match !self.from_ours && self.to_ours && !self.is_ours_next() {
+            true => self.give_up(),
+            false => Ok(()),
         }
-        self.forget()
     }
 
-    /// Nothing is to be given back any more.
-    pub(super) fn forget(&self) -> Result<(), CliError> {
+    /// The switch is off, and containerd goes on as it did.
+    pub(super) async fn abandon(&self) -> Result<(), CliError> {
+        match (self.from_ours, self.to_ours) {
+            // As before, or since they could not be taken back.
+            (false, true) if self.is_ours_next() => Ok(()),
+            (false, true) => self.repay().await,
+            (true, false) => self.forget(),
+            _ => Ok(()),
+        }
+    }
+
+    /// containerd gets nothing back that hawkerd has of it.
+    pub(super) fn give_up(&self) -> Result<(), CliError> {
+        self.pending.note(Debt::Release).map_err(CliError::failed)
+    }
+
+    fn forget(&self) -> Result<(), CliError> {
         self.pending.forget().map_err(CliError::failed)
     }
 
-    /// The switch is done: hawkerd keeps no longer what is containerd's own again.
+    /// The switch is done: hawkerd keeps no longer what is containerd's own again, be it from an
+    /// earlier run.
     pub(super) async fn finish(&self) -> Result<(), CliError> {
         match self.way() {
             Some(Way::Out) => self.release().await,
             // What was to be given back is not any more.
             Some(Way::In) => self.forget(),
-            None => Ok(()),
+            None => self.settle().await,
         }
     }
 
-    /// Ends what an earlier run was killed in: giving content back to a containerd that has its own
-    /// store already.
+    /// Does what an earlier run left to do. containerd keeps its content itself, now and after its
+    /// next start.
     pub(super) async fn settle(&self) -> Result<(), CliError> {
-        if self.from_ours || self.to_ours || !self.is_pending()? {
-            return Ok(());
+        if self.is_owing()? {
+            println!("an earlier run was cut short: containerd's content is its own");
         }
-        println!("an earlier run was cut short: containerd's content is given back");
-        self.tell(Way::Out, &self.moved(Way::Out).await?);
-        self.release().await
+        self.repay().await
     }
 
-    /// Whether an earlier run was killed while it gave content back.
-    pub(super) fn is_pending(&self) -> Result<bool, CliError> {
-        self.pending.is_noted().map_err(CliError::failed)
+    /// Whether an earlier run left something to do.
+    pub(super) fn is_owing(&self) -> Result<bool, CliError> {
+        let noted = self.pending.noted().map_err(CliError::failed)?;
+        Ok(noted.is_some())
+    }
+
+    /// The same without a word about an earlier run.
+    pub(super) async fn repay(&self) -> Result<(), CliError> {
+        let noted = self.pending.noted().map_err(CliError::failed)?;
+        let Some(debt) = noted else { return Ok(()) };
+        if debt == Debt::GiveBack {
+            self.tell(Way::Out, &self.moved(Way::Out).await?);
+        }
+        self.release().await
     }
 
     async fn release(&self) -> Result<(), CliError> {

@@ -1,5 +1,7 @@
 //! `hawker setup containerd --undo`.
 
+use hawker_config::NodeConfig;
+
 use super::{
     CliError, ContainerdArgs, RESTART, absolute, restart_hint,
     standing::Standing,
@@ -24,17 +26,15 @@ pub(super) async fn run(args: &ContainerdArgs, restart: Option<Restart>) -> Resu
     let has_changes = transaction.can_undo(foreign).map_err(CliError::failed)?;
     // Its way back must not hang on hawkerd's settings being sound.
     let hawkerd = args.common.hawkerd().unwrap_or_default();
-    let before = Standing::find(args, &absolute(&args.config)?, &hawkerd).await;
+    let config = absolute(&args.config)?;
+    let before = Standing::find(args, &config, &hawkerd).await;
     let pending = Pending::new(&args.common.state_dir);
-    let switch = Switch::new(&before, false, &hawkerd, pending);
-    if !before.is_ours && switch.is_pending()? && !args.without_content {
-        switch.settle().await?;
-    }
+    let switch = Switch::new(&config, &before, false, &hawkerd, pending);
     if args.without_content {
-        switch.forget()?;
+        switch.give_up()?;
     }
     let is_ours = before.is_ours && !args.without_content;
-    if !has_changes && !is_ours {
+    if !has_changes && !is_ours && !switch.is_owing()? {
         println!("nothing to undo");
         return Ok(());
     }
@@ -43,18 +43,43 @@ pub(super) async fn run(args: &ContainerdArgs, restart: Option<Restart>) -> Resu
         required.map_err(explained)?;
         switch.before().await.map_err(explained)?;
     }
-    take_back(&transaction, args)?;
-    match (&restart, is_ours) {
-        (Some(restart), false) => restart.run().map_err(CliError::failed),
-        (Some(restart), true) => put_into_use(restart, &before, &switch).await,
-        (None, _) => {
-            restart_hint(RESTART);
-            match is_ours {
-                true => switch.finish().await,
-                false => Ok(()),
-            }
-        }
+    if has_changes || is_ours {
+        take_back(&transaction, args)?;
     }
+    match (&restart, is_ours) {
+        (Some(restart), true) => return put_into_use(restart, &before, &switch).await,
+        (Some(restart), false) if has_changes => restart.run().map_err(CliError::failed)?,
+        (None, _) if has_changes || is_ours => restart_hint(RESTART),
+        _ => {}
+    }
+    match is_ours {
+        true => switch.finish().await,
+        false => settle(args, &hawkerd, &switch).await,
+    }
+}
+
+/// Does what is left to do about content, once the settings are what they were.
+async fn settle(
+    args: &ContainerdArgs,
+    hawkerd: &NodeConfig,
+    switch: &Switch,
+) -> Result<(), CliError> {
+    if !switch.is_owing()? {
+        return Ok(());
+    }
+    let now = Standing::find(args, &absolute(&args.config)?, hawkerd).await;
+    let settled = match (now.is_ours, args.without_content) {
+        (true, _) => Err("containerd has its content there until it is restarted".to_owned()),
+        (false, true) => switch.repay().await.map_err(|error| error.to_string()),
+        (false, false) => switch.settle().await.map_err(|error| error.to_string()),
+    };
+    let Err(why) = settled else { return Ok(()) };
+    let left = format!("{why}: --undo once more releases what hawkerd keeps for containerd");
+    match args.without_content {
+        true => println!("note: {left}"),
+        false => return Err(CliError::Failed(left)),
+    }
+    Ok(())
 }
 
 fn take_back(transaction: &Transaction<'_>, args: &ContainerdArgs) -> Result<(), CliError> {
