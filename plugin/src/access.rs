@@ -41,7 +41,7 @@ use self::{
     claim::Asker,
     offers::Offers,
     outages::Outages,
-    possession::Proofs,
+    possession::{Proofs, Question},
     right_key::{Item, RightKey},
     rights::{Basis, Granted, Rights},
     seed_first::Grantor,
@@ -50,6 +50,7 @@ pub(crate) use self::{
     claim::{Claim, Place},
     error::{AccessError, PossessionError, ReadError},
     metrics::AccessMetrics,
+    reading::Recourse,
     right_key::Holder,
     rights::{RepositoryRights, Right, RightsSettings},
 };
@@ -263,6 +264,7 @@ impl Access {
         claim: &Claim,
         right: &Right,
         blob: &Blob,
+        recourse: Recourse,
     ) -> Result<(), PossessionError> {
         let inner = &*self.0;
         let source = self.source(claim, right);
@@ -270,11 +272,15 @@ impl Access {
             let right = inner.rights.held(&claim.key);
             right.is_some_and(|right| right.is_proven)
         };
-        let (origin, patience) = (&inner.origin, inner.patience);
-        let proofs = &inner.proofs;
-        let proven = proofs
-            .prove(origin, claim, &source, blob, patience, is_proven)
-            .await;
+        let question = Question {
+            origin: &inner.origin,
+            claim,
+            source: &source,
+            blob,
+            patience: inner.patience,
+            recourse,
+        };
+        let proven = inner.proofs.prove(&question, is_proven).await;
         inner.metrics.compared(&proven);
         match &proven {
             Ok(()) => inner.rights.prove(&claim.key),

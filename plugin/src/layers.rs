@@ -46,7 +46,7 @@ pub(crate) use self::{
     node_layer::NodeLayer,
 };
 use self::{evidence::Evidence, keychain::Keychain};
-use crate::access::{Access, Claim, Right, both};
+use crate::access::{Access, Claim, Recourse, Right, both};
 
 /// How layers are had.
 #[derive(Clone, Debug)]
@@ -138,7 +138,8 @@ impl Layers {
         digest: Digest,
     ) -> Result<NodeLayer, LayerError> {
         let granted = self.grant(image, digest).await?;
-        Ok(granted.read(0..granted.length()))
+        // Where it cannot be had, containerd fetches it.
+        Ok(granted.read(0..granted.length(), Recourse::Registry))
     }
 
     /// Opens a blob of an image, once the registry has granted it: to be held while it arrives, and
@@ -211,7 +212,8 @@ impl Layers {
             return Err(LayerError::TooLong { length, most });
         }
         let mut all = BytesMut::new();
-        let bytes = self.0.access.read(claim, right, &blob, 0..length);
+        let access = &self.0.access;
+        let bytes = access.read(claim, right, &blob, 0..length, Recourse::Registry);
         let mut bytes = std::pin::pin!(bytes);
         while let Some(chunk) = bytes.next().await {
             let chunk = chunk.map_err(|error| LayerError::of_read(image, error))?;

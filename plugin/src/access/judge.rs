@@ -12,7 +12,7 @@ use hawker_p2p::{OriginError, Verdict};
 use hawker_swarm::Source;
 
 use super::{
-    Access, AccessError, Claim, Right, possession,
+    Access, AccessError, Claim, Recourse, Right, possession,
     rights::{Basis, Granted},
 };
 
@@ -79,7 +79,11 @@ impl Access {
         };
         let length = geometry.length();
         possession::is_known(claim, &blob, 0..length)
-            || right.length == Some(length) && self.prove(claim, right, &blob).await.is_ok()
+            || right.length == Some(length)
+                && self
+                    .prove(claim, right, &blob, Recourse::Registry)
+                    .await
+                    .is_ok()
     }
 }
 

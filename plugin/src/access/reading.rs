@@ -2,7 +2,8 @@
 //! stands, and nothing that the claim's own origin is not shown to hold.
 //!
 //! Who holds what is looked up for every chunk, since a blob may have been read at one registry in
-//! part and at another for the rest. Where it is not known, the reading waits for a proof.
+//! part and at another for the rest. Where it is not known, the reading waits for a proof: for how
+//! long, and how dear it may be, is a matter of what the reader can do instead ([`Recourse`]).
 
 use std::ops::Range;
 
@@ -16,11 +17,23 @@ use hawker_swarm::TaskFailure;
 
 use super::{Access, Claim, ReadError, Right, possession};
 
+/// What a reader can do who gets nothing here, since nothing shows yet that the claim's own origin
+/// holds the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recourse {
+    /// It goes to its registry itself: it is told soon.
+    Registry,
+    /// Nothing: containerd believes that it has these bytes and asks nobody else for them. The
+    /// proof waits for what is on its way, and is made at any price.
+    Nothing,
+}
+
 /// A reading, and where it is.
 struct Reading {
     access: Access,
     claim: Claim,
     right: Right,
+    recourse: Recourse,
     blob: Blob,
     bytes: BoxStream<'static, Result<Bytes, TaskFailure>>,
     position: u64,
@@ -35,12 +48,14 @@ impl Access {
         right: Right,
         blob: &Blob,
         range: Range<u64>,
+        recourse: Recourse,
     ) -> impl Stream<Item = Result<Bytes, ReadError>> + Send + use<> {
         let reading = Reading {
             access: self.clone(),
             is_proven: right.is_proven,
             claim,
             right,
+            recourse,
             position: range.start,
             bytes: blob.read(range).boxed(),
             blob: blob.clone(),
@@ -51,7 +66,8 @@ impl Access {
         })
     }
 
-    /// Waits until all of `blob` is here, and the claim's own origin is known to hold it.
+    /// Waits until all of `blob` is here, and the claim's own origin is known to hold it: for whom
+    /// has no other recourse.
     pub(crate) async fn complete(
         &self,
         claim: &Claim,
@@ -63,7 +79,7 @@ impl Access {
         if right.is_proven || possession::is_known(claim, blob, 0..length) {
             return Ok(());
         }
-        Ok(self.prove(claim, right, blob).await?)
+        Ok(self.prove(claim, right, blob, Recourse::Nothing).await?)
     }
 }
 
@@ -80,10 +96,15 @@ impl Reading {
                 access,
                 claim,
                 right,
+                recourse,
                 blob,
                 ..
             } = self;
-            access.prove(claim, right, blob).await?;
+            if *recourse == Recourse::Nothing {
+                // Ours in full first: half of it cannot be compared.
+                blob.complete().await?;
+            }
+            access.prove(claim, right, blob, *recourse).await?;
             self.is_proven = true;
         }
         self.position = end;

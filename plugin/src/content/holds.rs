@@ -11,7 +11,10 @@ use hawker_p2p::Blob;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::reader::Source;
-use crate::layers::{GrantedBlob, ImageName, LayerError};
+use crate::{
+    access::Recourse,
+    layers::{GrantedBlob, ImageName, LayerError},
+};
 
 /// A blob on its way.
 #[derive(Debug)]
@@ -41,7 +44,8 @@ impl Held {
     /// The bytes of `range`, which lies within it, as they arrive.
     pub(super) fn read(&self, range: Range<u64>) -> Source {
         match self {
-            Self::Granted(blob) => Source::granted(blob.read(range)),
+            // containerd was told that it has it.
+            Self::Granted(blob) => Source::granted(blob.read(range, Recourse::Nothing)),
             Self::Peers { blob, .. } => Source::stored(blob, range),
         }
     }

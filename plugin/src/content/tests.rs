@@ -7,6 +7,7 @@ mod model;
 mod moving;
 mod promises;
 mod rules;
+mod shown;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -12,7 +12,7 @@ use url::{Url, form_urlencoded};
 
 use super::credential::Credential;
 use crate::{
-    access::{Access, AccessError, Claim, PossessionError, ReadError},
+    access::{Access, AccessError, Claim, PossessionError, ReadError, Recourse},
     body::{self, Body},
     straight,
     url_task::Wish,
@@ -69,7 +69,13 @@ pub(super) async fn answer(
         Ok(Ok(_)) => {}
     }
     let mut bytes = access
-        .read(claim.for_task(task), right, &blob, 0..length)
+        .read(
+            claim.for_task(task),
+            right,
+            &blob,
+            0..length,
+            Recourse::Registry,
+        )
         .boxed();
     // What is not handed out has a status of its own.
     let first = match bytes.next().await {

@@ -10,6 +10,7 @@ use hawker_model::Digest;
 use tracing::info;
 
 use super::{ImageName, LayerError, Layers, NodeLayer, Opened, node_layer::MOST_RENEWALS};
+use crate::access::Recourse;
 
 /// A blob in the piece network that may be read. While it lives, the download goes on.
 pub(crate) struct GrantedBlob {
@@ -39,13 +40,13 @@ impl GrantedBlob {
         self.opened().length
     }
 
-    /// The bytes of `range`, which lies within it, as they arrive.
-    pub(crate) fn read(&self, range: Range<u64>) -> NodeLayer {
+    /// The bytes of `range`, which lies within it, as they arrive; `recourse` is the reader's.
+    pub(crate) fn read(&self, range: Range<u64>, recourse: Recourse) -> NodeLayer {
         let (layers, image) = (self.layers.clone(), self.image.clone());
-        NodeLayer::new(layers, image, self.digest, self.opened(), range)
+        NodeLayer::new(layers, image, self.digest, self.opened(), range, recourse)
     }
 
-    /// Waits until all of it is here, and its registry is known to hold it.
+    /// Waits until all of it is here, and its registry is known to hold it, whatever that takes.
     pub(crate) async fn complete(&self) -> Result<(), LayerError> {
         let mut renewals = 0;
         loop {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{ImageName, LayerError, Layers, Opened};
-use crate::access::{Claim, ReadError};
+use crate::access::{Claim, ReadError, Recourse};
 
 /// How often the registry is asked anew, after refusals, without a further byte: tokens live for
 /// minutes, layers sometimes take longer.
@@ -25,6 +25,7 @@ pub(crate) struct NodeLayer {
     digest: Digest,
     blob: Blob,
     claim: Claim,
+    recourse: Recourse,
     length: u64,
     position: u64,
     end: u64,
@@ -43,6 +44,7 @@ impl NodeLayer {
         digest: Digest,
         opened: Opened,
         range: Range<u64>,
+        recourse: Recourse,
     ) -> Self {
         let Opened {
             blob,
@@ -51,10 +53,12 @@ impl NodeLayer {
             right,
         } = opened;
         let (position, end) = (range.start, range.end);
-        let bytes = layers.0.access.read(claim.clone(), right, &blob, range);
+        let access = &layers.0.access;
+        let bytes = access.read(claim.clone(), right, &blob, range, recourse);
         Self {
             bytes: bytes.boxed(),
             claim,
+            recourse,
             layers,
             image,
             digest,
@@ -108,7 +112,8 @@ impl NodeLayer {
         }
         let rest = self.position..self.end;
         let access = &self.layers.0.access;
-        let bytes = access.read(opened.claim.clone(), opened.right, &opened.blob, rest);
+        let (claim, recourse) = (opened.claim.clone(), self.recourse);
+        let bytes = access.read(claim, opened.right, &opened.blob, rest, recourse);
         self.bytes = bytes.boxed();
         self.claim = opened.claim;
         self.blob = opened.blob;

@@ -22,7 +22,7 @@ use super::{
     reply,
 };
 use crate::{
-    access::{Claim, PossessionError, ReadError, Right, both},
+    access::{Claim, PossessionError, ReadError, Recourse, Right, both},
     body::{self, Body},
     metrics::Served,
 };
@@ -178,7 +178,8 @@ impl Mirror {
         // While one of them is held, the network goes on with the next.
         let mut held = Vec::new();
         loop {
-            let bytes = access.read(claim.clone(), right.clone(), &blob, range.clone());
+            let (whose, range) = (claim.clone(), range.clone());
+            let bytes = access.read(whose, right.clone(), &blob, range, Recourse::Registry);
             let error = match first_bytes(digest, bytes, || access.is_proving(&claim)).await {
                 Err(error) if error.is_false_list() && held.len() < MOST_FALSE_LISTS => error,
                 bytes => return bytes,
