@@ -1,7 +1,7 @@
 //! What all tasks of a swarm share: settings, the rng, links, upload slots, and the way out.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) quarantine: Quarantine,
+    /// Until when hosts that have no time for us are left in peace: in all tasks, since they queue what
+    /// we ask for in all of them together.
+    busy: BTreeMap<HostId, Instant>,
     /// Tasks that a reader waits for.
     awaited: BTreeSet<TaskId>,
     pub(crate) patience: Patience,
@@ -53,6 +56,7 @@ impl Shared {
             uploads,
             downloads,
             quarantine: Quarantine::default(),
+            busy: BTreeMap::new(),
             awaited: BTreeSet::new(),
             patience: Patience::default(),
             signers: Signers::default(),
@@ -70,6 +74,20 @@ impl Shared {
     /// Whether readers wait for other tasks and not for this one.
     pub(crate) fn comes_later(&self, task: &TaskId) -> bool {
         !self.awaited.is_empty() && !self.awaited.contains(task)
+    }
+
+    /// A host has no time for us until then.
+    pub(crate) fn note_busy(&mut self, host: &HostId, until: Instant) {
+        self.busy.insert(host.clone(), until);
+    }
+
+    /// It gives what we asked for, or is gone.
+    pub(crate) fn note_free(&mut self, host: &HostId) {
+        self.busy.remove(host);
+    }
+
+    pub(crate) fn is_busy(&self, host: &HostId, now: Instant) -> bool {
+        self.busy.get(host).is_some_and(|until| now < *until)
     }
 
     /// Whether a certificate (as in a batch) is ours; where there are none, whatever is signed is.
