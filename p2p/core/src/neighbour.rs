@@ -53,7 +53,6 @@ pub(crate) struct Neighbour {
     /// Pieces of its own choice that it still owes us, and since when it has sent none.
     pub(crate) credit: u16,
     pub(crate) credit_since: Option<Instant>,
-    pub(crate) busy_until: Option<Instant>,
     /// When it last gave a piece, or began to owe one.
     pub(crate) gave_at: Option<Instant>,
     misses: u32,
@@ -102,7 +101,6 @@ impl Neighbour {
             pace: Pace::default(),
             credit: 0,
             credit_since: None,
-            busy_until: None,
             gave_at: None,
             misses: 0,
             suspected: false,
@@ -121,9 +119,9 @@ impl Neighbour {
         self.has.capacity() > 0 && self.has.is_full()
     }
 
-    /// Whether we may ask it for something now.
-    pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        self.joined && !self.suspected && self.busy_until.is_none_or(|until| until <= now)
+    /// Whether we may ask it for something.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.joined && !self.suspected
     }
 
     /// How many more pieces to ask for, if `most` may be on order.
@@ -171,7 +169,6 @@ impl Neighbour {
         if owed {
             self.gave_at = Some(now);
             self.misses = 0;
-            self.busy_until = None;
         }
         request.is_some()
     }
@@ -345,14 +342,13 @@ mod tests {
         let mut neighbour = Neighbour::new(Role::Node, 10);
         let (start, queue) = (sample::start(), Duration::from_millis(25));
         neighbour.note_request(PieceIndex(1), start);
-        neighbour.busy_until = Some(start + Duration::from_secs(60));
         for second in 1..9 {
             let now = start + Duration::from_secs(second);
             neighbour.note_piece(PieceIndex(2), queue, now);
             assert_eq!(neighbour.note_miss(), second >= u64::from(MOST_MISSES));
         }
         assert_eq!(neighbour.owes_since(), Some(start));
-        assert!(neighbour.busy_until.is_some() && neighbour.credit_since.is_none());
+        assert!(neighbour.credit_since.is_none());
     }
 
     #[test]

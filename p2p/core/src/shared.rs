@@ -1,7 +1,7 @@
 //! What all tasks of a swarm share: settings, the rng, links, upload slots, and the way out.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +38,9 @@ pub(crate) struct Shared {
     pub(crate) quarantine: Quarantine,
     /// Hosts that the scheduler has isolated for lies.
     pub(crate) isolated: BTreeSet<HostId>,
+    /// Until when hosts that have no time for us are left in peace: in all tasks, since they queue what
+    /// we ask for in all of them together.
+    busy: BTreeMap<HostId, Instant>,
     /// Tasks that a reader waits for.
     awaited: BTreeSet<TaskId>,
     pub(crate) patience: Patience,
@@ -58,6 +61,7 @@ impl Shared {
             downloads,
             quarantine: Quarantine::default(),
             isolated: BTreeSet::new(),
+            busy: BTreeMap::new(),
             awaited: BTreeSet::new(),
             patience: Patience::default(),
             signers: Signers::default(),
@@ -76,6 +80,20 @@ impl Shared {
     /// Whether readers wait for other tasks and not for this one.
     pub(crate) fn comes_later(&self, task: &TaskId) -> bool {
         !self.awaited.is_empty() && !self.awaited.contains(task)
+    }
+
+    /// A host has no time for us until then.
+    pub(crate) fn note_busy(&mut self, host: &HostId, until: Instant) {
+        self.busy.insert(host.clone(), until);
+    }
+
+    /// It gives what we asked for, or is gone.
+    pub(crate) fn note_free(&mut self, host: &HostId) {
+        self.busy.remove(host);
+    }
+
+    pub(crate) fn is_busy(&self, host: &HostId, now: Instant) -> bool {
+        self.busy.get(host).is_some_and(|until| now < *until)
     }
 
     /// Whether a certificate (as in a batch) is ours; where there are none, whatever is signed is.

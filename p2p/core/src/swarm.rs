@@ -157,6 +157,7 @@ impl Swarm {
         self.shared.uploads.disconnect(host);
         self.with_those_of(host, now, |task, cx| task.disconnected(host, cx, now));
         self.shared.patience.disconnect(host);
+        self.shared.note_free(host);
     }
 
     /// What was last sent to a host may be lost, but there is another connection to it: contact is

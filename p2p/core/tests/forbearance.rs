@@ -9,7 +9,7 @@ use hawker_model::{
     ChainState, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId,
 };
 use hawker_swarm::{
-    Action, Envelope, Message, Misbehaviour, Opening, Stored, Swarm, SwarmConfig, Want,
+    Action, Envelope, Message, Misbehaviour, Opening, Refusal, Stored, Swarm, SwarmConfig, Want,
 };
 
 const PIECES: u32 = 8;
@@ -126,4 +126,70 @@ fn who_is_refused_as_busy_may_ask_again_after_a_while_but_not_at_once() {
         bench.pass(Duration::from_millis(1));
     }
     assert_eq!(bench.reports, [Misbehaviour::Flood]);
+}
+
+/// Two tasks that are fetched from the peer, which has both.
+fn fetching_two() -> (Bench, [TaskId; 2]) {
+    let (mut bench, tasks) = (Bench::new(&[], |_| ()), [url(1), url(2)]);
+    for task in tasks {
+        let opening = Opening {
+            source: None,
+            stored: None,
+            want: Want::Fetch,
+        };
+        bench.swarm.handle_open(task, opening, bench.now);
+    }
+    (bench, tasks)
+}
+
+/// What the peer is asked for when it has told that it has all of a task.
+fn asked(bench: &mut Bench, task: TaskId) -> Vec<u32> {
+    let (geometry, batch, pieces) = (geometry(), batch(), PieceSet::full(PIECES));
+    let said = [
+        Message::Join { source: None },
+        Message::Head { geometry },
+        Message::List { batch },
+        Message::Have { pieces },
+    ];
+    for message in said {
+        let envelope = Envelope { task, message };
+        let peer = host("peer");
+        bench.swarm.handle_message(&peer, envelope, bench.now);
+    }
+    requests(bench)
+}
+
+fn requests(bench: &mut Bench) -> Vec<u32> {
+    let actions = std::iter::from_fn(|| bench.swarm.poll_action());
+    let asked = actions.filter_map(|action| match action {
+        Action::Send { envelope, .. } => match envelope.message {
+            Message::Request { piece } => Some(piece.0),
+            _ => None,
+        },
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn a_host_that_has_no_time_is_left_in_peace_in_all_tasks_until_it_gives_what_was_asked_for() {
+    let (mut bench, [one, two]) = fetching_two();
+    let of_one = asked(&mut bench, one);
+    let (piece, reason) = (Some(PieceIndex(of_one[0])), Refusal::Busy);
+    bench.hear(one, Message::Refuse { piece, reason });
+    assert_eq!(asked(&mut bench, two), [0; 0]);
+    // A piece that nobody asked for is no sign of time.
+    let data = bytes::Bytes::new();
+    let gift = |piece| Message::Piece {
+        piece: PieceIndex(piece),
+        data: data.clone(),
+    };
+    let unasked = (0..PIECES).find(|piece| !of_one.contains(piece)).unwrap();
+    bench.hear(one, gift(unasked));
+    bench.pass(Duration::from_millis(100));
+    assert_eq!(requests(&mut bench), [0; 0]);
+    bench.hear(one, gift(of_one[1]));
+    bench.pass(Duration::from_millis(20));
+    bench.pass(Duration::from_millis(100));
+    assert!(!requests(&mut bench).is_empty());
 }

@@ -60,9 +60,10 @@ impl Task {
     /// Asks the neighbour for as much as it has room for.
     pub(super) fn fill(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         self.look_around(host);
-        let ready = |n: &Neighbour| n.is_ready(now) && !self.is_left_to_others(n, now);
+        let ready = |n: &Neighbour| n.is_ready() && !self.is_left_to_others(n, now);
         let ready = self.neighbours.get(host).is_some_and(ready);
-        if !ready || cx.patience.is_struck_out(host) || !self.may_ask() {
+        let barred = cx.patience.is_struck_out(host) || cx.is_busy(host, now);
+        if !ready || barred || !self.may_ask() {
             return;
         }
         if !self.ask_for_probe(host, cx, now) || self.fill_open(host, cx, now) {
@@ -259,6 +260,9 @@ impl Task {
             return Worth::Something;
         }
         let owed = neighbour.owes(piece);
+        if owed {
+            cx.note_free(host);
+        }
         let few = content.unsettled(host) < UNPROVEN;
         neighbour.note_piece(piece, cx.config.queue_time, now);
         let len = content.geometry.len_of(piece);
@@ -359,7 +363,7 @@ impl Task {
         };
         if reason == Refusal::Busy {
             neighbour.pace.slow_down();
-            neighbour.busy_until = Some(now + BUSY_PAUSE);
+            cx.note_busy(host, now + BUSY_PAUSE);
         } else {
             if neighbour.has.remove(piece) && !neighbour.source {
                 content.picker.remove_holder(piece);
