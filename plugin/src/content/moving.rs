@@ -238,6 +238,16 @@ impl ContentStore {
         }
     }
 
+    /// Whether content could be given back to `dir`, which stays as it is.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub(crate) async fn try_export(&self, dir: &Path) -> Result<(), ContentError> {
+        let dir = dir.to_owned();
+        let tried = tokio::task::spawn_blocking(move || try_to_write(&dir)).await;
+        tried.map_err(|_| ContentError::Stopping)?
+    }
+
     fn is_relied_on(&self, digest: &Digest) -> bool {
         let record = self.0.records.get(digest);
         record.is_some_and(|known| known.row.state == ContentState::Committed || known.is_sure())
@@ -425,6 +435,17 @@ fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>, ContentError> {
         listed => listed.and_then(Iterator::collect),
     };
     listed.map_err(|cause| io_error("read", dir, cause))
+}
+
+/// Makes and removes a file where content would be given back to, or above it where that is not
+/// there yet. Blocks.
+fn try_to_write(dir: &Path) -> Result<(), ContentError> {
+    let blobs = dir.join(BLOBS);
+    let found = blobs.ancestors().find(|dir| dir.is_dir());
+    let place = found.unwrap_or(&blobs);
+    let trial = place.join(format!(".hawker-trial-{}", std::process::id()));
+    let tried = fs::write(&trial, "").and_then(|()| fs::remove_file(&trial));
+    tried.map_err(|cause| io_error("write in", place, cause))
 }
 
 fn io_error(what: &'static str, path: &Path, cause: io::Error) -> ContentError {

@@ -174,6 +174,19 @@ async fn what_other_algorithms_name_is_left_out_and_named() {
     assert!(left_out.starts_with("sha512:00ff: "), "{left_out}");
 }
 
+#[tokio::test]
+async fn place_that_cannot_be_written_to_is_known_before_anything_is_given_back() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let root = dir.path().join("containerd/none/yet");
+    bed.store.try_export(&root).await.unwrap();
+    assert!(!dir.path().join("containerd").exists());
+    // Even root makes no files there.
+    let error = bed.store.try_export(Path::new("/proc/none")).await;
+    assert!(error.unwrap_err().to_string().contains("/proc"));
+    assert_eq!(bed.listed(), BTreeSet::new());
+}
+
 #[test]
 fn names_of_what_was_left_out_fit_into_one_line_of_an_answer() {
     let mut moved = Moved::default();
