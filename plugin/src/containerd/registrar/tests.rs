@@ -196,7 +196,7 @@ async fn containerd_that_is_late_or_hangs_is_asked_again_for_what_was_left_undon
     sleep(pause * 20).await;
     assert!(!recalling.is_finished());
     drop((stream, hung));
-    let containerd = containerd_over(&bed.store, &dir.path().join("sock")).await;
+    let containerd = Containerd::start().await;
     containerd.commit_labelled(NAMESPACE, b"x", &[]).await;
     std::fs::remove_file(&socket).unwrap();
     std::os::unix::fs::symlink(containerd.socket(), &socket).unwrap();
