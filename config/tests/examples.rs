@@ -397,6 +397,8 @@ fn containerds_socket_is_held_by_systemd_where_hawkerd_looks_for_it() {
         "or it goes with hawkerd"
     );
     assert!(has("KillMode", "mixed"));
+    // What containerd asks after a crash waits in the socket, which it does for a second.
+    assert!(has("RestartSec", "300ms"));
     // One mount for both: links and moves between containerd's files and hawkerd's.
     assert!(has("ReadWritePaths", "/var/lib"));
     assert!(config.store.dir.starts_with("/var/lib"));

@@ -95,6 +95,7 @@ impl Control {
             (&Method::POST, "/v1/content/export") => {
                 content::move_all(&self.content, Way::Export, body).await
             }
+            (&Method::POST, "/v1/content/try") => content::try_export(&self.content, body).await,
             (&Method::POST, "/v1/content/release") => content::release(&self.content).await,
             (&Method::GET, _) => error(
                 StatusCode::NOT_FOUND,

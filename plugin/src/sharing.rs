@@ -60,7 +60,7 @@ pub(crate) struct Sharing {
 enum Ended {
     #[error("cannot watch {}: {cause}", dir.display())]
     Watch { dir: PathBuf, cause: io::Error },
-    #[error("containerd's content is elsewhere now")]
+    #[error("containerd does not keep its content there any more")]
     Moved,
 }
 
@@ -128,7 +128,7 @@ impl Sharing {
                 },
                 digest = agenda.next() => self.look_at(dir, digest, &mut agenda).await,
                 _ = compare.tick() => {
-                    if matches!(self.root.home().await, Home::Dir(now) if now != dir) {
+                    if self.root.home().await.is_elsewhere(dir) {
                         return Ended::Moved;
                     }
                     if let Err(cause) = self.compare(dir, &mut agenda).await {

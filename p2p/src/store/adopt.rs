@@ -257,7 +257,8 @@ impl Inner {
 
     /// Pins a whole blob that is here, if that is wanted; says whether the blob is still here.
     /// Another program's file takes the place of our own, and one of our own that of a file which
-    /// is another program's.
+    /// is another program's. But what is pinned does not come to depend on a place that the other
+    /// program may clear.
     fn keep(
         &self,
         record: &Arc<Record>,
@@ -277,7 +278,8 @@ impl Inner {
         }
         let exchanged = {
             let state = record.state();
-            state.complete && (incoming.kin.is_some() || state.is_linked())
+            let is_safe = !(state.is_pinned() && incoming.leads_on());
+            state.complete && (incoming.kin.is_some() || state.is_linked()) && is_safe
         };
         if exchanged {
             self.exchange(record, incoming)?;

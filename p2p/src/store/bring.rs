@@ -71,6 +71,11 @@ impl Incoming {
         &self.path
     }
 
+    /// Whether it only leads to where another program has it.
+    pub(super) fn leads_on(&self) -> bool {
+        self.path.is_symlink()
+    }
+
     /// For reading only where the file is another program's too.
     pub(super) fn open(&self) -> io::Result<File> {
         let linked = matches!(self.kin, Some(Kin::Linked(_)));

@@ -24,7 +24,7 @@ use containerd_client::services::v1::Info;
 use hawker_model::Digest;
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -46,8 +46,12 @@ const PAUSES: [Duration; 3] = [
     Duration::from_secs(20),
     Duration::from_secs(60),
 ];
-/// After the start: containerd may be starting too.
+/// After the start, and between two questions for what an earlier run left undone: containerd may be
+/// starting too.
 const AFTER_START: Duration = Duration::from_secs(10);
+/// So long containerd may take to answer a question: it may wait for its own lock, but a call that
+/// hangs must not hold up all other namespaces.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Namespaces that wait at a time; a further one is looked at after the next pull into it.
 const MOST_WAITING: usize = 64;
 
@@ -81,6 +85,7 @@ struct Clerk {
     client: ContainerdClient,
     content: ContentStore,
     images: ImageIndex,
+    patience: Duration,
 }
 
 /// Why a namespace is not complete yet.
@@ -105,10 +110,15 @@ impl Registrar {
             client,
             content,
             images,
+            patience: PATIENCE,
         };
         let told = Arc::clone(&registrar.0);
         let working = async move {
-            stop.run_until_cancelled(clerk.work(&told)).await;
+            let work = async {
+                sleep(AFTER_START).await;
+                tokio::join!(clerk.recall(&told, AFTER_START), clerk.work(&told));
+            };
+            stop.run_until_cancelled(work).await;
         };
         (registrar, working)
     }
@@ -123,6 +133,11 @@ impl Registrar {
 }
 
 impl Told {
+    fn note_all(&self, known: Vec<String>) {
+        self.lock().extend(known);
+        self.changed.notify_one();
+    }
+
     fn take(&self) -> BTreeSet<String> {
         std::mem::take(&mut *self.lock())
     }
@@ -142,13 +157,20 @@ impl Turn {
 }
 
 impl Clerk {
-    async fn work(self, told: &Told) {
-        sleep(AFTER_START).await;
-        // What an earlier run left undone.
-        let known = self.client.namespaces().await.unwrap_or_default();
-        let now = Turn::after(Duration::ZERO, 0);
-        let known = known.into_iter().map(|namespace| (namespace, now));
-        let mut turns: BTreeMap<String, Turn> = known.collect();
+    /// Notes all namespaces, as soon as containerd names them: an earlier run may have left
+    /// something undone in any.
+    async fn recall(&self, told: &Told, pause: Duration) {
+        loop {
+            match self.in_time(self.client.namespaces()).await {
+                Ok(known) => return told.note_all(known),
+                Err(status) => debug!(%status, "containerd does not name its namespaces yet"),
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn work(&self, told: &Told) {
+        let mut turns: BTreeMap<String, Turn> = BTreeMap::new();
         loop {
             for namespace in told.take() {
                 turns.insert(namespace, Turn::after(SETTLE, 0));
@@ -171,6 +193,12 @@ impl Clerk {
         }
     }
 
+    /// What containerd answers, unless it takes too long.
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let answered = timeout(self.patience, call).await;
+        answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+    }
+
     /// Registers what a namespace lacks; when to try again.
     async fn complete(&self, namespace: &str, turn: Turn) -> Option<Turn> {
         let incomplete = self.complete_once(namespace).await.err()?;
@@ -183,7 +211,7 @@ impl Clerk {
     }
 
     async fn complete_once(&self, namespace: &str) -> Result<(), Incomplete> {
-        let infos = self.client.list_content(namespace, &[]).await;
+        let infos = self.in_time(self.client.list_content(namespace, &[])).await;
         let missing = missing(&infos.map_err(Incomplete::Untold)?);
         let (mut registered, mut failed) = (0, 0);
         for digest in missing {
@@ -220,7 +248,8 @@ impl Clerk {
             size,
             labels: story.map_or_else(HashMap::new, |story| labels(&story)),
         };
-        match self.client.register(namespace, registration).await {
+        let registering = self.client.register(namespace, registration);
+        match self.in_time(registering).await {
             Err(status) if status.code() != Code::AlreadyExists => Err(status.message().to_owned()),
             _ => Ok(true),
         }

@@ -21,14 +21,17 @@ use tracing::{info, warn};
 
 use super::{ContentError, ContentState, ContentStore, reader, rows::Change};
 
-/// Where blobs are in a content store of containerd's.
+/// Where blobs are in a content store of containerd's: a directory for each algorithm.
 const BLOBS: &str = "blobs/sha256";
+const ALGORITHMS: &str = "blobs";
 /// Content looked at between two looks at the records.
 const PAGE_LEN: usize = 1000;
 /// How long the bytes of one piece of promised content may take to come.
 const COMPLETE_PATIENCE: Duration = Duration::from_secs(600);
 /// Names told of what was left out, at most.
 const MOST_NAMED: usize = 100;
+/// What is told of each, at most, in bytes: all of it is one line of an answer, of 64 KiB.
+const MOST_TOLD_LEN: usize = 240;
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,11 +71,26 @@ impl Moved {
         }
     }
 
-    fn skip(&mut self, name: &str, why: &dyn std::fmt::Display) {
+    pub(super) fn skip(&mut self, name: &str, why: &dyn std::fmt::Display) {
         warn!(name, %why, "left out");
-        if self.skipped.len() < MOST_NAMED {
-            self.skipped.push(format!("{name}: {why}"));
+        match self.skipped.len() {
+            0..MOST_NAMED => self.skipped.push(short(&format!("{name}: {why}"))),
+            MOST_NAMED => self
+                .skipped
+                .push("more, which hawkerd's log names".to_owned()),
+            _ => {}
         }
+    }
+}
+
+/// A text's beginning, without anything that JSON would make long.
+fn short(text: &str) -> String {
+    let printed = |c: char| if c.is_control() { ' ' } else { c };
+    let text: String = text.chars().map(printed).collect();
+    let end = text.floor_char_boundary(MOST_TOLD_LEN);
+    match end < text.len() {
+        true => format!("{}…", &text[..end]),
+        false => text,
     }
 }
 
@@ -99,12 +117,11 @@ impl ContentStore {
         dir: &Path,
         listener: Listener,
     ) -> Result<Moved, ContentError> {
-        let blobs = dir.join(BLOBS);
-        let mut moved = Moved::default();
-        let scanning = tokio::task::spawn_blocking(move || scan(&blobs));
+        let (own, mut moved) = (dir.to_owned(), Moved::default());
+        let scanning = tokio::task::spawn_blocking(move || scan(&own));
         let (found, odd) = scanning.await.map_err(|_| ContentError::Stopping)??;
-        for name in odd {
-            moved.skip(&name, &"its name is no digest");
+        for (name, why) in odd {
+            moved.skip(&name, &why);
         }
         let mut progress = MoveProgress {
             blobs_total: found.len() as u64,
@@ -219,6 +236,16 @@ impl ContentStore {
                 what: format!("not given back: {}", moved.skipped.join("; ")),
             }),
         }
+    }
+
+    /// Whether content could be given back to `dir`, which stays as it is.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub(crate) async fn try_export(&self, dir: &Path) -> Result<(), ContentError> {
+        let dir = dir.to_owned();
+        let tried = tokio::task::spawn_blocking(move || try_to_write(&dir)).await;
+        tried.map_err(|_| ContentError::Stopping)?
     }
 
     fn is_relied_on(&self, digest: &Digest) -> bool {
@@ -359,21 +386,16 @@ fn is_left_out(error: &AdoptError) -> bool {
     }
 }
 
-/// The blobs in a directory, and the names of what is none.
-fn scan(dir: &Path) -> Result<(Vec<Found>, Vec<String>), ContentError> {
-    let failed = |cause| io_error("read", dir, cause);
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        // A containerd that never had any content.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-        Err(error) => return Err(failed(error)),
-    };
-    let (mut found, mut odd) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
+/// What is in a store and is no blob of ours, and why.
+type Odd = Vec<(String, &'static str)>;
+
+/// The blobs in a content store, and what else is among them.
+fn scan(dir: &Path) -> Result<(Vec<Found>, Odd), ContentError> {
+    let (mut found, mut odd) = (Vec::new(), foreign(&dir.join(ALGORITHMS))?);
+    for entry in entries(&dir.join(BLOBS))? {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Ok(digest) = Digest::parse(&format!("sha256:{name}")) else {
-            odd.push(name);
+            odd.push((name, "its name is no digest"));
             continue;
         };
         let Ok(metadata) = entry.metadata() else {
@@ -387,6 +409,43 @@ fn scan(dir: &Path) -> Result<(Vec<Found>, Vec<String>), ContentError> {
     }
     found.sort_by_key(|blob| blob.digest);
     Ok((found, odd))
+}
+
+/// Blobs that have their names of other algorithms.
+fn foreign(algorithms: &Path) -> Result<Odd, ContentError> {
+    let ours = Path::new(BLOBS).file_name();
+    let mut odd = Vec::new();
+    for dir in entries(algorithms)? {
+        let (name, is_dir) = (dir.file_name(), dir.file_type().is_ok_and(|it| it.is_dir()));
+        if ours == Some(name.as_os_str()) || !is_dir {
+            continue;
+        }
+        for blob in entries(&dir.path())? {
+            let digest = format!("{}:{}", name.display(), blob.file_name().display());
+            odd.push((digest, "Hawker keeps nothing but what sha256 names"));
+        }
+    }
+    Ok(odd)
+}
+
+/// What is in a directory; nothing, where there is none: a containerd that never had any content.
+fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>, ContentError> {
+    let listed = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.and_then(Iterator::collect),
+    };
+    listed.map_err(|cause| io_error("read", dir, cause))
+}
+
+/// Makes and removes a file where content would be given back to, or above it where that is not
+/// there yet. Blocks.
+fn try_to_write(dir: &Path) -> Result<(), ContentError> {
+    let blobs = dir.join(BLOBS);
+    let found = blobs.ancestors().find(|dir| dir.is_dir());
+    let place = found.unwrap_or(&blobs);
+    let trial = place.join(format!(".hawker-trial-{}", std::process::id()));
+    let tried = fs::write(&trial, "").and_then(|()| fs::remove_file(&trial));
+    tried.map_err(|cause| io_error("write in", place, cause))
 }
 
 fn io_error(what: &'static str, path: &Path, cause: io::Error) -> ContentError {

@@ -2,7 +2,8 @@
 //!
 //! `POST /v1/content/import` and `POST /v1/content/export` take `{"dir": "…"}`, the directory of a
 //! content store of containerd's own, and answer in lines of JSON: how far it is, and as the last
-//! one `{"done": …}` or `{"error": "…"}`. `POST /v1/content/release` ends the use of content here.
+//! one `{"done": …}` or `{"error": "…"}`. `POST /v1/content/try` takes the same, and tells whether an
+//! export could write there. `POST /v1/content/release` ends the use of content here.
 
 use std::{convert::Infallible, path::PathBuf};
 
@@ -57,6 +58,22 @@ where
     let lines = HeaderValue::from_static("application/x-ndjson");
     response.headers_mut().insert(header::CONTENT_TYPE, lines);
     response
+}
+
+/// Whether content could be given back to a directory.
+pub(super) async fn try_export<B>(store: &ContentStore, body: B) -> Response<Body>
+where
+    B: http_body::Body,
+    B::Error: Into<BodyError>,
+{
+    let wish = match wish(body).await {
+        Ok(wish) => wish,
+        Err(text) => return error(StatusCode::BAD_REQUEST, &text),
+    };
+    match store.try_export(&wish.dir).await {
+        Ok(()) => json_response(StatusCode::OK, object!({"tried": wish.dir}).to_string()),
+        Err(failure) => error(StatusCode::CONFLICT, &failure),
+    }
 }
 
 /// Ends the use of content here.

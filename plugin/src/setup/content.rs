@@ -42,6 +42,11 @@ pub(crate) enum MoveError {
         dir: PathBuf,
         why: String,
     },
+    #[error(
+        "hawkerd could not give content back to {} ({why}): let it write there (ReadWritePaths= of \
+         hawkerd.service). Nothing was changed", dir.display()
+    )]
+    NoWayBack { dir: PathBuf, why: String },
     #[error("hawkerd broke off while it was to {action} {}: {why}", dir.display())]
     Broken {
         action: &'static str,
@@ -190,14 +195,17 @@ impl Mover {
         Ok(released.map_or(0, |answer| answer.released))
     }
 
-    /// Whether hawkerd answers at all.
+    /// Whether hawkerd answers at all, and what it takes in could be given back too.
     pub(crate) async fn reach(&self, way: Way) -> Result<(), MoveError> {
-        let reached = async {
-            let client = Client::connect(&self.control).await?;
-            client.ask("/v1/status").await
-        };
-        let reached: Result<_, ClientError> = reached.await;
-        reached.map(drop).map_err(|error| self.refused(way, error))
+        let body = serde_json::json!({"dir": self.dir}).to_string();
+        let reached = self.ask("/v1/content/try", body).await;
+        reached.map(drop).map_err(|error| match error {
+            ClientError::Refused { message, .. } => MoveError::NoWayBack {
+                dir: self.dir.clone(),
+                why: message,
+            },
+            error => self.refused(way, error),
+        })
     }
 
     async fn ask(&self, path: &str, body: String) -> Result<Incoming, ClientError> {

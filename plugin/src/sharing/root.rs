@@ -18,8 +18,11 @@ const ROOT: &str = "root";
 
 /// One containerd that can be asked.
 #[derive(Debug)]
-pub(super) struct Root {
-    channel: Channel,
+pub(super) enum Root {
+    At(Channel),
+    /// One that always gives this answer.
+    #[cfg(test)]
+    Saying(Home),
 }
 
 /// The directory of containerd's blobs.
@@ -32,6 +35,17 @@ pub(super) enum Home {
     Unknown(String),
 }
 
+impl Home {
+    /// Whether containerd certainly does not keep its blobs in `dir`.
+    pub(super) fn is_elsewhere(&self, dir: &Path) -> bool {
+        match self {
+            Self::Dir(now) => now != dir,
+            Self::None => true,
+            Self::Unknown(_) => false,
+        }
+    }
+}
+
 impl Root {
     /// Asks the containerd that listens on `address`. Must be called within a runtime.
     pub(super) fn new(address: &Path) -> Self {
@@ -42,13 +56,16 @@ impl Root {
         });
         // Not looked up: the connector knows where to go.
         let endpoint = Endpoint::from_static("http://containerd");
-        Self {
-            channel: endpoint.connect_with_connector_lazy(connect),
-        }
+        Self::At(endpoint.connect_with_connector_lazy(connect))
     }
 
     pub(super) async fn home(&self) -> Home {
-        let mut client = IntrospectionClient::new(self.channel.clone());
+        let channel = match self {
+            Self::At(channel) => channel.clone(),
+            #[cfg(test)]
+            Self::Saying(home) => return home.clone(),
+        };
+        let mut client = IntrospectionClient::new(channel);
         let filters = vec![format!("type=={CONTENT}")];
         match client.plugins(PluginsRequest { filters }).await {
             Ok(answer) => home_of(&answer.into_inner().plugins),

@@ -13,7 +13,11 @@ use hawker_p2p::{Node, Owner, Recorder};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::{Ended, Sharing, SharingMetrics, metrics::Change};
+use super::{
+    Ended, Sharing, SharingMetrics,
+    metrics::Change,
+    root::{Home, Root},
+};
 use crate::settings::node_settings;
 
 /// A node, and a directory of blobs that is containerd's.
@@ -51,12 +55,17 @@ impl Bed {
     }
 
     fn share(&self) -> JoinHandle<Ended> {
+        self.share_with(Root::Saying(Home::Unknown("it is not asked".to_owned())))
+    }
+
+    fn share_with(&self, root: Root) -> JoinHandle<Ended> {
         let mut sharing = Sharing::new(
             self.node.clone(),
             Path::new("/nowhere/containerd.sock"),
             self.metrics.clone(),
         );
         sharing.settle = Duration::from_millis(50);
+        sharing.root = root;
         let dir = self.blobs();
         tokio::spawn(async move { sharing.share(&dir).await })
     }
@@ -203,5 +212,50 @@ async fn what_went_while_nobody_watched_is_found_missing() {
         matches!(ended, Ended::Moved | Ended::Watch { .. }),
         "{ended}"
     );
+    bed.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sharing_ends_where_containerd_keeps_no_content_or_keeps_it_elsewhere() {
+    let bed = Bed::start().await;
+    for home in [Home::None, Home::Dir("/elsewhere".into())] {
+        let sharing = bed.share_with(Root::Saying(home));
+        let ended = tokio::time::timeout(Duration::from_secs(10), sharing).await;
+        assert!(matches!(ended.unwrap().unwrap(), Ended::Moved));
+    }
+    let stays = bed.share_with(Root::Saying(Home::Dir(bed.blobs())));
+    let data = data(6);
+    let digest = Digest::of(&data);
+    bed.commit(&data, digest);
+    bed.until("it is shared", |bed| bed.owner(digest).is_some())
+        .await;
+    stays.abort();
+    bed.node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_copy_is_not_exchanged_for_a_file_that_can_only_be_read_in_place() {
+    let bed = Bed::start().await;
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        return;
+    };
+    let data = data(7);
+    let digest = bed.own(&data).await;
+    bed.node.set_pinned(digest, true).await.unwrap();
+    fs::write(other.path().join(digest.to_hex()), &data).unwrap();
+    let root = Root::Saying(Home::Dir(other.path().to_owned()));
+    let mut sharing = Sharing::new(bed.node.clone(), Path::new("/none"), bed.metrics.clone());
+    (sharing.settle, sharing.root) = (Duration::from_millis(50), root);
+    let dir = other.path().to_owned();
+    let sharing = tokio::spawn(async move { sharing.share(&dir).await });
+    bed.until("it was looked at", |bed| {
+        bed.metrics.counted(Change::Shared) == 1
+    })
+    .await;
+    assert_eq!(bed.owner(digest), Some(Owner::Us));
+    sharing.abort();
+    drop(other);
+    let blob = bed.node.find(TaskId::Blob(digest)).await.unwrap().unwrap();
+    blob.complete().await.unwrap();
     bed.node.shutdown().await;
 }

@@ -592,6 +592,31 @@ fn many_take_in_the_same_file_at_once() {
 }
 
 #[test]
+fn what_is_pinned_never_comes_to_be_read_where_another_program_has_it() {
+    let (dir, other) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir_in("/dev/shm"),
+    );
+    let Ok(other) = other else { return };
+    let store = open(dir.path());
+    let content = Content::new(1, LEN);
+    let lend = |otherwise, pin| {
+        let share = Share {
+            otherwise,
+            pace: Pace::Full,
+        };
+        let file = foreign(other.path(), &content);
+        drop(adopt_from_as(&store, &content, &file, share, pin).unwrap());
+        store.blobs()[0].owner
+    };
+    assert_eq!(lend(Otherwise::Copy, true), Owner::Us);
+    assert_eq!(lend(Otherwise::InPlace, false), Owner::Us);
+    drop(other);
+    let blob = store.find(&content.task).unwrap();
+    assert_eq!(content.verify(&blob), content.count());
+}
+
+#[test]
 fn a_file_on_another_file_system_is_read_where_it_lies() {
     let (dir, other) = (
         tempfile::tempdir().unwrap(),

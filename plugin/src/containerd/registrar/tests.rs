@@ -149,6 +149,7 @@ async fn layer_that_the_store_has_is_registered_where_a_manifest_holds_it() {
         client: containerd.client(),
         content: bed.store.clone(),
         images,
+        patience: PATIENCE,
     };
     let digest = Digest::of(&layer);
     let held = format!("{LAYER}0");
@@ -169,4 +170,39 @@ async fn layer_that_the_store_has_is_registered_where_a_manifest_holds_it() {
     assert!(has(digest).await);
     let read = clerk.client.read_content(NAMESPACE, &digest, 100).await;
     assert_eq!(read.unwrap(), layer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerd_that_is_late_or_hangs_is_asked_again_for_what_was_left_undone() {
+    let dir = temp();
+    let bed = Box::pin(Bed::open(dir.path(), "127.0.0.1:1")).await;
+    let (_index, images) = lone_index().await;
+    let socket = dir.path().join("late");
+    let clerk = Clerk {
+        client: ContainerdClient::new(&socket),
+        content: bed.store.clone(),
+        images,
+        patience: Duration::from_millis(100),
+    };
+    let told = Arc::new(Told::default());
+    let noted = Arc::clone(&told);
+    let pause = Duration::from_millis(10);
+    let recalling = tokio::spawn(async move { clerk.recall(&noted, pause).await });
+    sleep(pause * 3).await;
+    // It takes the call and never answers.
+    let hung = UnixListener::bind(&socket).unwrap();
+    drop(hung.accept().await.unwrap());
+    let (stream, _) = hung.accept().await.unwrap();
+    sleep(pause * 20).await;
+    assert!(!recalling.is_finished());
+    drop((stream, hung));
+    let containerd = Containerd::start().await;
+    containerd.commit_labelled(NAMESPACE, b"x", &[]).await;
+    std::fs::remove_file(&socket).unwrap();
+    std::os::unix::fs::symlink(containerd.socket(), &socket).unwrap();
+    timeout(Duration::from_secs(60), recalling)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(told.take().contains(NAMESPACE));
 }

@@ -156,3 +156,47 @@ async fn origin_without_bytes(blobs: &[Bytes; 2]) -> Origin {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_algorithms_name_is_left_out_and_named() {
+    let dir = temp();
+    let blob = noise(1000, 1);
+    let root = containerds(dir.path(), std::slice::from_ref(&blob));
+    let other = root.join("blobs/sha512");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("00ff"), "x").unwrap();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let moved = import(&bed, &root).await.unwrap();
+    assert_eq!(bed.listed(), BTreeSet::from([Digest::of(&blob)]));
+    let [left_out] = &moved.skipped[..] else {
+        panic!("{moved:?}")
+    };
+    assert!(left_out.starts_with("sha512:00ff: "), "{left_out}");
+}
+
+#[tokio::test]
+async fn place_that_cannot_be_written_to_is_known_before_anything_is_given_back() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    let root = dir.path().join("containerd/none/yet");
+    bed.store.try_export(&root).await.unwrap();
+    assert!(!dir.path().join("containerd").exists());
+    // Even root makes no files there.
+    let error = bed.store.try_export(Path::new("/proc/none")).await;
+    assert!(error.unwrap_err().to_string().contains("/proc"));
+    assert_eq!(bed.listed(), BTreeSet::new());
+}
+
+#[test]
+fn names_of_what_was_left_out_fit_into_one_line_of_an_answer() {
+    let mut moved = Moved::default();
+    for number in 0..1000 {
+        moved.skip(&number.to_string(), &"\"\u{1}why".repeat(200));
+    }
+    let line = serde_json::to_string(&moved).unwrap();
+    assert!(line.len() < 60 << 10, "{}", line.len());
+    assert!(line.contains("99: ") && line.contains("hawkerd's log"));
+    moved = Moved::default();
+    moved.skip("a", &"b".repeat(100));
+    assert_eq!(moved.skipped, [format!("a: {}", "b".repeat(100))]);
+}

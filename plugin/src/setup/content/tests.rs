@@ -93,6 +93,22 @@ async fn hawkerd_that_does_not_answer_is_named_with_what_that_means() {
     assert!(error.contains("nothing was changed"), "{error}");
 }
 
+#[tokio::test]
+async fn directory_that_hawkerd_cannot_write_to_is_named_before_anything_is_moved() {
+    let mut told = None;
+    let answer = "{\"error\":\"cannot write in /d: Read-only file system\"}";
+    let request = asked("409 Conflict", answer, async |mover| {
+        told = Some(mover.reach(Way::In).await.unwrap_err().to_string());
+    })
+    .await;
+    assert!(request.starts_with("POST /v1/content/try "), "{request}");
+    let told = told.unwrap();
+    assert!(
+        told.contains("Read-only") && told.contains("ReadWritePaths="),
+        "{told}"
+    );
+}
+
 fn plugin(kind: &str, id: &str, root: &str) -> Plugin {
     let exports = HashMap::from([("root".to_owned(), root.to_owned())]);
     Plugin {

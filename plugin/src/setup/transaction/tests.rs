@@ -133,6 +133,34 @@ fn undo_gives_the_same_bytes_and_twice_is_harmless() {
 }
 
 #[test]
+fn run_killed_anywhere_tells_what_files_were_and_are() {
+    let text = |path: PathBuf| fs::read_to_string(path).ok();
+    for fatal in 1.. {
+        let place = Place::new();
+        let died = place.killed_at(fatal, |transaction| {
+            transaction.apply(&place.changes()).unwrap();
+        });
+        let cut = place.transaction(Disk::new()).cut_short().unwrap();
+        let expected = [(place.config(), Some(OLD)), (place.hosts(), None)];
+        let expected = expected.map(|(path, before)| Cut {
+            before: before.map(str::to_owned),
+            now: text(path.clone()),
+            path,
+        });
+        // Killed before its journal was written, it has done nothing.
+        assert!(cut.is_empty() || cut == expected, "{fatal}: {cut:?}");
+        assert!(died || !cut.is_empty());
+        if !died {
+            break;
+        }
+    }
+    let place = Place::new();
+    let transaction = place.transaction(Disk::new());
+    apply_and_finish(&place, &transaction);
+    assert_eq!(transaction.cut_short().unwrap(), []);
+}
+
+#[test]
 fn run_killed_anywhere_is_taken_back_by_undo_and_by_the_next_run() {
     for fatal in 1.. {
         let place = Place::new();
