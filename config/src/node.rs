@@ -286,7 +286,8 @@ section! {
         pub connect_timeout: Interval = Interval::from_secs(5),
         /// How long an origin may be silent.
         pub read_timeout: Interval = Interval::from_secs(30),
-        /// How long an endpoint may take to answer before the next one of its registry is asked.
+        /// How long an endpoint may be silent before the next one of its registry is asked, or the
+        /// only one by another connection.
         pub endpoint_timeout: Interval = Interval::from_secs(2),
         /// How much one registry gives this host, unless [registries] says otherwise of it:
         /// "100MiB/s", or "" for no limit.

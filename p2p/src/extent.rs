@@ -1,11 +1,15 @@
 //! Bytes of a file on their way to a peer.
 //!
 //! What is in memory is read where the caller stands, which costs less than waking another thread;
-//! what is not is waited for on the blocking pool, so that a slow disk never holds up the network.
+//! what is not is waited for on the blocking pool, so that a slow disk does not hold up the network.
+//! Where the file system cannot tell, it is found out by reading, at the cost of one wait a second.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
-use crate::{brief::Stopping, sys};
+use crate::{
+    brief::{self, Stopping},
+    sys,
+};
 
 /// How far apart bytes are looked at.
 const STEP_LEN: usize = 256 << 10;
@@ -36,8 +40,8 @@ impl Extent {
         let (file, offset) = self.place(at);
         match sys::read_in_memory(file, &mut buffer, offset) {
             Ok(len) if len == buffer.len() => return Ok(buffer),
-            Err(error) if is_unsupported(&error) => {
-                file.read_exact_at(&mut buffer, offset)?;
+            Err(error) if is_unsupported(&error) && brief::is_quick() => {
+                brief::at_once(|| file.read_exact_at(&mut buffer, offset))?;
                 return Ok(buffer);
             }
             _ => {}
@@ -67,13 +71,18 @@ impl Extent {
         Ok(())
     }
 
-    /// Whether a byte is in memory; where the file system cannot tell, it is taken to be.
+    /// Whether a byte is in memory. Where the file system cannot tell, it is read, and taken to have
+    /// been there as long as that is quick.
     fn is_warm(&self, at: usize) -> io::Result<bool> {
         let (file, offset) = self.place(at);
         match sys::read_in_memory(file, &mut [0], offset) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
-            Err(error) => Ok(is_unsupported(&error)),
+            Err(error) if is_unsupported(&error) && brief::is_quick() => {
+                brief::at_once(|| file.read_exact_at(&mut [0], offset))?;
+                Ok(brief::is_quick())
+            }
+            Err(_) => Ok(false),
         }
     }
 }

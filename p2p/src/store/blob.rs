@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{File, Metadata},
     io,
     ops::Range,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use super::{
     disk::Disk,
     inner::CHANGED,
     kin::{Kin, Stamp},
-    layout,
+    layout::{self, Opened},
     record::{Record, lock},
 };
 use crate::extent::Extent;
@@ -34,6 +35,8 @@ pub struct BlobFile {
     store: Arc<Inner>,
     record: Arc<Record>,
     file: Arc<File>,
+    /// The same, for writing: not there yet where the disk was read-only when it was opened.
+    to_write: OnceLock<Arc<File>>,
     /// Of a file that is another program's too: what it must be for its bytes to count.
     stamp: Option<Stamp>,
     /// Read from the database when it is first needed.
@@ -52,13 +55,19 @@ impl BlobFile {
     pub(super) fn new(
         store: Arc<Inner>,
         record: Arc<Record>,
-        file: File,
+        opened: Opened,
     ) -> Result<Self, StateError> {
+        let to_write = OnceLock::new();
+        let file = match opened {
+            Opened::ToWrite(file) => Arc::clone(to_write.get_or_init(|| Arc::new(file))),
+            Opened::ToRead(file) => Arc::new(file),
+        };
         let stamp = record.state().kin().and_then(Kin::linked);
         let blob = Self {
             store,
             record,
-            file: Arc::new(file),
+            file,
+            to_write,
             stamp,
             list: Mutex::new(None),
         };
@@ -246,8 +255,8 @@ impl BlobFile {
     /// Writes a piece that was checked, and marks it.
     fn put(&self, piece: PieceIndex, data: &[u8]) -> Result<Written, WritePieceError> {
         let start = self.record.geometry.range(piece).start;
-        self.disk()
-            .write_at(&self.file, data, start)
+        self.writable()
+            .and_then(|file| self.disk().write_at(file, data, start))
             .map_err(|error| self.write_error(error))?;
         self.touch();
         let mut state = self.record.state();
@@ -256,6 +265,19 @@ impl BlobFile {
         }
         let complete = state.insert(piece) && state.pieces.is_full();
         Ok(Written { complete })
+    }
+
+    /// The file as it is written to. What was opened on a read-only disk is opened once more.
+    fn writable(&self) -> io::Result<&File> {
+        if let Some(file) = self.to_write.get() {
+            return Ok(file);
+        }
+        let file = self.store.layout().open_to_write(&self.record.task)?;
+        let place = |found: Metadata| (found.dev(), found.ino());
+        if place(file.metadata()?) != place(self.file.metadata()?) {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        Ok(self.to_write.get_or_init(|| Arc::new(file)))
     }
 
     /// Where the bytes of a stored piece are, for sending them as they are. `None` for a file that

@@ -18,7 +18,7 @@ use super::{
     AdoptError,
     disk::Disk,
     kin::{Found, Kin, Stamp},
-    layout::{FILE_MODE, Layout},
+    layout::{FILE_MODE, Layout, Opened},
     step::step,
 };
 use crate::sys;
@@ -77,10 +77,11 @@ impl Incoming {
     }
 
     /// For reading only where the file is another program's too.
-    pub(super) fn open(&self) -> io::Result<File> {
-        let linked = matches!(self.kin, Some(Kin::Linked(_)));
-        self.disk
-            .open(&self.path, OpenOptions::new().read(true).write(!linked))
+    pub(super) fn open(&self) -> io::Result<Opened> {
+        match self.kin {
+            Some(Kin::Linked(_)) => self.disk.open_to_read(&self.path).map(Opened::ToRead),
+            _ => self.disk.open_to_write(&self.path).map(Opened::ToWrite),
+        }
     }
 }
 

@@ -265,18 +265,18 @@ impl<'t> Tables<'t> {
 /// anything is in it.
 fn open_file(layout: &Layout, may_create: bool) -> Result<Database, redb::Error> {
     let (path, disk) = (layout.state(), &layout.disk);
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_LEN);
     let on = |file| builder.create_with_backend(DatabaseFile::new(disk.clone(), file));
-    match disk.open(&path, &options) {
+    match disk.open_to_write(&path) {
         Err(error) if may_create && error.kind() == io::ErrorKind::NotFound => {
             let begun = layout.begun_state();
             match disk.remove(&begun) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }
+            let mut options = OpenOptions::new();
+            options.read(true).write(true);
             options.create_new(true).mode(FILE_MODE);
             let database = on(disk.create(&begun, &options)?)?;
             disk.rename(&begun, &path)?;

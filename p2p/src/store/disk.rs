@@ -32,6 +32,7 @@ pub(super) enum Op<'a> {
     /// Tells something about files or the file system.
     Look,
     Open(&'a Path),
+    OpenToWrite(&'a Path),
     Read,
     Create(&'a Path),
     MakeDir(&'a Path),
@@ -67,8 +68,14 @@ impl Disk {
         }
     }
 
-    pub(super) fn open(&self, path: &Path, options: &OpenOptions) -> io::Result<File> {
-        self.act(Op::Open(path), || options.open(path))
+    pub(super) fn open_to_read(&self, path: &Path) -> io::Result<File> {
+        self.act(Op::Open(path), || File::open(path))
+    }
+
+    /// For reading, too. On a read-only file system there is no such file.
+    pub(super) fn open_to_write(&self, path: &Path) -> io::Result<File> {
+        let open = || OpenOptions::new().read(true).write(true).open(path);
+        self.act(Op::OpenToWrite(path), open)
     }
 
     /// `options` want a new file.

@@ -16,7 +16,7 @@ use super::{
     BlobError, BlobFile, CreateError, StateError, StoreConfig,
     database::StateDatabase,
     kin::{Found, Kin},
-    layout::{Layout, LockFile},
+    layout::{Layout, LockFile, Opened},
     record::{Record, Snapshot, lock},
     room::Room,
 };
@@ -114,10 +114,10 @@ impl Inner {
         let linked = record.state().kin().and_then(Kin::linked);
         let opened = match linked {
             None => self.layout.open(&task),
-            Some(_) => self.layout.open_to_read(&task),
+            Some(_) => self.layout.open_to_read(&task).map(Opened::ToRead),
         };
-        let file = match opened {
-            Ok(file) => file,
+        let opened = match opened {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 drop(handle);
                 self.drop_out(record, "blob file is gone")?;
@@ -127,7 +127,8 @@ impl Inner {
         };
         let length = record.geometry.length();
         let disk = &self.layout.disk;
-        let found = disk.metadata(&file);
+        let file = opened.file();
+        let found = disk.metadata(file);
         if let (Some(stamp), Ok(found)) = (linked, &found) {
             let found = Found::of(found);
             if (found.stamp, found.length) != (stamp, length) {
@@ -145,11 +146,11 @@ impl Inner {
         let mended = found.and_then(|found| match found == length {
             true => Ok(()),
             false => disk
-                .preallocate(&file, length)
-                .and_then(|()| disk.set_len(&file, length)),
+                .preallocate(file, length)
+                .and_then(|()| disk.set_len(file, length)),
         });
         mended.map_err(|cause| BlobError::Io { path, cause })?;
-        let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), file)?);
+        let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), opened)?);
         *handle = Arc::downgrade(&blob);
         Ok(blob)
     }
@@ -177,7 +178,8 @@ impl Inner {
         let file = self.allocate(task, geometry.length())?;
         let record = Arc::new(Record::new(task, geometry, self.now()));
         // Its row is saved later: until then a crash leaves a file without a row, which is removed.
-        let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), file)?);
+        let opened = Opened::ToWrite(file);
+        let blob = Arc::new(BlobFile::new(self.clone(), record.clone(), opened)?);
         *lock(&record.handle) = Arc::downgrade(&blob);
         lock(&self.records).insert(task, record);
         Ok(blob)

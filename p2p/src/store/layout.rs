@@ -26,6 +26,21 @@ pub(super) struct Layout {
     pub(super) disk: Disk,
 }
 
+/// A blob's file.
+#[derive(Debug)]
+pub(super) enum Opened {
+    ToWrite(File),
+    ToRead(File),
+}
+
+impl Opened {
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Self::ToWrite(file) | Self::ToRead(file) => file,
+        }
+    }
+}
+
 impl Layout {
     /// Creates the directories that every store has.
     pub(super) fn create(disk: Disk, root: &Path) -> io::Result<Self> {
@@ -114,21 +129,25 @@ impl Layout {
         Ok(file)
     }
 
-    /// Opens the file of `task` for reading and writing; on a file system that has turned
-    /// read-only, for reading: what is stored is still good.
-    pub(super) fn open(&self, task: &TaskId) -> io::Result<File> {
-        let path = self.blob(task);
-        let mut options = OpenOptions::new();
-        match self.disk.open(&path, options.read(true).write(true)) {
-            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => self.open_to_read(task),
-            opened => opened,
+    /// Opens the file of `task`; on a file system that has turned read-only, for reading: what is
+    /// stored is still good.
+    pub(super) fn open(&self, task: &TaskId) -> io::Result<Opened> {
+        match self.open_to_write(task) {
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                self.open_to_read(task).map(Opened::ToRead)
+            }
+            opened => opened.map(Opened::ToWrite),
         }
+    }
+
+    /// Opens the file of `task` for reading and writing.
+    pub(super) fn open_to_write(&self, task: &TaskId) -> io::Result<File> {
+        self.disk.open_to_write(&self.blob(task))
     }
 
     /// Opens the file of `task` for reading only.
     pub(super) fn open_to_read(&self, task: &TaskId) -> io::Result<File> {
-        self.disk
-            .open(&self.blob(task), OpenOptions::new().read(true))
+        self.disk.open_to_read(&self.blob(task))
     }
 
     /// Whether the name of `task`'s file only leads to another program's.

@@ -65,6 +65,16 @@ impl Fate {
         }
     }
 
+    /// From now on all that can fail like this does.
+    pub(super) fn strike(&self, errno: i32) {
+        let state = &mut *lock(&self.0);
+        state.plan = Plan::Fail {
+            at: state.count,
+            errno,
+            lasting: true,
+        };
+    }
+
     pub(super) fn heal(&self) {
         lock(&self.0).plan = Plan::Spare;
     }
@@ -113,13 +123,16 @@ impl State {
 }
 
 fn is_change(op: &Op<'_>) -> bool {
-    !matches!(op, Op::Look | Op::Open(_) | Op::Read)
+    !matches!(op, Op::Look | Op::Open(_) | Op::OpenToWrite(_) | Op::Read)
 }
 
 fn can_fail(op: &Op<'_>, errno: i32) -> bool {
     match errno {
         libc::ENOSPC => is_change(op) && !matches!(op, Op::Remove(_)),
-        libc::EROFS => is_change(op) && !matches!(op, Op::SyncDir(_)),
+        libc::EROFS => {
+            let changes = is_change(op) && !matches!(op, Op::SyncDir(_));
+            changes || matches!(op, Op::OpenToWrite(_))
+        }
         _ => true,
     }
 }
@@ -190,7 +203,7 @@ impl Journal {
     fn note(&mut self, op: &Op<'_>) {
         match *op {
             Op::Look | Op::Read => {}
-            Op::Open(path) => drop(self.file_at(path, true)),
+            Op::Open(path) | Op::OpenToWrite(path) => drop(self.file_at(path, true)),
             Op::Create(path) => {
                 let file = self.add(path, Vec::new());
                 self.pending.push(Change::Put(path.to_owned(), Some(file)));

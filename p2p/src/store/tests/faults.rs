@@ -253,6 +253,24 @@ fn a_disk_that_turns_read_only_costs_no_promise_and_the_store_recovers() {
 }
 
 #[test]
+fn a_blob_opened_on_a_read_only_disk_is_read_there_and_written_once_it_is_writable_again() {
+    let (root, content) = (memory(), content(b'a'));
+    let fate = Fate::new(Plan::Spare);
+    let store = Store::open_on(fate.disk(), root.path(), config()).unwrap();
+    content.write(&store, 0..1);
+    store.checkpoint().unwrap();
+    fate.strike(libc::EROFS);
+    let blob = store.find(&content.task).unwrap();
+    assert_eq!(blob.read_piece(PieceIndex(0)).unwrap(), content.piece(0));
+    let write = || blob.write_piece(PieceIndex(1), content.piece(1));
+    let error = write().unwrap_err().to_string();
+    assert!(error.to_lowercase().contains("read-only"), "{error}");
+    fate.heal();
+    assert!(write().unwrap().complete);
+    assert_eq!(content.verify(&blob), 2);
+}
+
+#[test]
 fn power_may_go_at_any_operation() {
     for at in 0.. {
         let root = memory();
