@@ -17,9 +17,11 @@ mod event;
 mod fetch;
 mod handle;
 mod link;
+mod pacing;
 mod perform;
 mod signer;
 mod status;
+mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,13 +36,15 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use self::{claims::Ask, event::Command, signer::ListSigner};
+pub(crate) use self::{claims::Ask, event::Command, signer::ListSigner, traffic::TrafficBoard};
 use self::{
     claims::Desk,
     contact::Contacts,
     entry::Entry,
     event::{Arrived, Event},
     link::Links,
+    pacing::Wishes,
+    traffic::TrafficMeter,
 };
 use crate::{
     counters::Counters,
@@ -73,9 +77,11 @@ pub(crate) struct Driver {
     store: Store,
     origin: OriginClient,
     origin_pace: Arc<OriginPace>,
+    wishes: Wishes,
     session: SessionHandle,
     session_events: mpsc::Receiver<SessionEvent>,
     counters: Arc<Counters>,
+    traffic: TrafficMeter,
     /// Why the store's state was not written the last time: told once.
     trouble: Arc<Mutex<Option<String>>>,
     entries: BTreeMap<TaskId, Entry>,
@@ -129,10 +135,12 @@ impl Driver {
             store,
             origin,
             origin_pace: Arc::new(OriginPace::new(settings.swarm.limits.back_to_source)),
+            wishes: Wishes::default(),
             session,
             session_events,
             links: Links::new(events.clone(), budget, Arc::clone(&counters)),
             counters,
+            traffic: TrafficMeter::new(Instant::now()),
             trouble: Arc::default(),
             entries: BTreeMap::new(),
             arrived: None,
@@ -152,6 +160,11 @@ impl Driver {
             inbox,
             next: 0,
         }
+    }
+
+    /// Where the traffic is told.
+    pub(crate) fn traffic(&self) -> TrafficBoard {
+        self.traffic.board()
     }
 
     /// Runs until [`Command::Stop`], or until every [`crate::Node`] is gone.
@@ -227,6 +240,7 @@ impl Driver {
         for task in self.store.take_evicted() {
             self.handle_evicted(task, now);
         }
+        self.measure_traffic(now);
         self.rest_idle();
         crate::transport::rest();
         self.send_progress();

@@ -32,7 +32,7 @@ pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
 pub use hawker_model::{Recorder, Recording};
 pub use hawker_swarm::{NoSeed, Verdict};
-pub use node::{Node, NodeSettings, OpenError, SeedAddress, StartError};
+pub use node::{HeldRate, Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
     Account, AllowPrivate, AllowPrivateError, Budget, ByteRange, Challenges, ClientFiles,
     EndpointReport, Login, NoProxy, OriginBody, OriginClient, OriginConfig, OriginConfigError,
@@ -44,7 +44,9 @@ pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,
     SessionEvent, SessionHandle,
 };
-pub use status::{NodeStatus, PeerStatus, RoomStatus, StoreStatus, TaskPhase, TaskProgress};
+pub use status::{
+    Flow, NodeStatus, PeerStatus, RoomStatus, StoreStatus, TaskPhase, TaskProgress, Traffic,
+};
 pub use store::{
     AddBatchError, AdoptError, AtStart, BlobError, BlobFile, BlobSummary, CreateError,
     OpenStoreError, Otherwise, Owner, Pace, Pin, ReadError, Share, Shared, StateError, Store,

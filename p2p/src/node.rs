@@ -11,7 +11,7 @@ use std::{
 };
 
 use hawker_model::{Digest, HostId, Role, TaskId};
-use hawker_swarm::{Limits, NoSeed, Source, SwarmConfig, Verdict};
+use hawker_swarm::{Limits, NoSeed, Rate, Source, SwarmConfig, Verdict};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -20,11 +20,11 @@ use tokio::{
 use crate::{
     blob::{Blob, Reader},
     counters::{BytesBySource, Counters},
-    driver::{Ask, Command, Driver, ListSigner},
+    driver::{Ask, Command, Driver, ListSigner, TrafficBoard},
     origin::{OriginClient, OriginConfig, OriginConfigError},
     request::NodeRequest,
     session::{Session, SessionConfig},
-    status::{NodeStatus, RoomStatus},
+    status::{NodeStatus, RoomStatus, Traffic},
     store::{BlobError, BlobSummary, OpenStoreError, Pin, StateError, Store, StoreConfig},
     transport::{Dialer, Listener, Security, frame},
 };
@@ -83,6 +83,7 @@ struct Inner {
     signer: ListSigner,
     origin: OriginClient,
     counters: Arc<Counters>,
+    traffic: TrafficBoard,
     commands: mpsc::UnboundedSender<Command>,
     driver: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     peer_address: Option<SocketAddr>,
@@ -117,6 +118,7 @@ impl Node {
             Arc::clone(&counters),
             Dialer::new(settings.security.clone()).in_zone(&settings.zone),
         );
+        let traffic = driver.traffic();
         let driver = tokio::spawn(driver.run(listener.map(|(listener, _)| listener), inbox));
         let driver = tokio::sync::Mutex::new(Some(driver));
         let inner = Inner {
@@ -124,6 +126,7 @@ impl Node {
             signer: ListSigner::new(&settings.security),
             origin,
             counters,
+            traffic,
             commands,
             driver,
             peer_address,
@@ -244,6 +247,18 @@ impl Node {
         let _ = self.inner.commands.send(Command::SetLimits(limits));
     }
 
+    /// Lets a task come to this host no faster than this, from hosts or its origin, until what is
+    /// returned is dropped; only as long as nobody here waits for it who has not asked for a rate.
+    pub fn hold_to(&self, task: TaskId, rate: Rate) -> HeldRate {
+        let commands = self.inner.commands.clone();
+        let _ = commands.send(Command::Wish { task, rate });
+        HeldRate {
+            task,
+            rate,
+            commands,
+        }
+    }
+
     /// Unpins many blobs by one durable change. Those that are not here are none.
     pub async fn unpin(&self, digests: Vec<Digest>) -> Result<(), BlobError> {
         let store = self.inner.store.clone();
@@ -320,6 +335,11 @@ impl Node {
         self.inner.counters.snapshot()
     }
 
+    /// What moves now: measured every few seconds. Does not block.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.traffic.now()
+    }
+
     /// Tasks, peers and schedulers as they stand.
     pub async fn status(&self) -> Result<NodeStatus, OpenError> {
         let (reply, answer) = oneshot::channel();
@@ -342,6 +362,22 @@ impl Node {
             tracing::warn!("the driver did not stop in time");
             driver.abort();
         }
+    }
+}
+
+/// A reader's wish that a task comes no faster than this: see [`Node::hold_to`].
+#[derive(Debug)]
+pub struct HeldRate {
+    task: TaskId,
+    rate: Rate,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Drop for HeldRate {
+    fn drop(&mut self) {
+        let (task, rate) = (self.task, self.rate);
+        // A driver that is gone moves nothing.
+        let _ = self.commands.send(Command::WishEnded { task, rate });
     }
 }
 

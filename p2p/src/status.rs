@@ -24,8 +24,30 @@ pub struct NodeStatus {
     pub quarantined: Vec<HostId>,
     /// Since the start.
     pub bytes: BytesBySource,
+    /// Now.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// In the blob store.
     pub store: StoreStatus,
+}
+
+/// What the network carries now: the mean of the last seconds, by the kinds that have limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From peers and seeds.
+    pub download: Flow,
+    /// To peers.
+    pub upload: Flow,
+    /// From origins.
+    pub back_to_source: Flow,
+}
+
+/// One kind of traffic, in bytes per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    pub all: u64,
+    /// Of the task that moves most.
+    pub busiest_task: u64,
 }
 
 /// One task that is being fetched or served.

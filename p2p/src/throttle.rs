@@ -112,7 +112,21 @@ pub(crate) struct OriginPace {
 #[derive(Debug, Default)]
 struct Tasks {
     rate: Option<Rate>,
+    /// Tasks that have a rate of their own beside that of each.
+    own: BTreeMap<TaskId, Rate>,
     known: BTreeMap<TaskId, Arc<Throttle>>,
+}
+
+impl Tasks {
+    fn rate_of(&self, task: &TaskId) -> Option<Rate> {
+        Rate::slower(self.rate, self.own.get(task).copied())
+    }
+
+    fn set_throttles(&self) {
+        for (task, throttle) in &self.known {
+            throttle.set(self.rate_of(task));
+        }
+    }
 }
 
 impl OriginPace {
@@ -129,18 +143,25 @@ impl OriginPace {
 
     pub(crate) fn set(&self, limit: Limit) {
         self.total.set(limit.total);
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks();
         tasks.rate = limit.per_task;
-        tasks
-            .known
-            .values()
-            .for_each(|task| task.set(limit.per_task));
+        tasks.set_throttles();
+    }
+
+    /// Gives a task a rate of its own, or takes that away.
+    pub(crate) fn set_own(&self, task: TaskId, rate: Option<Rate>) {
+        let mut tasks = self.tasks();
+        match rate {
+            Some(rate) => _ = tasks.own.insert(task, rate),
+            None => _ = tasks.own.remove(&task),
+        }
+        tasks.set_throttles();
     }
 
     /// The pace of one task's fetch.
     pub(crate) fn of(self: &Arc<Self>, task: TaskId) -> TaskPace {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = tasks.rate;
+        let mut tasks = self.tasks();
+        let rate = tasks.rate_of(&task);
         if tasks.known.len() >= FEW_TASKS {
             tasks.known.retain(|_, task| Arc::strong_count(task) > 1);
         }
@@ -150,6 +171,11 @@ impl OriginPace {
             own: Arc::clone(own),
             all: Arc::clone(self),
         }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
+        // Rates are whole whatever panicked beside them.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -204,5 +230,19 @@ mod tests {
         assert!(waits.is_err());
         pace.set(Limit::default());
         again.pass(1).await;
+    }
+
+    #[tokio::test]
+    async fn a_rate_of_a_task_s_own_holds_no_other_and_ends() {
+        let pace = Arc::new(OriginPace::new(Limit::default()));
+        let task = |name: &[u8]| TaskId::Blob(hawker_model::Digest::of(name));
+        pace.set_own(task(b"one"), Rate::new(1));
+        let (one, other) = (pace.of(task(b"one")), pace.of(task(b"other")));
+        one.pass(1000).await;
+        other.pass(1 << 30).await;
+        let waits = tokio::time::timeout(Duration::from_millis(1), one.pass(1)).await;
+        assert!(waits.is_err());
+        pace.set_own(task(b"one"), None);
+        one.pass(1).await;
     }
 }

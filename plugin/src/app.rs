@@ -116,6 +116,7 @@ impl App {
             close_doors: CancellationToken::new(),
             stop_watching: CancellationToken::new(),
         };
+        metrics.collect_limits(app.limits.clone());
         app.spawn_keeper(config, security, &metrics);
         let stores = Stores::open(config, &app.node, &metrics).await?;
         app.spawn_stores(&stores);

@@ -1,7 +1,7 @@
 //! What `hawker` asks of `hawkerd`, over a unix socket.
 //!
-//! `GET /v1/status` tells how the node stands. `GET /v1/blob?url=&digest=&tag=&application=` gives
-//! a file through the piece network, to whoever the request's `Authorization` stands for.
+//! `GET /v1/status` tells how the node stands. `GET /v1/blob?url=&digest=&tag=&application=&rate=`
+//! gives a file through the piece network, to whoever the request's `Authorization` stands for.
 //! `GET /v1/rights` tells what is remembered of clients' rights; `DELETE
 //! /v1/rights?registry=&repository=` forgets it. `GET /v1/limits` tells the limits of the network,
 //! `PUT /v1/limits?upload=&…` changes those that are named. `POST /v1/content/…` moves containerd's content
@@ -118,6 +118,7 @@ impl Control {
             report.layers = containerd.layers();
         }
         report.rights = self.access.len();
+        report.limits = self.limits.now();
         report.content = self.content.is_used().then(|| {
             let [committed, promised] = ContentState::ALL.map(|state| self.content.total(state));
             ContentReport {

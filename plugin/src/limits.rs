@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hawker_config::{LimitSettings, RateLimit, RateLimitError};
-use hawker_p2p::Node;
+use hawker_p2p::{Node, Traffic};
 use hawker_swarm::{Limit, Limits, Rate};
 use tracing::info;
 
@@ -47,6 +47,11 @@ impl LimitDesk {
 
     pub(crate) fn now(&self) -> LimitSettings {
         self.settings().clone()
+    }
+
+    /// What moves now, beside what may.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.node.traffic()
     }
 
     /// Changes those that are named, all or none of them. Says what holds then.

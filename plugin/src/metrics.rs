@@ -5,8 +5,9 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use hawker_config::{LimitSettings, RateLimit};
 use hawker_enrol::KeeperHandle;
-use hawker_p2p::{Node, RoomStatus};
+use hawker_p2p::{Flow, Node, RoomStatus, Traffic};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use prometheus_client::{
     collector::Collector,
@@ -25,6 +26,7 @@ use crate::{
     body::{self, Body},
     containerd::{ContentMetrics, DiffMetrics, SnapshotMetrics},
     content::ContentStore,
+    limits::LimitDesk,
     sharing::SharingMetrics,
 };
 
@@ -120,6 +122,12 @@ impl Metrics {
     pub fn collect_node(&self, node: Node) {
         self.lock()
             .register_collector(Box::new(NodeCollector(node)));
+    }
+
+    /// Adds the limits of the network as they are set, and what moves now.
+    pub(crate) fn collect_limits(&self, desk: LimitDesk) {
+        self.lock()
+            .register_collector(Box::new(LimitCollector(desk)));
     }
 
     /// Adds what is known of this host's certificate.
@@ -290,6 +298,67 @@ fn encode_room(
     Ok(())
 }
 
+/// Reads limits, and what moves.
+#[derive(Debug)]
+struct LimitCollector(LimitDesk);
+
+impl Collector for LimitCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encode_limits(&self.0.now(), &self.0.traffic(), &mut encoder)
+    }
+}
+
+fn encode_limits(
+    limits: &LimitSettings,
+    traffic: &Traffic,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), std::fmt::Error> {
+    let rate = |limit: RateLimit| match limit {
+        RateLimit::Unlimited => 0,
+        RateLimit::Rate {
+            bytes_per_second, ..
+        } => bytes_per_second.get(),
+    };
+    let set = [
+        ("download", limits.download, limits.download_per_task),
+        ("upload", limits.upload, limits.upload_per_task),
+        (
+            "back-to-source",
+            limits.back_to_source,
+            limits.back_to_source_per_task,
+        ),
+    ];
+    let set = set.map(|(kind, all, task)| (kind, [rate(all), rate(task)]));
+    let moves = |flow: Flow| [flow.all, flow.busiest_task];
+    let moves = [
+        ("download", moves(traffic.download)),
+        ("upload", moves(traffic.upload)),
+        ("back-to-source", moves(traffic.back_to_source)),
+    ];
+    for (name, help, kinds) in [
+        (
+            "hawker_limit_bytes_per_second",
+            "Rates that the network is held to, of all tasks and of each; 0 is no limit",
+            set,
+        ),
+        (
+            "hawker_traffic_bytes_per_second",
+            "What moved lately, of all tasks and of the one that moved most",
+            moves,
+        ),
+    ] {
+        let mut gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (kind, rates) in kinds {
+            for (of, rate) in ["all", "task"].into_iter().zip(rates) {
+                let labels = [("kind", kind), ("of", of)];
+                let rate = i64::try_from(rate).unwrap_or(i64::MAX);
+                ConstGauge::new(rate).encode(gauge.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Reads how the certificate stands.
 #[derive(Debug)]
 struct KeeperCollector(KeeperHandle);
@@ -348,6 +417,35 @@ mod tests {
             "hawker_mirror_requests_total{kind=\"blob\",status=\"206\"} 1",
             "hawker_mirror_served_bytes_total{source=\"network\"} 7",
             "hawker_mirror_served_bytes_total{source=\"local\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_told_beside_what_moves() {
+        #[derive(Debug)]
+        struct Told(LimitSettings, Traffic);
+        impl Collector for Told {
+            fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+                encode_limits(&self.0, &self.1, &mut encoder)
+            }
+        }
+        let (mut limits, mut traffic) = (LimitSettings::default(), Traffic::default());
+        limits.upload_per_task = RateLimit::from_bytes(1000);
+        traffic.upload.busiest_task = 990;
+        traffic.back_to_source.all = 7;
+        let metrics = Metrics::new();
+        metrics
+            .lock()
+            .register_collector(Box::new(Told(limits, traffic)));
+        let text = metrics.to_text();
+        for line in [
+            "hawker_limit_bytes_per_second{kind=\"upload\",of=\"task\"} 1000",
+            "hawker_limit_bytes_per_second{kind=\"upload\",of=\"all\"} 0",
+            "hawker_limit_bytes_per_second{kind=\"download\",of=\"all\"} 0",
+            "hawker_traffic_bytes_per_second{kind=\"upload\",of=\"task\"} 990",
+            "hawker_traffic_bytes_per_second{kind=\"back-to-source\",of=\"all\"} 7",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

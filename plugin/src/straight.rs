@@ -1,12 +1,14 @@
 //! A file straight from where it is, without the piece network.
 
+use std::time::Instant;
+
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use hawker_p2p::{
     Account, AllowPrivate, ByteRange, OriginClient, OriginConfig, OriginConfigError, OriginError,
     UsualProxies,
 };
-use hawker_swarm::Source;
+use hawker_swarm::{Bucket, Rate, Source};
 
 use crate::url_task::Wish;
 
@@ -49,6 +51,28 @@ pub(crate) enum StraightError {
     Origin(#[from] OriginError),
 }
 
+/// The same bytes, no faster: whoever sends them has to wait.
+pub(crate) fn paced<S>(
+    bytes: S,
+    rate: Option<Rate>,
+) -> impl Stream<Item = Result<Bytes, OriginError>> + use<S>
+where
+    S: Stream<Item = Result<Bytes, OriginError>>,
+{
+    let mut bucket = Bucket::new(rate);
+    bytes.then(move |item| {
+        let now = Instant::now();
+        let at = bucket.ready_at(now);
+        bucket.take(item.as_ref().map_or(0, Bytes::len) as u64, now);
+        async move {
+            if let Some(at) = at {
+                tokio::time::sleep_until(at.into()).await;
+            }
+            item
+        }
+    })
+}
+
 /// The whole of a source: its length, if the origin tells it, and its bytes.
 pub(crate) async fn fetch(
     origin: &OriginClient,
@@ -66,4 +90,24 @@ pub(crate) async fn fetch(
         Ok(body.next().await?.map(|bytes| (bytes, body)))
     });
     Ok((length, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_come_no_faster_than_the_rate() {
+        let part = || Ok(Bytes::from(vec![0; 1000]));
+        let parts = stream::iter([part(), part(), part()]);
+        let rate = Rate::new(20_000).map(|rate| rate.with_burst(1));
+        let began = Instant::now();
+        let came: Vec<_> = paced(parts, rate).collect().await;
+        assert_eq!(came.len(), 3);
+        assert!(began.elapsed() >= Duration::from_millis(100));
+        let unlimited: Vec<_> = paced(stream::iter([part()]), None).collect().await;
+        assert_eq!(unlimited.len(), 1);
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use hawker_model::TaskId;
 
-use crate::rate::{Limit, Meter, Shares};
+use crate::rate::{Limit, Meter, Rate, Shares};
 
 #[derive(Debug, Default)]
 pub(crate) struct Downloads {
@@ -34,6 +34,16 @@ impl Downloads {
     /// Changes the limits. Tasks that wait are to be looked at now.
     pub(crate) fn set(&mut self, limit: Limit, now: Instant) {
         self.meter.set(limit, now);
+        self.look_again(now);
+    }
+
+    /// Gives a task a rate of its own, or takes that away.
+    pub(crate) fn set_own(&mut self, task: TaskId, rate: Option<Rate>, now: Instant) {
+        self.meter.set_own(task, rate, now);
+        self.look_again(now);
+    }
+
+    fn look_again(&mut self, now: Instant) {
         if !self.meter.is_limited() {
             self.on_order.clear();
         }

@@ -51,6 +51,12 @@ impl Rate {
         self.burst
     }
 
+    /// The slower of two, where there are two.
+    pub fn slower(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        let both = one.into_iter().chain(other);
+        both.min_by_key(|rate| rate.bytes_per_second)
+    }
+
     /// How long so many bytes take.
     pub fn time_for(&self, bytes: u64) -> Duration {
         Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.get() as f64)
@@ -177,6 +183,8 @@ pub(crate) struct Meter {
     limit: Limit,
     total: Bucket,
     tasks: BTreeMap<TaskId, Bucket>,
+    /// Tasks that have a rate of their own, beside the limit of each.
+    own: BTreeMap<TaskId, Rate>,
 }
 
 impl Meter {
@@ -185,20 +193,41 @@ impl Meter {
             limit,
             total: Bucket::new(limit.total),
             tasks: BTreeMap::new(),
+            own: BTreeMap::new(),
         }
     }
 
     pub(crate) fn set(&mut self, limit: Limit, now: Instant) {
         self.limit = limit;
         self.total.set(limit.total, now);
-        match limit.per_task {
-            None => self.tasks.clear(),
-            rate => self.tasks.values_mut().for_each(|task| task.set(rate, now)),
+        self.set_buckets(now);
+    }
+
+    /// Gives one task a rate of its own, or takes that away.
+    pub(crate) fn set_own(&mut self, task: TaskId, rate: Option<Rate>, now: Instant) {
+        match rate {
+            Some(rate) => _ = self.own.insert(task, rate),
+            None => _ = self.own.remove(&task),
         }
+        self.set_buckets(now);
+    }
+
+    fn set_buckets(&mut self, now: Instant) {
+        let (of_each, own) = (self.limit.per_task, &self.own);
+        self.tasks.retain(|task, bucket| {
+            let rate = Rate::slower(of_each, own.get(task).copied());
+            bucket.set(rate, now);
+            rate.is_some()
+        });
+    }
+
+    /// What one task is held to.
+    fn rate_of(&self, task: &TaskId) -> Option<Rate> {
+        Rate::slower(self.limit.per_task, self.own.get(task).copied())
     }
 
     pub(crate) fn is_limited(&self) -> bool {
-        self.limit != Limit::default()
+        self.limit != Limit::default() || !self.own.is_empty()
     }
 
     pub(crate) fn total_rate(&self) -> Option<Rate> {
@@ -217,7 +246,7 @@ impl Meter {
     }
 
     pub(crate) fn available(&self, task: &TaskId, now: Instant) -> u64 {
-        let fresh = self.limit.per_task.map_or(u64::MAX, |rate| rate.burst);
+        let fresh = self.rate_of(task).map_or(u64::MAX, |rate| rate.burst);
         let own = self.tasks.get(task).map(|task| task.available(now));
         own.unwrap_or(fresh).min(self.total.available(now))
     }
@@ -237,7 +266,7 @@ impl Meter {
     }
 
     fn bucket(&mut self, task: &TaskId, now: Instant) -> Option<&mut Bucket> {
-        let rate = self.limit.per_task?;
+        let rate = self.rate_of(task)?;
         if self.tasks.len() >= FEW_TASKS && !self.tasks.contains_key(task) {
             // A full one is as good as a new one.
             self.tasks.retain(|_, bucket| !bucket.is_full(now));
@@ -364,6 +393,34 @@ mod tests {
         );
         meter.set(Limit::default(), now);
         assert_eq!(meter.ready_at(&a, now), None);
+    }
+
+    #[test]
+    fn a_task_with_a_rate_of_its_own_is_held_to_the_slower_one_and_no_other_is() {
+        let now = sample::start();
+        let (mut meter, [a, b]) = (Meter::new(Limit::default()), sample::tasks());
+        meter.set_own(a, Rate::new(100), now);
+        assert!(meter.is_limited());
+        meter.take(&a, 10, now);
+        meter.take(&b, 1000, now);
+        let due = |meter: &Meter, task| meter.ready_at(task, now).map(|at| at - now);
+        assert_eq!(due(&meter, &a), Some(Duration::from_millis(10)));
+        assert_eq!(
+            (due(&meter, &b), meter.available(&b, now)),
+            (None, u64::MAX)
+        );
+        let limit = Limit {
+            total: None,
+            per_task: Rate::new(1000),
+        };
+        meter.set(limit, now);
+        meter.take(&b, 110, now);
+        assert_eq!(due(&meter, &a), Some(Duration::from_millis(10)));
+        assert_eq!(due(&meter, &b), Some(Duration::from_millis(11)));
+        meter.set(Limit::default(), now);
+        assert_eq!(due(&meter, &b), None);
+        meter.set_own(a, None, now);
+        assert_eq!((due(&meter, &a), meter.is_limited()), (None, false));
     }
 
     #[test]

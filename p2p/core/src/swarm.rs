@@ -10,7 +10,7 @@ use std::{
 use hawker_model::{Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId};
 
 use crate::{
-    Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Refusal, Source,
+    Action, Duty, Envelope, Limits, Message, Misbehaviour, Opening, Parent, Rate, Refusal, Source,
     SourceMark, Stored, SwarmConfig, TaskFailure, TaskStatus,
     link::Distance,
     patience::{Price, Worth},
@@ -386,6 +386,11 @@ impl Swarm {
         self.shared.config.limits = limits;
         self.shared.uploads.set_limit(limits.upload, now);
         self.shared.downloads.set(limits.download, now);
+    }
+
+    /// Holds what hosts are asked for of one task to a rate, beside the limits; `None`: no longer.
+    pub fn set_task_rate(&mut self, task: TaskId, rate: Option<Rate>, now: Instant) {
+        self.shared.downloads.set_own(task, rate, now);
     }
 
     /// Time has passed; see [`Self::poll_timeout`].

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, ops::Range, sync::Arc};
 use bytes::Bytes;
 use hawker_identity::CertificateId;
 use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
-use hawker_swarm::{Envelope, Limits, Source, SourceMark, TaskFailure, Verdict};
+use hawker_swarm::{Envelope, Limits, Rate, Source, SourceMark, TaskFailure, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::claims::Ask;
@@ -57,6 +57,16 @@ pub(crate) enum Command {
     /// Nobody waits for the claim any more.
     Unask {
         number: u64,
+    },
+    /// A reader wants the task to come no faster.
+    Wish {
+        task: TaskId,
+        rate: Rate,
+    },
+    /// That reader is gone.
+    WishEnded {
+        task: TaskId,
+        rate: Rate,
     },
     Waiting {
         task: TaskId,

@@ -73,6 +73,8 @@ impl Driver {
             // `run` has seen to it.
             Command::Stop => {}
             Command::Unask { number } => self.handle_unask(number),
+            Command::Wish { task, rate } => self.handle_wish(task, rate, now),
+            Command::WishEnded { task, rate } => self.handle_wish_ended(task, rate, now),
             Command::Waiting { task, pieces } => self.swarm.handle_waiting(task, pieces, now),
         }
     }
@@ -139,6 +141,7 @@ impl Driver {
                 self.entries.remove(&task);
             }
         }
+        self.pace(task, now);
     }
 
     /// An input that needs to know what the store has of the task: at once where that is known,
@@ -349,6 +352,7 @@ impl Driver {
                 want: Want::Fetch,
             };
             self.swarm.handle_open(task, opening, now);
+            self.pace(task, now);
         }
     }
 

@@ -31,6 +31,7 @@ impl Driver {
             peers: self.links.iter().map(peer).collect(),
             quarantined: self.swarm.quarantined(std::time::Instant::now()),
             bytes: self.counters.snapshot(),
+            traffic: self.traffic.board().now(),
             store: self.store_status(),
         }
     }

@@ -1,10 +1,11 @@
 //! `hawker get`: one file, through `hawkerd` or straight from where it is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use hawker_config::RateLimit;
 use hawker_model::Digest;
 use hawker_p2p::Account;
 use http::Method;
@@ -37,6 +38,10 @@ pub(super) struct GetArgs {
     /// As --tag, for programs
     #[arg(long, default_value = "")]
     application: String,
+    /// How fast it may come: "10MiB/s", "80Mbit/s". Holds unless somebody else on this host waits
+    /// for the same file without a rate
+    #[arg(long, value_name = "RATE", value_parser = super::limits::read)]
+    rate: Option<RateLimit>,
     /// Fail instead of going straight to the URL when hawkerd cannot help
     #[arg(long)]
     no_back_to_source: bool,
@@ -90,7 +95,7 @@ async fn get(args: GetArgs, account: Option<&Account>) -> Result<(), CliError> {
         application: args.application.clone(),
     };
     let through_network = async {
-        let download = through_network(&wish, account, &args.socket.socket).await?;
+        let download = through_network(&wish, &args, account).await?;
         save(download, &wish, &args).await
     };
     match through_network.await {
@@ -104,19 +109,21 @@ async fn get(args: GetArgs, account: Option<&Account>) -> Result<(), CliError> {
     }
     let downloading = straight::download(&wish, account);
     let (length, bytes) = downloading.await.map_err(CliError::failed)?;
+    let bytes = straight::paced(bytes, args.rate.and_then(crate::limits::rate));
     save(Download::new(length, bytes), &wish, &args).await
 }
 
 async fn through_network(
     wish: &Wish,
+    args: &GetArgs,
     account: Option<&Account>,
-    socket: &Path,
 ) -> Result<Download, CliError> {
     let unreachable = |error: ClientError| CliError::Unreachable(error.to_string());
-    let client = Client::connect(socket).await.map_err(unreachable)?;
+    let client = Client::connect(&args.socket.socket).await;
+    let client = client.map_err(unreachable)?;
     let shown = account.map(authorization);
     let asked = client
-        .send(Method::GET, &target(wish), shown.as_ref())
+        .send(Method::GET, &target(wish, args.rate), shown.as_ref())
         .await;
     let response = asked.map_err(CliError::failed)?;
     let length = response.headers().get(http::header::CONTENT_LENGTH);
@@ -127,13 +134,18 @@ async fn through_network(
     ))
 }
 
-fn target(wish: &Wish) -> String {
+fn target(wish: &Wish, rate: Option<RateLimit>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("url", wish.url.as_str());
     if let Some(digest) = wish.digest {
         query.append_pair("digest", &digest.to_string());
     }
-    for (name, value) in [("tag", &wish.tag), ("application", &wish.application)] {
+    let rate = rate.unwrap_or_default().to_string();
+    for (name, value) in [
+        ("tag", &wish.tag),
+        ("application", &wish.application),
+        ("rate", &rate),
+    ] {
         if !value.is_empty() {
             query.append_pair(name, value);
         }

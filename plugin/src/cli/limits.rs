@@ -40,7 +40,8 @@ pub(super) struct LimitsArgs {
     socket: SocketArgs,
 }
 
-fn read(text: &str) -> Result<RateLimit, String> {
+/// A rate as a command line has it.
+pub(super) fn read(text: &str) -> Result<RateLimit, String> {
     match text {
         NONE => Ok(RateLimit::Unlimited),
         rate => rate.parse::<RateLimit>().map_err(|error| error.to_string()),

@@ -3,7 +3,8 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use clap::Args;
-use hawker_p2p::{BytesBySource, RoomStatus, TaskPhase, TaskProgress};
+use hawker_config::{LimitSettings, RateLimit};
+use hawker_p2p::{BytesBySource, Flow, RoomStatus, TaskPhase, TaskProgress, Traffic};
 use http_body_util::BodyExt;
 use indicatif::HumanBytes;
 
@@ -114,6 +115,7 @@ fn show(report: &StatusReport) -> String {
     text += &format!("rights      {} remembered\n", report.rights);
     text += &format!("received    {}\n", received(&node.bytes));
     text += &format!("sent        {}\n", HumanBytes(node.bytes.sent));
+    text += &traffic(&node.traffic, &report.limits);
     for warning in &node.warnings {
         text += &format!("WARNING     {warning}\n");
     }
@@ -150,6 +152,32 @@ fn disk(room: &RoomStatus) -> String {
         text += &format!("; IT LOST {} PIECES", room.lost_pieces);
     }
     text + "\n"
+}
+
+/// What moves now, of how much that may.
+fn traffic(traffic: &Traffic, limits: &LimitSettings) -> String {
+    let of = |limit: RateLimit| match limit {
+        RateLimit::Unlimited => "no limit".to_owned(),
+        rate => format!("of {rate}"),
+    };
+    let line = |name: &str, flow: Flow, all, task| {
+        format!(
+            "{name:<11} {}/s ({}); the busiest blob {}/s ({})\n",
+            HumanBytes(flow.all),
+            of(all),
+            HumanBytes(flow.busiest_task),
+            of(task)
+        )
+    };
+    let (down, up, origin) = (traffic.download, traffic.upload, traffic.back_to_source);
+    line("download", down, limits.download, limits.download_per_task)
+        + &line("upload", up, limits.upload, limits.upload_per_task)
+        + &line(
+            "from origin",
+            origin,
+            limits.back_to_source,
+            limits.back_to_source_per_task,
+        )
 }
 
 fn received(bytes: &BytesBySource) -> String {
@@ -234,4 +262,20 @@ fn task(task: &TaskProgress) -> Vec<String> {
         bytes(task.bytes.parent),
         bytes(task.bytes.sent),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_is_shown_beside_its_limit() {
+        let (mut moves, mut limits) = (Traffic::default(), LimitSettings::default());
+        moves.upload.all = 3 << 19;
+        limits.upload = RateLimit::from_bytes(2 << 20);
+        let text = traffic(&moves, &limits);
+        let line = "upload      1.50 MiB/s (of 2MiB/s); the busiest blob 0 B/s (no limit)\n";
+        assert!(text.contains(line), "{text}");
+        assert_eq!(text.lines().count(), 3);
+    }
 }

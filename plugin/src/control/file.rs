@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
+use hawker_config::{RateLimit, RateLimitError};
 use hawker_model::{Digest, DigestError, TaskId};
 use hawker_p2p::{Node, OpenError, OriginError};
-use hawker_swarm::{Source, TaskFailure};
+use hawker_swarm::{Rate, Source, TaskFailure};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use tracing::info;
 use url::{Url, form_urlencoded};
@@ -14,7 +15,7 @@ use super::credential::Credential;
 use crate::{
     access::{Access, AccessError, Claim, PossessionError, ReadError, Recourse},
     body::{self, Body},
-    straight,
+    limits, straight,
     url_task::Wish,
     verified::verified,
 };
@@ -24,6 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The header that names the task a response is of; absent where the network was not used.
 const TASK_HEADER: HeaderName = HeaderName::from_static("x-hawker-task");
 
+/// What a query asks for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) wish: Wish,
+    /// How fast it may come to this host.
+    pub(super) rate: RateLimit,
+}
+
 /// Answers for the file that a query describes, to whoever shows `credential`. The origin is asked
 /// first: whether it may be had, how long it is, which revision it is.
 pub(super) async fn answer(
@@ -32,7 +41,8 @@ pub(super) async fn answer(
     query: &str,
     credential: Option<Credential>,
 ) -> Result<Response<Body>, FileError> {
-    let wish = parse(query)?;
+    let Asked { wish, rate } = parse(query)?;
+    let rate = limits::rate(rate);
     let claim = claim(access, &wish, credential);
     let right = match wish.digest {
         Some(_) => access.establish(&claim).await?,
@@ -44,7 +54,7 @@ pub(super) async fn answer(
             host = wish.url.host_str(),
             "the origin tells no length: the network is not used"
         );
-        return without_network(node, &wish, &source).await;
+        return without_network(node, &wish, &source, rate).await;
     };
     if wish.digest.is_none() && right.revision.is_none() {
         // Nothing tells one version, or one asker's version, from another.
@@ -52,19 +62,21 @@ pub(super) async fn answer(
             host = wish.url.host_str(),
             "the origin tells neither ETag nor date: the network is not used"
         );
-        return without_network(node, &wish, &source).await;
+        return without_network(node, &wish, &source, rate).await;
     }
     let task = wish.task(right.revision.as_deref().unwrap_or_default());
+    // Before the blob is opened, so that it never comes faster.
+    let held = rate.map(|rate| node.hold_to(task, rate));
     let blob = node.open(task, Some(source.clone())).await?;
     match tokio::time::timeout(PATIENCE, blob.geometry()).await {
         Ok(Err(TaskFailure::NoSource | TaskFailure::Store(_))) | Err(_) => {
             info!(%task, "the network cannot give the file: it is not used");
-            return without_network(node, &wish, &source).await;
+            return without_network(node, &wish, &source, rate).await;
         }
         Ok(Err(failure)) => return Err(failure.into()),
         Ok(Ok(geometry)) if geometry.length() != length => {
             info!(%task, "the network has another length: it is not used");
-            return without_network(node, &wish, &source).await;
+            return without_network(node, &wish, &source, rate).await;
         }
         Ok(Ok(_)) => {}
     }
@@ -81,12 +93,15 @@ pub(super) async fn answer(
     let first = match bytes.next().await {
         Some(Err(ReadError::Possession(PossessionError::Unproven { reason, .. }))) => {
             info!(%task, %reason, "the origin is not shown to hold the file: the network is not used");
-            return without_network(node, &wish, &source).await;
+            return without_network(node, &wish, &source, rate).await;
         }
         Some(Err(error)) => return Err(error.into()),
         first => first,
     };
-    let bytes = stream::iter(first).chain(bytes);
+    let bytes = stream::iter(first).chain(bytes).inspect(move |_| {
+        // Until the answer has ended.
+        let _ = &held;
+    });
     Ok(described(Some(length), Some(task), body::stream(bytes)))
 }
 
@@ -103,8 +118,10 @@ async fn without_network(
     node: &Node,
     wish: &Wish,
     source: &Source,
+    rate: Option<Rate>,
 ) -> Result<Response<Body>, FileError> {
     let (length, bytes) = straight::fetch(node.origin(), source).await?;
+    let bytes = straight::paced(bytes, rate);
     let body = match wish.digest {
         Some(digest) => verified(body::stream(bytes), digest),
         None => body::stream(bytes),
@@ -127,8 +144,9 @@ fn described(length: Option<u64>, task: Option<TaskId>, body: Body) -> Response<
     response
 }
 
-pub(super) fn parse(query: &str) -> Result<Wish, FileError> {
+pub(super) fn parse(query: &str) -> Result<Asked, FileError> {
     let (mut url, mut digest) = (None, None);
+    let mut rate = RateLimit::Unlimited;
     let (mut tag, mut application) = (String::new(), String::new());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match name.as_ref() {
@@ -136,17 +154,21 @@ pub(super) fn parse(query: &str) -> Result<Wish, FileError> {
             "digest" => digest = Some(Digest::parse(&value)?),
             "tag" => tag = value.into_owned(),
             "application" => application = value.into_owned(),
+            "rate" => rate = value.parse()?,
             other => return Err(FileError::Parameter(other.to_owned())),
         }
     }
     let url = url.ok_or(FileError::NoUrl)?;
     match url.scheme() {
-        "http" | "https" => Ok(Wish {
-            url,
-            digest,
-            tag,
-            application,
-        }),
+        "http" | "https" => {
+            let wish = Wish {
+                url,
+                digest,
+                tag,
+                application,
+            };
+            Ok(Asked { wish, rate })
+        }
         other => Err(FileError::Scheme(other.to_owned())),
     }
 }
@@ -165,6 +187,8 @@ pub(super) enum FileError {
     #[error(transparent)]
     Digest(#[from] DigestError),
     #[error(transparent)]
+    Rate(#[from] RateLimitError),
+    #[error(transparent)]
     Origin(#[from] OriginError),
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -179,9 +203,12 @@ pub(super) enum FileError {
 impl FileError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoUrl | Self::Url(_) | Self::Scheme(_) | Self::Parameter(_) | Self::Digest(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoUrl
+            | Self::Url(_)
+            | Self::Scheme(_)
+            | Self::Parameter(_)
+            | Self::Digest(_)
+            | Self::Rate(_) => StatusCode::BAD_REQUEST,
             Self::Origin(error) => error.status(),
             Self::Access(error) => status_of(error),
             Self::Open(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -220,10 +247,11 @@ mod tests {
     #[test]
     fn query_is_read_whole_or_refused() {
         let digest = Digest::of(b"x");
-        let wish = parse(&format!(
-            "url=http%3A%2F%2Fh%2Ff%3Fa%3Db&digest={digest}&tag=t"
+        let Asked { wish, rate } = parse(&format!(
+            "url=http%3A%2F%2Fh%2Ff%3Fa%3Db&digest={digest}&tag=t&rate=1MiB%2Fs"
         ))
         .unwrap();
+        assert_eq!(rate, RateLimit::from_bytes(1 << 20));
         assert_eq!(wish.url.as_str(), "http://h/f?a=b");
         assert_eq!((wish.digest, wish.tag.as_str()), (Some(digest), "t"));
         for bad in [
@@ -232,6 +260,7 @@ mod tests {
             "url=file:///etc/passwd",
             "url=http://h/&x=1",
             "url=http://h/&digest=md5:1",
+            "url=http://h/&rate=fast",
         ] {
             assert_eq!(parse(bad).unwrap_err().status(), 400, "{bad}");
         }

@@ -12,9 +12,10 @@ pub fn control_request(bytes: &[u8]) {
     let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
     let query = String::from_utf8_lossy(lines.next().unwrap_or_default());
     match file::parse(&query) {
-        Ok(wish) => {
-            assert!(matches!(wish.url.scheme(), "http" | "https"));
-            assert!(wish.url.has_host());
+        Ok(asked) => {
+            let url = asked.wish.url;
+            assert!(matches!(url.scheme(), "http" | "https"));
+            assert!(url.has_host());
         }
         Err(error) => assert!(error.status().is_client_error()),
     }

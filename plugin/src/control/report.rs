@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use hawker_config::LimitSettings;
 use hawker_model::Digest;
 use hawker_p2p::NodeStatus;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub(crate) struct StatusReport {
     /// Clients' rights that are remembered.
     #[serde(default)]
     pub(crate) rights: usize,
+    /// Of the network, as they hold now.
+    #[serde(default)]
+    pub(crate) limits: LimitSettings,
     /// containerd's content; none: containerd keeps it itself.
     #[serde(default)]
     pub(crate) content: Option<ContentReport>,
@@ -89,6 +93,7 @@ impl StatusReport {
             snapshotter: None,
             layers: Vec::new(),
             rights: 0,
+            limits: LimitSettings::default(),
             content: None,
             node,
         }

@@ -186,6 +186,23 @@ impl Member {
         })
     }
 
+    /// What `/metrics` says under a name with these labels, in their order.
+    ///
+    /// # Errors
+    /// When the daemon does not answer, or says nothing of it.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<u64> {
+        let url = format!("{METRICS}/metrics");
+        let answer = self.host.enter(|| http::get(&url, LIMIT))??.success()?;
+        let labels = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""));
+        let head = format!("{name}{{{}}} ", labels.collect::<Vec<_>>().join(","));
+        let text = answer.text();
+        let value = text.lines().find_map(|line| line.strip_prefix(&head));
+        let value = value.and_then(|value| value.parse().ok());
+        value.with_context(|| format!("{} tells nothing of {head}", self.name()))
+    }
+
     /// How many layers hawkerd has left to containerd because its garbage collection waited.
     ///
     /// # Errors
