@@ -255,3 +255,16 @@ async fn a_hundred_peers_at_once_are_accepted() {
         dialed.unwrap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn each_side_hears_in_which_zone_the_other_is() {
+    let (acceptor, dialer) = plain_pair();
+    let (listener, address) = listener(acceptor);
+    let mut listener = listener.in_zone("rack-1");
+    let dialer = Dialer::new(dialer).in_zone("rack-2");
+    let wanted = seed_1();
+    let both = async { tokio::join!(listener.accept(), dialer.dial(&wanted, address)) };
+    let (accepted, dialed) = timeout(Duration::from_secs(10), both).await.unwrap();
+    assert_eq!(accepted.unwrap().peer.zone, "rack-2");
+    assert_eq!(dialed.unwrap().peer.zone, "rack-1");
+}
