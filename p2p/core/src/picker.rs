@@ -9,24 +9,19 @@ use rand::{RngExt, rngs::SmallRng};
 
 /// One pick looks at no more pieces than this, so that a task of a million pieces costs no more.
 const MOST_LOOKED_AT: usize = 1 << 15;
-const NOWHERE: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Picker {
-    wanted: Vec<PieceIndex>,
-    /// Where a piece stands in `wanted`.
-    position: Vec<u32>,
+    wanted: PieceSet,
     spread: Vec<u16>,
 }
 
 impl Picker {
     /// Wants all pieces not in `stored`.
     pub(crate) fn new(stored: &PieceSet) -> Self {
-        let count = stored.capacity() as usize;
         let mut picker = Self {
-            wanted: Vec::new(),
-            position: vec![NOWHERE; count],
-            spread: vec![0; count],
+            wanted: PieceSet::empty(stored.capacity()),
+            spread: vec![0; stored.capacity() as usize],
         };
         for piece in stored.missing() {
             picker.want(piece);
@@ -35,25 +30,15 @@ impl Picker {
     }
 
     pub(crate) fn want(&mut self, piece: PieceIndex) {
-        if self.position[piece.as_usize()] == NOWHERE {
-            self.position[piece.as_usize()] = self.wanted.len() as u32;
-            self.wanted.push(piece);
-        }
+        self.wanted.insert(piece);
     }
 
     pub(crate) fn unwant(&mut self, piece: PieceIndex) {
-        let at = std::mem::replace(&mut self.position[piece.as_usize()], NOWHERE);
-        if at == NOWHERE {
-            return;
-        }
-        self.wanted.swap_remove(at as usize);
-        if let Some(moved) = self.wanted.get(at as usize) {
-            self.position[moved.as_usize()] = at;
-        }
+        self.wanted.remove(piece);
     }
 
     pub(crate) fn is_wanted(&self, piece: PieceIndex) -> bool {
-        self.position[piece.as_usize()] != NOWHERE
+        self.wanted.contains(piece)
     }
 
     /// Whether every missing piece is asked of someone.
@@ -84,18 +69,16 @@ impl Picker {
         rng: &mut SmallRng,
     ) -> Option<PieceIndex> {
         let mut best = Best::default();
-        if (has.len() as usize) < self.wanted.len() / 2 {
-            let pieces = has.iter().filter(|piece| self.is_wanted(*piece));
-            for piece in pieces.filter(|piece| may(*piece)).take(MOST_LOOKED_AT) {
-                best.offer(piece, self.spread(piece), rng);
-            }
-        } else if !self.wanted.is_empty() {
-            let start = rng.random_range(0..self.wanted.len());
-            let (tail, head) = (&self.wanted[start..], &self.wanted[..start]);
-            let pieces = tail.iter().chain(head).take(MOST_LOOKED_AT).copied();
-            for piece in pieces.filter(|piece| has.contains(*piece) && may(*piece)) {
-                best.offer(piece, self.spread(piece), rng);
-            }
+        let count = self.wanted.capacity();
+        if count == 0 {
+            return None;
+        }
+        let start = rng.random_range(0..count);
+        let (tail, head) = (start..count, 0..start);
+        let tail = has.common_in(&self.wanted, tail);
+        let pieces = tail.chain(has.common_in(&self.wanted, head));
+        for piece in pieces.filter(|piece| may(*piece)).take(MOST_LOOKED_AT) {
+            best.offer(piece, self.spread(piece), rng);
         }
         best.piece
     }
@@ -103,8 +86,9 @@ impl Picker {
     /// How many wanted pieces of `has` exactly `holders` ordinary neighbours have, counted up to
     /// `enough`.
     pub(crate) fn exclusive(&self, has: &PieceSet, holders: u16, enough: usize) -> usize {
-        let looked_at = self.wanted.iter().take(MOST_LOOKED_AT);
-        let exclusive = looked_at.filter(|p| self.spread(**p) == holders && has.contains(**p));
+        let all = 0..self.wanted.capacity();
+        let looked_at = has.common_in(&self.wanted, all).take(MOST_LOOKED_AT);
+        let exclusive = looked_at.filter(|piece| self.spread(*piece) == holders);
         exclusive.take(enough).count()
     }
 }

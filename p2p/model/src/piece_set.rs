@@ -1,5 +1,7 @@
 //! Sets of pieces.
 
+use std::ops::Range;
+
 use crate::PieceIndex;
 
 /// Which pieces of a task someone has: a bitmap with its count.
@@ -64,7 +66,7 @@ impl PieceSet {
     }
 
     /// Adds a range of pieces.
-    pub fn insert_range(&mut self, range: std::ops::Range<u32>) {
+    pub fn insert_range(&mut self, range: Range<u32>) {
         for piece in range {
             self.insert(PieceIndex(piece));
         }
@@ -108,13 +110,34 @@ impl PieceSet {
         holes.take_while(move |piece| piece.0 < capacity)
     }
 
+    /// The pieces of `range` that are not in the set, ascending. Runs of pieces that are cost little.
+    pub fn missing_in(&self, range: Range<u32>) -> impl Iterator<Item = PieceIndex> + '_ {
+        let range = range.start..range.end.min(self.capacity);
+        pieces_of(range, |at| self.words.get(at).map_or(0, |word| !word))
+    }
+
+    /// The pieces of `range` that are in both sets, ascending. Runs of others cost little.
+    pub fn common_in<'a>(
+        &'a self,
+        other: &'a Self,
+        range: Range<u32>,
+    ) -> impl Iterator<Item = PieceIndex> + 'a {
+        let both = self.words.iter().zip(&other.words);
+        let words = both.len() as u32;
+        let range = range.start..range.end.min(self.capacity).min(words * 64);
+        pieces_of(range, |at| {
+            let words = self.words.get(at).zip(other.words.get(at));
+            words.map_or(0, |(own, other)| own & other)
+        })
+    }
+
     /// The first piece not in the set.
     pub fn first_missing(&self) -> Option<PieceIndex> {
         self.missing().next()
     }
 
     /// Whether every piece of `range` is in the set.
-    pub fn contains_range(&self, range: std::ops::Range<u32>) -> bool {
+    pub fn contains_range(&self, range: Range<u32>) -> bool {
         range
             .into_iter()
             .all(|piece| self.contains(PieceIndex(piece)))
@@ -163,6 +186,22 @@ pub enum PieceSetError {
     UnusedBits,
 }
 
+/// The pieces of `range` whose bits are set in the words that `word` gives, ascending.
+fn pieces_of(range: Range<u32>, word: impl Fn(usize) -> u64) -> impl Iterator<Item = PieceIndex> {
+    let (first, end) = (range.start / 64, range.end.div_ceil(64));
+    (first..end).flat_map(move |at| {
+        let start = at * 64;
+        let below = range.start.saturating_sub(start);
+        let above = (start + 64).saturating_sub(range.end);
+        // Within the range's first and last word; neither shift reaches 64 there, unless it is empty.
+        let mask = match range.is_empty() {
+            true => 0,
+            false => (u64::MAX << below) & (u64::MAX >> above),
+        };
+        Ones(word(at as usize) & mask).map(move |bit| PieceIndex(start + bit))
+    })
+}
+
 /// The set bits of a word, ascending.
 struct Ones(u64);
 
@@ -204,6 +243,34 @@ mod tests {
             prop_assert!(set.iter().map(|p| p.0).eq(model.iter().copied()));
             prop_assert!(set.missing().map(|p| p.0).eq((0..capacity).filter(|p| !model.contains(p))));
             prop_assert_eq!(PieceSet::from_bytes(capacity, &set.to_bytes()).unwrap(), set);
+        }
+
+        #[test]
+        fn ranges_and_unions_are_those_of_ordinary_sets(
+            capacity in 0u32..300,
+            one in prop::collection::btree_set(0u32..310, 0..200),
+            other in prop::collection::btree_set(0u32..310, 0..200),
+            start in 0u32..310,
+            len in 0u32..310,
+        ) {
+            let set_of = |pieces: &BTreeSet<u32>| {
+                let mut set = PieceSet::empty(capacity);
+                pieces.iter().for_each(|piece| _ = set.insert(PieceIndex(*piece)));
+                set
+            };
+            let (mut set, more) = (set_of(&one), set_of(&other));
+            let range = start..start + len;
+            let inside = || range.clone().filter(|piece| *piece < capacity);
+            let missing = set.missing_in(range.clone()).map(|p| p.0);
+            prop_assert!(missing.eq(inside().filter(|piece| !one.contains(piece))));
+            let common = set.common_in(&more, range.clone()).map(|p| p.0);
+            let both = |piece: &u32| one.contains(piece) && other.contains(piece);
+            prop_assert!(common.eq(inside().filter(both)));
+            let before = set.len();
+            let new = set.insert_all(&more);
+            let all = set_of(&one.union(&other).copied().collect());
+            prop_assert_eq!((set.len(), before + new), (all.len(), all.len()));
+            prop_assert_eq!(set, all);
         }
 
         #[test]

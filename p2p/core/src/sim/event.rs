@@ -1,6 +1,6 @@
 //! What happens when.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use hawker_model::PieceIndex;
 
@@ -70,38 +70,21 @@ pub(crate) enum Event {
     },
 }
 
-#[derive(Debug)]
+/// When an event is due, and where it lies: little, since it is moved often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Time,
     order: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The heap gives its greatest entry: the earliest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
+    place: u32,
 }
 
 /// Events in the order of their time; those of one time in the order in which they were added.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    heap: BinaryHeap<Entry>,
+    heap: BinaryHeap<Reverse<Entry>>,
+    events: Vec<Option<Event>>,
+    /// Places without an event.
+    free: Vec<u32>,
     added: u64,
 }
 
@@ -109,10 +92,40 @@ impl Queue {
     pub(crate) fn add(&mut self, at: Time, event: Event) {
         let order = self.added;
         self.added += 1;
-        self.heap.push(Entry { at, order, event });
+        let place = self.free.pop().unwrap_or(self.events.len() as u32);
+        match self.events.get_mut(place as usize) {
+            Some(free) => *free = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.heap.push(Reverse(Entry { at, order, place }));
     }
 
     pub(crate) fn next(&mut self) -> Option<(Time, Event)> {
-        self.heap.pop().map(|entry| (entry.at, entry.event))
+        let Reverse(Entry { at, place, .. }) = self.heap.pop()?;
+        self.free.push(place);
+        let event = self.events.get_mut(place as usize)?.take()?;
+        Some((at, event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_in_the_order_of_their_time_and_then_of_their_coming() {
+        let mut queue = Queue::default();
+        for (at, host) in [(5, 0), (3, 1), (5, 2), (3, 3)] {
+            queue.add(at, Event::Wake(host));
+        }
+        let (first, _) = queue.next().unwrap();
+        queue.add(4, Event::Wake(4));
+        let rest = std::iter::from_fn(|| queue.next());
+        let rest = rest.map(|(at, event)| match event {
+            Event::Wake(host) => (at, host),
+            _ => (at, HostNo::MAX),
+        });
+        assert_eq!(first, 3);
+        assert_eq!(rest.collect::<Vec<_>>(), [(3, 3), (4, 4), (5, 0), (5, 2)]);
     }
 }

@@ -7,6 +7,7 @@ mod sending;
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use hawker_model::{GeometryError, HostId, PieceIndex, Role};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
-    blob::{Blob, Bytes, certificate},
+    blob::{Blob, Bytes},
     event::{Event, HostNo, Queue, Time},
     host::{Host, source},
     meter::Meter,
@@ -74,7 +75,6 @@ impl World {
             host.store = vec![None; blob.geometry.piece_count() as usize];
             hosts.push(host);
         }
-        introduce_signers(&mut hosts);
         let is_seed = |n: &HostNo| plan.hosts[*n].role == Role::Seed;
         let zones = plan.hosts.iter().map(|host| host.zone).collect();
         let scheduler = Scheduler::new((0..hosts.len()).filter(is_seed).collect(), zones);
@@ -325,6 +325,7 @@ impl World {
             return;
         }
         if let Message::List { batch } = &envelope.message {
+            self.introduce_signer(to, &batch.signer);
             self.list_bytes += LIST_OVERHEAD + 32 * batch.states.len() as u64;
         }
         if let Message::Piece { piece, .. } = &envelope.message {
@@ -335,6 +336,14 @@ impl World {
         self.hosts[to].swarm.handle_message(&id, envelope, now);
         self.after(to);
         self.hosts[to].received.clear();
+    }
+
+    /// The host reads whose the certificate of a batch is.
+    fn introduce_signer(&mut self, host: HostNo, signer: &Arc<[u8]>) {
+        let name = std::str::from_utf8(signer).unwrap_or_default();
+        if let Ok(name) = HostId::parse(name) {
+            self.hosts[host].swarm.note_signer(signer, name);
+        }
     }
 
     fn stored(&mut self, host: HostNo, piece: PieceIndex, from: HostNo, bytes: Bytes) {
@@ -386,16 +395,6 @@ impl World {
             duty,
         };
         self.queue.add(at, event);
-    }
-}
-
-/// All know whose each certificate is.
-fn introduce_signers(hosts: &mut [Host]) {
-    let ids: Vec<_> = hosts.iter().map(|host| host.id.clone()).collect();
-    for host in hosts {
-        for id in &ids {
-            host.swarm.note_signer(&certificate(id), id.clone());
-        }
     }
 }
 

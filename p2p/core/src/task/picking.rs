@@ -81,14 +81,15 @@ impl Task {
     ) -> Option<PieceIndex> {
         let content = self.content.as_ref()?;
         let next = self.waiting.iter().flat_map(|range| {
-            let pieces = range.clone().map(PieceIndex);
+            let pieces = content.pieces.missing_in(range.clone());
             let ahead = match range.len() > MANY {
                 true => READ_AHEAD_OF_MANY,
                 false => READ_AHEAD,
             };
-            pieces.filter(|piece| content.lacks(*piece)).take(ahead)
+            let unstored = pieces.filter(|piece| !content.storing.contains_key(piece));
+            unstored.take(ahead)
         });
-        let mut wanted = next.filter(|piece| content.geometry.contains(*piece));
+        let mut wanted = next;
         wanted.find(|p| content.picker.is_wanted(*p) && neighbour.has.contains(*p) && may(*p))
     }
 
