@@ -89,8 +89,9 @@ impl Driver {
             Action::Send { host, envelope } => {
                 let (task, message) = (envelope.task, envelope.message.name());
                 tracing::trace!(%task, %host, message, "say");
-                let envelope = self.vouched(envelope);
-                self.links.send(&host, envelope);
+                if let Some(envelope) = self.vouched(envelope) {
+                    self.links.send(&host, envelope);
+                }
             }
             Action::Store { task, piece, from } => self.store_arrived(task, piece, from),
             Action::Upload { host, task, piece } => self.upload(host, task, piece, now),
@@ -98,22 +99,15 @@ impl Driver {
         }
     }
 
-    /// A message as it goes out: chain values of our own are signed, and of a complete blob a list
-    /// goes that others can believe still.
-    fn vouched(&self, envelope: Envelope) -> Envelope {
+    /// A message as it goes out.
+    fn vouched(&self, envelope: Envelope) -> Option<Envelope> {
         let Envelope { task, message } = envelope;
-        let message = match (message, self.blob(&task)) {
-            (Message::List { batch }, Some(blob)) if batch.signature.is_empty() => {
-                let batch = self.signer.vouch(&task, &blob.geometry(), batch);
-                Message::List { batch }
-            }
-            (Message::List { batch }, Some(blob)) if blob.is_complete() => {
-                let batch = self.signer.relay(&task, &blob.geometry(), batch);
-                Message::List { batch }
-            }
-            (message, _) => message,
-        };
-        Envelope { task, message }
+        let blob = matches!(message, Message::List { .. })
+            .then(|| self.blob(&task))
+            .flatten();
+        let known = blob.map(|blob| (blob.geometry(), blob.is_complete()));
+        let message = self.signer.vouch(&task, known, message)?;
+        Some(Envelope { task, message })
     }
 
     fn announce(&self, task: TaskId, pieces: u32, complete: bool) {

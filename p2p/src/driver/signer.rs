@@ -6,6 +6,7 @@ use hawker_identity::{Identity, Stale};
 use hawker_model::{
     ChainState, Geometry, HostId, OriginName, PieceIndex, Role, SignedStates, TaskId,
 };
+use hawker_swarm::Message;
 
 use crate::transport::Security;
 
@@ -49,25 +50,35 @@ impl ListSigner {
         batch
     }
 
-    /// A batch of our own, joined of several.
+    /// A message as it goes out: chain values of our own, joined of several batches, are signed, and
+    /// of a complete blob a list goes that others can believe still. `known` is the blob's geometry
+    /// and whether it is complete. `None`: what our values are about is not here any more; whoever
+    /// got them unsigned would take us for a forger.
     pub(crate) fn vouch(
         &self,
         task: &TaskId,
-        geometry: &Geometry,
-        batch: SignedStates,
-    ) -> SignedStates {
-        self.sign(task, geometry, batch.first, batch.states, batch.origin)
+        known: Option<(Geometry, bool)>,
+        message: Message,
+    ) -> Option<Message> {
+        let Message::List { batch } = message else {
+            return Some(message);
+        };
+        let unsigned = batch.signature.is_empty() && self.identity.is_some();
+        let batch = match known {
+            None if unsigned => return None,
+            Some((geometry, _)) if unsigned => {
+                self.sign(task, &geometry, batch.first, batch.states, batch.origin)
+            }
+            Some((geometry, true)) => self.relay(task, &geometry, batch),
+            Some((_, false)) | None => batch,
+        };
+        Some(Message::List { batch })
     }
 
     /// A batch of a list that our own bytes prove, as it goes to others. One whose signer's
     /// certificate has ended, or was revoked, nobody would take any more: for that we vouch
     /// ourselves. What a revoked signer said of the origin is not known.
-    pub(crate) fn relay(
-        &self,
-        task: &TaskId,
-        geometry: &Geometry,
-        batch: SignedStates,
-    ) -> SignedStates {
+    fn relay(&self, task: &TaskId, geometry: &Geometry, batch: SignedStates) -> SignedStates {
         let Some(identity) = &self.identity else {
             return batch;
         };
@@ -183,6 +194,39 @@ mod tests {
             let error = signer.check(&task, &geometry, &altered, None).unwrap_err();
             assert!(error.is_forged, "{error:?}");
         }
+    }
+
+    #[test]
+    fn chain_values_of_our_own_go_out_signed_or_not_at_all() {
+        let task = TaskId::Blob(Digest::of(b"x"));
+        let signer = signer(Role::Node);
+        let geometry = Geometry::for_length(4 << 16).unwrap();
+        let own = || Message::List {
+            batch: SignedStates {
+                first: PieceIndex(1),
+                states: vec![ChainState::initial(); 2],
+                origin: None,
+                signer: Arc::from([]),
+                signature: Vec::new(),
+            },
+        };
+        for complete in [false, true] {
+            let sent = signer.vouch(&task, Some((geometry, complete)), own());
+            let Some(Message::List { batch }) = sent else {
+                panic!("{sent:?}");
+            };
+            let owner = HostId::parse("host").unwrap();
+            let checked = signer.check(&task, &geometry, &batch, None);
+            assert_eq!(checked, Ok(Some(owner)));
+            let relayed = Message::List { batch };
+            let again = signer.vouch(&task, None, relayed.clone());
+            assert_eq!(again, Some(relayed), "signed by whomever, it needs no blob");
+        }
+        assert_eq!(signer.vouch(&task, None, own()), None);
+        let plain = ListSigner { identity: None };
+        assert_eq!(plain.vouch(&task, None, own()), Some(own()));
+        let leave = signer.vouch(&task, None, Message::Leave);
+        assert_eq!(leave, Some(Message::Leave));
     }
 
     #[test]

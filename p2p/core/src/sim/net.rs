@@ -51,6 +51,8 @@ pub(crate) struct Lane {
     /// Nothing overtakes on a connection.
     pub(crate) last_arrival: Time,
     pub(crate) in_turn: bool,
+    /// How often a flood was let loose on it.
+    pub(crate) gushes: u32,
 }
 
 impl Lane {
@@ -64,6 +66,7 @@ impl Lane {
             departing: 0,
             last_arrival: 0,
             in_turn: false,
+            gushes: 0,
         }
     }
 

@@ -103,35 +103,46 @@ pub enum Lie {
 /// What a flood is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gush {
-    /// It joins where it has joined, or leaves and joins again and again.
+    /// It joins where it has joined;
     Joins,
+    /// leaves and joins again and again;
     Rejoins,
-    /// The same geometry, set of pieces, news or list.
+    /// tells the same geometry,
     Heads,
+    /// the same set of pieces,
     Haves,
+    /// the same news,
     Gained,
+    /// the same list,
     Lists,
-    /// Sets of pieces that grow and shrink.
+    /// or sets of pieces that grow and shrink;
     Tides,
-    /// The same piece is asked for, a missing one, or any; or nothing is taken back.
+    /// asks for the same piece,
     Requests,
+    /// for one that may be missing,
     Missing,
+    /// or for any;
     Credits,
+    /// takes back what it did not ask for;
     Cancels,
-    /// A piece that nobody asked for.
+    /// sends a piece that nobody asked for;
     Pieces,
-    /// It refuses what nobody asked for, or takes leave without having come.
+    /// refuses a piece that nobody asked of it,
     Refusals,
+    /// or the task;
     Dismissals,
+    /// takes leave without having come;
     Leaves,
-    /// It asks for credentials.
+    /// asks for other credentials;
     Renewals,
-    /// Of a task that nobody knows, or of ever other ones.
+    /// speaks of a task that nobody knows,
     Strange,
+    /// or of ever other ones.
     Strangers,
 }
 
 impl Gush {
+    /// Every kind.
     pub const ALL: [Self; 18] = [
         Self::Joins,
         Self::Rejoins,

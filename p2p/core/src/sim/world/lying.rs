@@ -15,8 +15,10 @@ use crate::{
     },
 };
 
-/// Messages that a flood puts behind each one: more than anybody bears.
-const GUSH: usize = 24_000;
+/// Messages that a flood puts behind each of the first that are said on a connection: together more
+/// than anybody bears.
+const GUSH: usize = 8_000;
+const GUSHES: u32 = 3;
 
 impl World {
     /// The messages that leave in place of one.
@@ -42,13 +44,21 @@ impl World {
                 let batch = self.blob.batch(first, end, FORGED, &id);
                 vec![say(Message::List { batch })]
             }
-            (Lie::Flood(gush), _) if self.hosts[host].net.lanes.contains_key(&to) => {
+            (Lie::Flood(gush), _) if self.has_gush_left(host, to) => {
                 let gush = self.gush(host, task, gush);
                 std::iter::once(said).chain(gush).collect()
             }
             (Lie::Random, _) => self.garble(host, said),
             _ => vec![said],
         }
+    }
+
+    fn has_gush_left(&mut self, host: HostNo, to: HostNo) -> bool {
+        let lane = self.hosts[host].net.lanes.get_mut(&to);
+        lane.is_some_and(|lane| {
+            lane.gushes += 1;
+            lane.gushes <= GUSHES
+        })
     }
 
     /// A flood behind one message.
