@@ -104,6 +104,7 @@ impl Tracker {
                 chosen.extend(draw(&mut self.rng, candidates, lacking));
             }
         }
+        let chosen: Vec<HostId> = chosen.into_iter().cloned().collect();
         for other in chosen {
             self.link(task, host, &other, pushes);
         }
@@ -166,23 +167,28 @@ impl Tracker {
     }
 
     /// With which of `names` a host could be linked, by how good that would be.
-    fn candidates(&self, host: &HostId, swarm: &Swarm, names: Vec<&HostId>) -> Vec<(f64, HostId)> {
+    fn candidates<'a>(
+        &self,
+        host: &HostId,
+        swarm: &Swarm,
+        names: Vec<&'a HostId>,
+    ) -> Vec<(f64, &'a HostId)> {
         let Some(seeker) = self.hosts.get(host) else {
             return Vec::new();
         };
-        let weigh = |name: &HostId| {
+        let named = self.may_be_named(host);
+        let weigh = |name: &'a HostId| {
             let (other, member) = (self.hosts.get(name)?, swarm.members.get(name)?);
             let fetcher = swarm.fetcher.as_ref() == Some(name);
             let fits = name != host && !fetcher && !member.links.contains(host);
-            let fits = fits && self.can_link(host, name);
-            fits.then(|| (self.weight(seeker, other, member), name.clone()))
+            let linkable = (named || other.is_dialable()) && !self.conduct.is_isolated(name);
+            (fits && linkable).then(|| (self.weight(seeker, other, member), name))
         };
         names.into_iter().filter_map(weigh).collect()
     }
 
     pub(crate) fn can_link(&self, a: &HostId, b: &HostId) -> bool {
-        let reverse = self.may_be_named(a) && !self.conduct.is_isolated(b);
-        self.may_be_named(b) || reverse
+        self.may_be_named(b) || (self.may_be_named(a) && !self.conduct.is_isolated(b))
     }
 
     /// How good a neighbour `other` is for `seeker`: random among those with as many neighbours, so
