@@ -49,6 +49,7 @@ pub struct Peer {
 pub enum Duty {
     /// Somebody else brings the bytes.
     Wait,
-    /// The receiver is the one host that fetches the task from the origin.
+    /// The receiver is the one host that fetches the task from the origin; or it is isolated for
+    /// lies, and fetches for itself.
     Fetch,
 }

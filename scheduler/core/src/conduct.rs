@@ -198,10 +198,12 @@ impl Conduct {
     /// Those that are isolated for lies.
     pub(crate) fn liars(&self) -> impl Iterator<Item = &HostId> {
         let records = self.records.iter();
-        let liars = records.filter(|(_, record)| {
-            record.isolated_until.is_some() && record.guilt == Some(Charge::Lie)
-        });
+        let liars = records.filter(|(_, record)| record.is_of_liar());
         liars.map(|(host, _)| host)
+    }
+
+    pub(crate) fn is_liar(&self, host: &HostId) -> bool {
+        self.records.get(host).is_some_and(Record::is_of_liar)
     }
 
     /// Ends isolations that are over and says whose; drops records that say nothing any more.
@@ -248,6 +250,10 @@ impl Record {
         self.isolated_until = Some(now + time);
         self.offences += 1;
         std::mem::take(&mut self.reports).len()
+    }
+
+    fn is_of_liar(&self) -> bool {
+        self.isolated_until.is_some() && self.guilt == Some(Charge::Lie)
     }
 
     fn forget_old(&mut self, config: &TrackerConfig, now: Instant) {

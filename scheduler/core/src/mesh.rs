@@ -121,6 +121,7 @@ impl Tracker {
             let mut chosen = draw(&mut self.rng, near, lacking);
             let across = across.saturating_sub(linked.far);
             chosen.extend(draw(&mut self.rng, far, across));
+            let chosen = chosen.into_iter().cloned().collect();
             return self.link_all(task, host, chosen, pushes);
         }
         let lacking = enough.saturating_sub(linked.near + linked.far);
@@ -136,6 +137,7 @@ impl Tracker {
                 chosen.extend(draw(&mut self.rng, candidates, lacking));
             }
         }
+        let chosen = chosen.into_iter().cloned().collect();
         self.link_all(task, host, chosen, pushes);
     }
 
@@ -233,20 +235,26 @@ impl Tracker {
     }
 
     /// With which of `names` a host could be linked, by how good that would be.
-    fn candidates(&self, host: &HostId, swarm: &Swarm, names: Vec<&HostId>) -> Vec<(f64, HostId)> {
+    fn candidates<'a>(
+        &self,
+        host: &HostId,
+        swarm: &Swarm,
+        names: Vec<&'a HostId>,
+    ) -> Vec<(f64, &'a HostId)> {
         let Some(seeker) = self.hosts.get(host) else {
             return Vec::new();
         };
-        let weigh = |name: &HostId| {
+        let named = self.may_be_named(host);
+        let weigh = |name: &'a HostId| {
             let (other, member) = (self.hosts.get(name)?, swarm.members.get(name)?);
             let fetcher = swarm.fetcher.as_ref() == Some(name);
             let fits = name != host && !fetcher && !member.links.contains(host);
-            let fits = fits && self.can_link(host, name);
+            let linkable = (named || other.is_dialable()) && !self.conduct.is_isolated(name);
             let weigh = || {
                 let kept = self.kept_for_others(name, swarm);
                 self.weight(seeker, other, member) * PER_LINK.powi(kept as i32)
             };
-            fits.then(|| (weigh(), name.clone()))
+            (fits && linkable).then(|| (weigh(), name))
         };
         names.into_iter().filter_map(weigh).collect()
     }
@@ -262,8 +270,7 @@ impl Tracker {
     }
 
     pub(crate) fn can_link(&self, a: &HostId, b: &HostId) -> bool {
-        let reverse = self.may_be_named(a) && !self.conduct.is_isolated(b);
-        self.may_be_named(b) || reverse
+        self.may_be_named(b) || (self.may_be_named(a) && !self.conduct.is_isolated(b))
     }
 
     /// How good a neighbour `other` is for `seeker`: random among those with as many neighbours, so

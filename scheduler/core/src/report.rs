@@ -74,6 +74,9 @@ impl Tracker {
 
     fn isolate(&mut self, host: HostId, reports: usize, now: Instant) {
         self.counters.isolations += 1;
+        if self.conduct.is_liar(&host) {
+            self.end_search(&host);
+        }
         self.cut_off(&host);
         self.review_seeds();
         self.review_liars(now);

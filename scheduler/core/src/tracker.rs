@@ -137,6 +137,9 @@ impl Tracker {
             return;
         }
         self.counters.lookups += 1;
+        if self.conduct.is_liar(host) {
+            return self.send_away(host, task);
+        }
         let swarm = self.swarms.entry(task).or_default();
         if attempt == 0 {
             swarm.declined.remove(host);

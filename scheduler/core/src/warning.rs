@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hawker_model::HostId;
+use hawker_model::{HostId, TaskId};
 
-use crate::{Action, Tracker};
+use crate::{Action, Duty, Tracker};
 
 /// No more are told.
 const MOST: usize = 1024;
@@ -51,6 +51,32 @@ impl Tracker {
                 to: to.clone(),
                 liars: Arc::clone(&self.warning.liars),
             });
+        }
+    }
+
+    /// A liar wants a task: whoever it were linked with would refuse it, so it is to fetch for itself
+    /// what it may fetch, without waiting for anybody.
+    pub(crate) fn send_away(&mut self, liar: &HostId, task: TaskId) {
+        self.counters.pushes += 1;
+        self.actions.push_back(Action::Parents {
+            to: liar.clone(),
+            task,
+            parents: Vec::new(),
+            duty: Duty::Fetch,
+            fetcher: Some(liar.clone()),
+        });
+    }
+
+    /// A liar seeks nothing of others any more.
+    pub(crate) fn end_search(&mut self, liar: &HostId) {
+        let Some(tasks) = self.hosts.get(liar).map(|host| &host.tasks) else {
+            return;
+        };
+        for task in tasks {
+            let swarm = self.swarms.get_mut(task);
+            if let Some(member) = swarm.and_then(|swarm| swarm.members.get_mut(liar)) {
+                (member.seeking, member.held, member.waits) = (false, false, false);
+            }
         }
     }
 

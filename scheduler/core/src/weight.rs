@@ -23,14 +23,14 @@ impl Conduct {
         circumstances: Circumstances,
     ) -> Option<Charge> {
         let record = self.records.get(about)?;
-        if self.is_liar(config, about, record, circumstances) {
+        if self.has_lied(config, about, record, circumstances) {
             return Some(Charge::Lie);
         }
         self.is_slow(config, about, record, circumstances)
             .then_some(Charge::Slowness)
     }
 
-    fn is_liar(
+    fn has_lied(
         &self,
         config: &TrackerConfig,
         about: &HostId,

@@ -412,6 +412,33 @@ fn every_host_knows_who_is_isolated_for_lies_and_for_how_long() {
 }
 
 #[test]
+fn a_liar_is_linked_with_nobody_and_fetches_for_itself_until_its_parole() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    for name in ["a", "b", "liar"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    for name in ["a", "b"] {
+        world.report(name, "liar", Misbehaviour::FalseList);
+    }
+    world.forget_told("liar");
+    world.lookup("liar", 1);
+    assert_eq!(world.duty("liar"), Some(Duty::Fetch));
+    world.hello("c", Role::Node);
+    world.lookup("c", 0);
+    world.leave("c");
+    world.stay_alive(Duration::from_secs(2));
+    assert!(!world.is_told("liar", "a") && !world.is_told("liar", "seed-0"));
+    world.stay_alive(Duration::from_secs(300));
+    world.lookup("liar", 0);
+    assert_eq!(world.duty("liar"), Some(Duty::Wait));
+    assert!(world.is_told("liar", "seed-0"));
+    world.check();
+}
+
+#[test]
 fn nobody_is_told_to_part_with_a_host_that_some_found_slow() {
     let mut world = World::new(1, TrackerConfig::default());
     world.sleep(Duration::from_secs(3));

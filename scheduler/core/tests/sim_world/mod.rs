@@ -268,6 +268,12 @@ impl World {
         sim.is_some_and(|sim| sim.told.contains(&host(parent)))
     }
 
+    pub(crate) fn forget_told(&mut self, name: &str) {
+        if let Some(sim) = self.hosts.get_mut(&host(name)) {
+            sim.told.clear();
+        }
+    }
+
     pub(crate) fn duty(&self, name: &str) -> Option<Duty> {
         self.hosts.get(&host(name))?.duty
     }
