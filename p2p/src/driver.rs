@@ -17,9 +17,13 @@ mod event;
 mod fetch;
 mod handle;
 mod link;
+mod peers;
 mod perform;
+mod scheduler;
 mod signer;
 mod status;
+mod stored;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
