@@ -18,10 +18,14 @@ mod fetch;
 mod handle;
 mod link;
 mod pacing;
+mod peers;
 mod perform;
+mod scheduler;
 mod signer;
 mod status;
+mod stored;
 mod traffic;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
