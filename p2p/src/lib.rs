@@ -46,7 +46,7 @@ pub use session::{
 };
 pub use status::{NodeStatus, PeerStatus, RoomStatus, StoreStatus, TaskPhase, TaskProgress};
 pub use store::{
-    AddBatchError, AdoptError, AtStart, BlobError, BlobFile, BlobSummary, CreateError,
+    AddBatchError, AdoptError, AtStart, BlobError, BlobFile, BlobSummary, CreateError, Need,
     OpenStoreError, Otherwise, Owner, Pace, Pin, ReadError, Share, Shared, StateError, Store,
     StoreConfig, Water, WritePieceError, Written,
 };
