@@ -221,7 +221,7 @@ impl ContentStore {
     }
 
     /// An image did not give the blob: all others come before it from now on.
-    async fn put_last(&self, digest: Digest, image: &ImageName) {
+    pub(super) async fn put_last(&self, digest: Digest, image: &ImageName) {
         let _turn = self.0.turns.take(&digest).await;
         let Some(known) = self.0.records.get(&digest) else {
             return;

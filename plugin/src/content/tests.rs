@@ -182,6 +182,11 @@ fn settings(dir: &Path, registry: &str) -> String {
 
 /// A registry that has these blobs in every repository.
 pub(crate) async fn registry(blobs: &[Bytes]) -> Origin {
+    refusing_registry(blobs, Arc::default()).await
+}
+
+/// The same, which refuses everything while it is told to.
+async fn refusing_registry(blobs: &[Bytes], refuses: Arc<AtomicBool>) -> Origin {
     let blobs: BTreeMap<String, Bytes> = blobs
         .iter()
         .map(|bytes| (Digest::of(bytes).to_string(), bytes.clone()))
@@ -190,6 +195,7 @@ pub(crate) async fn registry(blobs: &[Bytes]) -> Origin {
         let name = seen.path.rsplit('/').next().unwrap_or_default();
         let name = name.split('?').next().unwrap_or_default();
         match blobs.get(name) {
+            _ if refuses.load(Relaxed) => Reply::status(403),
             Some(bytes) => Reply::file(seen, bytes),
             None => Reply::status(404),
         }
