@@ -48,7 +48,7 @@ pub use status::{
     Flow, NodeStatus, PeerStatus, RoomStatus, StoreStatus, TaskPhase, TaskProgress, Traffic,
 };
 pub use store::{
-    AddBatchError, AdoptError, AtStart, BlobError, BlobFile, BlobSummary, CreateError,
+    AddBatchError, AdoptError, AtStart, BlobError, BlobFile, BlobSummary, CreateError, Need,
     OpenStoreError, Otherwise, Owner, Pace, Pin, ReadError, Share, Shared, StateError, Store,
     StoreConfig, Water, WritePieceError, Written,
 };

@@ -25,7 +25,7 @@ use crate::{
     request::NodeRequest,
     session::{Session, SessionConfig},
     status::{NodeStatus, RoomStatus, Traffic},
-    store::{BlobError, BlobSummary, OpenStoreError, Pin, StateError, Store, StoreConfig},
+    store::{BlobError, BlobSummary, Need, OpenStoreError, Pin, StateError, Store, StoreConfig},
     transport::{Dialer, Listener, Security, frame},
 };
 
@@ -226,6 +226,18 @@ impl Node {
     /// The store's limits and the room on its disk. Does not block.
     pub fn room(&self) -> RoomStatus {
         self.inner.store.room()
+    }
+
+    /// While what is returned lives, the quota does not keep the blob from being fetched: for what
+    /// somebody relies on, who can have it nowhere else. Does not block.
+    pub fn need(&self, digest: Digest) -> Need {
+        self.inner.store.need(TaskId::Blob(digest))
+    }
+
+    /// Bytes of the blobs that [`Self::set_pinned`] keeps, but for those of other programs. Does not
+    /// block.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.inner.store.pinned_bytes()
     }
 
     /// Keeps a blob from being evicted, also by later processes, until it is unpinned: durable when

@@ -143,6 +143,25 @@ impl Pin {
     }
 }
 
+/// While it lives, a blob is made whatever the quota says ([`Store::need`]).
+#[derive(Debug)]
+pub struct Need {
+    inner: Arc<Inner>,
+    task: TaskId,
+}
+
+impl Drop for Need {
+    fn drop(&mut self) {
+        let mut needed = lock(&self.inner.needed);
+        if let Some(count) = needed.get_mut(&self.task) {
+            *count -= 1;
+            if *count == 0 {
+                needed.remove(&self.task);
+            }
+        }
+    }
+}
+
 impl Store {
     /// Opens the store in `dir`, which is created if need be. What a crash left half done is put
     /// right; pieces that it left in doubt are checked at the first [`Self::find`] of their blob.
@@ -276,6 +295,25 @@ impl Store {
         record.state().removed = true;
         self.inner.discard(&[record])?;
         Ok(true)
+    }
+
+    /// While what is returned lives, the quota does not keep [`Self::create`] from making the blob
+    /// of `task`: for what somebody relies on, who can have it nowhere else. Others go as far as
+    /// that helps; what the disk does not hold is refused as ever. Does not block.
+    pub fn need(&self, task: TaskId) -> Need {
+        *lock(&self.inner.needed).entry(task).or_default() += 1;
+        Need {
+            inner: Arc::clone(&self.inner),
+            task,
+        }
+    }
+
+    /// Bytes that [`Self::set_pinned`] keeps, but for those of other programs. Does not block.
+    pub fn pinned_bytes(&self) -> u64 {
+        let mut records = self.inner.all();
+        records.retain(|record| record.state().is_pinned());
+        let lengths = records.iter().map(|record| record.own_bytes());
+        lengths.fold(0, u64::saturating_add)
     }
 
     /// Keeps the blob of `task` from being evicted while the pin lives.

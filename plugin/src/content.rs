@@ -7,7 +7,8 @@
 //!   bytes are a blob of the store, pinned. What is pinned is committed, and the other way round;
 //!   after a crash the pins decide.
 //! * **promised**: a manifest that names it passed the mirror, and its registry granted it. containerd
-//!   is told that it has it; the bytes come meanwhile, and whoever reads them waits for them.
+//!   is told that it has it; the bytes come meanwhile, and whoever reads them waits for them. Only
+//!   what there is room for is promised ([`room`]).
 //!
 //! Records are in memory: [`ContentStore::info`] is asked inside containerd's one write transaction.
 //! A record is changed by whoever has its digest's turn ([`turns`]): decide, save ([`journal`]),
@@ -25,6 +26,7 @@ mod reader;
 mod record;
 mod records;
 mod releases;
+mod room;
 mod rows;
 mod step;
 #[cfg(test)]
@@ -45,6 +47,7 @@ use std::{
 
 use hawker_model::Digest;
 use hawker_p2p::Node;
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
@@ -67,6 +70,7 @@ use self::{
     record::{Record, Row},
     records::Records,
     releases::Releases,
+    room::Room,
     rows::{Change, Rows},
     turns::Turns,
 };
@@ -98,10 +102,12 @@ struct Inner {
     turns: Turns,
     releases: Arc<Releases>,
     holds: Holds,
+    room: Arc<Room>,
     ingests: Ingests,
     is_used: AtomicBool,
     tasks: TaskTracker,
     stop: CancellationToken,
+    runtime: Handle,
 }
 
 impl ContentStore {
@@ -129,10 +135,12 @@ impl ContentStore {
             turns: Turns::default(),
             releases: Arc::default(),
             holds: Holds::default(),
+            room: Arc::default(),
             ingests: opened.ingests,
             is_used: AtomicBool::new(opened.is_used),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            runtime: Handle::current(),
         }));
         store.pin_committed(&pins).await;
         store.keep_promises();
@@ -166,6 +174,9 @@ impl ContentStore {
         let (record, is_news) = self.0.records.tell(digest)?;
         if is_news {
             self.0.journal.note(Change::Told(*digest));
+        }
+        if record.is_whole_promise() {
+            self.keep(*digest);
         }
         Some(record.info(*digest))
     }
@@ -215,8 +226,13 @@ impl ContentStore {
         range: Range<u64>,
     ) -> Result<ContentReader, ContentError> {
         let inner = &*self.0;
-        let record = inner.records.get(digest);
-        let record = record.ok_or_else(|| ContentError::unknown(digest))?;
+        let unknown = || ContentError::unknown(digest);
+        let mut record = inner.records.get(digest).ok_or_else(unknown)?;
+        if record.is_whole_promise() {
+            // It is here, or was a moment ago.
+            self.commit_promise(*digest).await;
+            record = inner.records.get(digest).ok_or_else(unknown)?;
+        }
         let end = range.end.min(record.row.size);
         let range = range.start.min(end)..end;
         if record.row.state == ContentState::Committed {

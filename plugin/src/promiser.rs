@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(5);
 /// Manifests whose blobs are asked for at a time; of further ones nothing is promised.
 const MOST_MANIFESTS: usize = 64;
+/// Blobs of one manifest that are promised at most.
+const MOST_PROMISES: usize = 512;
 /// Blobs of one manifest that are asked for at a time.
 const MOST_BLOBS: usize = 32;
 
@@ -122,13 +124,17 @@ impl Promiser {
                 image: image.clone(),
             })
         };
-        parts.iter().filter_map(promise).collect()
+        let promises = parts.iter().filter_map(promise);
+        promises.take(MOST_PROMISES).collect()
     }
 
     async fn ask(&self, image: &ImageName, promises: Vec<Promise>, kept: &watch::Sender<usize>) {
         let count = promises.len();
         let asked = stream::iter(promises).map(|promise| async {
             let digest = promise.digest;
+            if !self.0.content.is_used() {
+                return;
+            }
             match self.0.content.promise(promise).await {
                 Ok(()) => kept.send_modify(|kept| *kept += 1),
                 Err(error) => debug!(%image, %digest, %error, "not promised"),

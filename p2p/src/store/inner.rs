@@ -36,6 +36,8 @@ pub(super) struct Inner {
     /// Held while files come and go.
     pub(super) structure: Mutex<()>,
     pub(super) evicted: Mutex<Vec<TaskId>>,
+    /// Blobs that are made whatever the quota says, and how many need each.
+    pub(super) needed: Mutex<BTreeMap<TaskId, usize>>,
     /// Of blobs that are no more: files that could not be deleted.
     left: Mutex<BTreeSet<TaskId>>,
     /// The last time given out, in microseconds since 1970.
@@ -61,6 +63,7 @@ impl Inner {
             checkpointing: Mutex::new(()),
             structure: Mutex::new(()),
             evicted: Mutex::new(Vec::new()),
+            needed: Mutex::default(),
             left: Mutex::default(),
             clock: AtomicU64::new(clock.unwrap_or(0)),
             _lock_file: lock_file,

@@ -18,6 +18,7 @@ use super::{
     promises::KEEP,
     reader,
     record::{Record, Row},
+    records::Deleted,
     rows::Change,
     step::step,
 };
@@ -164,15 +165,9 @@ impl ContentStore {
     pub(crate) async fn delete(&self, digest: &Digest) {
         let inner = &*self.0;
         let _turn = inner.turns.take(digest).await;
-        let Some(known) = inner.records.get(digest) else {
-            return;
-        };
-        if known.is_awaited(Instant::now(), KEEP) {
-            inner.records.put(*digest, known.untold().into());
-            return;
+        if inner.records.delete(digest, Instant::now(), KEEP) == Deleted::Gone {
+            self.release(*digest);
         }
-        inner.records.remove(digest);
-        self.release(*digest);
     }
 
     /// Changes the labels: those that `mask` names, or all.

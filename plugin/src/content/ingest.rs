@@ -238,11 +238,12 @@ impl Ingest {
         Ok((open_data(&self.data())?, true))
     }
 
-    /// Ends it, whoever writes, and removes all of it. Blocks on the disk.
-    pub(super) fn abort(&self) -> Result<(), ContentError> {
+    /// Ends it, whoever writes, and puts all of it at `aside`, to be removed; a start removes what
+    /// is left there. Blocks on the disk, but for no removal.
+    pub(super) fn retire(&self, aside: &Path) -> Result<(), ContentError> {
         let _disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         self.lock().is_aborted = true;
-        match fs::remove_dir_all(&self.dir) {
+        match fs::rename(&self.dir, aside) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => Err(self.failed("remove", cause)),
             _ => Ok(()),
         }

@@ -3,8 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use hawker_model::Digest;
@@ -13,6 +17,7 @@ use tracing::{info, warn};
 use super::{
     error::{ContentError, OpenContentError},
     ingest::{self, Ingest, IngestStatus, Writer},
+    step::step,
 };
 
 /// Longest name of an upload, in bytes: what a key of containerd's own database may have.
@@ -23,8 +28,10 @@ const MAX_REFERENCE_LEN: usize = 32 << 10;
 pub(super) struct Ingests {
     dir: PathBuf,
     all: Mutex<BTreeMap<String, Arc<Ingest>>>,
-    /// Held while directories are made and removed.
+    /// Held while directories are made and put aside.
     structure: Mutex<()>,
+    /// How many were put aside.
+    retired: AtomicU64,
 }
 
 impl Ingests {
@@ -51,6 +58,7 @@ impl Ingests {
             dir,
             all: Mutex::new(all),
             structure: Mutex::default(),
+            retired: AtomicU64::new(0),
         })
     }
 
@@ -121,13 +129,33 @@ impl Ingests {
     /// Ends an upload, whoever writes it; one that is not there is ended already. Blocks on the
     /// disk.
     pub(super) fn abort(&self, reference: &str) -> Result<(), ContentError> {
-        let _structure = self.structure();
-        let Some(known) = self.get(reference) else {
+        let Some(aside) = self.retire(reference)? else {
             return Ok(());
         };
-        known.abort()?;
+        step();
+        // Without the lock: a large one takes long, and containerd's transaction may wait for
+        // another.
+        match fs::remove_dir_all(&aside) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => Err(ContentError::Io {
+                what: "remove",
+                path: aside,
+                cause,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an upload out of the way: its name is free again. Says where its files are.
+    pub(super) fn retire(&self, reference: &str) -> Result<Option<PathBuf>, ContentError> {
+        let _structure = self.structure();
+        let Some(known) = self.get(reference) else {
+            return Ok(None);
+        };
+        let number = self.retired.fetch_add(1, Relaxed);
+        let aside = place(&self.dir, reference).with_extension(format!("gone-{number}"));
+        known.retire(&aside)?;
         self.lock().remove(reference);
-        Ok(())
+        Ok(Some(aside))
     }
 
     fn get(&self, reference: &str) -> Option<Arc<Ingest>> {

@@ -306,6 +306,8 @@ impl ContentStore {
     /// containerd has a store of its own again: nothing is content any more, and nothing is
     /// promised. Bytes stay as long as there is room. Tells how many records there were.
     pub(crate) async fn release_all(&self) -> Result<u64, ContentError> {
+        // What passes from now on is promised to nobody.
+        self.0.is_used.store(false, Relaxed);
         let mut released = 0;
         for digest in self.0.records.digests(|_| true) {
             let _turn = self.0.turns.take(&digest).await;

@@ -2,8 +2,9 @@
 //!
 //! The life of a promise: a manifest passes the mirror, the registry grants what it names, the
 //! durable record, the download begins ([`holds`](super::holds)). containerd asks ([`ContentStore::info`]):
-//! from then on the promise is *told*, shown in lists, and ends as containerd wants. Whole, it is
-//! pinned and becomes committed. A promise that nobody asks for ends by itself.
+//! from then on the promise is *told*, shown in lists, and ends as containerd wants; and it is had
+//! whatever the quota says. Whole, it is pinned and becomes committed. A promise that nobody asks for
+//! is no more than cache when it is whole, and ends by itself.
 
 use std::{
     ops::Range,
@@ -20,6 +21,7 @@ use super::{
     holds::Held,
     reader::{self, Source},
     record::{Record, Row},
+    room::Place,
     rows::Change,
     step::step,
 };
@@ -62,14 +64,18 @@ impl ContentStore {
     /// containerd is told that it has it. Renews what was promised before.
     ///
     /// # Errors
-    /// When the registry does not grant it, when it has another size, or when it cannot be saved:
-    /// then nothing is promised.
+    /// When there is no room for it, when the registry does not grant it, when it has another size,
+    /// or when it cannot be saved: then nothing is promised.
     pub(crate) async fn promise(&self, promise: Promise) -> Result<(), ContentError> {
         let Promise {
             digest,
             size,
             image,
         } = promise;
+        let place = match self.0.records.get(&digest) {
+            Some(_) => None,
+            None => Some(self.reserve(size)?),
+        };
         let granted = self.granted(&digest, &image);
         if granted == Granted::Now {
             // Boxed: it is a large future, and many stand on it.
@@ -84,7 +90,7 @@ impl ContentStore {
             }
         }
         let store = self.clone();
-        let recording = async move { store.record_promise(digest, size, image, granted).await };
+        let recording = async move { store.record_promise(digest, size, image, place).await };
         self.undisturbed(recording).await
     }
 
@@ -106,37 +112,55 @@ impl ContentStore {
         digest: Digest,
         size: u64,
         image: ImageName,
-        granted: Granted,
+        place: Option<Place>,
     ) -> Result<(), ContentError> {
         let inner = &*self.0;
         let _turn = inner.turns.take(&digest).await;
         let now = Instant::now();
-        let record = match inner.records.get(&digest) {
-            Some(known) => {
+        let is_known = match (inner.records.get(&digest), &place) {
+            (Some(known), _) => {
                 self.check_length(&digest, size, known.row.size)?;
                 let row = known.row.clone().with_image(&image);
                 if row != known.row {
                     inner.journal.note(Change::Put(digest, row.clone()));
                 }
-                known.with_row(row).promised_again(now)
+                inner.records.promise_again(&digest, row, now)
             }
             // Deleted meanwhile: whoever asks finds nothing, and fetches it.
-            None if granted == Granted::Before => return Ok(()),
-            None => {
+            (None, None) => false,
+            (None, Some(_)) => {
                 let row = Row::new(size, ContentState::Promised);
                 let row = row.with_image(&image).untold();
                 let change = Change::Put(digest, row.clone());
                 inner.journal.save(change).await?;
-                Record::promised(row, now)
+                let record = Record::promised(row, now);
+                inner.records.put(digest, Arc::new(record));
+                true
             }
         };
-        let is_begun =
-            record.row.state == ContentState::Committed || inner.holds.get(&digest).is_some();
-        inner.records.put(digest, Arc::new(record));
-        if !is_begun {
+        if is_known && !self.is_begun(&digest) {
             self.begin(digest);
         }
         Ok(())
+    }
+
+    fn is_begun(&self, digest: &Digest) -> bool {
+        let record = self.0.records.get(digest);
+        record.is_some_and(|record| record.row.state == ContentState::Committed)
+            || self.0.holds.get(digest).is_some()
+    }
+
+    /// containerd relies from now on what was promised and is whole: it stays. If it has gone
+    /// meanwhile, it is had again.
+    pub(super) fn keep(&self, digest: Digest) {
+        let store = self.clone();
+        let keeping = async move {
+            if !store.commit_promise(digest).await {
+                store.begin(digest);
+            }
+        };
+        // Not in the thread that containerd waits for.
+        self.0.tasks.spawn_on(keeping, &self.0.runtime);
     }
 
     /// Starts the download of what is promised. A promise that cannot be kept ends, unless
@@ -197,7 +221,7 @@ impl ContentStore {
     }
 
     /// An image did not give the blob: all others come before it from now on.
-    async fn put_last(&self, digest: Digest, image: &ImageName) {
+    pub(super) async fn put_last(&self, digest: Digest, image: &ImageName) {
         let _turn = self.0.turns.take(&digest).await;
         let Some(known) = self.0.records.get(&digest) else {
             return;
@@ -209,20 +233,30 @@ impl ContentStore {
         }
     }
 
-    /// All bytes of a promised blob are here.
-    pub(super) async fn commit_promise(&self, digest: Digest) {
+    /// All bytes of a promised blob have come, and its registry is shown to hold them. Says whether
+    /// they are still here. Nobody relies on what nobody was told of: it is cache.
+    pub(super) async fn commit_promise(&self, digest: Digest) -> bool {
         let inner = &*self.0;
         let _turn = inner.turns.take(&digest).await;
         let Some(known) = inner.records.get(&digest) else {
-            return;
+            return true;
         };
+        // In use from here on: it is not evicted, and was used just now.
+        let Ok(Some(_blob)) = inner.node.find(reader::task(digest)).await else {
+            known.note_whole(false);
+            return false;
+        };
+        let is_told = inner.records.note_whole(&digest);
+        if known.row.state == ContentState::Promised && !is_told {
+            debug!(%digest, "promised content is whole, and nobody has asked for it");
+            return true;
+        }
         match inner.node.set_pinned(digest, true).await {
             Ok(true) => {}
-            // Evicted in this moment: it is had again when it is read.
-            Ok(false) => return,
+            Ok(false) => return false,
             Err(error) => {
                 warn!(%digest, %error, "whole content cannot be pinned");
-                return;
+                return true;
             }
         }
         // A crash from here on finds the pin.
@@ -231,6 +265,7 @@ impl ContentStore {
         inner.journal.note(Change::Put(digest, row.clone()));
         inner.records.put(digest, Arc::new(known.with_row(row)));
         debug!(%digest, "promised content is whole");
+        true
     }
 
     /// Reads what is not whole in the store, for none of the images that were `tried` in vain.
@@ -267,6 +302,8 @@ impl ContentStore {
         }
         let record = inner.records.get(&digest);
         let record = record.ok_or_else(|| ContentError::unknown(&digest))?;
+        // containerd fetches it from nowhere else.
+        let _room = record.is_told().then(|| inner.node.need(digest));
         let opened = Arc::new(self.open_any(digest, &record.row, tried).await?);
         // Somebody else may have opened it meanwhile.
         if let Some(held) = known() {

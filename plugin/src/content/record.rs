@@ -205,6 +205,9 @@ pub(super) struct Record {
     /// That containerd was told is saved, or will be soon. Not so of a promise that an earlier
     /// process left untold: containerd may know of it, since telling comes before saving.
     is_sure: Arc<AtomicBool>,
+    /// Promised, all bytes have been here and its registry is shown to hold them; nobody relied on
+    /// them then, so that they may have gone since.
+    is_whole: Arc<AtomicBool>,
 }
 
 impl Record {
@@ -218,6 +221,7 @@ impl Record {
             promised: None,
             is_asked: flag(true),
             is_sure,
+            is_whole: flag(false),
         }
     }
 
@@ -229,6 +233,7 @@ impl Record {
             promised: Some(now),
             is_asked: flag(false),
             is_sure: flag(false),
+            is_whole: flag(false),
         }
     }
 
@@ -241,6 +246,7 @@ impl Record {
             promised: self.promised,
             is_asked: Arc::clone(&self.is_asked),
             is_sure: Arc::clone(&self.is_sure),
+            is_whole: Arc::clone(&self.is_whole),
         }
     }
 
@@ -272,6 +278,16 @@ impl Record {
     pub(super) fn tell(&self) -> bool {
         self.is_asked.store(true, Relaxed);
         self.list()
+    }
+
+    /// All its bytes are here, or not any more.
+    pub(super) fn note_whole(&self, is_whole: bool) {
+        self.is_whole.store(is_whole, Relaxed);
+    }
+
+    /// Whether it is a promise whose bytes have all been here.
+    pub(super) fn is_whole_promise(&self) -> bool {
+        self.row.state == ContentState::Promised && self.is_whole.load(Relaxed)
     }
 
     /// Whether containerd is known to have been told of it, now or by an earlier process.

@@ -12,10 +12,50 @@ use std::{
 use hawker_model::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::record::{ContentState, Record};
+use super::record::{ContentState, Record, Row};
 
 #[derive(Debug, Default)]
-pub(super) struct Records(Mutex<BTreeMap<Digest, Arc<Record>>>);
+pub(super) struct Records(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    all: BTreeMap<Digest, Arc<Record>>,
+    /// Those of them that are promised: few, and counted with each further one.
+    promised: BTreeMap<Digest, Arc<Record>>,
+}
+
+impl Inner {
+    fn put(&mut self, digest: Digest, record: Arc<Record>) {
+        match record.row.state {
+            ContentState::Promised => drop(self.promised.insert(digest, Arc::clone(&record))),
+            ContentState::Committed => drop(self.promised.remove(&digest)),
+        }
+        self.all.insert(digest, record);
+    }
+
+    fn remove(&mut self, digest: &Digest) -> Option<Arc<Record>> {
+        self.promised.remove(digest);
+        self.all.remove(digest)
+    }
+}
+
+/// What is promised and has not become content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Outstanding {
+    pub(super) told_bytes: u64,
+    pub(super) untold: usize,
+    pub(super) untold_bytes: u64,
+}
+
+/// What a deletion made of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deleted {
+    /// There was none.
+    Unknown,
+    /// A pull is about to ask for it: containerd knows no more of it, and it stays.
+    Untold,
+    Gone,
+}
 
 /// How much there is of one state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,17 +66,21 @@ pub(crate) struct ContentTotal {
 
 impl Records {
     pub(super) fn new(records: BTreeMap<Digest, Arc<Record>>) -> Self {
-        Self(Mutex::new(records))
+        let mut inner = Inner::default();
+        for (digest, record) in records {
+            inner.put(digest, record);
+        }
+        Self(Mutex::new(inner))
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Record>> {
-        self.lock().get(digest).cloned()
+        self.lock().all.get(digest).cloned()
     }
 
     /// The record, which containerd is told of, and whether that is news.
     pub(super) fn tell(&self, digest: &Digest) -> Option<(Arc<Record>, bool)> {
-        let all = self.lock();
-        let record = all.get(digest)?;
+        let inner = self.lock();
+        let record = inner.all.get(digest)?;
         // Under the lock: an untold promise that ends is taken out under it as well.
         let is_news = record.tell();
         Some((Arc::clone(record), is_news))
@@ -44,14 +88,14 @@ impl Records {
 
     /// The record of what containerd has committed, and whether that is news.
     pub(super) fn list(&self, digest: &Digest) -> Option<(Arc<Record>, bool)> {
-        let all = self.lock();
-        let record = all.get(digest)?;
+        let inner = self.lock();
+        let record = inner.all.get(digest)?;
         let is_news = record.list();
         Some((Arc::clone(record), is_news))
     }
 
     pub(super) fn put(&self, digest: Digest, record: Arc<Record>) {
-        self.lock().insert(digest, record);
+        self.lock().put(digest, record);
     }
 
     pub(super) fn remove(&self, digest: &Digest) -> Option<Arc<Record>> {
@@ -60,41 +104,94 @@ impl Records {
 
     /// Takes a record out if nobody was told of it and no pull may still ask.
     pub(super) fn remove_forgotten(&self, digest: &Digest, now: Instant, keep: Duration) -> bool {
-        let mut all = self.lock();
-        let is_forgotten = all
-            .get(digest)
-            .is_some_and(|record| !record.is_told() && !record.is_awaited(now, keep));
-        is_forgotten && all.remove(digest).is_some()
+        let mut inner = self.lock();
+        let known = inner.all.get(digest);
+        let is_forgotten =
+            known.is_some_and(|record| !record.is_told() && !record.is_awaited(now, keep));
+        is_forgotten && inner.remove(digest).is_some()
     }
 
     /// Takes a promise out of which nobody was told.
     pub(super) fn remove_untold(&self, digest: &Digest) -> bool {
-        let mut all = self.lock();
-        let is_untold = all
-            .get(digest)
-            .is_some_and(|record| record.row.state == ContentState::Promised && !record.is_told());
-        is_untold && all.remove(digest).is_some()
+        let mut inner = self.lock();
+        let known = inner.promised.get(digest);
+        let is_untold = known.is_some_and(|record| !record.is_told());
+        is_untold && inner.remove(digest).is_some()
+    }
+
+    /// containerd deletes it. Who is told of it at the same time is told before or after.
+    pub(super) fn delete(&self, digest: &Digest, now: Instant, keep: Duration) -> Deleted {
+        let mut inner = self.lock();
+        let Some(known) = inner.all.get(digest) else {
+            return Deleted::Unknown;
+        };
+        if known.is_awaited(now, keep) {
+            let untold = Arc::new(known.untold());
+            inner.put(*digest, untold);
+            return Deleted::Untold;
+        }
+        inner.remove(digest);
+        Deleted::Gone
+    }
+
+    /// A manifest that names what is known passes again; its row is `row` from now on. Says whether
+    /// it is still known.
+    pub(super) fn promise_again(&self, digest: &Digest, row: Row, now: Instant) -> bool {
+        let mut inner = self.lock();
+        let Some(known) = inner.all.get(digest) else {
+            return false;
+        };
+        let record = Arc::new(known.with_row(row).promised_again(now));
+        inner.put(*digest, record);
+        true
+    }
+
+    /// All bytes of a promise are here. Says whether containerd relies on them by now.
+    pub(super) fn note_whole(&self, digest: &Digest) -> bool {
+        let inner = self.lock();
+        let Some(known) = inner.all.get(digest) else {
+            return false;
+        };
+        // Under the lock: who is told later sees it.
+        known.note_whole(true);
+        known.is_told()
+    }
+
+    /// How much is promised.
+    pub(super) fn outstanding(&self) -> Outstanding {
+        let mut found = Outstanding::default();
+        for record in self.lock().promised.values() {
+            let size = record.row.size;
+            match record.is_told() {
+                true => found.told_bytes = found.told_bytes.saturating_add(size),
+                false => {
+                    found.untold += 1;
+                    found.untold_bytes = found.untold_bytes.saturating_add(size);
+                }
+            }
+        }
+        found
     }
 
     /// Up to `most` records after `after`, in order.
     pub(super) fn page(&self, after: Option<&Digest>, most: usize) -> Vec<(Digest, Arc<Record>)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let all = self.lock();
-        let page = all.range((from, Bound::Unbounded)).take(most);
+        let inner = self.lock();
+        let page = inner.all.range((from, Bound::Unbounded)).take(most);
         page.map(|(digest, record)| (*digest, Arc::clone(record)))
             .collect()
     }
 
     /// The digests of all records that are as `is_wanted` says, which is called under the lock.
     pub(super) fn digests(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<Digest> {
-        let all = self.lock();
-        let found = all.iter().filter(|(_, record)| is_wanted(record));
+        let inner = self.lock();
+        let found = inner.all.iter().filter(|(_, record)| is_wanted(record));
         found.map(|(digest, _)| *digest).collect()
     }
 
     pub(super) fn total(&self, state: ContentState) -> ContentTotal {
         let mut total = ContentTotal::default();
-        for record in self.lock().values() {
+        for record in self.lock().all.values() {
             if record.row.state == state {
                 total.blobs += 1;
                 total.bytes = total.bytes.saturating_add(record.row.size);
@@ -103,7 +200,7 @@ impl Records {
         total
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<Record>>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

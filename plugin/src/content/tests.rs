@@ -6,6 +6,7 @@ mod killed;
 mod model;
 mod moving;
 mod promises;
+mod room;
 mod rules;
 mod shown;
 
@@ -42,8 +43,17 @@ pub(crate) struct Bed {
 impl Bed {
     /// Over what is in `dir`, with the registry `address`.
     pub(crate) async fn open(dir: &Path, address: &str) -> Self {
+        Self::open_with(&settings(dir, address)).await
+    }
+
+    /// With a quota for the blob store.
+    async fn open_within(dir: &Path, address: &str, quota: &str) -> Self {
         let text = settings(dir, address);
-        let config = NodeConfig::parse(&text, Path::new("test.toml"), Some(Role::Node)).unwrap();
+        Self::open_with(&text.replace("quota = \"\"", &format!("quota = \"{quota}\""))).await
+    }
+
+    async fn open_with(text: &str) -> Self {
+        let config = NodeConfig::parse(text, Path::new("test.toml"), Some(Role::Node)).unwrap();
         let starting = Node::start(node_settings(&config).unwrap());
         let node = Box::pin(starting).await.unwrap();
         let access = Access::new(
@@ -54,12 +64,18 @@ impl Bed {
         );
         let layers = Layers::new(node.clone(), access, layers_settings(&config));
         let images = ImageIndex::new(layers.clone());
-        let place = dir.join("store/content");
+        let place = config.store.dir.join("content");
         let store = ContentStore::open(place, node.clone(), layers, images).await;
         Self {
             store: store.unwrap(),
             node,
         }
+    }
+
+    /// Whether all bytes are in the blob store.
+    fn is_here(&self, bytes: &[u8]) -> bool {
+        let found = self.node.look_up(&TaskId::Blob(Digest::of(bytes)));
+        found.is_some_and(|blob| blob.complete)
     }
 
     async fn close(self) {
@@ -166,6 +182,11 @@ fn settings(dir: &Path, registry: &str) -> String {
 
 /// A registry that has these blobs in every repository.
 pub(crate) async fn registry(blobs: &[Bytes]) -> Origin {
+    refusing_registry(blobs, Arc::default()).await
+}
+
+/// The same, which refuses everything while it is told to.
+async fn refusing_registry(blobs: &[Bytes], refuses: Arc<AtomicBool>) -> Origin {
     let blobs: BTreeMap<String, Bytes> = blobs
         .iter()
         .map(|bytes| (Digest::of(bytes).to_string(), bytes.clone()))
@@ -174,6 +195,7 @@ pub(crate) async fn registry(blobs: &[Bytes]) -> Origin {
         let name = seen.path.rsplit('/').next().unwrap_or_default();
         let name = name.split('?').next().unwrap_or_default();
         match blobs.get(name) {
+            _ if refuses.load(Relaxed) => Reply::status(403),
             Some(bytes) => Reply::file(seen, bytes),
             None => Reply::status(404),
         }

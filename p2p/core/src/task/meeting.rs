@@ -401,7 +401,7 @@ impl Task {
         let Some(neighbour) = self.neighbours.remove(host) else {
             return;
         };
-        if self.doubts.hearings.is_open(host) && cx.quarantine.holds(host, now) {
+        if self.doubts.hearings.is_open(host) && cx.shuns(host, now) {
             // We shut it out for something else before it could explain itself.
             self.doubts.acquit(host, PieceIndex(0));
             self.doubts.hearings.end(host);

@@ -234,3 +234,19 @@ async fn long_upload_of_before_a_restart_makes_nobody_wait_while_it_is_hashed() 
     assert_eq!(digest, Digest::of(&bytes));
     assert!(refused > 0, "the first question waits for no hashing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn name_of_an_upload_is_free_before_its_bytes_are_removed_and_a_start_removes_them() {
+    let dir = temp();
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    bed.store.write("a", 0).await.unwrap().append(b"x").unwrap();
+    let aside = bed.store.0.ingests.retire("a").unwrap().unwrap();
+    assert!(aside.join("data").exists());
+    assert!(bed.store.status("a").is_err());
+    bed.write("a", b"again").await.unwrap();
+    bed.close().await;
+    // As if it was killed before they were removed.
+    assert!(aside.exists());
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    assert!(!aside.exists() && bed.store.statuses().is_empty());
+}

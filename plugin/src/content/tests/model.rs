@@ -2,6 +2,8 @@
 //! collection that follows from them. Nothing that a pull still needs is ever released, and what
 //! nobody needs is, by the next collection.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
@@ -36,6 +38,12 @@ enum Step {
     /// What was deleted is on the disk.
     Settle,
     Restart,
+    /// An hour passes for what nobody asked for.
+    Hour,
+    /// The disk loses what can be had again from an image.
+    Lose(usize),
+    /// A restart while the registry refuses everything.
+    Refuse,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -54,6 +62,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => Just(Step::Collect),
         2 => Just(Step::Settle),
         1 => Just(Step::Restart),
+        1 => Just(Step::Hour),
+        3 => (0..BLOBS).prop_map(Step::Lose),
+        1 => Just(Step::Refuse),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -79,6 +90,7 @@ struct Namespace {
 struct World {
     dir: TempDir,
     origin: Origin,
+    refuses: Arc<AtomicBool>,
     bed: Option<Bed>,
     blobs: Vec<Bytes>,
     namespaces: Vec<Namespace>,
@@ -90,12 +102,14 @@ struct World {
 impl World {
     async fn new() -> Self {
         let (dir, blobs) = (temp(), blobs());
-        let origin = registry(&blobs).await;
+        let refuses = Arc::default();
+        let origin = refusing_registry(&blobs, Arc::clone(&refuses)).await;
         let address = origin.address.to_string();
         let bed = Box::pin(Bed::open(dir.path(), &address)).await;
         Self {
             dir,
             origin,
+            refuses,
             bed: Some(bed),
             blobs,
             namespaces: (0..NAMESPACES).map(|_| Namespace::default()).collect(),
@@ -141,13 +155,51 @@ impl World {
             }
             Step::Collect => self.collect().await,
             Step::Settle => self.settle().await,
-            Step::Restart => {
-                self.bed.take().unwrap().close().await;
-                let origin = self.origin.address.to_string();
-                self.bed = Some(Box::pin(Bed::open(self.dir.path(), &origin)).await);
+            Step::Restart => self.restart().await,
+            Step::Hour => {
+                let keep = Duration::from_secs(3600);
+                let then = Instant::now() + keep;
+                self.bed().store.end_forgotten(then, keep).await;
                 self.awaited.clear();
             }
+            Step::Lose(blob) => self.lose(blob).await,
+            Step::Refuse => {
+                self.refuses.store(true, Relaxed);
+                self.restart().await;
+                // What was promised is asked for in vain meanwhile.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.refuses.store(false, Relaxed);
+            }
         }
+    }
+
+    async fn restart(&mut self) {
+        self.bed.take().unwrap().close().await;
+        let origin = self.origin.address.to_string();
+        self.bed = Some(Box::pin(Bed::open(self.dir.path(), &origin)).await);
+        self.awaited.clear();
+    }
+
+    async fn lose(&self, blob: usize) {
+        let digest = self.digest(blob);
+        let found = self.bed().store.find(&digest);
+        if found.is_some_and(|info| !info.images.is_empty()) {
+            let node = &self.bed().node;
+            node.set_pinned(digest, false).await.unwrap();
+            // What is being fetched stays; what is not here cannot be lost.
+            let _ = node.remove(digest).await;
+        }
+    }
+
+    /// As clients do who are refused: they try again.
+    async fn read(&self, blob: usize) -> Vec<u8> {
+        for _ in 0..100 {
+            if let Ok(read) = self.bed().read(&self.digest(blob)).await {
+                return read;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.bed().read(&self.digest(blob)).await.unwrap()
     }
 
     /// `Writer` of containerd's metadata, with the shared policy.
@@ -278,8 +330,7 @@ impl World {
 
     async fn check_bytes(&self) {
         for blob in self.needed() {
-            let read = self.bed().read(&self.digest(blob)).await.unwrap();
-            assert_eq!(read, self.blobs[blob]);
+            assert_eq!(self.read(blob).await, self.blobs[blob]);
         }
     }
 }

@@ -200,3 +200,20 @@ fn names_of_what_was_left_out_fit_into_one_line_of_an_answer() {
     moved.skip("a", &"b".repeat(100));
     assert_eq!(moved.skipped, [format!("a: {}", "b".repeat(100))]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_while_content_is_released_is_promised_to_nobody() {
+    let dir = temp();
+    let bytes = noise(1000, 60);
+    let bed = Bed::open(dir.path(), NOWHERE).await;
+    bed.store.note_used();
+    bed.write("a", &bytes).await.unwrap();
+    let turn = bed.store.0.turns.take(&Digest::of(&bytes)).await;
+    let looking = async {
+        let is_unused = || !bed.store.is_used();
+        eventually("it is known before anything is released", is_unused).await;
+        drop(turn);
+    };
+    let (released, ()) = tokio::join!(bed.store.release_all(), looking);
+    assert_eq!(released.unwrap(), 1);
+}

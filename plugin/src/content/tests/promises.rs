@@ -108,8 +108,14 @@ async fn promise_that_nobody_asks_for_ends_by_itself_and_a_told_one_does_not() {
     for bytes in &blobs {
         bed.promise(&address, "a", bytes).await.unwrap();
     }
-    eventually("both are whole", || bed.pinned().len() == 2).await;
+    eventually("both are whole", || {
+        blobs.iter().all(|bytes| bed.is_here(bytes))
+    })
+    .await;
+    assert!(bed.pinned().is_empty(), "nobody relies on them");
     bed.store.info(&told).unwrap();
+    let kept = BTreeSet::from([told]);
+    eventually("the told one is kept", || bed.pinned() == kept).await;
     let keep = Duration::from_secs(3600);
     bed.store.end_forgotten(Instant::now(), keep).await;
     assert!(bed.store.find(&untold).is_some());

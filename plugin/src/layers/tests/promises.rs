@@ -144,6 +144,7 @@ async fn promise_is_kept_and_becomes_content() {
     content.note_used();
     assert_eq!(bed.get(&path, None).await.0, 200);
     let digest = Digest::of(&layer);
+    assert!(content.info(&digest).is_some());
     let is_whole = async {
         while content.find(&digest).unwrap().state != ContentState::Committed {
             tokio::time::sleep(Duration::from_millis(10)).await;
