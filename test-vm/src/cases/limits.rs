@@ -82,10 +82,11 @@ fn seen() -> Result<()> {
     let node = &cluster.nodes()[0];
     let blob: Vec<_> = (0..LEN).map(|it| (it % 249) as u8).collect();
     let digest = image::digest_of(&blob);
-    let path = cluster.registry.push_bytes("blob", &digest, blob.into())?;
+    let registry = &cluster.registry;
+    let path = registry.push_bytes("blob", &digest, blob.clone().into())?;
     let url = format!("http://registry:5000{path}");
     let get = |file: &str, more: &[&str]| {
-        let words = ["get", &url, "-o", file, "--digest", &digest];
+        let words = ["get", &url, "-o", file, "--no-back-to-source"];
         node.hawker(&[&words, more].concat(), LIMIT)?.success()
     };
     node.hawker(&["limits", "--back-to-source", "40MiB/s"], LIMIT)?
@@ -112,5 +113,12 @@ fn seen() -> Result<()> {
         ensure!(is_told, "what moves is told as {told:?}");
         get("/run/fast", &[])?;
         slow.join().ok().context("the pull panicked")?.map(drop)
-    })
+    })?;
+    for file in ["/run/slow", "/run/fast"] {
+        ensure!(
+            std::fs::read(node.host().path(file))? == blob,
+            "wrong bytes"
+        );
+    }
+    Ok(())
 }
