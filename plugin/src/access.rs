@@ -280,7 +280,8 @@ impl Access {
             patience: inner.patience,
             recourse,
         };
-        let proven = inner.proofs.prove(&question, is_proven).await;
+        // Rare, and large: a part of everything that reads.
+        let proven = Box::pin(inner.proofs.prove(&question, is_proven)).await;
         inner.metrics.compared(&proven);
         match &proven {
             Ok(()) => inner.rights.prove(&claim.key),

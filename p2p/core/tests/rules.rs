@@ -1660,7 +1660,8 @@ fn at_a_liar() -> (Bench, Vec<u32>) {
     let mut bench = Bench::fetching();
     bench.connect("liar", Role::Node);
     say_almost_all(&mut bench);
-    let asked = bench.requests("liar");
+    let mut asked = bench.requests("liar");
+    asked.sort_unstable();
     (bench, asked)
 }
 

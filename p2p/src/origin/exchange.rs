@@ -329,20 +329,21 @@ impl OriginClient {
         body: &Bytes,
     ) -> Result<Response<Incoming>, OriginError> {
         let limit = self.0.config.header_timeout;
-        let first = async {
+        // On the heap: every call of the origin has what is sent twice or thrice within it.
+        let first = Box::pin(async {
             match self.send_once(at, method, url, headers, body).await {
                 Err(OriginError::TooShort { .. }) if method.is_safe() => {
                     self.send_once(at, method, url, headers, body).await
                 }
                 result => result,
             }
-        };
+        });
         let sending = async {
             if at.by == By::New || !method.is_safe() {
                 return first.await;
             }
             let anew = At { by: By::New, ..at };
-            let again = self.send_once(anew, method, url, headers, body);
+            let again = Box::pin(self.send_once(anew, method, url, headers, body));
             self.first_to_speak(at.on_behalf, first, again).await
         };
         tokio::time::timeout(limit, sending)
