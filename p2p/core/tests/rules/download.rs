@@ -1,0 +1,242 @@
+//! What is asked of whom.
+
+use super::*;
+
+#[test]
+fn pieces_are_asked_for_stored_and_announced() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let asked = bench.requests("a");
+    assert!(!asked.is_empty());
+    bench.piece("a", asked[0]);
+    let (piece, from) = (PieceIndex(asked[0]), host("a"));
+    assert!(bench.actions().contains(&Action::Store {
+        task: task(),
+        piece,
+        from
+    }));
+    for piece in 0..PIECES {
+        bench.piece_stored("a", piece);
+    }
+    assert!(bench.actions().contains(&Action::Announce {
+        task: task(),
+        pieces: 8,
+        complete: true
+    }));
+    bench.pass(SECOND * 30);
+    assert_eq!(fetch(&bench.actions()), None);
+}
+
+#[test]
+fn completion_is_told_once() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for piece in 0..PIECES {
+        bench.piece_stored("a", piece);
+        bench.piece_stored("a", piece);
+    }
+    let actions = bench.actions();
+    let complete = actions
+        .iter()
+        .filter(|a| matches!(a, Action::Complete { .. }))
+        .count();
+    assert_eq!(complete, 1);
+}
+
+#[test]
+fn no_piece_is_asked_of_two_neighbours_at_first() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let mut asked = bench.requests("a");
+    bench.connect("b", Role::Node);
+    bench.say_everything("b");
+    asked.extend(bench.requests("b"));
+    let count = asked.len();
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), count);
+}
+
+#[test]
+fn what_a_reader_waits_for_comes_first() {
+    let mut bench = Bench::fetching();
+    bench.swarm.handle_waiting(task(), 5..7, bench.now);
+    bench.connect("a", Role::Node);
+    bench.say_everything("a");
+    assert_eq!(bench.requests("a")[..2], [5, 6]);
+}
+
+#[test]
+fn a_piece_without_its_chain_value_is_neither_asked_for_nor_stored() {
+    let mut bench = Bench::fetching();
+    bench.connect("a", Role::Node);
+    bench.say("a", Message::Join { source: None });
+    bench.say(
+        "a",
+        Message::Head {
+            geometry: geometry(),
+        },
+    );
+    bench.say("a", Message::List { batch: batch(0, 2) });
+    bench.say(
+        "a",
+        Message::Have {
+            pieces: PieceSet::full(PIECES),
+        },
+    );
+    let mut asked = bench.requests("a");
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1]);
+    bench.piece("a", 5);
+    let stores = |action: &Action| matches!(action, Action::Store { .. });
+    assert!(!bench.actions().iter().any(stores));
+}
+
+#[test]
+fn a_source_chooses_what_it_gives() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    let said = bench.sent("seed");
+    assert!(
+        said.iter()
+            .any(|m| matches!(m, Message::RequestAny { credit } if *credit > 0))
+    );
+    assert!(!said.iter().any(|m| matches!(m, Message::Request { .. })));
+    // It does not answer: then it is asked by number.
+    bench.pass(SECOND * 3);
+    assert!(!bench.requests("seed").is_empty());
+}
+
+#[test]
+fn what_others_have_is_asked_of_a_complete_source_by_number() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.actions();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    assert!(!bench.requests("seed").is_empty());
+}
+
+#[test]
+fn a_slow_answer_is_sought_elsewhere_and_taken_back() {
+    let mut bench = Bench::with_parents(&["a"]);
+    let first = bench.requests("a")[0];
+    bench.connect("b", Role::Node);
+    bench.say_everything("b");
+    for piece in (0..PIECES).filter(|piece| *piece != first) {
+        bench.piece_stored("b", piece);
+    }
+    bench.actions();
+    bench.pass(SECOND);
+    assert_eq!(bench.requests("b"), [first]);
+    bench.piece_stored("b", first);
+    let piece = PieceIndex(first);
+    assert!(bench.sent("a").contains(&Message::Cancel { piece }));
+}
+
+#[test]
+fn a_busy_neighbour_is_left_in_peace_for_a_moment() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for piece in bench.requests("a") {
+        let (piece, reason) = (Some(PieceIndex(piece)), Refusal::Busy);
+        bench.say("a", Message::Refuse { piece, reason });
+    }
+    assert_eq!(bench.requests("a"), []);
+    bench.pass(SECOND);
+    assert!(!bench.requests("a").is_empty());
+}
+
+#[test]
+fn a_false_have_set_is_found_out() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for _ in 0..4 {
+        for piece in bench.requests("a") {
+            let piece = Some(PieceIndex(piece));
+            bench.say(
+                "a",
+                Message::Refuse {
+                    piece,
+                    reason: Refusal::Missing,
+                },
+            );
+        }
+        bench.say(
+            "a",
+            Message::Have {
+                pieces: PieceSet::full(PIECES),
+            },
+        );
+    }
+    assert_eq!(bench.swarm.neighbours(&task()), 0);
+}
+
+#[test]
+fn a_silent_neighbour_is_dropped_and_reported() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.pass(SECOND * 6);
+    let (task, host, reason) = (task(), host("a"), Misbehaviour::Stalled);
+    let piece = None;
+    assert!(bench.actions().contains(&Action::Report {
+        task,
+        host,
+        reason,
+        piece
+    }));
+}
+
+#[test]
+fn closing_takes_back_what_was_asked_and_serves_on() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.piece_stored("a", 0);
+    bench.actions();
+    bench.swarm.handle_close(task(), bench.now);
+    let said = bench.sent("a");
+    assert!(said.iter().any(|m| matches!(m, Message::Cancel { .. })));
+    bench.say(
+        "a",
+        Message::Request {
+            piece: PieceIndex(0),
+        },
+    );
+    let upload = |a: &Action| matches!(a, Action::Upload { .. });
+    assert!(bench.actions().iter().any(upload));
+}
+
+#[test]
+fn a_reader_that_closes_just_before_the_end_does_not_stop_the_fetch() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench
+        .swarm
+        .handle_origin_head(task(), geometry(), bench.now);
+    bench
+        .swarm
+        .handle_origin_batch(task(), batch(0, PIECES), bench.now);
+    for piece in 0..PIECES - 1 {
+        bench
+            .swarm
+            .handle_origin_stored(task(), PieceIndex(piece), bench.now);
+    }
+    bench.swarm.handle_close(task(), bench.now);
+    assert!(
+        !bench
+            .actions()
+            .contains(&Action::CancelOrigin { task: task() })
+    );
+    bench.open(Want::Fetch, Some(source()), None);
+    let last = PieceIndex(PIECES - 1);
+    bench.swarm.handle_origin_stored(task(), last, bench.now);
+    let actions = bench.actions();
+    assert_eq!(fetch(&actions), None);
+    assert!(actions.contains(&Action::Complete { task: task() }));
+}
+
+#[test]
+fn a_reader_that_closes_early_stops_the_fetch() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[], Duty::Fetch);
+    bench.swarm.handle_close(task(), bench.now);
+    assert!(
+        bench
+            .actions()
+            .contains(&Action::CancelOrigin { task: task() })
+    );
+    assert!(!bench.swarm.contains(&task()));
+}

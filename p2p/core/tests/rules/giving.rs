@@ -1,0 +1,100 @@
+//! What others get, of a seed first of all.
+
+use super::*;
+
+#[test]
+fn a_seed_fetches_for_others_and_hands_on_each_piece_as_it_comes() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+    bench
+        .swarm
+        .handle_origin_head(task(), geometry(), bench.now);
+    bench
+        .swarm
+        .handle_origin_batch(task(), batch(0, 1), bench.now);
+    bench
+        .swarm
+        .handle_origin_stored(task(), PieceIndex(0), bench.now);
+    let actions = bench.actions();
+    let position = |wanted: &dyn Fn(&Action) -> bool| actions.iter().position(wanted);
+    let list = position(&|action| {
+        let Action::Send { envelope, .. } = action else {
+            return false;
+        };
+        matches!(envelope.message, Message::List { .. })
+    });
+    let upload = position(&|action| matches!(action, Action::Upload { .. }));
+    assert!(list.is_some() && list < upload, "{actions:#?}");
+}
+
+#[test]
+fn a_seed_asks_the_origin_once_the_scheduler_says_that_nobody_has_the_task() {
+    let grace = SwarmConfig::new(host("me"), Role::Seed).seed_grace;
+    let asked = |answer: Option<Duty>, after: Duration| {
+        let mut bench = Bench::new(Role::Seed);
+        bench.join_as("child", "t");
+        if let Some(duty) = answer {
+            bench.parents(&[("peer", Role::Node)], duty);
+        }
+        bench.pass(after);
+        fetch(&bench.actions())
+    };
+    let all = Some((0, None));
+    assert_eq!(asked(Some(Duty::Fetch), Duration::ZERO), all);
+    assert_eq!(asked(Some(Duty::Wait), grace / 2), None);
+    assert_eq!(asked(Some(Duty::Wait), grace), all);
+    assert_eq!(asked(None, grace / 2), None);
+    assert_eq!(asked(None, grace), all);
+}
+
+#[test]
+fn a_seed_tells_its_children_why_the_origin_fails() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    bench.actions();
+    let failure = TaskFailure::NotFound("404".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(failure), bench.now);
+    let (piece, reason) = (None, Refusal::NotFound);
+    assert!(
+        bench
+            .sent("child")
+            .contains(&Message::Refuse { piece, reason })
+    );
+    // Whoever comes with the same source is told at once.
+    bench.connect("other", Role::Node);
+    bench.say(
+        "other",
+        Message::Join {
+            source: Some(source()),
+        },
+    );
+    assert!(
+        bench
+            .sent("other")
+            .contains(&Message::Refuse { piece, reason })
+    );
+    assert_eq!(fetch(&bench.actions()), None);
+}
+
+#[test]
+fn another_credential_is_tried_after_one_was_denied() {
+    let mut bench = seed_with_child();
+    let other = source_of("other");
+    bench.connect("second", Role::Node);
+    bench.say(
+        "second",
+        Message::Join {
+            source: Some(other),
+        },
+    );
+    bench.pass(SECOND / 10);
+    bench.actions();
+    let denied = TaskFailure::Denied("401".into());
+    bench
+        .swarm
+        .handle_origin_done(task(), Err(denied), bench.now);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}

@@ -1,0 +1,160 @@
+//! Who takes part, and what hosts tell each other first.
+
+use super::*;
+
+#[test]
+fn only_a_seed_is_told_the_source() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), None);
+    assert!(bench.actions().contains(&Action::Lookup { task: task() }));
+    bench.parents(&[("node", Role::Node), ("seed", Role::Seed)], Duty::Wait);
+    let dialed = bench.actions();
+    assert!(dialed.contains(&Action::Dial { host: host("node") }));
+    bench.connect("seed", Role::Seed);
+    let join = |source| Message::Join { source };
+    let ahead = Message::RequestAny { credit: 1 };
+    assert_eq!(bench.sent("seed"), [join(Some(source())), ahead]);
+    bench.connect("node", Role::Node);
+    assert_eq!(bench.sent("node"), [join(None)]);
+}
+
+/// A blob of one piece.
+fn small() -> (TaskId, Geometry) {
+    let geometry = Geometry::for_length(10).expect("a sound length");
+    (TaskId::Blob(state(0).to_digest()), geometry)
+}
+
+/// What a host says that has all of it.
+fn say_small(bench: &mut Bench, from: &str) {
+    let (task, geometry) = small();
+    for message in [
+        Message::Join { source: None },
+        Message::Head { geometry },
+        Message::List { batch: batch(0, 1) },
+        Message::Have {
+            pieces: PieceSet::full(1),
+        },
+    ] {
+        let envelope = Envelope { task, message };
+        bench.swarm.handle_message(&host(from), envelope, bench.now);
+    }
+}
+
+#[test]
+fn a_small_blob_is_asked_for_with_the_first_word_and_of_one_host_only() {
+    let mut bench = Bench::new(Role::Node);
+    let opening = Opening {
+        source: Some(source()),
+        stored: None,
+        want: Want::Fetch,
+    };
+    bench.swarm.handle_open(small().0, opening, bench.now);
+    bench.connect("a", Role::Node);
+    bench.connect("b", Role::Node);
+    let parents = ["a", "b"].map(|name| Parent {
+        host: host(name),
+        role: Role::Node,
+    });
+    let (parents, duty) = (parents.to_vec(), Duty::Wait);
+    bench
+        .swarm
+        .handle_parents(small().0, parents, duty, bench.now);
+    let ahead = Message::RequestAny { credit: 1 };
+    let join = Message::Join { source: None };
+    assert_eq!(bench.sent("a"), [join, ahead]);
+    say_small(&mut bench, "a");
+    say_small(&mut bench, "b");
+    assert_eq!(bench.requests("b"), [0; 0]);
+    // It does not come after all.
+    bench.pass(SECOND / 2);
+    assert_eq!(bench.requests("b"), [0]);
+}
+
+#[test]
+fn an_unknown_task_is_refused() {
+    let mut bench = Bench::new(Role::Node);
+    bench.connect("peer", Role::Node);
+    // Even with a source: only seeds fetch for others.
+    bench.say(
+        "peer",
+        Message::Join {
+            source: Some(source()),
+        },
+    );
+    let (piece, reason) = (None, Refusal::UnknownTask);
+    assert_eq!(bench.sent("peer"), [Message::Refuse { piece, reason }]);
+}
+
+#[test]
+fn a_join_is_answered_with_all_that_is_here() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    let said = bench.sent("peer");
+    let expected = [
+        Message::Join { source: None },
+        Message::Head {
+            geometry: geometry(),
+        },
+        Message::List {
+            batch: batch(0, PIECES),
+        },
+        Message::Have {
+            pieces: PieceSet::full(PIECES),
+        },
+    ];
+    assert_eq!(said, expected);
+    bench.say("peer", Message::Join { source: None });
+    assert_eq!(bench.sent("peer"), []);
+}
+
+#[test]
+fn complete_peers_part() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say_everything("peer");
+    assert_eq!(bench.sent("peer").last(), Some(&Message::Leave));
+    assert_eq!(bench.swarm.neighbours(&task()), 0);
+}
+
+#[test]
+fn a_served_task_costs_no_clock() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(3, PIECES)));
+    assert_eq!(bench.swarm.poll_timeout(), None);
+}
+
+#[test]
+fn a_lost_seed_is_looked_up_again_at_once() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+    bench.connect("seed", Role::Seed);
+    bench.say("seed", Message::Join { source: None });
+    bench.actions();
+    bench.swarm.handle_disconnected(&host("seed"), bench.now);
+    assert!(bench.actions().contains(&Action::Lookup { task: task() }));
+}
+
+#[test]
+fn an_evicted_task_is_left_and_withdrawn() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(3, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    bench.actions();
+    bench.swarm.handle_forget(task(), bench.now);
+    let actions = bench.actions();
+    assert!(actions.contains(&Action::Withdraw { task: task() }));
+    assert!(!bench.swarm.contains(&task()));
+}
+
+#[test]
+fn idle_connections_are_given_up() {
+    let mut bench = Bench::new(Role::Node);
+    bench.connect("peer", Role::Node);
+    bench.pass(SECOND * 200);
+    let hung_up = |action: &Action| matches!(action, Action::HangUp { .. });
+    assert!(bench.actions().iter().any(hung_up));
+}
