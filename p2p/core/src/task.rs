@@ -69,7 +69,7 @@ pub(crate) struct Task {
     content: Option<Content>,
     neighbours: BTreeMap<HostId, Neighbour>,
     contacts: Contacts,
-    /// What readers wait for.
+    /// What readers want, each from the piece on that it waited for.
     waiting: Vec<Range<u32>>,
     origin: BackToSource,
     doubts: Doubts,
@@ -257,11 +257,17 @@ impl Task {
         self.fill_all(cx, now);
     }
 
-    /// Other tasks hold back while a reader waits for this one, and the other way round.
+    /// Other tasks hold back while a reader waits for this one, and the other way round. Who has got
+    /// the first of what it asked for does not wait until it says so again: it may read no further.
     fn tell_readers(&self, cx: &mut Shared) {
-        let waits = match self.waiting.is_empty() || !self.is_fetching() {
-            true => Waits::Nobody,
-            false => Waits::Somebody,
+        let is_there = |piece| {
+            self.pieces()
+                .is_some_and(|all| all.contains(PieceIndex(piece)))
+        };
+        let is_stuck = |range: &Range<u32>| !is_there(range.start);
+        let waits = match self.is_fetching() && self.waiting.iter().any(is_stuck) {
+            true => Waits::Somebody,
+            false => Waits::Nobody,
         };
         cx.note_readers(self.id, waits);
     }

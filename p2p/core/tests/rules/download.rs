@@ -63,6 +63,36 @@ fn what_a_reader_waits_for_comes_first() {
     assert_eq!(bench.requests("a")[..2], [5, 6]);
 }
 
+/// How many pieces are asked for of a task that nobody reads while a reader of another one, whose
+/// first piece is here, wants these.
+fn asked_beside(wanted: std::ops::Range<u32>) -> usize {
+    let mut bench = Bench::fetching();
+    let other = TaskId::Blob(state(99).to_digest());
+    let (mut pieces, mut list) = (PieceSet::empty(PIECES), PieceList::new(&other, geometry()));
+    pieces.insert(PieceIndex(0));
+    list.add(batch(0, 1)).expect("a sound batch");
+    let opening = Opening {
+        source: None,
+        stored: Some(Stored { pieces, list }),
+        want: Want::Fetch,
+    };
+    bench.swarm.handle_open(other, opening, bench.now);
+    bench.swarm.handle_waiting(other, wanted, bench.now);
+    bench.connect("a", Role::Node);
+    bench.say_everything("a");
+    bench.requests("a").len()
+}
+
+#[test]
+fn a_task_that_nobody_waits_for_leaves_the_links_to_one_that_a_reader_waits_for() {
+    assert_eq!(asked_beside(1..PIECES), 2);
+}
+
+#[test]
+fn a_reader_that_has_what_it_waited_for_holds_back_no_other_task() {
+    assert_eq!(asked_beside(0..PIECES), 3);
+}
+
 #[test]
 fn a_piece_without_its_chain_value_is_neither_asked_for_nor_stored() {
     let mut bench = Bench::fetching();
