@@ -40,9 +40,9 @@ pub struct SwarmConfig {
     pub gained_together: u32,
     /// none waits longer than this to be told.
     pub gained_interval: Duration,
-    /// Without a sign of life of any peer for so long after the scheduler's answer (or, if there is
-    /// none, after the start), or half as long again, a node goes to the origin; after a quarter of
-    /// that where a seed has just been waited for in vain.
+    /// Without a sign of life of any peer for so long after the scheduler's answer, or half as long
+    /// again, a node goes to the origin; 1.75 to 2 times as long after the start where the scheduler
+    /// does not answer; after a quarter of it where a seed has just been waited for in vain.
     pub sign_of_life: Duration,
     /// Without any piece for so long after the start, a node goes to the origin although peers live.
     pub first_piece_deadline: Duration,

@@ -2,8 +2,8 @@
 //! without peers, and the origin is left in peace as long as they do their work.
 //!
 //! * Nobody gives a sign of life (no scheduler, dead seeds): at once, and sooner still where a seed
-//!   was waited for in vain just before. Who lives answers a `Join` with his own before anything else. When a seed does after all, and tells the content, the fetch ends
-//!   again.
+//!   was waited for in vain just before. Who lives answers a `Join` with his own before anything
+//!   else. When a seed does after all, and tells the content, the fetch ends again.
 //! * Somebody lives but gives nothing: after a while. A seed that waits for the origin is no reason
 //!   to ask it as well.
 //! * Peers have much that we lack and give it in a trickle: when that has lasted for a moment, or
@@ -19,6 +19,12 @@ use crate::{
     shared::Shared,
     trickle::{ENOUGH, Sight},
 };
+
+/// Signs of life that are waited for where the scheduler has not answered: longer than it lets a lookup
+/// wait (`lookup_hold` of `hawker-tracker`, 0.3 s),
+const UNANSWERED: f64 = 1.75;
+/// and where a seed has just been waited for in vain.
+const IN_VAIN: f64 = 0.25;
 
 impl Task {
     /// No help in time: the node goes by itself, each at a slightly different moment.
@@ -48,19 +54,23 @@ impl Task {
     }
 
     /// When it goes by itself because nobody gives a sign of life. A scheduler that has not answered
-    /// gives none either; should it, the fetch ends again.
+    /// has more time, since it lets lookups wait when it has just begun; should it answer, the fetch
+    /// ends again.
     pub(super) fn alone_at(&self, cx: &Shared, now: Instant) -> Option<Instant> {
-        let config = &cx.config;
+        let sign_of_life = cx.config.sign_of_life;
         if !self.is_fetching() || !self.has_nothing() || self.sees_life() {
             return None;
         }
-        let answered_at = self.contacts.answered_at.unwrap_or(self.opened_at);
-        let patience = match cx.quiet.is_on(now) {
-            true => config.sign_of_life / 4,
-            false => config.sign_of_life,
+        let (since, patience, spread) = match self.contacts.answered_at {
+            Some(at) => (at.max(self.opened_at), 1.0, 0.5),
+            None => (self.opened_at, UNANSWERED, 0.25),
         };
-        let jitter = config.sign_of_life.mul_f64(self.jitter / 2.0);
-        Some(answered_at.max(self.opened_at) + patience + jitter)
+        let patience = if cx.quiet.is_on(now) {
+            IN_VAIN
+        } else {
+            patience
+        };
+        Some(since + sign_of_life.mul_f64(patience + self.jitter * spread))
     }
 
     /// Whether nothing has come since the start.

@@ -10,6 +10,16 @@ fn the_chosen_fetcher_goes_to_the_origin_at_once() {
 }
 
 #[test]
+fn a_scheduler_that_lets_lookups_wait_when_it_has_just_begun_is_waited_for() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Fetch, Some(source()), None);
+    bench.pass(SECOND * 4 / 10);
+    assert_eq!(fetch(&bench.actions()), None);
+    bench.pass(SECOND / 5);
+    assert_eq!(fetch(&bench.actions()), Some((0, None)));
+}
+
+#[test]
 fn without_an_answer_to_the_lookup_a_node_goes_by_itself() {
     let mut bench = Bench::new(Role::Node);
     bench.open(Want::Fetch, Some(source()), None);
