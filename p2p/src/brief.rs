@@ -17,8 +17,9 @@ use std::{
 /// 200 µs, and to wake another thread and be woken by it costs as much (measured: `bench swarm`,
 /// a sixth of a node's processor time).
 const BRIEF_LEN: usize = 256 << 10;
-/// What takes longer has waited for the disk, or for the processor.
-const LONG: Duration = Duration::from_millis(5);
+/// What takes longer has waited for the disk. Where all processors are busy it may wait for one of
+/// them for 10 or 20 ms, and the pool would not help then.
+const LONG: Duration = Duration::from_millis(50);
 /// For so long after that nothing is done where the caller stands.
 const WARY: Duration = Duration::from_secs(1);
 
