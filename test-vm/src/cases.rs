@@ -14,7 +14,6 @@ mod deaths;
 mod disks;
 mod faults;
 mod hostile;
-mod layers;
 mod limits;
 mod links;
 mod members;
@@ -94,7 +93,6 @@ pub fn all() -> Vec<Case> {
         certificates::CASES,
         deaths::CASES,
         limits::CASES,
-        layers::CASES,
         links::CASES,
         snapshotter::CASES,
         content::CASES,
