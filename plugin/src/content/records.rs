@@ -20,22 +20,63 @@ pub(super) struct Records(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     all: BTreeMap<Digest, Arc<Record>>,
-    /// Those of them that are promised: few, and counted with each further one.
-    promised: BTreeMap<Digest, Arc<Record>>,
+    /// Those of them that are promised, as they are counted in `outstanding`: that is asked for
+    /// before each further promise, and must hold up nobody who asks for a record.
+    promised: BTreeMap<Digest, Counted>,
+    outstanding: Outstanding,
+}
+
+/// A promise as it was counted.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    bytes: u64,
+    is_told: bool,
 }
 
 impl Inner {
     fn put(&mut self, digest: Digest, record: Arc<Record>) {
-        match record.row.state {
-            ContentState::Promised => drop(self.promised.insert(digest, Arc::clone(&record))),
-            ContentState::Committed => drop(self.promised.remove(&digest)),
-        }
+        self.count(digest, &record);
         self.all.insert(digest, record);
     }
 
     fn remove(&mut self, digest: &Digest) -> Option<Arc<Record>> {
-        self.promised.remove(digest);
+        self.uncount(digest);
         self.all.remove(digest)
+    }
+
+    /// After every change of a record, and of who was told of it.
+    fn count(&mut self, digest: Digest, record: &Record) {
+        self.uncount(&digest);
+        if record.row.state == ContentState::Promised {
+            let counted = Counted {
+                bytes: record.row.size,
+                is_told: record.is_told(),
+            };
+            self.outstanding.add(counted);
+            self.promised.insert(digest, counted);
+        }
+    }
+
+    fn uncount(&mut self, digest: &Digest) {
+        if let Some(counted) = self.promised.remove(digest) {
+            self.outstanding.subtract(counted);
+        }
+    }
+
+    /// `tell` tells containerd of a record. Says whether that is news.
+    fn tell(
+        &mut self,
+        digest: &Digest,
+        tell: impl FnOnce(&Record) -> bool,
+    ) -> Option<(Arc<Record>, bool)> {
+        let record = Arc::clone(self.all.get(digest)?);
+        let was_told = record.is_told();
+        // Under the lock: an untold promise that ends is taken out under it as well.
+        let is_news = tell(&record);
+        if !was_told {
+            self.count(*digest, &record);
+        }
+        Some((record, is_news))
     }
 }
 
@@ -45,6 +86,28 @@ pub(super) struct Outstanding {
     pub(super) told_bytes: u64,
     pub(super) untold: usize,
     pub(super) untold_bytes: u64,
+}
+
+impl Outstanding {
+    fn add(&mut self, counted: Counted) {
+        match counted.is_told {
+            true => self.told_bytes = self.told_bytes.saturating_add(counted.bytes),
+            false => {
+                self.untold += 1;
+                self.untold_bytes = self.untold_bytes.saturating_add(counted.bytes);
+            }
+        }
+    }
+
+    fn subtract(&mut self, counted: Counted) {
+        match counted.is_told {
+            true => self.told_bytes = self.told_bytes.saturating_sub(counted.bytes),
+            false => {
+                self.untold = self.untold.saturating_sub(1);
+                self.untold_bytes = self.untold_bytes.saturating_sub(counted.bytes);
+            }
+        }
+    }
 }
 
 /// What a deletion made of a record.
@@ -79,19 +142,12 @@ impl Records {
 
     /// The record, which containerd is told of, and whether that is news.
     pub(super) fn tell(&self, digest: &Digest) -> Option<(Arc<Record>, bool)> {
-        let inner = self.lock();
-        let record = inner.all.get(digest)?;
-        // Under the lock: an untold promise that ends is taken out under it as well.
-        let is_news = record.tell();
-        Some((Arc::clone(record), is_news))
+        self.lock().tell(digest, Record::tell)
     }
 
     /// The record of what containerd has committed, and whether that is news.
     pub(super) fn list(&self, digest: &Digest) -> Option<(Arc<Record>, bool)> {
-        let inner = self.lock();
-        let record = inner.all.get(digest)?;
-        let is_news = record.list();
-        Some((Arc::clone(record), is_news))
+        self.lock().tell(digest, Record::list)
     }
 
     pub(super) fn put(&self, digest: Digest, record: Arc<Record>) {
@@ -115,7 +171,7 @@ impl Records {
     pub(super) fn remove_untold(&self, digest: &Digest) -> bool {
         let mut inner = self.lock();
         let known = inner.promised.get(digest);
-        let is_untold = known.is_some_and(|record| !record.is_told());
+        let is_untold = known.is_some_and(|counted| !counted.is_told);
         is_untold && inner.remove(digest).is_some()
     }
 
@@ -159,18 +215,7 @@ impl Records {
 
     /// How much is promised.
     pub(super) fn outstanding(&self) -> Outstanding {
-        let mut found = Outstanding::default();
-        for record in self.lock().promised.values() {
-            let size = record.row.size;
-            match record.is_told() {
-                true => found.told_bytes = found.told_bytes.saturating_add(size),
-                false => {
-                    found.untold += 1;
-                    found.untold_bytes = found.untold_bytes.saturating_add(size);
-                }
-            }
-        }
-        found
+        self.lock().outstanding
     }
 
     /// Up to `most` records after `after`, in order.

@@ -1,14 +1,20 @@
 //! How much may be promised: containerd never fetches what it was promised, so there must be room for
 //! it before (`docs/content.md`).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use hawker_p2p::RoomStatus;
+use hawker_p2p::{Node, RoomStatus};
 
 use super::{ContentError, ContentStore};
 
 /// Promises that nobody was told of, at most: some MiB of memory.
 const MOST_UNTOLD: usize = 4096;
+/// For so long the sum of what is pinned counts: all blobs are looked at for it, and a manifest has
+/// many promised at once.
+const KEEP_SUM: Duration = Duration::from_millis(100);
 
 /// What is about to be promised.
 #[derive(Debug, Default)]
@@ -18,6 +24,18 @@ pub(super) struct Room(Mutex<Reserved>);
 struct Reserved {
     blobs: usize,
     bytes: u64,
+    /// What is pinned, and when that was.
+    pinned: Option<(Instant, u64)>,
+}
+
+impl Reserved {
+    fn pinned(&mut self, node: &Node, now: Instant) -> u64 {
+        let fresh = |(at, _): &(Instant, u64)| now.saturating_duration_since(*at) < KEEP_SUM;
+        let known = self.pinned.filter(fresh);
+        let (at, bytes) = known.unwrap_or_else(|| (now, node.pinned_bytes()));
+        self.pinned = Some((at, bytes));
+        bytes
+    }
 }
 
 /// Room for one promise, until it is dropped: by then there is a record that counts.
@@ -37,8 +55,8 @@ impl ContentStore {
     pub(super) fn reserve(&self, size: u64) -> Result<Place, ContentError> {
         let inner = &*self.0;
         let limit = limit(&inner.node.room());
-        let pinned = inner.node.pinned_bytes();
         let mut reserved = inner.room.lock();
+        let pinned = reserved.pinned(&inner.node, Instant::now());
         let promised = inner.records.outstanding();
         let untold_bytes = [reserved.bytes, size]
             .into_iter()
