@@ -97,48 +97,51 @@ impl Tracker {
         pushes: &mut Pushes,
     ) {
         let gate = self.is_gate(host, task);
-        let Some(swarm) = self.swarms.get(&task) else {
+        let (Some(seeker), Some(swarm)) = (self.hosts.get(host), self.swarms.get(&task)) else {
             return;
         };
         let linked = Links::of(self, host, swarm);
-        let mut names = sample(&mut self.rng, &swarm.roster);
-        let near = names.iter().filter(|name| !self.are_far(host, name));
-        let zone = self.hosts.get(host).and_then(|h| swarm.zones.get(&h.zone));
+        // Each of them is looked up once: that is most of what a lookup costs.
+        let drawn = sample(&mut self.rng, &swarm.roster);
+        let mut others = live(&self.hosts, drawn);
+        let near = others.iter().filter(|(_, other)| !seeker.is_far(other));
+        let zone = swarm.zones.get(&seeker.zone);
         if let Some(zone) = zone.filter(|_| near.count() < SAMPLE / 4) {
             // A small zone of a large swarm.
-            names.extend(sample(&mut self.rng, &zone.roster));
-            names.sort_unstable();
-            names.dedup();
+            let drawn = sample(&mut self.rng, &zone.roster);
+            others.extend(live(&self.hosts, drawn));
+            others.sort_unstable_by_key(|(name, _)| *name);
+            others.dedup_by_key(|(name, _)| *name);
         }
-        names.retain(|name| !avoid.contains(*name));
-        let candidates = self.candidates(host, swarm, names);
+        others.retain(|(name, _)| !avoid.contains(*name));
+        let candidates = self.candidates((host, seeker), swarm, others);
         let (far, near): (Vec<_>, Vec<_>) = candidates
             .into_iter()
-            .partition(|(_, name)| self.are_far(host, name));
+            .partition(|(_, (_, other))| seeker.is_far(other));
         if linked.near + near.len() >= FEW_NEAR && !far.is_empty() {
             let across = if gate { FAR_LINKS } else { 0 };
             let lacking = enough.saturating_sub(linked.near + across.max(linked.far));
             let mut chosen = draw(&mut self.rng, near, lacking);
             let across = across.saturating_sub(linked.far);
             chosen.extend(draw(&mut self.rng, far, across));
-            let chosen = chosen.into_iter().cloned().collect();
-            return self.link_all(task, host, chosen, pushes);
+            return self.link_all(task, host, names(chosen), pushes);
         }
         let lacking = enough.saturating_sub(linked.near + linked.far);
         let candidates = near.into_iter().chain(far).collect();
         let mut chosen = draw(&mut self.rng, candidates, lacking);
         if chosen.len() < lacking {
             // The sample was an unlucky one, or there are hardly any others.
-            let left = swarm.roster.iter().filter(|name| !chosen.contains(name));
+            let taken = |name: &HostId| chosen.iter().any(|(other, _)| *other == name);
+            let left = swarm.roster.iter().filter(|name| !taken(name));
             let (tried, new): (Vec<_>, Vec<_>) = left.partition(|name| avoid.contains(*name));
-            for names in [new, tried] {
-                let candidates = self.candidates(host, swarm, names);
+            for others in [new, tried] {
+                let others = live(&self.hosts, others);
+                let candidates = self.candidates((host, seeker), swarm, others);
                 let lacking = lacking - chosen.len();
                 chosen.extend(draw(&mut self.rng, candidates, lacking));
             }
         }
-        let chosen = chosen.into_iter().cloned().collect();
-        self.link_all(task, host, chosen, pushes);
+        self.link_all(task, host, names(chosen), pushes);
     }
 
     fn link_all(&mut self, task: TaskId, host: &HostId, others: Vec<HostId>, pushes: &mut Pushes) {
@@ -234,37 +237,34 @@ impl Tracker {
         }
     }
 
-    /// With which of `names` a host could be linked, by how good that would be.
+    /// With which of `others` a host could be linked, by how good that would be.
     fn candidates<'a>(
         &self,
-        host: &HostId,
+        (host, seeker): (&HostId, &Host),
         swarm: &Swarm,
-        names: Vec<&'a HostId>,
-    ) -> Vec<(f64, &'a HostId)> {
-        let Some(seeker) = self.hosts.get(host) else {
-            return Vec::new();
-        };
+        others: Vec<(&'a HostId, &'a Host)>,
+    ) -> Vec<(f64, (&'a HostId, &'a Host))> {
         let named = self.may_be_named(host);
-        let weigh = |name: &'a HostId| {
-            let (other, member) = (self.hosts.get(name)?, swarm.members.get(name)?);
+        let weigh = |(name, other): (&'a HostId, &'a Host)| {
+            let member = swarm.members.get(name)?;
             let fetcher = swarm.fetcher.as_ref() == Some(name);
             let fits = name != host && !fetcher && !member.links.contains(host);
             let linkable = (named || other.is_dialable()) && !self.conduct.is_isolated(name);
             let weigh = || {
-                let kept = self.kept_for_others(name, swarm);
+                let kept = self.kept_for_others((name, other), swarm);
                 self.weight(seeker, other, member) * PER_LINK.powi(kept as i32)
             };
-            (fits && linkable).then(|| (weigh(), name))
+            (fits && linkable).then(|| (weigh(), (name, other)))
         };
-        names.into_iter().filter_map(weigh).collect()
+        others.into_iter().filter_map(weigh).collect()
     }
 
     /// How many links a host is to have with other zones and has not yet.
-    fn kept_for_others(&self, host: &HostId, swarm: &Swarm) -> usize {
-        let zone = self.hosts.get(host).and_then(|h| swarm.zones.get(&h.zone));
-        let gate = zone.is_some_and(|zone| zone.gates.contains(host));
+    fn kept_for_others(&self, (name, host): (&HostId, &Host), swarm: &Swarm) -> usize {
+        let zone = swarm.zones.get(&host.zone);
+        let gate = zone.is_some_and(|zone| zone.gates.contains(name));
         match gate {
-            true => FAR_LINKS.saturating_sub(Links::of(self, host, swarm).far),
+            true => FAR_LINKS.saturating_sub(Links::of(self, name, swarm).far),
             false => 0,
         }
     }
@@ -303,6 +303,19 @@ pub(crate) fn sample<'a>(rng: &mut StdRng, roster: &'a [HostId]) -> Vec<&'a Host
         .into_iter()
         .filter_map(|place| roster.get(place))
         .collect()
+}
+
+/// Those of some hosts that have a session, with what is known of them.
+fn live<'a>(
+    hosts: &'a BTreeMap<HostId, Host>,
+    names: Vec<&'a HostId>,
+) -> Vec<(&'a HostId, &'a Host)> {
+    let known = |name: &'a HostId| Some((name, hosts.get(name)?));
+    names.into_iter().filter_map(known).collect()
+}
+
+fn names(hosts: Vec<(&HostId, &Host)>) -> Vec<HostId> {
+    hosts.into_iter().map(|(name, _)| name.clone()).collect()
 }
 
 /// How many are linked with `host`.
