@@ -1,14 +1,47 @@
 //! Hosts and their roles.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 /// The name of a host in the cluster: 1 to 128 letters, digits, `.`, `-` and `_`. It is the name
-/// in the host's certificate, where there is one. Cheap to clone.
+/// in the host's certificate, where there is one. Cheap to clone and to compare: what a node decides,
+/// it decides by looking up neighbours by name, several times for each message, so the first bytes lie
+/// in the value itself, and short names nowhere else. Ordered as the names are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct HostId(Arc<str>);
+pub struct HostId {
+    /// The first bytes, behind a shorter name 0, which no name contains.
+    head: Head,
+    /// The whole name, where it is longer.
+    whole: Option<Arc<str>>,
+}
+
+const HEAD_LEN: usize = 16;
+
+/// Compares as a number, the first byte first.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Head([u8; HEAD_LEN]);
+
+impl Head {
+    #[inline]
+    fn number(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Head {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
 
 impl HostId {
     /// Parses a host's name.
@@ -18,14 +51,31 @@ impl HostId {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
         match sound {
-            true => Ok(Self(text.into())),
+            true => Ok(Self::of(text)),
             false => Err(HostIdError(text.to_owned())),
+        }
+    }
+
+    fn of(text: &str) -> Self {
+        let mut head = [0; HEAD_LEN];
+        for (byte, name) in head.iter_mut().zip(text.bytes()) {
+            *byte = name;
+        }
+        Self {
+            head: Head(head),
+            whole: (text.len() > HEAD_LEN).then(|| text.into()),
         }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        let Head(head) = &self.head;
+        let len = HEAD_LEN - self.head.number().trailing_zeros() as usize / 8;
+        match &self.whole {
+            Some(whole) => whole,
+            // A parsed name is ASCII, so that no part of it is no text.
+            None => str::from_utf8(&head[..len]).unwrap_or_default(),
+        }
     }
 }
 
@@ -36,13 +86,13 @@ pub struct HostIdError(String);
 
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -62,7 +112,7 @@ impl TryFrom<String> for HostId {
 
 impl From<HostId> for String {
     fn from(host: HostId) -> Self {
-        host.0.to_string()
+        host.as_str().to_owned()
     }
 }
 
@@ -114,7 +164,26 @@ impl FromStr for Role {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn names_of_any_length_are_kept_and_ordered_as_texts(
+            one in "[a-b0._-]{1,40}|[a-z]{16}|[a-z]{128}",
+            other in "[a-b0._-]{1,40}|[a-z]{16}",
+            rest in "[a-b]{0,3}",
+        ) {
+            let host = |text: &str| HostId::parse(text).unwrap();
+            let name = host(&one);
+            prop_assert_eq!(name.as_str(), one.as_str());
+            prop_assert_eq!(host(&one).cmp(&host(&other)), one.cmp(&other));
+            prop_assert_eq!(host(&one) == host(&other), one == other);
+            let longer = format!("{other}{rest}");
+            prop_assert_eq!(host(&other).cmp(&host(&longer)), other.cmp(&longer));
+        }
+    }
 
     #[test]
     fn names_that_could_break_a_path_or_a_log_are_refused() {

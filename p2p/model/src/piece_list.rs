@@ -81,6 +81,7 @@ impl PieceList {
     }
 
     /// How many values are known, from the first piece on.
+    #[inline]
     pub fn len(&self) -> u32 {
         self.states.len() as u32
     }
@@ -101,12 +102,14 @@ impl PieceList {
     }
 
     /// The values before and after `piece`, if both are known.
+    #[inline]
     pub fn around(&self, piece: PieceIndex) -> Option<(ChainState, ChainState)> {
         let after = *self.states.get(piece.as_usize())?;
         Some((self.before(piece)?, after))
     }
 
     /// The value before `piece`, if it is known.
+    #[inline]
     pub fn before(&self, piece: PieceIndex) -> Option<ChainState> {
         match piece.0.checked_sub(1) {
             None => Some(ChainState::initial()),

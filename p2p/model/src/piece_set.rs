@@ -30,11 +30,13 @@ impl PieceSet {
     }
 
     /// How many pieces the task has.
+    #[inline]
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
     /// How many pieces are in the set.
+    #[inline]
     pub fn len(&self) -> u32 {
         self.len
     }
@@ -50,12 +52,14 @@ impl PieceSet {
     }
 
     /// Whether `piece` is in the set; false for a piece the task does not have.
+    #[inline]
     pub fn contains(&self, piece: PieceIndex) -> bool {
         let word = self.words.get(piece.as_usize() / 64);
         piece.0 < self.capacity && word.is_some_and(|word| word >> (piece.0 % 64) & 1 == 1)
     }
 
     /// Adds `piece`; says whether it is new. A piece the task does not have is not added.
+    #[inline]
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
         if piece.0 >= self.capacity || self.contains(piece) {
             return false;
@@ -83,6 +87,7 @@ impl PieceSet {
     }
 
     /// Takes `piece` out; says whether it was in.
+    #[inline]
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         if !self.contains(piece) {
             return false;
@@ -207,6 +212,7 @@ struct Ones(u64);
 
 impl Iterator for Ones {
     type Item = u32;
+    #[inline]
     fn next(&mut self) -> Option<u32> {
         let bit = self.0.trailing_zeros();
         (bit < 64).then(|| {

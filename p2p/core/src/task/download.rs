@@ -112,9 +112,13 @@ impl Task {
     /// Bounds the bytes on order, but always leaves two pieces per neighbour.
     fn has_room(&self, host: &HostId, cx: &Shared) -> bool {
         let own = self.neighbours.get(host).map_or(0, |n| n.requests.len());
+        let comes_later = cx.comes_later(&self.id);
+        if own < 2 && !comes_later {
+            return true;
+        }
         let all: usize = self.neighbours.values().map(|n| n.requests.len()).sum();
         let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
-        if cx.comes_later(&self.id) && all >= MOST_BESIDE {
+        if comes_later && all >= MOST_BESIDE {
             return false;
         }
         own < 2 || (all as u64 + 1) * u64::from(piece_len) <= cx.config.max_bytes_in_flight

@@ -110,8 +110,11 @@ impl Task {
             false => (STEAL_AGE, 2),
         };
         let requests = self.neighbours.values().flat_map(|holder| {
-            let age = least.max(holder.pace.turnaround() * factor);
-            let late = move |(_, request): &(_, &Request)| now >= request.at + age;
+            // Most are too young for any neighbour: only of the others it is asked how slow it is.
+            let late = move |(_, request): &(_, &Request)| {
+                let slow = || now >= request.at + holder.pace.turnaround() * factor;
+                now >= request.at + least && slow()
+            };
             holder.requests.iter().filter(late)
         });
         let stolen = requests.filter(|(piece, _)| {
