@@ -1,15 +1,16 @@
-//! Plays the distribution of one blob to many hosts and prints how close it came to the bound.
+//! Plays the distribution of one blob, or of several at once, to many hosts and prints how close it came to the bound.
 //!
 //! `cargo run --release -p hawker-swarm --features sim --example swarm-sim -- --hosts 1000`
 
 use std::process::ExitCode;
 
-use hawker_swarm::sim::{Outcome, Scenario};
+use hawker_swarm::sim::{Outcome, Reads, Scenario};
 
 const USAGE: &str = "swarm-sim [--hosts N] [--rate-mbit R] [--size-mib M] [--seeds S] \
                      [--latency-ms L] [--loss P] [--seed-room C] [--degree D] [--spread-ms T] \
                      [--warm 0|1] [--testbed 0|1] [--queue-ms Q] [--unsent-kib U] \
-                     [--chunk-kib C] [--seed-mbit R] [--mixed 0|1] [--between-mbit R] [--seed N]";
+                     [--chunk-kib C] [--seed-mbit R] [--mixed 0|1] [--between-mbit R] [--blobs B] \
+                     [--reads-first 0|1] [--seed N]";
 
 struct Arguments {
     hosts: usize,
@@ -32,6 +33,10 @@ struct Arguments {
     mixed: bool,
     /// Two zones, and the rate of the link between them.
     between_mbit: Option<f64>,
+    /// Blobs that all want at once, each of the size given.
+    blobs: usize,
+    /// Only the first of them is read.
+    reads_first: bool,
     seed: u64,
 }
 
@@ -55,6 +60,8 @@ impl Arguments {
             seed_mbit: None,
             mixed: false,
             between_mbit: None,
+            blobs: 1,
+            reads_first: false,
             seed: 1,
         };
         while let Some(name) = words.next() {
@@ -80,6 +87,8 @@ impl Arguments {
                 "--seed-mbit" => arguments.seed_mbit = Some(number),
                 "--mixed" => arguments.mixed = number != 0.0,
                 "--between-mbit" => arguments.between_mbit = Some(number),
+                "--blobs" => arguments.blobs = number as usize,
+                "--reads-first" => arguments.reads_first = number != 0.0,
                 "--seed" => arguments.seed = number as u64,
                 _ => return Err(USAGE.to_owned()),
             }
@@ -107,6 +116,7 @@ impl Arguments {
         if let Some(chunk) = self.chunk_kib {
             scenario.chunk = (chunk * 1024.0) as u32;
         }
+        scenario.beside = vec![length; self.blobs.saturating_sub(1)];
         scenario.loss = self.loss;
         scenario.seed_room = self.seed_room;
         scenario.degree = self.degree;
@@ -129,6 +139,9 @@ impl Arguments {
             let factor = [0.25, 0.5, 1.0, 2.0][number % 4];
             scenario = scenario.node(number, |node| {
                 node.arrives = arrives;
+                if self.reads_first {
+                    node.reads = Reads::First;
+                }
                 if self.mixed {
                     node.up_rate *= factor;
                     node.down_rate *= factor;
@@ -170,6 +183,19 @@ fn print(outcome: &Outcome) {
     println!("bound             {bound:.2} s");
     println!("last / bound      {:.3}", outcome.ratio());
     println!("median / bound    {:.3}", median / bound);
+    let seconds = |share| {
+        let took = outcome.quantile(share);
+        took.map_or(f64::NAN, |took| took.as_secs_f64())
+    };
+    println!(
+        "p50, p99, last    {:.2} s, {:.2} s, {:.2} s",
+        seconds(0.5),
+        seconds(0.99),
+        seconds(1.0)
+    );
+    for (number, (first, last)) in outcome.spans().into_iter().enumerate() {
+        println!("blob {number:<2}           {first:.2} s to {last:.2} s");
+    }
     println!("not finished      {}", outcome.left_behind().len());
     println!("copies by seeds   {:.3}", outcome.seed_copies());
     println!("copies by origin  {:.3}", outcome.origin_copies());

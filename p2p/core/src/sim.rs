@@ -7,7 +7,7 @@
 //! What is modelled: links with a rate in each direction, shared fairly by connections, with back
 //! pressure of a full downlink; latency; loss as the delay of a retransmission; connections that
 //! are opened, closed and broken; an origin with a rate, faults and an opinion of credentials; a simple scheduler; hosts that
-//! arrive late, die, and lie. What is not: CPU, disks, packets.
+//! arrive late, die, and lie; several blobs that all want at once. What is not: CPU, disks, packets.
 
 mod blob;
 mod event;
@@ -16,10 +16,11 @@ mod meter;
 mod net;
 mod origin;
 mod outcome;
+mod queue;
 mod scenario;
 mod scheduler;
 mod world;
 
 pub use origin::{Access, OriginFault};
 pub use outcome::{HostOutcome, Outcome};
-pub use scenario::{Gush, HostPlan, Lie, Scenario};
+pub use scenario::{Gush, HostPlan, Lie, Reads, Scenario};

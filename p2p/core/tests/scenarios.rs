@@ -5,7 +5,7 @@ use std::time::Duration;
 use hawker_model::Role;
 use hawker_swarm::{
     Misbehaviour, TaskFailure,
-    sim::{Access, Lie, OriginFault, Outcome, Scenario},
+    sim::{Access, Lie, OriginFault, Outcome, Reads, Scenario},
 };
 
 const MIB: u64 = 1 << 20;
@@ -432,5 +432,54 @@ fn a_zone_goes_on_when_all_who_brought_it_pieces_die() {
         let hurt = run([0, 2, 4, 6].into_iter().fold(zones(seed), dies)).last();
         let delay = hurt.unwrap().saturating_sub(unhurt.unwrap());
         assert!(delay <= millis(1500), "seed {seed}: {delay:?}");
+    }
+}
+
+/// 20 hosts that pull an image of several layers at once.
+fn image(seed: u64, layers: &[u64]) -> Scenario {
+    let mut scenario = Scenario::new(seed, 1, 20, 100.0, layers[0]);
+    scenario.beside = layers[1..].to_vec();
+    scenario
+}
+
+#[test]
+fn layers_that_come_at_once_take_no_longer_than_one_blob_of_all_their_bytes() {
+    for seed in 1..=2 {
+        let layers = run(image(seed, &[8 * MIB, 8 * MIB]));
+        let (whole, last) = (run(network(seed, 1)).last(), layers.last());
+        let (whole, last) = (whole.unwrap(), last.unwrap());
+        assert!(
+            last <= whole.mul_f64(1.1),
+            "seed {seed}: {last:?}, {whole:?}"
+        );
+        assert_eq!(layers.origin_bytes, 16 * MIB, "seed {seed}");
+    }
+}
+
+#[test]
+fn no_layer_starves_while_a_larger_one_comes() {
+    for seed in 1..=2 {
+        let outcome = run(image(seed, &[12 * MIB, 2 * MIB, 2 * MIB]));
+        let [(large, _), small, smallest] = outcome.spans()[..] else {
+            panic!("seed {seed}: {:?}", outcome.spans());
+        };
+        let last = small.1.max(smallest.1);
+        assert!(last <= large, "seed {seed}: {:?}", outcome.spans());
+        assert_eq!(outcome.origin_bytes, 16 * MIB, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_layer_that_is_read_comes_before_those_beside_it() {
+    for seed in 1..=2 {
+        let mut scenario = image(seed, &[8 * MIB, 8 * MIB]);
+        for number in 0..20 {
+            scenario = scenario.node(number, |node| node.reads = Reads::First);
+        }
+        let outcome = run(scenario);
+        let [read, beside] = outcome.spans()[..] else {
+            panic!("seed {seed}: {:?}", outcome.spans());
+        };
+        assert!(read.1 <= beside.0, "seed {seed}: {:?}", outcome.spans());
     }
 }

@@ -1,73 +1,95 @@
 //! A simulated host: its swarm, its store, its connections.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use hawker_model::{HostId, PieceIndex, PieceList, PieceSet};
+use hawker_model::{HostId, PieceIndex, PieceList, PieceSet, Role};
 
 use super::{
-    blob::{Blob, Bytes, FORGED, TRUE},
+    blob::{Blob, BlobNo, Bytes, FORGED, TRUE, certificate},
     event::{HostNo, Time},
     net::Net,
     origin::Fetch,
-    scenario::{HostPlan, Lie},
+    scenario::{HostPlan, Lie, Reads},
 };
 use crate::{Envelope, Opening, Secret, Source, Stored, Swarm, SwarmConfig, TaskFailure, Want};
 
 #[derive(Debug)]
 pub(crate) struct Host {
-    pub(crate) id: HostId,
-    pub(crate) plan: HostPlan,
     pub(crate) swarm: Swarm,
     pub(crate) net: Net,
     pub(crate) alive: bool,
-    /// Stored pieces by index.
-    pub(crate) store: Vec<Option<Bytes>>,
-    /// Received, not yet asked to be stored.
-    pub(crate) received: BTreeMap<(PieceIndex, HostNo), Bytes>,
-    pub(crate) fetch: Option<Fetch>,
+    /// The piece that came just now, and that nobody has asked to be stored.
+    pub(crate) received: Option<Received>,
     pub(crate) wake_at: Option<Time>,
-    /// Where its reader is.
-    pub(crate) cursor: u32,
+    pub(crate) parts: Vec<Part>,
     pub(crate) first_at: Option<Time>,
-    pub(crate) completed_at: Option<Time>,
     pub(crate) failed: Option<TaskFailure>,
     pub(crate) sent_bytes: u64,
     /// A liar's message that another one overtakes.
     pub(crate) kept: Option<Envelope>,
+    pub(crate) id: HostId,
+    pub(crate) certificate: Arc<[u8]>,
+    pub(crate) plan: HostPlan,
+}
+
+/// A piece with its sender.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) blob: BlobNo,
+    pub(crate) piece: PieceIndex,
+    pub(crate) from: HostNo,
+    pub(crate) bytes: Bytes,
+}
+
+/// What a host has of one blob.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// Stored pieces by index.
+    pub(crate) store: Vec<Option<Bytes>>,
+    pub(crate) fetch: Option<Fetch>,
+    /// Where its reader is.
+    pub(crate) cursor: u32,
+    pub(crate) completed_at: Option<Time>,
 }
 
 impl Host {
     pub(crate) fn new(id: HostId, plan: HostPlan, config: SwarmConfig, seed: u64) -> Self {
         Self {
-            id,
-            plan,
             swarm: Swarm::new(config, seed),
             net: Net::default(),
             alive: true,
-            store: Vec::new(),
-            received: BTreeMap::new(),
-            fetch: None,
+            received: None,
             wake_at: None,
-            cursor: 0,
+            parts: Vec::new(),
             first_at: None,
-            completed_at: None,
             failed: None,
             sent_bytes: 0,
             kept: None,
+            certificate: certificate(&id),
+            id,
+            plan,
         }
     }
 
+    pub(crate) fn part(&self, blob: BlobNo) -> &Part {
+        &self.parts[usize::from(blob)]
+    }
+
+    pub(crate) fn part_mut(&mut self, blob: BlobNo) -> &mut Part {
+        &mut self.parts[usize::from(blob)]
+    }
+
     /// It wants the blob, or has it.
-    pub(crate) fn arrive(&mut self, blob: &Blob, now: Instant) {
+    pub(crate) fn arrive(&mut self, number: BlobNo, blob: &Blob, now: Instant) {
         let bytes = match self.plan.lie {
             Some(Lie::FalseList) => Some(FORGED),
             _ => self.plan.stored.then_some(TRUE),
         };
-        let stored = bytes.map(|bytes| self.fill(blob, bytes));
+        let stored = bytes.map(|bytes| self.fill(number, blob, bytes));
         let want = match (stored.is_some(), self.plan.source) {
             (true, _) => Want::Serve,
             (false, true) => Want::Fetch,
-            (false, false) if self.plan.role == hawker_model::Role::Node => Want::Fetch,
+            (false, false) if self.plan.role == Role::Node => Want::Fetch,
             (false, false) => return,
         };
         let source = self.plan.source.then(|| source(self.plan.credential));
@@ -79,11 +101,11 @@ impl Host {
         self.swarm.handle_open(blob.task, opening, now);
     }
 
-    fn fill(&mut self, blob: &Blob, bytes: Bytes) -> Stored {
+    fn fill(&mut self, number: BlobNo, blob: &Blob, bytes: Bytes) -> Stored {
         let count = blob.geometry.piece_count();
-        self.store = vec![Some(bytes); count as usize];
+        self.part_mut(number).store = vec![Some(bytes); count as usize];
         let mut list = PieceList::new(&blob.task, blob.geometry);
-        let added = list.add(blob.batch(0, count, bytes, &self.id));
+        let added = list.add(blob.batch(0, count, bytes, &self.certificate));
         debug_assert_eq!(added, Ok(true));
         Stored {
             pieces: PieceSet::full(count),
@@ -92,21 +114,38 @@ impl Host {
     }
 
     /// Its reader goes on as far as it can, and then waits.
-    pub(crate) fn read_on(&mut self, blob: &Blob, now: Instant) {
-        let at = |piece: u32| self.store.get(piece as usize);
-        if !self.plan.reads || self.completed_at.is_some() {
+    pub(crate) fn read_on(&mut self, number: BlobNo, blob: &Blob, now: Instant) {
+        let reads = match self.plan.reads {
+            Reads::All => true,
+            Reads::First => number == 0,
+            Reads::Nothing => false,
+        };
+        let part = self.part_mut(number);
+        if !reads || part.completed_at.is_some() {
             return;
         }
-        while matches!(at(self.cursor), Some(Some(_))) {
-            self.cursor += 1;
+        while matches!(part.store.get(part.cursor as usize), Some(Some(_))) {
+            part.cursor += 1;
         }
-        let rest = self.cursor..blob.geometry.piece_count();
+        let rest = part.cursor..blob.geometry.piece_count();
         self.swarm.handle_waiting(blob.task, rest, now);
+    }
+
+    /// When it had all blobs.
+    pub(crate) fn completed_at(&self) -> Option<Time> {
+        let times = self.parts.iter().map(|part| part.completed_at);
+        times.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// Whether nothing wrong is stored.
     pub(crate) fn is_right(&self) -> bool {
-        self.store.iter().flatten().all(|bytes| *bytes == TRUE)
+        self.stored().all(|bytes| bytes == TRUE)
+    }
+
+    /// What is stored of all blobs.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = Bytes> {
+        let pieces = self.parts.iter().flat_map(|part| &part.store);
+        pieces.flatten().copied()
     }
 }
 

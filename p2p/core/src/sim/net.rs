@@ -1,27 +1,30 @@
 //! One direction of a connection, and a host's links.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use hawker_model::PieceIndex;
+use hawker_model::{HostId, PieceIndex, Role};
 
 use super::{
-    blob::Bytes,
+    blob::{BlobNo, Bytes},
     event::{HostNo, Time},
 };
 use crate::Envelope;
 
-/// What a frame carries.
+/// What a frame carries: of the words those that are said for each piece, small, and all others.
 #[derive(Debug)]
 pub(crate) enum Load {
-    Message(Envelope),
+    Request(PieceIndex),
+    Gained(Vec<PieceIndex>),
     Piece(PieceIndex, Bytes),
+    Other(Box<Envelope>),
 }
 
 /// Something on its way out, and how much of it waits still.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    pub(crate) load: Load,
+    pub(crate) blob: BlobNo,
     pub(crate) left: u32,
+    pub(crate) load: Load,
 }
 
 /// Bytes of one connection that leave together, and the frames that end with them.
@@ -32,7 +35,7 @@ pub(crate) struct Chunk {
     /// The connection's number.
     pub(crate) link: u64,
     pub(crate) len: u32,
-    pub(crate) ended: Vec<Load>,
+    pub(crate) ended: Vec<(BlobNo, Load)>,
 }
 
 /// What one host sends to another, in order.
@@ -45,7 +48,7 @@ pub(crate) struct Lane {
     fed: u64,
     sent: u64,
     /// Pieces that the socket has not taken whole, and where they end.
-    unwritten: VecDeque<(u64, PieceIndex)>,
+    unwritten: VecDeque<(u64, BlobNo, PieceIndex)>,
     /// Chunks that have not left yet.
     pub(crate) departing: usize,
     /// Nothing overtakes on a connection.
@@ -74,16 +77,17 @@ impl Lane {
         self.frames.is_empty()
     }
 
-    pub(crate) fn feed(&mut self, load: Load, len: u32) {
+    pub(crate) fn feed(&mut self, blob: BlobNo, load: Load, len: u32) {
         self.fed += u64::from(len);
         if let Load::Piece(piece, _) = load {
-            self.unwritten.push_back((self.fed, piece));
+            self.unwritten.push_back((self.fed, blob, piece));
         }
-        self.frames.push_back(Frame { load, left: len });
+        let left = len;
+        self.frames.push_back(Frame { blob, left, load });
     }
 
     /// Takes up to `most` bytes off the front, with the frames that end in them.
-    pub(crate) fn take(&mut self, most: u32) -> (u32, Vec<Load>) {
+    pub(crate) fn take(&mut self, most: u32) -> (u32, Vec<(BlobNo, Load)>) {
         let (mut len, mut ended) = (0, Vec::new());
         while let Some(frame) = self.frames.front_mut() {
             let part = frame.left.min(most - len);
@@ -92,7 +96,11 @@ impl Lane {
             if frame.left > 0 {
                 break;
             }
-            ended.extend(self.frames.pop_front().map(|frame| frame.load));
+            ended.extend(
+                self.frames
+                    .pop_front()
+                    .map(|frame| (frame.blob, frame.load)),
+            );
         }
         self.sent += u64::from(len);
         self.departing += 1;
@@ -100,26 +108,85 @@ impl Lane {
     }
 
     /// A piece that the socket has taken by now, if it holds `unsent` bytes.
-    pub(crate) fn written(&mut self, unsent: u32) -> Option<PieceIndex> {
-        let (end, _) = self.unwritten.front()?;
+    pub(crate) fn written(&mut self, unsent: u32) -> Option<(BlobNo, PieceIndex)> {
+        let (end, ..) = self.unwritten.front()?;
         if *end > self.sent + u64::from(unsent) {
             return None;
         }
-        self.unwritten.pop_front().map(|(_, piece)| piece)
+        let (_, blob, piece) = self.unwritten.pop_front()?;
+        Some((blob, piece))
     }
 }
 
-/// A host's connections and its link to the network.
+/// A host's connections by peer: a dozen or so, looked up several times for each message.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    /// In order.
+    peers: Vec<u32>,
+    lanes: Vec<Lane>,
+}
+
+impl Lanes {
+    fn place(&self, peer: HostNo) -> Result<usize, usize> {
+        self.peers.binary_search(&(peer as u32))
+    }
+
+    pub(crate) fn get(&self, peer: HostNo) -> Option<&Lane> {
+        self.lanes.get(self.place(peer).ok()?)
+    }
+
+    pub(crate) fn get_mut(&mut self, peer: HostNo) -> Option<&mut Lane> {
+        let place = self.place(peer).ok()?;
+        self.lanes.get_mut(place)
+    }
+
+    /// Adds a lane, unless there is one.
+    pub(crate) fn open(&mut self, peer: HostNo, link: u64) {
+        if let Err(place) = self.place(peer) {
+            self.peers.insert(place, peer as u32);
+            self.lanes.insert(place, Lane::new(link));
+        }
+    }
+
+    /// Takes a lane away; says whether there was one.
+    pub(crate) fn close(&mut self, peer: HostNo) -> bool {
+        let place = self.place(peer);
+        if let Ok(place) = place {
+            self.peers.remove(place);
+            self.lanes.remove(place);
+        }
+        place.is_ok()
+    }
+
+    pub(crate) fn peers(&self) -> Vec<HostNo> {
+        self.peers.iter().map(|peer| *peer as HostNo).collect()
+    }
+}
+
+/// A host's connections and its way to the network.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
-    pub(crate) lanes: BTreeMap<HostNo, Lane>,
+    pub(crate) lanes: Lanes,
     /// Connections with bytes to send, next first.
     pub(crate) turns: VecDeque<HostNo>,
-    /// When the uplink has sent all that was given to it, and the downlink has delivered.
+    /// When the uplink has sent all that was given to it.
     pub(crate) uplink_free_at: Time,
-    pub(crate) downlink_free_at: Time,
     /// Chunks that are on the uplink's queue.
     pub(crate) chunks: usize,
     /// When the uplink is looked after next, if that is planned.
     pub(crate) planned: Option<Time>,
+}
+
+/// What others look at when they send something to a host: side by side for all hosts, since hosts
+/// themselves are large.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) id: HostId,
+    pub(crate) role: Role,
+    pub(crate) zone: u8,
+    /// Bytes of frames per second.
+    pub(crate) up_rate: f64,
+    pub(crate) down_rate: f64,
+    /// When the downlink has delivered all that was sent to it.
+    pub(crate) downlink_free_at: Time,
 }

@@ -11,6 +11,7 @@ use crate::{Misbehaviour, TaskFailure};
 pub struct Outcome {
     /// As in the scenario, for reports.
     pub seed: u64,
+    /// Bytes of all blobs.
     pub length: u64,
     pub bound: Duration,
     pub hosts: Vec<HostOutcome>,
@@ -40,6 +41,8 @@ pub struct HostOutcome {
     pub role: Role,
     /// From its arrival until it had everything.
     pub took: Option<Duration>,
+    /// From its arrival until it had each blob.
+    pub blobs: Vec<Option<Duration>>,
     /// From its arrival until it had its first piece.
     pub first: Option<Duration>,
     pub failed: Option<TaskFailure>,
@@ -91,6 +94,19 @@ impl Outcome {
     /// When the last node got its first piece.
     pub fn last_first(&self) -> Option<Duration> {
         self.nodes().filter_map(|host| host.first).max()
+    }
+
+    /// In how many seconds the first node and the last one had each blob; infinity: never.
+    pub fn spans(&self) -> Vec<(f64, f64)> {
+        let count = self.nodes().map(|host| host.blobs.len()).max();
+        let seconds = |took: Option<Duration>| took.map_or(f64::INFINITY, |it| it.as_secs_f64());
+        let span = |blob: usize| {
+            let blobs = self.nodes().filter_map(|host| host.blobs.get(blob));
+            let took = blobs.map(|took| seconds(*took));
+            let least_and_most = |(least, most): (f64, f64), it| (least.min(it), most.max(it));
+            took.fold((f64::INFINITY, 0.0), least_and_most)
+        };
+        (0..count.unwrap_or_default()).map(span).collect()
     }
 
     /// The time in which this share of the nodes that finished did so.

@@ -14,6 +14,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Length of the blob in bytes.
     pub length: u64,
+    /// Lengths of more blobs that every host wants at the same time: an image's other layers.
+    pub beside: Vec<u64>,
     pub hosts: Vec<HostPlan>,
     /// One way, between any two hosts.
     pub latency: Duration,
@@ -66,13 +68,22 @@ pub struct HostPlan {
     pub rotten: Option<u32>,
     /// It has the blob from the start.
     pub stored: bool,
-    /// It is read from the first byte to the last while it comes, as a mirror's client does.
-    pub reads: bool,
+    /// What is read from the first byte to the last while it comes, as a mirror's client does.
+    pub reads: Reads,
     /// It knows the origin.
     pub source: bool,
     /// With which credential, and what its owner has in place of one that was refused.
     pub credential: &'static str,
     pub fresh: Option<&'static str>,
+}
+
+/// What a host's clients read; the other blobs come as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Nothing,
+    /// The first blob of several.
+    First,
+    All,
 }
 
 /// How a host deceives others.
@@ -179,7 +190,7 @@ impl HostPlan {
             lie: None,
             rotten: None,
             stored: false,
-            reads: true,
+            reads: Reads::All,
             source: true,
             credential: "",
             fresh: None,
@@ -191,7 +202,7 @@ impl HostPlan {
         Self {
             role: Role::Seed,
             source: false,
-            reads: false,
+            reads: Reads::Nothing,
             ..Self::node(mbit)
         }
     }
@@ -206,6 +217,7 @@ impl Scenario {
         Self {
             seed,
             length,
+            beside: Vec::new(),
             hosts: seeds.chain(nodes).collect(),
             latency: Duration::from_millis(1),
             between_zones: None,
@@ -263,15 +275,20 @@ impl Scenario {
         self
     }
 
+    /// Bytes of all blobs.
+    pub fn total_length(&self) -> u64 {
+        self.length + self.beside.iter().sum::<u64>()
+    }
+
     /// Plays until all is quiet or the limit is reached.
     pub fn run(self) -> Result<Outcome, GeometryError> {
         Ok(World::new(self)?.run())
     }
 
-    /// The least time in which anyone could bring the blob to all nodes through one seed, and to each
+    /// The least time in which anyone could bring the blobs to all nodes through one seed, and to each
     /// other zone once.
     pub fn bound(&self) -> Duration {
-        let length = self.length as f64;
+        let length = self.total_length() as f64;
         let seed_up = self
             .hosts
             .iter()

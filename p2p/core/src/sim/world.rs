@@ -1,4 +1,4 @@
-//! The world: hosts, network, origin, scheduler and the queue of events.
+//! The world: hosts, network, origin, schedulers and the queue of events.
 
 mod acting;
 mod lying;
@@ -11,21 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hawker_model::{GeometryError, HostId, PieceIndex, Role};
+use hawker_model::{GeometryError, HostId, Role, TaskId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
-    blob::{Blob, Bytes},
-    event::{Event, HostNo, Queue, Time},
-    host::{Host, source},
+    blob::{Blob, BlobNo},
+    event::{Event, HostNo, Time},
+    host::{Host, Part, Received, source},
     meter::Meter,
-    net::Lane,
+    net::{Load, Site},
     origin::{Origin, OriginFault},
     outcome::{HostOutcome, Outcome},
-    scenario::{Lie, Scenario},
+    queue::Queue,
+    scenario::{HostPlan, Lie, Scenario},
     scheduler::{Answer, Scheduler},
 };
-use crate::{Envelope, Message, Misbehaviour, Parent, SwarmConfig};
+use crate::{Message, Misbehaviour, Parent, SwarmConfig};
 
 /// How long a lost message takes longer.
 const RETRANSMISSION: Time = 200_000_000;
@@ -38,12 +39,14 @@ const LIST_OVERHEAD: u64 = 600;
 
 pub(crate) struct World {
     plan: Scenario,
-    blob: Blob,
+    blobs: Vec<Blob>,
     base: Instant,
     now: Time,
     queue: Queue,
     hosts: Vec<Host>,
-    scheduler: Scheduler,
+    sites: Vec<Site>,
+    /// One for each blob.
+    schedulers: Vec<Scheduler>,
     origin: Origin,
     rng: SmallRng,
     counter: u64,
@@ -61,9 +64,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(plan: Scenario) -> Result<Self, GeometryError> {
-        let blob = Blob::new(plan.length)?;
+        let lengths = std::iter::once(&plan.length).chain(&plan.beside);
+        let blobs = (0..).zip(lengths);
+        let blobs = blobs.map(|(number, length)| Blob::new(number, *length));
+        let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
         let mut rng = SmallRng::seed_from_u64(plan.seed);
-        let mut hosts = Vec::new();
+        let (mut hosts, mut sites) = (Vec::new(), Vec::new());
         for (number, host) in plan.hosts.iter().enumerate() {
             let Ok(id) = HostId::parse(&format!("{}{number:04}", host.role)) else {
                 continue; // Not possible: a role and digits are a name.
@@ -71,20 +77,19 @@ impl World {
             let mut config = SwarmConfig::new(id.clone(), host.role);
             config.zone = zone_name(host.zone);
             (plan.tune)(&mut config);
+            sites.push(site(id.clone(), host, plan.payload_share));
             let mut host = Host::new(id, host.clone(), config, rng.random());
-            host.store = vec![None; blob.geometry.piece_count() as usize];
+            host.parts = blobs.iter().map(part).collect();
             hosts.push(host);
         }
-        let is_seed = |n: &HostNo| plan.hosts[*n].role == Role::Seed;
-        let zones = plan.hosts.iter().map(|host| host.zone).collect();
-        let scheduler = Scheduler::new((0..hosts.len()).filter(is_seed).collect(), zones);
         let mut world = Self {
-            blob,
+            schedulers: schedulers(&plan, blobs.len()),
+            blobs,
             base: start(),
             now: 0,
             queue: Queue::default(),
             hosts,
-            scheduler,
+            sites,
             origin: Origin::default(),
             rng,
             counter: 0,
@@ -142,7 +147,7 @@ impl World {
     /// Every living, honest node has what it wants or has given up.
     fn is_over(&self) -> bool {
         self.hosts.iter().all(|host| {
-            let done = host.completed_at.is_some() || host.failed.is_some();
+            let done = host.failed.is_some() || host.completed_at().is_some();
             done || !host.alive || host.plan.role == Role::Seed || host.plan.lie.is_some()
         })
     }
@@ -151,23 +156,24 @@ impl World {
         let outcome = |host: &Host| HostOutcome {
             host: host.id.clone(),
             role: host.plan.role,
-            took: host
-                .completed_at
-                .map(|at| Duration::from_nanos(at).saturating_sub(host.plan.arrives)),
-            first: host
-                .first_at
-                .map(|at| Duration::from_nanos(at).saturating_sub(host.plan.arrives)),
+            took: since_arrival(host, host.completed_at()),
+            blobs: host
+                .parts
+                .iter()
+                .map(|part| since_arrival(host, part.completed_at))
+                .collect(),
+            first: since_arrival(host, host.first_at),
             failed: host.failed.clone(),
             right: host.is_right(),
             alive: host.alive,
             honest: host.plan.lie.is_none() && host.plan.rotten.is_none(),
             sent_bytes: host.sent_bytes,
-            pieces: host.store.iter().flatten().count() as u32,
+            pieces: host.stored().count() as u32,
         };
         let uplinks = self.plan.hosts.iter().map(|host| host.up_rate).sum();
         Outcome {
             seed: self.plan.seed,
-            length: self.plan.length,
+            length: self.plan.total_length(),
             bound: self.plan.bound(),
             hosts: self.hosts.iter().map(outcome).collect(),
             origin_bytes: self.origin.sent_bytes,
@@ -186,6 +192,16 @@ impl World {
         self.base + Duration::from_nanos(self.now)
     }
 
+    fn blob(&self, number: BlobNo) -> &Blob {
+        &self.blobs[usize::from(number)]
+    }
+
+    /// Which blob a task is.
+    fn number_of(&self, task: &TaskId) -> Option<BlobNo> {
+        let place = self.blobs.iter().position(|blob| blob.task == *task);
+        place.map(|place| place as BlobNo)
+    }
+
     fn latency(&mut self) -> Time {
         let lost = self.plan.loss > 0.0 && self.rng.random::<f64>() < self.plan.loss;
         nanos(self.plan.latency) + if lost { RETRANSMISSION } else { 0 }
@@ -197,15 +213,17 @@ impl World {
         let now = self.instant();
         match event {
             Event::Arrive(host) => {
-                self.hosts[host].arrive(&self.blob, now);
+                for (number, blob) in (0..).zip(&self.blobs) {
+                    self.hosts[host].arrive(number, blob, now);
+                }
                 self.after(host);
             }
             Event::Die(host) => self.die(host),
             Event::Wake(host) => self.wake(host),
             Event::Connected { dialer, to } => self.connected(dialer, to),
             Event::DialFailed { dialer, to } => {
-                let peer = self.hosts[to].id.clone();
-                self.hosts[dialer].swarm.handle_dial_failed(&peer, now);
+                let peer = &self.sites[to].id;
+                self.hosts[dialer].swarm.handle_dial_failed(peer, now);
                 self.after(dialer);
             }
             Event::Disconnected { host, peer } => self.disconnected(host, peer),
@@ -213,11 +231,9 @@ impl World {
                 from,
                 to,
                 link,
-                envelope,
-                bytes,
-            } => {
-                self.deliver(from, to, link, envelope, bytes);
-            }
+                blob,
+                load,
+            } => self.deliver(from, to, link, (blob, load)),
             Event::Departed(chunk) => self.departed(*chunk),
             Event::UplinkFree(host) => {
                 if self.hosts[host].net.planned == Some(self.now) {
@@ -227,33 +243,47 @@ impl World {
             }
             Event::Stored {
                 host,
+                blob,
                 piece,
                 from,
                 bytes,
-            } => self.stored(host, piece, from, bytes),
-            Event::OriginHead { host, fetch } => self.origin_head(host, fetch),
-            Event::OriginPiece { host, fetch } => self.origin_piece(host, fetch),
-            Event::Lookup(host) => {
-                self.look_up(host);
-                let at = self.now + MAKE_UP_AFTER;
-                self.queue.add(at, Event::MakeUp(host));
+            } => {
+                let what = Received {
+                    blob,
+                    piece,
+                    from,
+                    bytes,
+                };
+                self.stored(host, what);
             }
-            Event::MakeUp(host) => self.make_up(host),
-            Event::Renewed { host, refused } => {
-                let (task, fresh) = (self.blob.task, self.hosts[host].plan.fresh);
+            Event::OriginHead { host, blob, fetch } => self.origin_head(host, blob, fetch),
+            Event::OriginPiece { host, blob, fetch } => self.origin_piece(host, blob, fetch),
+            Event::Lookup { host, blob } => {
+                self.look_up(host, blob);
+                let at = self.now + MAKE_UP_AFTER;
+                self.queue.add(at, Event::MakeUp { host, blob });
+            }
+            Event::MakeUp { host, blob } => self.make_up(host, blob),
+            Event::Renewed {
+                host,
+                blob,
+                refused,
+            } => {
+                let (task, fresh) = (self.blob(blob).task, self.hosts[host].plan.fresh);
                 let fresh = fresh.map(source);
                 let swarm = &mut self.hosts[host].swarm;
-                swarm.handle_renewed(task, refused, fresh, now);
+                swarm.handle_renewed(task, *refused, fresh, now);
                 self.after(host);
             }
             Event::Parents {
                 host,
+                blob,
                 parents,
                 duty,
             } => {
-                self.hosts[host]
-                    .swarm
-                    .handle_parents(self.blob.task, parents, duty, now);
+                let task = self.blob(blob).task;
+                let swarm = &mut self.hosts[host].swarm;
+                swarm.handle_parents(task, parents, duty, now);
                 self.after(host);
             }
         }
@@ -262,10 +292,15 @@ impl World {
     fn die(&mut self, host: HostNo) {
         self.hosts[host].alive = false;
         self.changed = true;
-        self.hosts[host].fetch = None;
-        self.scheduler.note_dead(host);
-        let peers: Vec<_> = self.hosts[host].net.lanes.keys().copied().collect();
+        for part in &mut self.hosts[host].parts {
+            part.fetch = None;
+        }
+        for scheduler in &mut self.schedulers {
+            scheduler.note_dead(host);
+        }
+        let peers = self.hosts[host].net.lanes.peers();
         self.hosts[host].net = Default::default();
+        self.sites[host].downlink_free_at = 0;
         for peer in peers {
             let at = self.now + nanos(self.plan.latency);
             self.queue.add(
@@ -294,48 +329,49 @@ impl World {
         let now = self.instant();
         self.counter += 1;
         for (host, peer) in [(dialer, to), (to, dialer)] {
-            let lanes = &mut self.hosts[host].net.lanes;
-            let link = self.counter;
-            let fresh = lanes.get(&peer).is_none();
-            if fresh {
-                lanes.insert(peer, Lane::new(link));
-            }
-            let (id, role) = (self.hosts[peer].id.clone(), self.hosts[peer].plan.role);
-            let zone = zone_name(self.hosts[peer].plan.zone);
-            self.hosts[host].swarm.note_zone(&id, &zone);
-            self.hosts[host].swarm.handle_connected(id, role, now);
+            self.hosts[host].net.lanes.open(peer, self.counter);
+            let Site { id, role, zone, .. } = &self.sites[peer];
+            let swarm = &mut self.hosts[host].swarm;
+            swarm.note_zone(id, &zone_name(*zone));
+            swarm.handle_connected(id.clone(), *role, now);
         }
         self.after(to);
         self.after(dialer);
     }
 
     fn disconnected(&mut self, host: HostNo, peer: HostNo) {
-        let lane = self.hosts[host].net.lanes.remove(&peer);
-        if lane.is_some() && self.hosts[host].alive {
-            let (id, now) = (self.hosts[peer].id.clone(), self.instant());
-            self.hosts[host].swarm.handle_disconnected(&id, now);
+        let was_open = self.hosts[host].net.lanes.close(peer);
+        if was_open && self.hosts[host].alive {
+            let (id, now) = (&self.sites[peer].id, self.instant());
+            self.hosts[host].swarm.handle_disconnected(id, now);
             self.after(host);
         }
     }
 
-    fn deliver(&mut self, from: HostNo, to: HostNo, link: u64, envelope: Envelope, bytes: Bytes) {
-        let lane = self.hosts[to].net.lanes.get(&from);
+    fn deliver(&mut self, from: HostNo, to: HostNo, link: u64, (blob, load): (BlobNo, Load)) {
+        let lane = self.hosts[to].net.lanes.get(from);
         let deaf = self.hosts[to].plan.lie == Some(Lie::Deaf);
         if deaf || lane.is_none_or(|lane| lane.link != link) {
             return;
         }
+        let (envelope, bytes) = self.unpack(blob, load);
         if let Message::List { batch } = &envelope.message {
             self.introduce_signer(to, &batch.signer);
             self.list_bytes += LIST_OVERHEAD + 32 * batch.states.len() as u64;
         }
         if let Message::Piece { piece, .. } = &envelope.message {
-            self.hosts[to].received.insert((*piece, from), bytes);
+            self.hosts[to].received = Some(Received {
+                blob,
+                piece: *piece,
+                from,
+                bytes,
+            });
             self.note_given(from, to);
         }
-        let (id, now) = (self.hosts[from].id.clone(), self.instant());
-        self.hosts[to].swarm.handle_message(&id, envelope, now);
+        let (id, now) = (&self.sites[from].id, self.instant());
+        self.hosts[to].swarm.handle_message(id, envelope, now);
         self.after(to);
-        self.hosts[to].received.clear();
+        self.hosts[to].received = None;
     }
 
     /// The host reads whose the certificate of a batch is.
@@ -346,56 +382,106 @@ impl World {
         }
     }
 
-    fn stored(&mut self, host: HostNo, piece: PieceIndex, from: HostNo, bytes: Bytes) {
-        let (id, now, task) = (self.hosts[from].id.clone(), self.instant(), self.blob.task);
+    fn stored(&mut self, host: HostNo, what: Received) {
+        let Received {
+            blob,
+            piece,
+            from,
+            bytes,
+        } = what;
+        let (id, now) = (self.sites[from].id.clone(), self.instant());
+        let content = &self.blobs[usize::from(blob)];
         let state = &mut self.hosts[host];
-        let fits = |list| self.blob.check(list, piece, bytes);
-        if state.swarm.list(&task).is_some_and(fits) {
-            state.store[piece.as_usize()] = Some(bytes);
+        let fits = |list| content.check(list, piece, bytes);
+        if state.swarm.list(&content.task).is_some_and(fits) {
+            state.part_mut(blob).store[piece.as_usize()] = Some(bytes);
             state.first_at.get_or_insert(self.now);
-            state.swarm.handle_stored(task, piece, &id, now);
-            if piece.0 == state.cursor {
-                state.read_on(&self.blob, now);
+            state.swarm.handle_stored(content.task, piece, &id, now);
+            if piece.0 == state.part(blob).cursor {
+                state.read_on(blob, content, now);
             }
         } else {
-            state.swarm.handle_rejected(task, piece, &id, now);
+            state.swarm.handle_rejected(content.task, piece, &id, now);
             self.note_rejected(host, &id);
         }
         self.after(host);
     }
 
-    fn look_up(&mut self, host: HostNo) {
+    fn look_up(&mut self, host: HostNo, blob: BlobNo) {
         let (degree, room) = (self.plan.degree, self.plan.seed_room);
-        let answer = self.scheduler.look_up(host, degree, room, &mut self.rng);
-        self.name(host, answer);
+        let scheduler = &mut self.schedulers[usize::from(blob)];
+        let answer = scheduler.look_up(host, degree, room, &mut self.rng);
+        self.name(host, blob, answer);
     }
 
-    fn make_up(&mut self, host: HostNo) {
-        if self.hosts[host].alive && self.hosts[host].completed_at.is_none() {
+    fn make_up(&mut self, host: HostNo, blob: BlobNo) {
+        let state = &self.hosts[host];
+        if state.alive && state.part(blob).completed_at.is_none() {
             let degree = self.plan.degree;
-            let answer = self.scheduler.make_up(host, degree, &mut self.rng);
+            let scheduler = &mut self.schedulers[usize::from(blob)];
+            let answer = scheduler.make_up(host, degree, &mut self.rng);
             if !answer.parents.is_empty() {
-                self.name(host, answer);
+                self.name(host, blob, answer);
             }
         }
     }
 
     /// Tells a host the scheduler's answer.
-    fn name(&mut self, host: HostNo, answer: Answer) {
+    fn name(&mut self, host: HostNo, blob: BlobNo, answer: Answer) {
         let Answer { parents, duty } = answer;
         let parent = |number: HostNo| Parent {
-            host: self.hosts[number].id.clone(),
-            role: self.hosts[number].plan.role,
+            host: self.sites[number].id.clone(),
+            role: self.sites[number].role,
         };
         let parents = parents.into_iter().map(parent).collect();
         let at = self.now + nanos(self.plan.latency);
         let event = Event::Parents {
             host,
+            blob,
             parents,
             duty,
         };
         self.queue.add(at, event);
     }
+}
+
+/// What others look at of a host.
+fn site(id: HostId, host: &HostPlan, payload_share: f64) -> Site {
+    Site {
+        id,
+        role: host.role,
+        zone: host.zone,
+        up_rate: host.up_rate * payload_share,
+        down_rate: host.down_rate * payload_share,
+        downlink_free_at: 0,
+    }
+}
+
+/// Nothing of a blob.
+fn part(blob: &Blob) -> Part {
+    Part {
+        store: vec![None; blob.geometry.piece_count() as usize],
+        ..Part::default()
+    }
+}
+
+/// A scheduler for each blob; each blob has another seed first, as by rendezvous hashing.
+fn schedulers(plan: &Scenario, blobs: usize) -> Vec<Scheduler> {
+    let is_seed = |number: &HostNo| plan.hosts[*number].role == Role::Seed;
+    let mut seeds: Vec<_> = (0..plan.hosts.len()).filter(is_seed).collect();
+    let zones: Vec<_> = plan.hosts.iter().map(|host| host.zone).collect();
+    let mut schedulers = Vec::new();
+    for _ in 0..blobs {
+        schedulers.push(Scheduler::new(seeds.clone(), zones.clone()));
+        if !seeds.is_empty() {
+            seeds.rotate_left(1);
+        }
+    }
+    schedulers
+}
+
+fn since_arrival(host: &Host, at: Option<Time>) -> Option<Duration> {
+    at.map(|at| Duration::from_nanos(at).saturating_sub(host.plan.arrives))
 }
 
 fn zone_name(zone: u8) -> String {

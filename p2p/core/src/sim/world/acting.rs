@@ -1,13 +1,16 @@
 //! What swarms want done.
 
-use hawker_model::{HostId, PieceIndex};
+use std::sync::Arc;
+
+use hawker_model::{HostId, PieceIndex, TaskId};
 
 use super::{World, nanos};
 use crate::{
     Action, Envelope, Message, Refusal,
     sim::{
-        blob::certificate,
+        blob::BlobNo,
         event::{Event, HostNo, Time},
+        host::Received,
         net::Load,
     },
 };
@@ -35,61 +38,84 @@ impl World {
         }
     }
 
-    pub(super) fn perform(&mut self, host: HostNo, action: Action) {
+    fn perform(&mut self, host: HostNo, action: Action) {
         match action {
             Action::Dial { host: to } => self.dial(host, &to),
             Action::HangUp { host: peer, .. } => self.hang_up(host, &peer),
             Action::Send { host: to, envelope } => self.send(host, &to, envelope),
+            // What liars say of others is not what is looked at.
+            Action::Report {
+                host: liar, reason, ..
+            } if self.hosts[host].plan.lie.is_none() => self.reports.push((liar, reason)),
+            Action::Report { .. } | Action::Withdraw { .. } => {}
             Action::Upload {
-                host: to, piece, ..
-            } => self.upload(host, &to, piece),
-            Action::Store { piece, from, .. } => self.store(host, piece, &from),
-            Action::FetchOrigin {
-                source, first, end, ..
-            } => self.begin_fetch(host, &source, first, end),
-            Action::CancelOrigin { .. } => self.hosts[host].fetch = None,
-            Action::Lookup { .. } => {
-                if self.plan.scheduler {
-                    let at = self.now + nanos(self.plan.latency);
-                    self.queue.add(at, Event::Lookup(host));
+                host: to,
+                task,
+                piece,
+            } => {
+                if let Some(blob) = self.number_of(&task) {
+                    self.upload(host, &to, blob, piece);
                 }
             }
+            Action::Store { task, piece, from } => {
+                if let Some(blob) = self.number_of(&task) {
+                    self.store(host, blob, piece, &from);
+                }
+            }
+            of_a_task => self.perform_for_task(host, of_a_task),
+        }
+    }
+
+    /// What is not done for each piece.
+    fn perform_for_task(&mut self, host: HostNo, action: Action) {
+        let Some(blob) = task_of(&action).and_then(|task| self.number_of(&task)) else {
+            return;
+        };
+        match action {
+            Action::FetchOrigin {
+                source, first, end, ..
+            } => self.begin_fetch(host, blob, &source, first, end),
+            Action::CancelOrigin { .. } => self.hosts[host].part_mut(blob).fetch = None,
+            Action::Lookup { .. } if self.plan.scheduler => {
+                let at = self.now + nanos(self.plan.latency);
+                self.queue.add(at, Event::Lookup { host, blob });
+            }
             Action::Complete { .. } => {
-                self.hosts[host].completed_at = Some(self.now);
+                self.hosts[host].part_mut(blob).completed_at = Some(self.now);
                 self.changed = true;
             }
             Action::Failed { reason, .. } => {
                 self.hosts[host].failed = Some(reason);
                 self.changed = true;
             }
-            Action::Discard { .. } => self.hosts[host].store.fill(None),
-            // What liars say of others is not what is looked at.
-            Action::Report {
-                host: liar, reason, ..
-            } if self.hosts[host].plan.lie.is_none() => self.reports.push((liar, reason)),
-            Action::Report { .. } => {}
-            Action::Announce { .. } => self.scheduler.announce(host),
+            Action::Discard { .. } => self.hosts[host].part_mut(blob).store.fill(None),
+            Action::Announce { .. } => self.schedulers[usize::from(blob)].announce(host),
             Action::Renew { source, .. } => {
-                let refused = source.mark();
-                let at = self.now + RENEW_TIME;
-                self.queue.add(at, Event::Renewed { host, refused });
+                let (at, refused) = (self.now + RENEW_TIME, Box::new(source.mark()));
+                let event = Event::Renewed {
+                    host,
+                    blob,
+                    refused,
+                };
+                self.queue.add(at, event);
             }
             Action::Create { .. } => {
                 let now = self.instant();
-                self.hosts[host].read_on(&self.blob, now);
+                let content = &self.blobs[usize::from(blob)];
+                self.hosts[host].read_on(blob, content, now);
             }
-            Action::Withdraw { .. } => {}
+            _ => {}
         }
     }
 
-    pub(super) fn number(&self, host: &HostId) -> Option<HostNo> {
+    fn number(&self, host: &HostId) -> Option<HostNo> {
         let digits = host
             .as_str()
             .trim_start_matches(|c: char| !c.is_ascii_digit());
         digits.parse().ok()
     }
 
-    pub(super) fn dial(&mut self, dialer: HostNo, to: &HostId) {
+    fn dial(&mut self, dialer: HostNo, to: &HostId) {
         let Some(to) = self.number(to) else { return };
         let at = self.now + 3 * nanos(self.plan.latency) + nanos(self.plan.handshake);
         let event = match self.hosts[to].alive {
@@ -99,7 +125,7 @@ impl World {
         self.queue.add(at, event);
     }
 
-    pub(super) fn hang_up(&mut self, host: HostNo, peer: &HostId) {
+    fn hang_up(&mut self, host: HostNo, peer: &HostId) {
         let Some(peer) = self.number(peer) else {
             return;
         };
@@ -114,27 +140,30 @@ impl World {
         );
     }
 
-    pub(super) fn store(&mut self, host: HostNo, piece: PieceIndex, from: &HostId) {
+    fn store(&mut self, host: HostNo, blob: BlobNo, piece: PieceIndex, from: &HostId) {
         let Some(from) = self.number(from) else {
             return;
         };
-        if let Some(bytes) = self.hosts[host].received.remove(&(piece, from)) {
+        let came = |it: &mut Received| (it.blob, it.piece, it.from) == (blob, piece, from);
+        if let Some(Received { bytes, .. }) = self.hosts[host].received.take_if(came) {
             let at = self.now + nanos(self.plan.store_time);
-            self.queue.add(
-                at,
-                Event::Stored {
-                    host,
-                    piece,
-                    from,
-                    bytes,
-                },
-            );
+            let event = Event::Stored {
+                host,
+                blob,
+                piece,
+                from,
+                bytes,
+            };
+            self.queue.add(at, event);
         }
     }
 
-    pub(super) fn send(&mut self, host: HostNo, to: &HostId, envelope: Envelope) {
+    fn send(&mut self, host: HostNo, to: &HostId, envelope: Envelope) {
         let Some(to) = self.number(to) else { return };
         let envelope = self.signed(host, envelope);
+        if self.hosts[host].plan.lie.is_none() {
+            return self.send_message(host, to, envelope);
+        }
         for envelope in self.twist(host, to, envelope) {
             self.send_message(host, to, envelope);
         }
@@ -146,37 +175,53 @@ impl World {
         if let Message::List { batch } = &mut message
             && batch.signer.is_empty()
         {
-            batch.signer = certificate(&self.hosts[host].id);
+            batch.signer = Arc::clone(&self.hosts[host].certificate);
         }
         Envelope { task, message }
     }
 
-    fn refuse_as_busy(&mut self, host: HostNo, to: HostNo, piece: PieceIndex) {
-        let (task, now) = (self.blob.task, self.instant());
-        let (piece, reason) = (Some(piece), Refusal::Busy);
-        let message = Message::Refuse { piece, reason };
+    fn refuse_as_busy(&mut self, host: HostNo, to: HostNo, blob: BlobNo, piece: PieceIndex) {
+        let (task, now) = (self.blob(blob).task, self.instant());
+        let reason = Refusal::Busy;
+        let message = Message::Refuse {
+            piece: Some(piece),
+            reason,
+        };
         self.send_message(host, to, Envelope { task, message });
-        let peer = self.hosts[to].id.clone();
-        if let Some(piece) = piece {
-            let swarm = &mut self.hosts[host].swarm;
-            swarm.handle_uploaded(&peer, task, piece, now);
-        }
+        let (swarm, peer) = (&mut self.hosts[host].swarm, &self.sites[to].id);
+        swarm.handle_uploaded(peer, task, piece, now);
     }
 
-    pub(super) fn upload(&mut self, host: HostNo, to: &HostId, piece: PieceIndex) {
+    fn upload(&mut self, host: HostNo, to: &HostId, blob: BlobNo, piece: PieceIndex) {
         let Some(to) = self.number(to) else { return };
-        let state = &mut self.hosts[host];
-        let stored = state.store.get(piece.as_usize()).copied().flatten();
+        let part = self.hosts[host].part(blob);
+        let stored = part.store.get(piece.as_usize()).copied().flatten();
         let Some(bytes) = stored else {
             return;
         };
         if self.pretends_to_be_busy(host) {
-            return self.refuse_as_busy(host, to, piece);
+            return self.refuse_as_busy(host, to, blob, piece);
         }
         let Some(bytes) = self.falsify(host, to, piece, bytes) else {
             return;
         };
-        let len = self.blob.geometry.len_of(piece);
-        self.send_piece(host, to, Load::Piece(piece, bytes), len);
+        let len = self.blob(blob).geometry.len_of(piece);
+        self.send_piece(host, to, (blob, Load::Piece(piece, bytes)), len);
+    }
+}
+
+/// Which task an action that is not done for each piece is about.
+fn task_of(action: &Action) -> Option<TaskId> {
+    match action {
+        Action::FetchOrigin { task, .. }
+        | Action::CancelOrigin { task }
+        | Action::Lookup { task, .. }
+        | Action::Complete { task }
+        | Action::Failed { task, .. }
+        | Action::Discard { task, .. }
+        | Action::Announce { task, .. }
+        | Action::Renew { task, .. }
+        | Action::Create { task, .. } => Some(*task),
+        _ => None,
     }
 }

@@ -8,7 +8,7 @@ use super::World;
 use crate::{
     Envelope, Message, Refusal,
     sim::{
-        blob::{Bytes, CORRUPT, FORGED, TRUE},
+        blob::{BlobNo, Bytes, CORRUPT, FORGED, TRUE},
         event::HostNo,
         host::source,
         scenario::{Gush, Lie},
@@ -23,14 +23,15 @@ const GUSHES: u32 = 3;
 impl World {
     /// The messages that leave in place of one.
     pub(super) fn twist(&mut self, host: HostNo, to: HostNo, said: Envelope) -> Vec<Envelope> {
-        let Some(lie) = self.hosts[host].plan.lie else {
+        let (Some(lie), Some(blob)) = (self.hosts[host].plan.lie, self.number_of(&said.task))
+        else {
             return vec![said];
         };
         let task = said.task;
         let say = |message| Envelope { task, message };
         match (lie, &said.message) {
-            (Lie::FalseHave, Message::Head { .. }) => vec![said, say(self.everything())],
-            (Lie::Busy, Message::Head { .. }) => vec![said, say(self.everything())],
+            (Lie::FalseHave, Message::Head { .. }) => vec![said, say(self.everything(blob))],
+            (Lie::Busy, Message::Head { .. }) => vec![said, say(self.everything(blob))],
             (Lie::Disorder, Message::List { .. }) => match self.hosts[host].kept.take() {
                 Some(kept) => vec![said, kept],
                 None => {
@@ -40,21 +41,21 @@ impl World {
             },
             (Lie::Equivocate, Message::List { batch }) if to % 2 == 1 => {
                 let (first, end) = (batch.first.0, batch.end());
-                let id = self.hosts[host].id.clone();
-                let batch = self.blob.batch(first, end, FORGED, &id);
+                let signer = &self.hosts[host].certificate;
+                let batch = self.blob(blob).batch(first, end, FORGED, signer);
                 vec![say(Message::List { batch })]
             }
             (Lie::Flood(gush), _) if self.has_gush_left(host, to) => {
-                let gush = self.gush(host, task, gush);
+                let gush = self.gush(host, blob, gush);
                 std::iter::once(said).chain(gush).collect()
             }
-            (Lie::Random, _) => self.garble(host, said),
+            (Lie::Random, _) => self.garble(host, blob, said),
             _ => vec![said],
         }
     }
 
     fn has_gush_left(&mut self, host: HostNo, to: HostNo) -> bool {
-        let lane = self.hosts[host].net.lanes.get_mut(&to);
+        let lane = self.hosts[host].net.lanes.get_mut(to);
         lane.is_some_and(|lane| {
             lane.gushes += 1;
             lane.gushes <= GUSHES
@@ -62,8 +63,10 @@ impl World {
     }
 
     /// A flood behind one message.
-    fn gush(&mut self, host: HostNo, task: TaskId, gush: Gush) -> Vec<Envelope> {
-        let messages = self.drops(host, gush).into_iter().cycle().take(GUSH);
+    fn gush(&mut self, host: HostNo, blob: BlobNo, gush: Gush) -> Vec<Envelope> {
+        let messages = self.drops(host, blob, gush).into_iter();
+        let messages = messages.cycle().take(GUSH);
+        let task = self.blob(blob).task;
         let strange = |number: usize| match gush {
             Gush::Strange => TaskId::Url([0; 32]),
             Gush::Strangers => TaskId::Url([number as u8; 32]),
@@ -77,8 +80,8 @@ impl World {
     }
 
     /// What is said again and again.
-    fn drops(&self, host: HostNo, gush: Gush) -> Vec<Message> {
-        let (geometry, piece) = (self.blob.geometry, PieceIndex(0));
+    fn drops(&self, host: HostNo, blob: BlobNo, gush: Gush) -> Vec<Message> {
+        let (geometry, piece) = (self.blob(blob).geometry, PieceIndex(0));
         let (count, reason) = (geometry.piece_count(), Refusal::Busy);
         let join = Message::Join { source: None };
         let gained = Message::Gained {
@@ -92,11 +95,12 @@ impl World {
             Gush::Joins | Gush::Strangers => vec![join],
             Gush::Rejoins => vec![Message::Leave, join],
             Gush::Heads => vec![Message::Head { geometry }],
-            Gush::Haves => vec![self.everything()],
-            Gush::Tides => vec![self.everything(), nothing],
+            Gush::Haves => vec![self.everything(blob)],
+            Gush::Tides => vec![self.everything(blob), nothing],
             Gush::Gained | Gush::Strange => vec![gained],
             Gush::Lists => {
-                let batch = self.blob.batch(0, 1, TRUE, &self.hosts[host].id);
+                let signer = &self.hosts[host].certificate;
+                let batch = self.blob(blob).batch(0, 1, TRUE, signer);
                 vec![Message::List { batch }]
             }
             Gush::Requests => vec![Message::Request { piece }],
@@ -118,22 +122,24 @@ impl World {
         }
     }
 
-    fn everything(&self) -> Message {
-        let pieces = PieceSet::full(self.blob.geometry.piece_count());
+    fn everything(&self, blob: BlobNo) -> Message {
+        let pieces = PieceSet::full(self.blob(blob).geometry.piece_count());
         Message::Have { pieces }
     }
 
     /// Anything, but in the language of the protocol.
-    fn garble(&mut self, host: HostNo, said: Envelope) -> Vec<Envelope> {
+    fn garble(&mut self, host: HostNo, blob: BlobNo, said: Envelope) -> Vec<Envelope> {
         let (task, dice) = (said.task, self.rng.random_range(0..20));
-        let id = self.hosts[host].id.clone();
+        let signer = &self.hosts[host].certificate;
         let message = match (&said.message, dice) {
             (_, 0) => return Vec::new(),
             (_, 1) => return vec![said.clone(), said],
-            (Message::Have { .. } | Message::Gained { .. }, 2..8) => self.everything(),
+            (Message::Have { .. } | Message::Gained { .. }, 2..8) => self.everything(blob),
             (Message::List { batch }, 2..8) => {
                 let bytes = Bytes(dice);
-                let batch = self.blob.batch(batch.first.0, batch.end(), bytes, &id);
+                let batch = self
+                    .blob(blob)
+                    .batch(batch.first.0, batch.end(), bytes, signer);
                 Message::List { batch }
             }
             (_, 8) => Message::Leave,
@@ -187,19 +193,21 @@ impl World {
     }
 
     /// Who goes on from a false chain value computes false ones, whatever the origin gives.
-    pub(super) fn note_false_start(&mut self, host: HostNo) {
-        let (task, state) = (self.blob.task, &mut self.hosts[host]);
-        let (Some(fetch), Some(list)) = (&mut state.fetch, state.swarm.list(&task)) else {
+    pub(super) fn note_false_start(&mut self, host: HostNo, blob: BlobNo) {
+        let (content, state) = (&self.blobs[usize::from(blob)], &mut self.hosts[host]);
+        let part = &mut state.parts[usize::from(blob)];
+        let (Some(fetch), Some(list)) = (&mut part.fetch, state.swarm.list(&content.task)) else {
             return;
         };
         let next = PieceIndex(fetch.next);
         let before = list.before(next).filter(|_| next.0 == list.len());
-        fetch.deceived |= before.is_some_and(|before| !self.blob.is_true_before(next, before));
+        fetch.deceived |= before.is_some_and(|before| !content.is_true_before(next, before));
     }
 
     /// What the origin gives to a fetch.
-    pub(super) fn origin_bytes(&self, host: HostNo) -> Bytes {
-        match self.hosts[host].fetch.as_ref().is_some_and(|f| f.deceived) {
+    pub(super) fn origin_bytes(&self, host: HostNo, blob: BlobNo) -> Bytes {
+        let fetch = self.hosts[host].part(blob).fetch.as_ref();
+        match fetch.is_some_and(|fetch| fetch.deceived) {
             true => Bytes(200),
             false => TRUE,
         }

@@ -5,7 +5,7 @@ use super::{World, nanos};
 use crate::{
     Envelope, Message,
     sim::{
-        blob::{Bytes, TRUE},
+        blob::{BlobNo, Bytes, TRUE},
         event::{Event, HostNo, Time},
         net::{Chunk, Load},
     },
@@ -19,61 +19,64 @@ impl World {
     pub(super) fn send_message(&mut self, host: HostNo, to: HostNo, envelope: Envelope) {
         let len = message_len(&envelope.message);
         let (now, delay) = (self.now, self.latency());
-        let rate = self.rate(self.hosts[host].plan.up_rate);
-        let backlog = self.hosts[to].net.downlink_free_at;
+        let (rate, backlog) = (self.sites[host].up_rate, self.sites[to].downlink_free_at);
+        let (blob, load) = self.pack(envelope);
         let net = &mut self.hosts[host].net;
-        let Some(lane) = net.lanes.get_mut(&to) else {
+        let Some(lane) = net.lanes.get_mut(to) else {
             return;
         };
         if !lane.is_empty() || lane.departing > 0 {
-            return self.line_up(host, to, Load::Message(envelope), len);
+            return self.line_up(host, to, (blob, load), len);
         }
         let left = net.uplink_free_at.max(now) + (f64::from(len) / rate * 1e9) as Time;
         net.uplink_free_at = left;
         let at = (left + delay).max(backlog).max(lane.last_arrival);
         lane.last_arrival = at;
-        let (link, from, bytes) = (lane.link, host, TRUE);
+        let (link, from) = (lane.link, host);
         let event = Event::Deliver {
             from,
             to,
             link,
-            envelope,
-            bytes,
+            blob,
+            load,
         };
         self.queue.add(at, event);
     }
 
-    pub(super) fn send_piece(&mut self, host: HostNo, to: HostNo, load: Load, len: u32) {
-        self.line_up(host, to, load, len + FRAME_OVERHEAD);
+    pub(super) fn send_piece(&mut self, host: HostNo, to: HostNo, piece: (BlobNo, Load), len: u32) {
+        self.line_up(host, to, piece, len + FRAME_OVERHEAD);
         self.note_written(host, to);
     }
 
     /// Puts a frame behind what the connection has to send.
-    fn line_up(&mut self, host: HostNo, to: HostNo, load: Load, len: u32) {
+    fn line_up(&mut self, host: HostNo, to: HostNo, (blob, load): (BlobNo, Load), len: u32) {
         let net = &mut self.hosts[host].net;
-        let Some(lane) = net.lanes.get_mut(&to) else {
+        let Some(lane) = net.lanes.get_mut(to) else {
             return;
         };
-        lane.feed(load, len);
+        lane.feed(blob, load, len);
         if !std::mem::replace(&mut lane.in_turn, true) {
             net.turns.push_back(to);
         }
         self.serve_uplink(host);
     }
 
-    /// What the socket has taken counts as uploaded.
-    fn note_written(&mut self, host: HostNo, to: HostNo) {
-        let (unsent, task, now) = (self.plan.unsent, self.blob.task, self.instant());
-        let id = self.hosts[to].id.clone();
-        let host = &mut self.hosts[host];
-        while let Some(piece) = host
+    /// What the socket has taken counts as uploaded. Says whether anything has.
+    fn note_written(&mut self, host: HostNo, to: HostNo) -> bool {
+        let (unsent, now) = (self.plan.unsent, self.instant());
+        let (id, host) = (&self.sites[to].id, &mut self.hosts[host]);
+        let mut any = false;
+        while let Some((blob, piece)) = host
             .net
             .lanes
-            .get_mut(&to)
+            .get_mut(to)
             .and_then(|lane| lane.written(unsent))
         {
-            host.swarm.handle_uploaded(&id, task, piece, now);
+            let task = self.blobs[usize::from(blob)].task;
+            host.swarm.handle_uploaded(id, task, piece, now);
+            any = true;
         }
+        any
     }
 
     /// Fills the uplink's queue.
@@ -93,10 +96,10 @@ impl World {
             let Some(to) = net.turns.pop_front() else {
                 break;
             };
-            let backlog = self.hosts[to].net.downlink_free_at;
+            let backlog = self.sites[to].downlink_free_at;
             let backlog = backlog.max(self.passed_at(host, to));
             let net = &mut self.hosts[host].net;
-            match net.lanes.get_mut(&to) {
+            match net.lanes.get_mut(to) {
                 None => continue,
                 Some(lane) if lane.is_empty() => {
                     lane.in_turn = false;
@@ -121,9 +124,9 @@ impl World {
 
     fn send_chunk(&mut self, host: HostNo, to: HostNo) {
         let (chunk, now) = (self.plan.chunk, self.now);
-        let rate = self.rate(self.hosts[host].plan.up_rate);
+        let rate = self.sites[host].up_rate;
         let net = &mut self.hosts[host].net;
-        let Some(lane) = net.lanes.get_mut(&to) else {
+        let Some(lane) = net.lanes.get_mut(to) else {
             return;
         };
         let link = lane.link;
@@ -154,12 +157,11 @@ impl World {
             len,
             ended,
         } = chunk;
-        let duration = (f64::from(len) / self.rate(self.hosts[from].plan.up_rate) * 1e9) as Time;
+        let duration = (f64::from(len) / self.sites[from].up_rate * 1e9) as Time;
         let passed = self.pass(from, to, len);
         let arrived = self.through_downlink(to, len, passed.saturating_sub(duration), passed);
         let delay = self.latency();
-        let task = self.blob.task;
-        if let Some(lane) = self.hosts[from].net.lanes.get_mut(&to) {
+        if let Some(lane) = self.hosts[from].net.lanes.get_mut(to) {
             lane.departing = lane
                 .departing
                 .saturating_sub(usize::from(lane.link == link));
@@ -167,14 +169,13 @@ impl World {
             if !ended.is_empty() {
                 lane.last_arrival = at;
             }
-            for load in ended {
-                let (envelope, bytes) = unpack(load, task);
+            for (blob, load) in ended {
                 let event = Event::Deliver {
                     from,
                     to,
                     link,
-                    envelope,
-                    bytes,
+                    blob,
+                    load,
                 };
                 self.queue.add(at, event);
             }
@@ -182,26 +183,34 @@ impl World {
         let net = &mut self.hosts[from].net;
         net.chunks = net.chunks.saturating_sub(1);
         if self.hosts[from].alive {
-            self.note_written(from, to);
-            self.after(from);
+            if self.note_written(from, to) {
+                self.after(from);
+            }
             self.serve_uplink(from);
         }
     }
 
     /// When what was sent from one host's zone to another's has passed between them.
     fn passed_at(&self, from: HostNo, to: HostNo) -> Time {
-        let zones = (self.hosts[from].plan.zone, self.hosts[to].plan.zone);
+        if self.passed_at.is_empty() {
+            return 0;
+        }
+        let zones = (self.sites[from].zone, self.sites[to].zone);
         self.passed_at.get(&zones).copied().unwrap_or_default()
     }
 
     /// When bytes that leave now are where the receiver is.
     fn pass(&mut self, from: HostNo, to: HostNo, len: u32) -> Time {
-        let zones = (self.hosts[from].plan.zone, self.hosts[to].plan.zone);
+        let zones = (self.sites[from].zone, self.sites[to].zone);
         if zones.0 == zones.1 {
             return self.now;
         }
         self.crossed_bytes += u64::from(len);
-        let Some(rate) = self.plan.between_zones.map(|rate| self.rate(rate)) else {
+        let Some(rate) = self
+            .plan
+            .between_zones
+            .map(|rate| rate * self.plan.payload_share)
+        else {
             return self.now;
         };
         let passed = self.passed_at.entry(zones).or_default();
@@ -218,27 +227,42 @@ impl World {
         start: Time,
         sent: Time,
     ) -> Time {
-        let rate = self.rate(self.hosts[to].plan.down_rate);
-        let duration = (f64::from(len) / rate * 1e9) as Time;
-        let free_at = &mut self.hosts[to].net.downlink_free_at;
+        let site = &mut self.sites[to];
+        let duration = (f64::from(len) / site.down_rate * 1e9) as Time;
+        let free_at = &mut site.downlink_free_at;
         *free_at = (*free_at).max(start) + duration;
         sent.max(*free_at)
     }
 
-    /// Bytes of frames per second on a link of so many bytes per second.
-    pub(super) fn rate(&self, link: f64) -> f64 {
-        link * self.plan.payload_share
+    /// A message as it lies in queues.
+    fn pack(&self, envelope: Envelope) -> (BlobNo, Load) {
+        let Some(blob) = self.number_of(&envelope.task) else {
+            return (0, Load::Other(Box::new(envelope)));
+        };
+        let load = match envelope.message {
+            Message::Request { piece } => Load::Request(piece),
+            Message::Gained { pieces } => Load::Gained(pieces),
+            message => Load::Other(Box::new(Envelope {
+                task: envelope.task,
+                message,
+            })),
+        };
+        (blob, load)
     }
-}
 
-fn unpack(load: Load, task: hawker_model::TaskId) -> (Envelope, Bytes) {
-    match load {
-        Load::Message(envelope) => (envelope, TRUE),
-        Load::Piece(piece, bytes) => {
-            let data = bytes::Bytes::new();
-            let message = Message::Piece { piece, data };
-            (Envelope { task, message }, bytes)
-        }
+    /// What comes of it at the receiver, and the bytes of a piece.
+    pub(super) fn unpack(&self, blob: BlobNo, load: Load) -> (Envelope, Bytes) {
+        let (message, bytes) = match load {
+            Load::Request(piece) => (Message::Request { piece }, TRUE),
+            Load::Gained(pieces) => (Message::Gained { pieces }, TRUE),
+            Load::Piece(piece, bytes) => {
+                let data = bytes::Bytes::new();
+                (Message::Piece { piece, data }, bytes)
+            }
+            Load::Other(envelope) => return (*envelope, TRUE),
+        };
+        let task = self.blob(blob).task;
+        (Envelope { task, message }, bytes)
     }
 }
 
