@@ -539,7 +539,10 @@ impl Swarm {
                     }
                     self.shared.uploads.line_up(&host);
                 }
-                Turn::Open(host, ids) => self.give_any(&host, &ids, now),
+                Turn::Open(host, ids) => {
+                    self.give_any(&host, &ids, now);
+                    self.shared.uploads.end_open_turn(&host);
+                }
             }
         }
     }

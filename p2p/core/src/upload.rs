@@ -249,7 +249,7 @@ impl Uploads {
                 continue; // Lined up again by the next request or the end of a piece.
             }
             if !self.meter.is_limited() {
-                if let Some((task, piece)) = lane.queue.pop_front() {
+                if let Some((task, piece)) = lane.next_asked() {
                     return Some(Turn::Asked(host, task, piece));
                 }
                 return Some(Turn::Open(host, lane.tasks_in_turn()));
@@ -272,12 +272,14 @@ impl Uploads {
         let asked = lane.queue.iter().enumerate();
         let asked = asked.filter(|(_, (task, _))| ready(task));
         let next = asked.min_by_key(|(at, (task, _))| (self.by_task.of(task), *at));
-        if let Some(at) = next.map(|(at, _)| at)
+        let mut open: Vec<_> = lane.open.keys().copied().filter(|t| ready(t)).collect();
+        let open_next = std::mem::take(&mut lane.asked_last) && !open.is_empty();
+        if let Some(at) = next.map(|(at, _)| at).filter(|_| !open_next)
             && let Some((task, piece)) = lane.queue.remove(at)
         {
+            lane.asked_last = true;
             return Some(Turn::Asked(host, task, piece));
         }
-        let mut open: Vec<_> = lane.open.keys().copied().filter(|t| ready(t)).collect();
         let queued = lane.queue.iter().map(|(task, _)| task);
         let wanted = queued.chain(lane.open.keys());
         let again = wanted
@@ -356,6 +358,13 @@ impl Uploads {
             }
         }
         self.line_up(host);
+    }
+
+    /// There may have been no piece of our choice for the host: what it asked for comes next.
+    pub(crate) fn end_open_turn(&mut self, host: &HostId) {
+        if self.lanes.get(host).is_some_and(|it| !it.queue.is_empty()) {
+            self.line_up(host);
+        }
     }
 
     /// Puts the host at the end of the order, if it is not in it.

@@ -39,6 +39,8 @@ impl Sending {
 pub(super) struct Lane {
     pub(super) queue: VecDeque<(TaskId, PieceIndex)>,
     pub(super) open: BTreeMap<TaskId, Credit>,
+    /// Its last turn was for a piece that it asked for by number.
+    pub(super) asked_last: bool,
     pub(super) sending: BTreeMap<(TaskId, PieceIndex), Sending>,
     /// When it got its last piece, as a count of pieces.
     pub(super) served: u64,
@@ -53,6 +55,7 @@ impl Default for Lane {
         Self {
             queue: VecDeque::new(),
             open: BTreeMap::new(),
+            asked_last: false,
             sending: BTreeMap::new(),
             served: 0,
             progress: Progress::default(),
@@ -64,6 +67,19 @@ impl Default for Lane {
 impl Lane {
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.open.is_empty()
+    }
+
+    /// What it asked for next by number, unless it is the turn of the tasks in which it left the choice
+    /// to us: those would starve beside one of which it always asks for more.
+    pub(super) fn next_asked(&mut self) -> Option<(TaskId, PieceIndex)> {
+        let open_next = self.asked_last && !self.open.is_empty();
+        let asked = if open_next {
+            None
+        } else {
+            self.queue.pop_front()
+        };
+        self.asked_last = asked.is_some();
+        asked
     }
 
     /// The tasks with open requests, those served longest ago first.

@@ -6,7 +6,7 @@ use super::{
     slots::{MOST, SLOW},
     *,
 };
-use crate::sample;
+use crate::{Rate, sample};
 
 fn uploads(slots: usize, slots_per_host: usize, queue: usize) -> Uploads {
     let mut config = SwarmConfig::new(sample::host("me"), Role::Node);
@@ -43,6 +43,35 @@ fn slots_go_round_by_host_and_no_further_than_there_are() {
     assert_eq!(begin_next(&mut uploads), None);
     uploads.finish(&a, task, PieceIndex(0), sample::start());
     assert_eq!(begin_next(&mut uploads), Some((a, PieceIndex(2))));
+}
+
+#[test]
+fn a_task_that_leaves_the_choice_to_us_does_not_starve_beside_one_that_asks_by_number() {
+    let (a, [numbered, open]) = (sample::host("a"), sample::tasks());
+    for rate in [None, Rate::new(1 << 30)] {
+        let (mut uploads, start) = (uploads(1, 1, 9), sample::start());
+        let limit = Limit {
+            total: rate,
+            per_task: None,
+        };
+        uploads.set_limit(limit, start);
+        uploads.ask_any(&a, open, 9);
+        let mut served = Vec::new();
+        for number in 0..8 {
+            // There is always more that was asked for.
+            ask(&mut uploads, &a, numbered, 2 * number);
+            ask(&mut uploads, &a, numbered, 2 * number + 1);
+            let (task, piece, open) = match uploads.next_turn(start).unwrap() {
+                Turn::Asked(_, task, piece) => (task, piece, Open::No),
+                Turn::Open(_, tasks) => (tasks[0], PieceIndex(number), Open::Yes),
+            };
+            uploads.begin(&a, (task, piece, 1), open, start);
+            uploads.finish(&a, task, piece, start);
+            served.push(open);
+        }
+        let of_choice = served.iter().filter(|it| **it == Open::Yes).count();
+        assert_eq!(of_choice, 4, "{served:?}");
+    }
 }
 
 #[test]
@@ -243,8 +272,8 @@ fn send_for(
 fn limited(total: u64, per_task: u64) -> Uploads {
     let mut uploads = uploads(8, 4, 64);
     let limit = Limit {
-        total: crate::Rate::new(total),
-        per_task: crate::Rate::new(per_task),
+        total: Rate::new(total),
+        per_task: Rate::new(per_task),
     };
     uploads.set_limit(limit, sample::start());
     uploads
