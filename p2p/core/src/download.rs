@@ -59,6 +59,12 @@ impl Downloads {
         self.waiting.contains(task)
     }
 
+    /// Whether the task is held up by the rate of all tasks, not by one of its own.
+    pub(crate) fn lacks_total(&self, task: &TaskId, now: Instant) -> bool {
+        let limited = self.meter.total_rate().is_some() && self.holds(task);
+        limited && self.meter.own_ready_at(task, now).is_none()
+    }
+
     /// Whether the task may ask for a piece. If not, it waits for its turn.
     pub(crate) fn may_order(&mut self, task: &TaskId, now: Instant) -> bool {
         if !self.is_limited() {
@@ -132,15 +138,15 @@ impl Downloads {
         self.due.filter(|_| !self.waiting.is_empty())
     }
 
-    /// The tasks that waited, in the order of their turns. Each is to be taken out of the waiting
-    /// ones by [`Self::end_wait`] before it asks again.
-    pub(crate) fn turns(&mut self, now: Instant) -> Vec<TaskId> {
+    /// The tasks that waited, in the order of their turns, those alike by what `share` says. Each is
+    /// to be taken out of the waiting ones by [`Self::end_wait`] before it asks again.
+    pub(crate) fn turns(&mut self, share: impl Fn(&TaskId) -> u64, now: Instant) -> Vec<TaskId> {
         if self.due().is_none_or(|due| due > now) {
             return Vec::new();
         }
         self.due = None;
         let mut turns: Vec<_> = self.waiting.iter().copied().collect();
-        turns.sort_by_key(|task| (self.shares.of(task), *task));
+        turns.sort_by_key(|task| (self.shares.of(task), share(task), *task));
         turns
     }
 
@@ -180,8 +186,8 @@ mod tests {
         assert!(!downloads.may_order(&task, now));
         let due = downloads.due().unwrap();
         assert_eq!(due, now + std::time::Duration::from_millis(1001));
-        assert_eq!(downloads.turns(now), []);
-        assert_eq!(downloads.turns(due), [task]);
+        assert_eq!(downloads.turns(|_| 0, now), []);
+        assert_eq!(downloads.turns(|_| 0, due), [task]);
     }
 
     #[test]
@@ -206,7 +212,7 @@ mod tests {
                 }
             }
             now = downloads.due().unwrap().max(now);
-            downloads.turns(now);
+            downloads.turns(|_| 0, now);
         }
         let share = got[0] as f64 / (got[0] + got[1]) as f64;
         assert!((0.45..=0.55).contains(&share), "{got:?}");

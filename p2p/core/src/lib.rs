@@ -10,6 +10,7 @@
 
 mod action;
 mod back_to_source;
+mod beside;
 mod claims;
 mod config;
 mod contacts;

@@ -241,8 +241,12 @@ impl Meter {
 
     /// When something of the task may pass; `None`: now.
     pub(crate) fn ready_at(&self, task: &TaskId, now: Instant) -> Option<Instant> {
-        let own = self.tasks.get(task).and_then(|task| task.ready_at(now));
-        own.max(self.total.ready_at(now))
+        self.own_ready_at(task, now).max(self.total.ready_at(now))
+    }
+
+    /// The same, were there no limit of all tasks.
+    pub(crate) fn own_ready_at(&self, task: &TaskId, now: Instant) -> Option<Instant> {
+        self.tasks.get(task).and_then(|task| task.ready_at(now))
     }
 
     pub(crate) fn available(&self, task: &TaskId, now: Instant) -> u64 {

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     Action, Envelope, Message, Misbehaviour, SwarmConfig,
+    beside::{Beside, Tokens},
     download::Downloads,
     link::Links,
     patience::{Patience, Price, Worth},
@@ -19,13 +20,6 @@ use crate::{
     signers::Signers,
     upload::Uploads,
 };
-
-/// Whether a reader waits for a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waits {
-    Somebody,
-    Nobody,
-}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -41,8 +35,7 @@ pub(crate) struct Shared {
     /// Until when hosts that have no time for us are left in peace: in all tasks, since they queue what
     /// we ask for in all of them together.
     busy: BTreeMap<HostId, Instant>,
-    /// Tasks that a reader waits for.
-    awaited: BTreeSet<TaskId>,
+    pub(crate) beside: Beside,
     pub(crate) patience: Patience,
     pub(crate) signers: Signers,
     pub(crate) quiet: Quiet,
@@ -62,24 +55,26 @@ impl Shared {
             quarantine: Quarantine::default(),
             isolated: BTreeSet::new(),
             busy: BTreeMap::new(),
-            awaited: BTreeSet::new(),
+            beside: Beside::default(),
             patience: Patience::default(),
             signers: Signers::default(),
             quiet: Quiet::default(),
         }
     }
 
-    /// Notes whether a reader waits for the task.
-    pub(crate) fn note_readers(&mut self, task: TaskId, waits: Waits) {
-        match waits {
-            Waits::Somebody => _ = self.awaited.insert(task),
-            Waits::Nobody => _ = self.awaited.remove(&task),
+    /// Whether tasks that readers wait for are held up by the rate of all downloads.
+    pub(crate) fn tokens(&self, now: Instant) -> Tokens {
+        let mut awaited = self.beside.awaited();
+        match awaited.any(|task| self.downloads.lacks_total(task, now)) {
+            true => Tokens::Short,
+            false => Tokens::Free,
         }
     }
 
-    /// Whether readers wait for other tasks and not for this one.
-    pub(crate) fn comes_later(&self, task: &TaskId) -> bool {
-        !self.awaited.is_empty() && !self.awaited.contains(task)
+    /// Whether a task leaves room to others: it waits for the download's rate, or for its turn beside
+    /// what readers wait for. Its peers are not slow then.
+    pub(crate) fn holds(&self, task: &TaskId) -> bool {
+        self.downloads.holds(task) || self.beside.holds(task)
     }
 
     /// A host has no time for us until then.

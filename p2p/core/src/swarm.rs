@@ -409,7 +409,10 @@ impl Swarm {
 
     /// Tasks that waited for the download's rate ask again, each in its turn.
     fn give_orders(&mut self, now: Instant) {
-        for task in self.shared.downloads.turns(now) {
+        let Shared {
+            downloads, beside, ..
+        } = &mut self.shared;
+        for task in downloads.turns(|task| beside.share(task), now) {
             self.shared.downloads.end_wait(&task);
             self.with(task, now, |task, cx| task.ask_again(cx, now));
         }
@@ -505,6 +508,7 @@ impl Swarm {
             return;
         };
         task.note_orders(&mut self.shared, now);
+        task.tell_orders(&mut self.shared);
         task.keep_time(&self.shared, now);
         if task.is_gone(now) {
             task.forget(&mut self.shared);
@@ -512,12 +516,25 @@ impl Swarm {
             return;
         }
         self.timetable.set(id, task.due());
+        self.give_turns_beside(now);
+    }
+
+    /// Tasks that left room to what readers wait for go on, each in its turn.
+    fn give_turns_beside(&mut self, now: Instant) {
+        let tokens = self.shared.tokens(now);
+        while let Some((host, id)) = self.shared.beside.next_turn(tokens, now) {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.take_turn(&host, &mut self.shared, now);
+            }
+            self.shared.beside.end_turn();
+        }
     }
 
     fn drop_task(&mut self, id: &TaskId, now: Instant) {
         self.tasks.remove(id);
         self.timetable.set(*id, None);
         self.shared.downloads.forget(id, now);
+        self.shared.beside.forget(id);
     }
 
     fn give_turns(&mut self, now: Instant) {

@@ -47,7 +47,7 @@ use crate::{
     content::Content,
     injection::Injection,
     neighbour::Neighbour,
-    shared::{Shared, Waits},
+    shared::Shared,
     sources::{Giver, Sources},
 };
 
@@ -222,7 +222,7 @@ impl Task {
             self.origin.sources = sources;
             self.waiting = waiting;
             self.open(opening(None, Want::Fetch), cx, now);
-            self.tell_readers(cx);
+            self.tell_readers(cx, now);
         }
     }
 
@@ -253,29 +253,32 @@ impl Task {
             self.waiting.remove(0);
         }
         self.waiting.push(pieces);
-        self.tell_readers(cx);
+        self.tell_readers(cx, now);
         self.fill_all(cx, now);
     }
 
     /// Other tasks hold back while a reader waits for this one, and the other way round. Who has got
     /// the first of what it asked for does not wait until it says so again: it may read no further.
-    fn tell_readers(&self, cx: &mut Shared) {
+    fn tell_readers(&self, cx: &mut Shared, now: Instant) {
         let is_there = |piece| {
             self.pieces()
                 .is_some_and(|all| all.contains(PieceIndex(piece)))
         };
         let is_stuck = |range: &Range<u32>| !is_there(range.start);
-        let waits = match self.is_fetching() && self.waiting.iter().any(is_stuck) {
-            true => Waits::Somebody,
-            false => Waits::Nobody,
-        };
-        cx.note_readers(self.id, waits);
+        match self.is_fetching() && self.waiting.iter().any(is_stuck) {
+            true => cx.beside.note_awaited(self.id, self.patience(), now),
+            false => cx.beside.note_idle(&self.id),
+        }
+    }
+
+    fn end_waiting(&mut self, cx: &mut Shared) {
+        self.waiting.clear();
+        cx.beside.note_idle(&self.id);
     }
 
     /// Stops to fetch, serves on.
     pub(crate) fn close(&mut self, cx: &mut Shared) {
-        self.waiting.clear();
-        self.tell_readers(cx);
+        self.end_waiting(cx);
         if cx.config.role == Role::Seed || self.want == Want::Serve {
             return;
         }
@@ -291,8 +294,7 @@ impl Task {
 
     /// Leaves the swarm of the task for good.
     pub(crate) fn forget(&mut self, cx: &mut Shared) {
-        self.waiting.clear();
-        self.tell_readers(cx);
+        self.end_waiting(cx);
         self.cancel_origin(cx);
         self.leave_all(cx);
         cx.patience.settle(&self.id);
@@ -305,8 +307,7 @@ impl Task {
     pub(crate) fn fail(&mut self, reason: TaskFailure, cx: &mut Shared, now: Instant) {
         tracing::warn!(task = %self.id, %reason, "task failed");
         self.want = Want::Serve;
-        self.waiting.clear();
-        self.tell_readers(cx);
+        self.end_waiting(cx);
         self.failed_at = Some(now);
         self.take_back_all(cx);
         self.give_up_storing();
@@ -458,8 +459,7 @@ impl Task {
         }
         tracing::info!(task = %self.id, "complete");
         self.completed = true;
-        self.waiting.clear();
-        self.tell_readers(cx);
+        self.end_waiting(cx);
         cx.act(Action::Complete { task: self.id });
         self.announce(cx);
         self.take_back_all(cx);

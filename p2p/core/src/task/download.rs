@@ -12,6 +12,7 @@ use hawker_model::{HostId, MAX_PIECE_LEN, PieceIndex, Role};
 use super::Task;
 use crate::{
     Action, Message, Refusal,
+    content::Content,
     neighbour::Neighbour,
     patience::{Price, Worth},
     shared::Shared,
@@ -28,9 +29,6 @@ const LEAST_ASKED: usize = 2;
 /// Pieces taken of a neighbour before one of them has matched: those on order and those that came
 /// and are being checked.
 const UNPROVEN: usize = 3;
-/// While readers wait for other tasks, so many pieces at once from all: it goes on, and leaves them
-/// the links.
-const MOST_BESIDE: usize = 2;
 const BUSY_PAUSE: Duration = Duration::from_millis(150);
 
 impl Task {
@@ -76,8 +74,18 @@ impl Task {
             let Some(piece) = self.pick(host, cx, now) else {
                 return;
             };
+            let tokens = cx.tokens(now);
+            if !cx.beside.may_order(&self.id, host, tokens, now) {
+                return;
+            }
             self.request(host, piece, cx, now);
         }
+    }
+
+    /// Its turn has come at a host after a wait for what readers want of other tasks.
+    pub(crate) fn take_turn(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        self.fill(host, cx, now);
+        self.note_orders(cx, now);
     }
 
     /// How many pieces to ask a neighbour for. Open requests that it leaves unanswered do not count.
@@ -112,16 +120,12 @@ impl Task {
     /// Bounds the bytes on order, but always leaves two pieces per neighbour.
     fn has_room(&self, host: &HostId, cx: &Shared) -> bool {
         let own = self.neighbours.get(host).map_or(0, |n| n.requests.len());
-        let comes_later = cx.comes_later(&self.id);
-        if own < 2 && !comes_later {
+        if own < 2 {
             return true;
         }
         let all: usize = self.neighbours.values().map(|n| n.requests.len()).sum();
         let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
-        if comes_later && all >= MOST_BESIDE {
-            return false;
-        }
-        own < 2 || (all as u64 + 1) * u64::from(piece_len) <= cx.config.max_bytes_in_flight
+        (all as u64 + 1) * u64::from(piece_len) <= cx.config.max_bytes_in_flight
     }
 
     /// Asks for a piece along with the first word, before it is known how many there are: all of a
@@ -166,6 +170,39 @@ impl Task {
         }
         self.send(host, Message::Request { piece }, cx);
         self.note_orders(cx, now);
+        self.note_order(host, 1, cx, now);
+    }
+
+    /// Counts an order against what tasks may have beside those that readers wait for.
+    fn note_order(&self, host: &HostId, pieces: usize, cx: &mut Shared, now: Instant) {
+        let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
+        let (bytes, tokens) = (pieces as u64 * u64::from(piece_len), cx.tokens(now));
+        cx.beside.note_order(&self.id, (host, bytes), tokens, now);
+        if let Some(neighbour) = self.neighbours.get(host).filter(|_| cx.beside.is_kept()) {
+            let pieces = self.on_order_at(neighbour);
+            cx.beside.note_orders(&self.id, host, pieces);
+        }
+    }
+
+    /// Tells what is on order where, if that matters to other tasks.
+    pub(crate) fn tell_orders(&self, cx: &mut Shared) {
+        if !cx.beside.counts(&self.id, self.is_fetching()) {
+            return;
+        }
+        for (host, neighbour) in &self.neighbours {
+            let pieces = self.on_order_at(neighbour);
+            cx.beside.note_orders(&self.id, host, pieces);
+        }
+        let is_known = |host: &HostId| self.neighbours.contains_key(host);
+        cx.beside.forget_others(&self.id, is_known);
+    }
+
+    /// Pieces on order that a neighbour has. What it may send once it gets it uses no link.
+    fn on_order_at(&self, neighbour: &Neighbour) -> usize {
+        let owes = |content: &Content| content.picker.exclusive(&neighbour.has, 0, 1) > 0;
+        let open = neighbour.credit > 0 && self.content.as_ref().is_some_and(owes);
+        let open = if open { neighbour.credit } else { 0 };
+        neighbour.requests.len() + usize::from(open)
     }
 
     /// Counts what is on order against the limits.
@@ -202,9 +239,13 @@ impl Task {
             neighbour.credit_since = Some(now);
         }
         let most = cx.config.max_requests_per_neighbour.min(exclusive.max(2));
-        let window = match cx.comes_later(&self.id) {
-            true => 1,
-            false => neighbour.pace.window(most).max(1),
+        let owed = usize::from(neighbour.credit);
+        let tokens = cx.tokens(now);
+        let window = neighbour.pace.window(most).max(1);
+        let window = match cx.beside.holds_back(&self.id, now) {
+            // One at least, and its turn: see below.
+            true => window.min((owed + cx.beside.room(host, tokens, now)).max(1)),
+            false => window,
         };
         let window = match cx.downloads.is_limited() {
             true => window.min(
@@ -214,13 +255,15 @@ impl Task {
             false => window,
         };
         let window = window.min(trust.saturating_sub(neighbour.requests.len()));
-        let owed = usize::from(neighbour.credit);
         // What is owed may be on its way: who has proven nothing must not owe it a second time.
         let low = match neighbour.proven && !probing {
             true => owed <= window / 2,
             false => owed == 0 && window > 0,
         };
-        if low && cx.downloads.may_order(&self.id, now) {
+        let may_order = low
+            && cx.downloads.may_order(&self.id, now)
+            && cx.beside.may_order(&self.id, host, tokens, now);
+        if may_order {
             if neighbour.credit == 0 {
                 neighbour.credit_since = Some(now);
             }
@@ -230,6 +273,7 @@ impl Task {
             self.send(host, Message::RequestAny { credit }, cx);
             self.forgo(host, owed, cx);
             self.note_orders(cx, now);
+            self.note_order(host, window.saturating_sub(owed), cx, now);
         }
         let neighbour = self.neighbours.get(host);
         !neighbour.is_some_and(|neighbour| self.is_unanswered(neighbour, now))
@@ -271,6 +315,9 @@ impl Task {
         neighbour.note_piece(piece, cx.config.queue_time, now);
         let len = content.geometry.len_of(piece);
         cx.downloads.note_arrival(&self.id, len.into(), now);
+        if owed {
+            cx.beside.note_arrival(&self.id, host, len.into(), now);
+        }
         let known = content.can_check(piece) && self.doubts.may_ask(piece, host);
         let trusted = !neighbour.suspected && !cx.patience.is_struck_out(host);
         let taken = known && trusted && (owed || few);

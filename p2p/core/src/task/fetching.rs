@@ -239,6 +239,7 @@ impl Task {
                 .as_ref()
                 .map_or(0, |c| c.geometry.len_of(piece));
             self.received.origin_bytes += u64::from(len);
+            cx.beside.note_awaited_arrival(&self.id, len.into(), now);
         }
         self.skip_what_others_bring(cx, now);
     }

@@ -29,7 +29,7 @@ const IN_VAIN: f64 = 0.25;
 impl Task {
     /// No help in time: the node goes by itself, each at a slightly different moment.
     pub(super) fn mind_deadlines(&mut self, cx: &mut Shared, now: Instant) {
-        if cx.downloads.holds(&self.id) {
+        if cx.holds(&self.id) {
             // It is we who do not ask.
             self.progress_at = now;
         }
@@ -105,7 +105,7 @@ impl Task {
         let Some(content) = self.content.as_ref() else {
             return;
         };
-        if chosen || other || cx.downloads.holds(&self.id) {
+        if chosen || other || cx.holds(&self.id) {
             return self.origin.trickle.rest();
         }
         let piece_len = content.geometry.piece_len();

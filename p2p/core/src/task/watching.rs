@@ -26,7 +26,7 @@ impl Task {
             self.make_source(&host, cx);
         }
         self.trim_waiting();
-        self.tell_readers(cx);
+        self.tell_readers(cx, now);
     }
 
     fn mark_late(&mut self, host: &HostId, cx: &Shared, now: Instant) {

@@ -19,6 +19,7 @@ mod credentials;
 mod doubt;
 mod download;
 mod giving;
+mod layers;
 mod meeting;
 mod origin;
 mod store;
