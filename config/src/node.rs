@@ -210,6 +210,13 @@ section! {
         /// How long after that a right still holds while the registry cannot be reached; "0s": not
         /// at all. A refusal ends it at once.
         pub rights_grace: Interval = Interval::from_secs(600),
+        /// Whether a seed of the cluster is believed what a tag names now, so that not every host
+        /// has to ask the registry; never without TLS. Digests prove themselves.
+        pub tags_from_seeds: bool = true,
+        /// On a seed: how long the registry's answer about a tag serves other hosts, at most 15s. A
+        /// push is seen by all of them within that. "0s": one question for all that
+        /// come while another is being answered.
+        pub keep_tags: Interval = Interval::from_secs(1),
         /// How long running answers may go on when the daemon is stopped.
         pub stop_grace: Interval = Interval::from_secs(20),
     }

@@ -31,7 +31,7 @@ mod transport;
 pub use blob::Blob;
 pub use counters::{BytesBySource, Counters};
 pub use hawker_model::{Recorder, Recording};
-pub use hawker_swarm::{NoSeed, Verdict};
+pub use hawker_swarm::{GivenManifest, ManifestWish, NoSeed, Resolution, Verdict};
 pub use node::{HeldRate, Node, NodeSettings, OpenError, SeedAddress, StartError};
 pub use origin::{
     Account, AllowPrivate, AllowPrivateError, Budget, ByteRange, Challenges, ClientFiles,

@@ -11,7 +11,9 @@ use std::{
 };
 
 use hawker_model::{Digest, HostId, Role, TaskId};
-use hawker_swarm::{Limits, NoSeed, Rate, Source, SwarmConfig, Verdict};
+use hawker_swarm::{
+    Finding, Limits, ManifestWish, NoSeed, Question, Rate, Resolution, Source, SwarmConfig, Verdict,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -296,21 +298,43 @@ impl Node {
     /// that the judgement takes as long as it takes, at most a minute. Dropping the future ends the
     /// wait.
     pub async fn ask_seed(&self, task: TaskId, source: &Source) -> Result<Verdict, NoSeed> {
+        if !frame::fits(source) {
+            return Err(NoSeed::TooLong);
+        }
+        let finding = self.ask(task, Question::Right(source.clone())).await?;
+        // No other answer is taken for it.
+        finding.into_verdict().ok_or(NoSeed::Stopping)
+    }
+
+    /// Asks the seed of a repository what the registry gives for one of its manifests. Bytes in the
+    /// answer have its digest; where the URL names one, that is it. All else is the seed's word. On a
+    /// plain network, where nobody proves who it is, no word is asked for: only the bytes of a
+    /// digest. Otherwise as [`Node::ask_seed`].
+    pub async fn ask_manifest(&self, wish: &ManifestWish) -> Result<Resolution, NoSeed> {
+        if self.inner.plain && !wish.is_provable() {
+            return Err(NoSeed::PlainWord);
+        }
+        if !frame::wish_fits(wish) {
+            return Err(NoSeed::TooLong);
+        }
+        let question = Question::Manifest(wish.clone());
+        let finding = self.ask(wish.place(), question).await?;
+        finding.into_resolution().ok_or(NoSeed::Stopping)
+    }
+
+    async fn ask(&self, task: TaskId, question: Question) -> Result<Finding, NoSeed> {
         if self.inner.role == Role::Seed {
             return Err(NoSeed::Ourselves);
         }
-        if self.inner.plain && source.authorization.is_some() {
+        if self.inner.plain && question.source().authorization.is_some() {
             return Err(NoSeed::Plain);
-        }
-        if !frame::fits(source) {
-            return Err(NoSeed::TooLong);
         }
         let (reply, answer) = oneshot::channel();
         let number = self.inner.next_claim.fetch_add(1, Relaxed);
         let ask = Ask {
             number,
             task,
-            source: source.clone(),
+            question,
             reply,
         };
         let commands = &self.inner.commands;

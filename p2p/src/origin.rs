@@ -35,6 +35,7 @@ mod head;
 mod hold;
 mod inspect;
 mod link;
+mod manifest;
 mod pass;
 mod password;
 mod pool;
@@ -52,8 +53,8 @@ mod ways;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use hawker_model::{Digest, RegistryHost, Repository};
-use hawker_swarm::{Behalf, Secret, Source};
+use hawker_model::{Digest, RegistryHost, Repository, Target};
+use hawker_swarm::{Behalf, ManifestWish, Secret, Source};
 use url::Url;
 
 use address::AddressRule;
@@ -185,6 +186,18 @@ impl OriginClient {
             &base,
             &format!("/v2/{repository}/blobs/{digest}"),
         ))
+    }
+
+    /// The URL of a manifest: `<base>/v2/<repository>/manifests/<target>`.
+    pub fn manifest_url(
+        &self,
+        registry: &RegistryHost,
+        repository: &Repository,
+        target: &Target,
+    ) -> Result<Url, OriginError> {
+        let base = self.base_url(registry)?;
+        let path = format!("/v2/{repository}/manifests/{target}");
+        Ok(config::under(&base, &path))
     }
 
     /// What the origin says of `source` without its body: whether it may be had, its length. One
@@ -319,6 +332,25 @@ impl OriginClient {
             ..Wanted::parse(source)?
         };
         OriginBody::open(self, wanted, range, hold).await
+    }
+
+    /// Asks for a manifest that another host wishes for, with what it shows and nothing of ours
+    /// beside it, as [`OriginClient::fetch_for_others`]; the answer of success, with GET or HEAD as it
+    /// wishes. Retried once.
+    pub async fn manifest_for_others(
+        &self,
+        wish: &ManifestWish,
+    ) -> Result<http::Response<PassBody>, OriginError> {
+        manifest::manifest(self, wish, manifest::Name::Theirs).await
+    }
+
+    /// The same without what the wish shows: in nobody's name, with a token that anybody gets where
+    /// the registry wants one. Not retried, and 429 has no effect on other requests.
+    pub async fn manifest_for_nobody(
+        &self,
+        wish: &ManifestWish,
+    ) -> Result<http::Response<PassBody>, OriginError> {
+        manifest::manifest(self, wish, manifest::Name::Nobodys).await
     }
 
     /// Passes one request of a client on to its registry and hands back what the registry says,

@@ -2,7 +2,7 @@
 //! access, which the piece network knows nothing of.
 
 use hawker_model::{HostId, TaskId};
-use hawker_swarm::{Source, Verdict};
+use hawker_swarm::{ManifestWish, Resolution, Source, Verdict};
 use tokio::sync::oneshot;
 
 /// A question of a [`crate::Node`]; [`crate::Node::requests`] brings them. One that is dropped, or
@@ -23,5 +23,12 @@ pub enum NodeRequest {
         task: TaskId,
         source: Source,
         reply: oneshot::Sender<Verdict>,
+    },
+    /// To a seed: what does the registry give for this manifest to whoever shows this source's
+    /// credential? As for [`NodeRequest::Judge`] otherwise.
+    Resolve {
+        host: HostId,
+        wish: ManifestWish,
+        reply: oneshot::Sender<Resolution>,
     },
 }

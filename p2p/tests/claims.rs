@@ -93,7 +93,7 @@ async fn next_claim(requests: &mut mpsc::Receiver<NodeRequest>) -> (HostId, Node
     let request = requests.recv().await.unwrap();
     match &request {
         NodeRequest::Judge { host, .. } => (host.clone(), request),
-        NodeRequest::Renew { .. } => panic!("{request:?}"),
+        NodeRequest::Renew { .. } | NodeRequest::Resolve { .. } => panic!("{request:?}"),
     }
 }
 

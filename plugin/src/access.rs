@@ -6,7 +6,8 @@
 //!
 //! * the **right** ([`Access::establish`]): the origin is asked with that very credential, by one
 //!   cheap request, and its answer is remembered for a while ([`rights`]). Hosts ask the blob's seed,
-//!   which asks once for all who show the same ([`seed_first`]); a seed answers by [`judge`];
+//!   which asks once for all who show the same ([`seed_first`]); a seed answers by [`judge`], and of
+//!   manifests by [`resolve`];
 //! * **possession** ([`Access::read`]): the origin is known to hold the very bytes that are here, or
 //!   has shown it ([`possession`]).
 //!
@@ -24,10 +25,12 @@ mod offers;
 mod outages;
 mod possession;
 mod reading;
+mod resolve;
 mod right_key;
 mod rights;
 mod sample;
 mod seed_first;
+mod wishing;
 
 use std::{future::Future, ops::Range, pin::pin, sync::Arc, time::Duration};
 
@@ -35,6 +38,7 @@ use futures::future::{BoxFuture, Either, select};
 use hawker_model::{Digest, RegistryHost, Repository, TaskId};
 use hawker_p2p::{Account, Blob, Node, OriginClient, OriginError};
 use hawker_swarm::{Secret, Source};
+use http::HeaderName;
 use url::Url;
 
 use self::{
@@ -42,9 +46,10 @@ use self::{
     offers::Offers,
     outages::Outages,
     possession::{Proofs, Question},
+    resolve::Resolver,
     right_key::{Item, RightKey},
     rights::{Basis, Granted, Rights},
-    seed_first::Grantor,
+    seed_first::judged,
 };
 pub(crate) use self::{
     claim::{Claim, Place},
@@ -53,8 +58,11 @@ pub(crate) use self::{
     reading::Recourse,
     right_key::Holder,
     rights::{RepositoryRights, Right, RightsSettings},
+    seed_first::{Granting, Grantor, Heard, ask as ask_seed_first},
 };
 
+/// Where registries tell a manifest's digest.
+pub(crate) const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 /// Longest revision of a file that is remembered as it is, in bytes.
 const MAX_REVISION_LEN: usize = 256;
 
@@ -71,6 +79,7 @@ struct Inner {
     proofs: Proofs,
     outages: Outages,
     offers: Offers,
+    resolver: Resolver,
     metrics: AccessMetrics,
 }
 
@@ -87,6 +96,7 @@ impl Access {
             origin: node.origin().clone(),
             node,
             patience,
+            resolver: Resolver::new(rights.keep_tags),
             rights: Rights::new(rights),
             proofs: Proofs::default(),
             outages: Outages::default(),
@@ -164,8 +174,8 @@ impl Access {
         if was_refused || !claim.is_for_judges() || self.account_of(claim)?.is_some() {
             return self.ask_origin(claim).await;
         }
-        let seed = inner.node.ask_seed(claim.task, &claim.source);
-        let (grantor, answer) = seed_first::ask(seed, || self.ask_origin(claim)).await;
+        let seed = async { judged(inner.node.ask_seed(claim.task, &claim.source).await) };
+        let (grantor, answer) = ask_seed_first(seed, || self.ask_origin(claim)).await;
         if grantor == Grantor::Seed {
             inner.metrics.asked(grantor, &answer);
         }

@@ -22,7 +22,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    access::AccessMetrics,
+    access::{AccessMetrics, Grantor},
     body::{self, Body},
     containerd::{ContentMetrics, DiffMetrics, SnapshotMetrics},
     content::ContentStore,
@@ -43,6 +43,7 @@ pub struct Metrics {
 pub struct MirrorMetrics {
     requests: Family<RequestLabels, Counter>,
     served: Family<ServedLabels, Counter>,
+    manifests: Family<ManifestLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +55,11 @@ struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServedLabels {
     source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ManifestLabels {
+    by: &'static str,
 }
 
 /// Where the bytes of an answer came from.
@@ -87,6 +93,12 @@ impl MirrorMetrics {
             .inc();
     }
 
+    /// A counter of manifests, and of what HEAD tells of them, that were asked for beyond this host.
+    pub(crate) fn manifests(&self, by: Grantor) -> Counter {
+        let by = by.as_str();
+        self.manifests.get_or_create_owned(&ManifestLabels { by })
+    }
+
     /// A counter of bytes handed to clients.
     pub fn served(&self, source: Served) -> Counter {
         let source = source.as_str();
@@ -101,6 +113,9 @@ impl Metrics {
         for source in [Served::Local, Served::Network, Served::Pass] {
             mirror.served(source);
         }
+        for by in [Grantor::Seed, Grantor::Origin] {
+            mirror.manifests(by);
+        }
         let mut registry = Registry::default();
         registry.register(
             "hawker_mirror_requests",
@@ -111,6 +126,11 @@ impl Metrics {
             "hawker_mirror_served_bytes",
             "Bytes of bodies handed to the mirror's clients",
             mirror.served.clone(),
+        );
+        registry.register(
+            "hawker_mirror_manifests",
+            "Manifests, and what HEAD tells of them, that were asked for, by who answered",
+            mirror.manifests.clone(),
         );
         Self {
             registry: Arc::new(Mutex::new(registry)),

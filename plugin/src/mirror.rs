@@ -1,7 +1,8 @@
 //! The registry endpoint on loopback that containerd and Docker pull from.
 //!
 //! A request is parsed whole ([`call`]), then answered by its kind: manifests and everything small
-//! go to the origin with the client's own request ([`manifest`], [`upstream`]); blobs by SHA-256
+//! go to the origin with the client's own request ([`manifest`], [`upstream`]), manifests by the seed
+//! that asks it for all hosts where that may be ([`told`]); blobs by SHA-256
 //! digest come through the piece network once the client's right to them stands and its registry is
 //! known to hold them ([`blob`], [`crate::access`]). Whatever the network cannot do is passed through, and whatever the origin does not
 //! answer quickly is given up with a 5xx: the client then goes on without us.
@@ -23,6 +24,7 @@ mod range;
 mod registry;
 mod reply;
 mod shown;
+mod told;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -61,6 +63,8 @@ pub struct MirrorSettings {
     pub origin_patience: Duration,
     /// How long the network may take to find out a blob's length.
     pub network_patience: Duration,
+    /// Whether a seed is believed what a tag names.
+    pub tags_from_seeds: bool,
 }
 
 /// The mirror of one node.

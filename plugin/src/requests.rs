@@ -1,10 +1,10 @@
-//! Answers what the piece network asks of this daemon: judgements, and credentials in place of those
-//! that were refused.
+//! Answers what the piece network asks of this daemon: judgements, manifests, and credentials in place
+//! of those that were refused.
 
 use std::sync::Arc;
 
 use hawker_model::{HostId, TaskId};
-use hawker_p2p::{Node, NodeRequest, Verdict};
+use hawker_p2p::{ManifestWish, Node, NodeRequest, Resolution, Verdict};
 use hawker_swarm::Source;
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -14,10 +14,10 @@ use tracing::{debug, info};
 
 use crate::layers::Layers;
 
-/// Claims that are judged at the same time. Others wait for a place among them; of each host's the
+/// Claims and wishes that are answered at the same time. Others wait for a place among them; of each host's the
 /// network brings an eighth of this at once (`hawker_swarm::Docket`).
 const MOST_JUDGED: usize = 256;
-/// Claims that are judged or wait; beyond that, whoever asks goes to the registry itself.
+/// Those that are answered or wait; beyond that, whoever asks goes to the registry itself.
 const MOST_CLAIMS: usize = 4096;
 /// Credentials that are looked for at the same time; beyond that there is none.
 const MOST_RENEWED: usize = 256;
@@ -48,6 +48,15 @@ pub(crate) async fn answer(node: Node, layers: Layers) {
                     judge(&layers, host, task, source, reply).await;
                 });
             }
+            NodeRequest::Resolve { host, wish, reply } if judging.len() < MOST_CLAIMS => {
+                let (layers, judges) = (layers.clone(), Arc::clone(&judges));
+                judging.spawn(async move {
+                    let Ok(_place) = judges.acquire().await else {
+                        return;
+                    };
+                    resolve(&layers, host, wish, reply).await;
+                });
+            }
             NodeRequest::Renew {
                 task,
                 source,
@@ -58,6 +67,9 @@ pub(crate) async fn answer(node: Node, layers: Layers) {
             // Dropped, it is answered with no.
             NodeRequest::Judge { task, .. } | NodeRequest::Renew { task, .. } => {
                 debug!(%task, "too many questions of the network");
+            }
+            NodeRequest::Resolve { host, .. } => {
+                debug!(%host, "too many questions of the network");
             }
         }
     }
@@ -78,6 +90,21 @@ async fn judge(
     };
     debug!(%host, %task, ?verdict, "judged");
     let _ = reply.send(verdict);
+}
+
+async fn resolve(
+    layers: &Layers,
+    host: HostId,
+    wish: ManifestWish,
+    mut reply: oneshot::Sender<Resolution>,
+) {
+    let resolution = tokio::select! {
+        biased;
+        () = reply.closed() => return,
+        resolution = layers.access().resolve(&wish) => resolution,
+    };
+    debug!(%host, place = %wish.place(), is_given = matches!(resolution, Resolution::Given(_)), "resolved");
+    let _ = reply.send(resolution);
 }
 
 async fn renew(

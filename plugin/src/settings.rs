@@ -124,6 +124,7 @@ pub(crate) fn mirror_settings(config: &NodeConfig) -> MirrorSettings {
             .collect(),
         origin_patience: mirror.origin_timeout.duration(),
         network_patience: mirror.network_timeout.duration(),
+        tags_from_seeds: mirror.tags_from_seeds,
     }
 }
 
@@ -132,6 +133,7 @@ pub(crate) fn rights_settings(config: &NodeConfig) -> RightsSettings {
     RightsSettings {
         keep: config.mirror.keep_rights.duration(),
         grace: config.mirror.rights_grace.duration(),
+        keep_tags: config.mirror.keep_tags.duration(),
     }
 }
 

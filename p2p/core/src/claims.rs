@@ -1,9 +1,13 @@
-//! Claims that this host asks seeds to judge: whether whoever shows a credential may have a task.
+//! Claims that this host asks seeds to judge: whether whoever shows a credential may have a task, or
+//! what a registry gives for a manifest ([`Question`]).
 //!
 //! Each claim goes to the seed that rendezvous hashing gives its task, so that of many hosts that
 //! ask at the same moment all ask the same one, which asks the origin once. Where a seed is lost or
-//! out of reach, the next in line is asked. A seed that gives no sign of life in time is silent: its
-//! claims are not judged, and it is not asked for a while.
+//! out of reach, or cannot answer such a question, the next in line is asked. A seed that gives no
+//! sign of life in time is silent: its claims are not judged, and it is not asked for a while.
+//!
+//! A seed that gives another manifest than was asked for is a liar ([`Lie`]): once the shell has
+//! parted with it, the next one is asked.
 //!
 //! Whatever comes from a seed is a sign of life: a connection, a frame of any task. What was said in
 //! time but not read yet, since our own shell woke late, is waited for a little longer.
@@ -17,7 +21,7 @@ use std::{
 
 use hawker_model::{HostId, Role, TaskId};
 
-use crate::{Source, Verdict, docket::MOST_PER_HOST};
+use crate::{Abilities, Finding, Question, Resolution, Verdict, docket::MOST_PER_HOST};
 
 /// A seed must be reached, and say that it has heard, within this time; or give another sign of
 /// life, and so on,
@@ -46,12 +50,16 @@ pub enum NoSeed {
     Ourselves,
     #[error("credentials are not sent over a plain network")]
     Plain,
+    #[error("what a seed would say of it proves nothing on a plain network")]
+    PlainWord,
     #[error("seed {0} does not answer")]
     Silent(HostId),
     #[error("hawkerd is stopping")]
     Stopping,
     #[error("the source is too long to be sent")]
     TooLong,
+    #[error("seed {0} is of a version that answers no such question")]
+    Unable(HostId),
     #[error("no seed is known")]
     Unknown,
     #[error("seed {0} cannot be reached")]
@@ -64,19 +72,23 @@ pub enum ClaimAction {
     /// Connect, or say that the connection stands: [`Claims::handle_connected`] or
     /// [`Claims::handle_unreachable`].
     Dial { host: HostId },
-    /// Send it as [`crate::Message::Claim`].
+    /// Send it as [`crate::Message::Claim`] or [`crate::Message::Resolve`].
     Send {
         host: HostId,
         number: u64,
         task: TaskId,
-        source: Source,
+        question: Question,
     },
     /// The claim is settled.
     Answer {
         number: u64,
-        answer: Result<Verdict, NoSeed>,
+        answer: Result<Finding, NoSeed>,
     },
 }
+
+/// A seed's answer is none to what it was asked: an honest one cannot say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lie;
 
 /// The open claims of this host.
 #[derive(Debug, Default)]
@@ -91,7 +103,7 @@ pub struct Claims {
 #[derive(Debug)]
 struct Claim {
     task: TaskId,
-    source: Source,
+    question: Question,
     seed: HostId,
     /// The seeds after it.
     others: VecDeque<HostId>,
@@ -111,6 +123,14 @@ enum Stage {
 }
 
 impl Claim {
+    /// Whether a host of these abilities has an answer to it.
+    fn suits(&self, abilities: Abilities) -> bool {
+        match self.question {
+            Question::Right(_) => true,
+            Question::Manifest(_) => abilities.resolves(),
+        }
+    }
+
     /// It is asked of a seed now.
     fn start_clock(&mut self, now: Instant) {
         (self.begun, self.due) = (now, now + SIGN_OF_LIFE);
@@ -129,7 +149,7 @@ impl Claims {
     pub fn handle_ask(
         &mut self,
         number: u64,
-        (task, source): (TaskId, Source),
+        (task, question): (TaskId, Question),
         seeds: Vec<HostId>,
         now: Instant,
     ) {
@@ -148,7 +168,7 @@ impl Claims {
         }
         let claim = Claim {
             task,
-            source,
+            question,
             seed,
             others,
             stage: Stage::Dialing,
@@ -171,7 +191,12 @@ impl Claims {
     }
 
     /// A connection stands, or stood already.
-    pub fn handle_connected(&mut self, host: &HostId, role: Role, now: Instant) {
+    pub fn handle_connected(
+        &mut self,
+        host: &HostId,
+        (role, abilities): (Role, Abilities),
+        now: Instant,
+    ) {
         if role != Role::Seed {
             return self.handle_unreachable(host, now);
         }
@@ -181,13 +206,18 @@ impl Claims {
                 continue;
             };
             if claim.stage == Stage::Dialing {
+                if !claim.suits(abilities) {
+                    let unable = NoSeed::Unable(host.clone());
+                    self.go_on(number, claim, unable);
+                    continue;
+                }
                 claim.stage = Stage::Asked;
                 claim.note_life(now);
                 self.actions.push_back(ClaimAction::Send {
                     host: host.clone(),
                     number,
                     task: claim.task,
-                    source: claim.source.clone(),
+                    question: claim.question.clone(),
                 });
             }
             self.put(number, claim);
@@ -235,17 +265,23 @@ impl Claims {
             let Some(mut claim) = self.take(number) else {
                 continue;
             };
-            let Some(next) = claim.others.pop_front() else {
-                let lost = claim.seed.clone();
-                self.answer(number, Err(NoSeed::Unreachable(lost)));
-                continue;
-            };
             if claim.stage == Stage::Heard {
                 // It was alive: its successor has its own time for a sign of life.
                 claim.start_clock(now);
             }
-            (claim.seed, claim.stage) = (next, Stage::Dialing);
-            self.begin(number, claim);
+            let lost = NoSeed::Unreachable(claim.seed.clone());
+            self.go_on(number, claim, lost);
+        }
+    }
+
+    /// The next seed is asked; `why` is the answer where there is none.
+    fn go_on(&mut self, number: u64, mut claim: Claim, why: NoSeed) {
+        match claim.others.pop_front() {
+            Some(next) => {
+                (claim.seed, claim.stage) = (next, Stage::Dialing);
+                self.begin(number, claim);
+            }
+            None => self.answer(number, Err(why)),
         }
     }
 
@@ -266,13 +302,41 @@ impl Claims {
     /// A seed has judged, or (`None`) will not. What nobody asked this seed is ignored.
     pub fn handle_verdict(&mut self, host: &HostId, number: u64, verdict: Option<Verdict>) {
         self.shunned.remove(host);
-        let claim = self.open.get(&number);
-        if claim.is_none_or(|claim| claim.seed != *host || claim.stage == Stage::Dialing) {
-            return;
+        if let Some(Question::Right(_)) = self.asked(host, number) {
+            self.conclude(host, number, verdict.map(Finding::Right));
         }
+    }
+
+    /// As [`Self::handle_verdict`], of a manifest. After a lie the question is still open: the host is
+    /// to be parted with, as [`Self::handle_unreachable`] says.
+    pub fn handle_resolved(
+        &mut self,
+        host: &HostId,
+        number: u64,
+        resolution: Option<Resolution>,
+    ) -> Result<(), Lie> {
+        self.shunned.remove(host);
+        let Some(Question::Manifest(wish)) = self.asked(host, number) else {
+            return Ok(());
+        };
+        if resolution.as_ref().is_some_and(|said| !wish.fits(said)) {
+            return Err(Lie);
+        }
+        self.conclude(host, number, resolution.map(Finding::Manifest));
+        Ok(())
+    }
+
+    /// What this seed was asked under the number.
+    fn asked(&self, host: &HostId, number: u64) -> Option<&Question> {
+        let claim = self.open.get(&number)?;
+        let is_asked = claim.seed == *host && claim.stage != Stage::Dialing;
+        is_asked.then_some(&claim.question)
+    }
+
+    fn conclude(&mut self, host: &HostId, number: u64, finding: Option<Finding>) {
         self.take(number);
         let busy = || NoSeed::Busy(host.clone());
-        self.answer(number, verdict.ok_or_else(busy));
+        self.answer(number, finding.ok_or_else(busy));
     }
 
     /// Time has passed; see [`Self::poll_timeout`]. What came before is to be told first.
@@ -322,7 +386,7 @@ impl Claims {
         Some(claim)
     }
 
-    fn answer(&mut self, number: u64, answer: Result<Verdict, NoSeed>) {
+    fn answer(&mut self, number: u64, answer: Result<Finding, NoSeed>) {
         self.actions
             .push_back(ClaimAction::Answer { number, answer });
     }

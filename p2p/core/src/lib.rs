@@ -6,8 +6,9 @@
 //! origin and scheduler. It feeds a [`Swarm`] and performs its [`Action`]s.
 //!
 //! Beside it stand [`Claims`] and [`Docket`], by which hosts ask seeds whether a credential may have
-//! a task.
+//! a task, and what a registry gives for a manifest.
 
+mod abilities;
 mod action;
 mod back_to_source;
 mod beside;
@@ -25,9 +26,11 @@ mod opening;
 mod patience;
 mod picker;
 mod quarantine;
+mod question;
 mod quiet;
 mod rate;
 mod renewal;
+mod resolution;
 #[cfg(test)]
 mod sample;
 mod shared;
@@ -44,13 +47,16 @@ mod trickle;
 mod upload;
 mod verdict;
 
+pub use abilities::Abilities;
 pub use action::{Action, Behalf, Misbehaviour, TaskFailure};
-pub use claims::{ClaimAction, Claims, NoSeed};
+pub use claims::{ClaimAction, Claims, Lie, NoSeed};
 pub use config::SwarmConfig;
 pub use docket::{Admission, Docket};
 pub use message::{Envelope, Message, Refusal};
 pub use opening::{Duty, Opening, Parent, Stored, Want};
+pub use question::{Finding, ManifestWish, Question};
 pub use rate::{Bucket, Limit, Limits, Rate};
+pub use resolution::{GivenManifest, Resolution};
 pub use source::{Secret, Source, SourceMark};
 pub use status::{Received, TaskStatus};
 pub use swarm::Swarm;

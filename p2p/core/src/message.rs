@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hawker_model::{Geometry, PieceIndex, PieceSet, SignedStates, TaskId};
 
-use crate::{Source, SourceMark, Verdict};
+use crate::{ManifestWish, Resolution, Source, SourceMark, Verdict};
 
 /// One message about one task. Either side of a connection may send any of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,15 +45,24 @@ pub enum Message {
     /// fresh one, or none.
     Renew { refused: SourceMark },
     /// Asks a seed whether whoever shows the source's credential may have the task. Answered with
-    /// `Heard` at once and with `Verdict` in the end, which bear the same number. These three are no
-    /// part of the swarm: see [`crate::Claims`].
+    /// `Heard` at once and with `Verdict` in the end, which bear the same number. These, `Resolve` and
+    /// `Resolved` are no part of the swarm: see [`crate::Claims`].
     Claim { number: u64, source: Source },
-    /// The claim is being looked into.
+    /// The claim, or what is to be resolved, is being looked into.
     Heard { number: u64 },
     /// What came of it; `None`: nothing, since too many claims are open.
     Verdict {
         number: u64,
         verdict: Option<Verdict>,
+    },
+    /// Asks a seed what the registry gives for a manifest; the task is [`ManifestWish::place`].
+    /// Answered with `Heard` at once and with `Resolved` in the end. Only for hosts that announce
+    /// that they answer it ([`crate::Abilities`]).
+    Resolve { number: u64, wish: ManifestWish },
+    /// What came of it; `None`: nothing, as for a claim. Bytes in it have its digest.
+    Resolved {
+        number: u64,
+        resolution: Option<Resolution>,
     },
 }
 
@@ -77,6 +86,8 @@ impl Message {
             Self::Claim { .. } => "Claim",
             Self::Heard { .. } => "Heard",
             Self::Verdict { .. } => "Verdict",
+            Self::Resolve { .. } => "Resolve",
+            Self::Resolved { .. } => "Resolved",
         }
     }
 }

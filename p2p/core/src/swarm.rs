@@ -605,6 +605,8 @@ fn pass_on(
         Message::Claim { .. }
         | Message::Heard { .. }
         | Message::Verdict { .. }
+        | Message::Resolve { .. }
+        | Message::Resolved { .. }
         | Message::Doubt { .. } => Worth::Something,
     }
 }

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use hawker_model::{Digest, HostId, Role, TaskId};
-use hawker_swarm::{ClaimAction, Claims, NoSeed, Secret, Source, Verdict};
+use hawker_swarm::{
+    Abilities, ClaimAction, Claims, Finding, GivenManifest, Lie, ManifestWish, NoSeed, Question,
+    Resolution, Secret, Source, Verdict,
+};
 use proptest::prelude::*;
 
 const GRANTED: Verdict = Verdict::Granted {
@@ -15,12 +18,12 @@ fn host(name: &str) -> HostId {
     HostId::parse(name).expect("a sound name")
 }
 
-fn claim() -> (TaskId, Source) {
+fn claim() -> (TaskId, Question) {
     let source = Source {
         url: "https://registry.example/v2/a/blobs/b".to_owned(),
         authorization: Some(Secret::new("Bearer t")),
     };
-    (TaskId::Blob(Digest::of(b"layer")), source)
+    (TaskId::Blob(Digest::of(b"layer")), Question::Right(source))
 }
 
 /// Claims and their clock.
@@ -59,7 +62,7 @@ impl Bench {
 
     fn connect(&mut self, name: &str) {
         self.claims
-            .handle_connected(&host(name), Role::Seed, self.now);
+            .handle_connected(&host(name), (Role::Seed, Abilities::OURS), self.now);
     }
 
     /// A frame comes that is not about a claim.
@@ -88,6 +91,11 @@ impl Bench {
     }
 
     fn answer(&mut self) -> Option<Result<Verdict, NoSeed>> {
+        let found = self.finding()?;
+        Some(found.map(|finding| finding.into_verdict().expect("a verdict")))
+    }
+
+    fn finding(&mut self) -> Option<Result<Finding, NoSeed>> {
         let answer = |action| match action {
             ClaimAction::Answer { answer, .. } => Some(answer),
             _ => None,
@@ -101,12 +109,12 @@ fn dial(name: &str) -> ClaimAction {
 }
 
 fn send(name: &str, number: u64) -> ClaimAction {
-    let (task, source) = claim();
+    let (task, question) = claim();
     ClaimAction::Send {
         host: host(name),
         number,
         task,
-        source,
+        question,
     }
 }
 
@@ -305,7 +313,7 @@ fn a_node_where_a_seed_is_expected_gets_no_credential() {
     bench.actions();
     bench
         .claims
-        .handle_connected(&host("a"), Role::Node, bench.now);
+        .handle_connected(&host("a"), (Role::Node, Abilities::OURS), bench.now);
     assert_eq!(
         bench.actions(),
         [ClaimAction::Answer {
@@ -344,6 +352,108 @@ fn a_claim_that_nobody_waits_for_is_forgotten() {
     assert_eq!(bench.claims.poll_timeout(), None);
     bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
     assert_eq!(bench.actions(), []);
+}
+
+fn wish(target: &str) -> ManifestWish {
+    ManifestWish {
+        source: Source {
+            url: format!("https://registry.example/v2/a/manifests/{target}"),
+            authorization: None,
+        },
+        accept: "a/b".to_owned(),
+        whole: true,
+    }
+}
+
+fn given(bytes: &'static [u8]) -> Resolution {
+    Resolution::Given(GivenManifest {
+        digest: Digest::of(bytes),
+        media_type: "a/b".to_owned(),
+        length: bytes.len() as u64,
+        bytes: Some(bytes.into()),
+    })
+}
+
+impl Bench {
+    /// Question 1, for this manifest, is at the seed "a"; "b" is the next.
+    fn asked_for(target: &str) -> Self {
+        let mut bench = Self::new();
+        let wish = wish(target);
+        let question = (wish.place(), Question::Manifest(wish));
+        let seeds = vec![host("a"), host("b")];
+        bench.claims.handle_ask(1, question, seeds, bench.now);
+        bench.connect("a");
+        bench.actions();
+        bench
+    }
+}
+
+#[test]
+fn a_manifest_is_asked_for_and_given_as_a_claim_is_judged() {
+    let mut bench = Bench::asked_for("v1");
+    bench.claims.handle_heard(&host("a"), 1, bench.now);
+    // No answer to what was asked.
+    bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert_eq!(bench.finding(), None);
+    let told = bench
+        .claims
+        .handle_resolved(&host("a"), 1, Some(given(b"m")));
+    assert_eq!(told, Ok(()));
+    let found = Finding::Manifest(given(b"m"));
+    assert_eq!(bench.finding(), Some(Ok(found)));
+    let mut bench = Bench::asked();
+    let told = bench
+        .claims
+        .handle_resolved(&host("a"), 1, Some(given(b"m")));
+    assert_eq!((told, bench.finding()), (Ok(()), None));
+}
+
+#[test]
+fn a_silent_seed_costs_a_manifest_no_more_than_a_claim() {
+    let mut bench = Bench::asked_for("v1");
+    bench.pass(MILLI * 250);
+    assert_eq!(bench.finding(), Some(Err(NoSeed::Silent(host("a")))));
+    // Nor is it asked for claims meanwhile.
+    bench.ask(2, &["a"]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Unreachable(host("a")))));
+}
+
+#[test]
+fn a_seed_of_an_older_version_is_asked_for_no_manifest_but_for_claims() {
+    let mut bench = Bench::new();
+    let wish = wish("v1");
+    let question = (wish.place(), Question::Manifest(wish));
+    let seeds = vec![host("a"), host("b")];
+    bench.claims.handle_ask(1, question, seeds, bench.now);
+    bench.ask(2, &["a"]);
+    bench.actions();
+    let old = (Role::Seed, Abilities::default());
+    bench.claims.handle_connected(&host("a"), old, bench.now);
+    assert_eq!(bench.actions(), [dial("b"), send("a", 2)]);
+    bench.claims.handle_connected(&host("b"), old, bench.now);
+    assert_eq!(bench.finding(), Some(Err(NoSeed::Unable(host("b")))));
+}
+
+#[test]
+fn a_seed_that_gives_another_manifest_is_a_liar_and_the_next_one_is_asked() {
+    let wanted = Digest::of(b"m").to_string();
+    let mut bench = Bench::asked_for(&wanted);
+    let mut bare = given(b"m");
+    if let Resolution::Given(manifest) = &mut bare {
+        manifest.bytes = None;
+    }
+    for lie in [given(b"other"), bare] {
+        let told = bench.claims.handle_resolved(&host("a"), 1, Some(lie));
+        assert_eq!((told, bench.finding()), (Err(Lie), None));
+    }
+    bench.claims.handle_unreachable(&host("a"), bench.now);
+    assert_eq!(bench.actions(), [dial("b")]);
+    bench.connect("b");
+    let told = bench
+        .claims
+        .handle_resolved(&host("b"), 1, Some(given(b"m")));
+    assert_eq!(told, Ok(()));
+    assert!(matches!(bench.finding(), Some(Ok(Finding::Manifest(_)))));
 }
 
 #[derive(Clone, Debug)]
@@ -393,7 +503,8 @@ proptest! {
                 }
                 Input::Connected(seed, node) => {
                     let role = if node { Role::Node } else { Role::Seed };
-                    bench.claims.handle_connected(&host(names[seed]), role, bench.now);
+                    let peer = (role, Abilities::OURS);
+                    bench.claims.handle_connected(&host(names[seed]), peer, bench.now);
                 }
                 Input::Drop(number) => {
                     let number = asked.iter().copied().nth(number as usize);

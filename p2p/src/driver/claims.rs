@@ -1,14 +1,16 @@
-//! Claims: our own, which seeds judge; on a seed, those of others; and the call-back for fresh
-//! credentials. What is to be decided, the owner of the node decides ([`NodeRequest`]).
+//! Claims: our own, of rights and of manifests, which seeds answer; on a seed, those of others; and
+//! the call-back for fresh credentials. What is to be decided, the owner of the node decides ([`NodeRequest`]).
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use hawker_model::{HostId, Role, TaskId};
 use hawker_swarm::{
-    Admission, ClaimAction, Claims, Docket, Envelope, Message, NoSeed, Source, Verdict,
+    Admission, ClaimAction, Claims, Docket, Envelope, Finding, Lie, Message, Misbehaviour, NoSeed,
+    Question, Resolution, Source, Verdict,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -29,7 +31,7 @@ pub(super) struct Desk {
     pub(super) claims: Claims,
     docket: Docket,
     /// Who waits for the answers to ours.
-    asking: BTreeMap<u64, oneshot::Sender<Result<Verdict, NoSeed>>>,
+    asking: BTreeMap<u64, oneshot::Sender<Result<Finding, NoSeed>>>,
     /// Judgements under way.
     judging: BTreeMap<(HostId, u64), AbortHandle>,
     /// Our owner, once it listens.
@@ -40,8 +42,8 @@ pub(super) struct Desk {
 pub(crate) struct Ask {
     pub(crate) number: u64,
     pub(crate) task: TaskId,
-    pub(crate) source: Source,
-    pub(crate) reply: oneshot::Sender<Result<Verdict, NoSeed>>,
+    pub(crate) question: Question,
+    pub(crate) reply: oneshot::Sender<Result<Finding, NoSeed>>,
 }
 
 impl std::fmt::Debug for Ask {
@@ -82,7 +84,7 @@ impl Driver {
         let Ask {
             number,
             task,
-            source,
+            question,
             reply,
         } = ask;
         if reply.is_closed() {
@@ -90,7 +92,7 @@ impl Driver {
         }
         self.desk.asking.insert(number, reply);
         let seeds = self.contacts.seeds_for(&task);
-        let claim = (task, source);
+        let claim = (task, question);
         self.desk.claims.handle_ask(number, claim, seeds, now);
     }
 
@@ -118,8 +120,14 @@ impl Driver {
                 host,
                 number,
                 task,
-                source,
-            } => self.say(&host, task, Message::Claim { number, source }),
+                question,
+            } => {
+                let message = match question {
+                    Question::Right(source) => Message::Claim { number, source },
+                    Question::Manifest(wish) => Message::Resolve { number, wish },
+                };
+                self.say(&host, task, message);
+            }
         }
     }
 
@@ -150,10 +158,23 @@ impl Driver {
     ) -> Option<Envelope> {
         let Envelope { task, message } = envelope;
         match message {
-            Message::Claim { number, source } => self.handle_claim(host, number, task, source),
+            Message::Claim { number, source } => {
+                self.handle_claim(host, number, task, Question::Right(source));
+            }
+            Message::Resolve { number, wish } => {
+                self.handle_claim(host, number, task, Question::Manifest(wish));
+            }
             Message::Heard { number } => self.desk.claims.handle_heard(host, number, now),
             Message::Verdict { number, verdict } => {
                 self.desk.claims.handle_verdict(host, number, verdict);
+            }
+            Message::Resolved { number, resolution } => {
+                let told = self.desk.claims.handle_resolved(host, number, resolution);
+                if told == Err(Lie) {
+                    tracing::warn!(%host, "a seed gave another manifest than was asked for");
+                    let what = Misbehaviour::Protocol;
+                    self.swarm.handle_misbehaviour(host, task, what, now);
+                }
             }
             Message::Doubt { piece } => self.handle_doubt(host, task, piece),
             message => return Some(Envelope { task, message }),
@@ -162,47 +183,37 @@ impl Driver {
         None
     }
 
-    fn handle_claim(&mut self, host: &HostId, number: u64, task: TaskId, source: Source) {
+    fn handle_claim(&mut self, host: &HostId, number: u64, task: TaskId, question: Question) {
         let plain = matches!(self.security, Security::Plain { .. });
-        let exposed = plain && source.authorization.is_some();
+        let exposed = plain && question.source().authorization.is_some();
         let admission = match exposed {
             true => Admission::Refuse,
             false => self.desk.docket.admit(host, number),
         };
         match admission {
-            Admission::Judge => self.judge(host, number, task, source),
+            Admission::Judge => self.judge(host, number, task, question),
             Admission::Known => self.say(host, task, Message::Heard { number }),
             Admission::Refuse => {
                 tracing::debug!(%host, %task, "a claim is not judged here");
-                let verdict = None;
-                self.say(host, task, Message::Verdict { number, verdict });
+                self.say(host, task, unanswered(number, &question));
             }
         }
     }
 
-    fn judge(&mut self, host: &HostId, number: u64, task: TaskId, source: Source) {
-        let (reply, answer) = oneshot::channel();
-        let request = NodeRequest::Judge {
-            host: host.clone(),
-            task,
-            source,
-            reply,
-        };
+    fn judge(&mut self, host: &HostId, number: u64, task: TaskId, question: Question) {
+        let refusal = unanswered(number, &question);
+        let (request, answer) = pose(host, number, task, question);
         if !self.desk.ask_owner(request) {
-            return self.handle_judged(host, number, task, None);
+            return self.handle_judged(host, number, task, refusal);
         }
         self.say(host, task, Message::Heard { number });
         let (events, by) = (self.events.clone(), host.clone());
         let judge = self.jobs.spawn(async move {
-            let verdict = match timeout(JUDGEMENT, answer).await {
-                Ok(answer) => answer.ok(),
-                Err(_) => Some(Verdict::Failed("the origin does not answer".to_owned())),
-            };
             let judged = Event::Judged {
                 host: by,
                 number,
                 task,
-                verdict,
+                answer: answer.await,
             };
             let _ = events.send(judged).await;
         });
@@ -214,11 +225,11 @@ impl Driver {
         host: &HostId,
         number: u64,
         task: TaskId,
-        verdict: Option<Verdict>,
+        answer: Message,
     ) {
         self.desk.judging.remove(&(host.clone(), number));
         if self.desk.docket.settle(host, number) {
-            self.say(host, task, Message::Verdict { number, verdict });
+            self.say(host, task, answer);
         }
     }
 
@@ -247,5 +258,62 @@ impl Driver {
             };
             let _ = events.send(renewed).await;
         });
+    }
+}
+
+/// The question for our owner, and what its answer says to the host that asked.
+fn pose(
+    host: &HostId,
+    number: u64,
+    task: TaskId,
+    question: Question,
+) -> (NodeRequest, BoxFuture<'static, Message>) {
+    let host = host.clone();
+    match question {
+        Question::Right(source) => {
+            let (reply, answer) = oneshot::channel();
+            let request = NodeRequest::Judge {
+                host,
+                task,
+                source,
+                reply,
+            };
+            let answer = async move {
+                let verdict = in_time(answer, Verdict::Failed).await;
+                Message::Verdict { number, verdict }
+            };
+            (request, Box::pin(answer))
+        }
+        Question::Manifest(wish) => {
+            let (reply, answer) = oneshot::channel();
+            let request = NodeRequest::Resolve { host, wish, reply };
+            let answer = async move {
+                let resolution = in_time(answer, Resolution::Failed).await;
+                Message::Resolved { number, resolution }
+            };
+            (request, Box::pin(answer))
+        }
+    }
+}
+
+/// The answer of our owner; `None`: there is none.
+async fn in_time<T>(answer: oneshot::Receiver<T>, failed: impl FnOnce(String) -> T) -> Option<T> {
+    match timeout(JUDGEMENT, answer).await {
+        Ok(answer) => answer.ok(),
+        Err(_) => Some(failed("the origin does not answer".to_owned())),
+    }
+}
+
+/// That the question is not answered here.
+fn unanswered(number: u64, question: &Question) -> Message {
+    match question {
+        Question::Right(_) => Message::Verdict {
+            number,
+            verdict: None,
+        },
+        Question::Manifest(_) => Message::Resolved {
+            number,
+            resolution: None,
+        },
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, ops::Range, sync::Arc};
 use bytes::Bytes;
 use hawker_identity::CertificateId;
 use hawker_model::{Geometry, HostId, PieceIndex, Role, SignedStates, TaskId};
-use hawker_swarm::{Envelope, Limits, Rate, Source, SourceMark, TaskFailure, Verdict};
+use hawker_swarm::{Abilities, Envelope, Limits, Message, Rate, Source, SourceMark, TaskFailure};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::claims::Ask;
@@ -24,7 +24,7 @@ pub(crate) enum Command {
     Adopted {
         blob: Arc<BlobFile>,
     },
-    /// A seed is to judge a claim.
+    /// A seed is to be asked.
     Ask(Box<Ask>),
     Close {
         task: TaskId,
@@ -116,12 +116,13 @@ pub(crate) enum Event {
         envelope: Envelope,
         permit: Option<OwnedSemaphorePermit>,
     },
-    /// The owner has judged another host's claim; `None`: it will not.
+    /// The owner has, or has not, answered what another host asked.
     Judged {
         host: HostId,
         number: u64,
         task: TaskId,
-        verdict: Option<Verdict>,
+        /// For the host that asked.
+        answer: Message,
     },
     /// The disk did not give back a piece that was to be sent.
     Lost {
@@ -198,6 +199,7 @@ impl Arrived {
 #[derive(Clone, Debug)]
 pub(crate) struct LinkPeer {
     pub(crate) role: Role,
+    pub(crate) abilities: Abilities,
     pub(crate) address: SocketAddr,
     pub(crate) certificate: Option<CertificateId>,
 }

@@ -94,8 +94,8 @@ impl Driver {
                 host,
                 number,
                 task,
-                verdict,
-            } => self.handle_judged(&host, number, task, verdict),
+                answer,
+            } => self.handle_judged(&host, number, task, answer),
             Event::Lost { task } => self.handle_lost(task, now),
             Event::Renewed {
                 task,

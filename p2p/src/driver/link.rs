@@ -12,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use hawker_identity::{CertificateId, Distrust};
 use hawker_model::{HostId, PieceIndex, TaskId};
-use hawker_swarm::{Envelope, Message, Refusal};
+use hawker_swarm::{Envelope, Message, Refusal, Resolution};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
@@ -29,8 +30,11 @@ use crate::{
     transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
 };
 
-/// Frames that may wait for a peer before it counts as too slow to be one.
+/// Frames that may wait for a peer before it counts as too slow to be one. One that carries content
+/// counts for as many as [`weight`] says.
 const MAX_QUEUED: usize = 16 << 10;
+/// Bytes of content that count as a frame.
+const FRAME_OF_CONTENT: usize = 1 << 10;
 /// Frames written before one flush.
 const WRITE_BATCH: usize = 64;
 /// How long good-byes may take.
@@ -60,6 +64,21 @@ struct Link {
 enum Word {
     Close(String),
     Frame(Envelope),
+}
+
+impl Word {
+    /// What was counted when it was queued.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Close(_) => 0,
+            Self::Frame(envelope) => weight(envelope),
+        }
+    }
+}
+
+/// For how many frames one counts that waits.
+fn weight(envelope: &Envelope) -> usize {
+    1 + carried(&envelope.message) / FRAME_OF_CONTENT
 }
 
 /// A piece that a writer is to send when no word waits: requests and news that stood behind pieces
@@ -117,6 +136,7 @@ impl Links {
         let writer = self.tasks.spawn(writing);
         let link_peer = LinkPeer {
             role: peer.role,
+            abilities: peer.abilities,
             address: peer.address,
             certificate: peer.certificate,
         };
@@ -149,7 +169,9 @@ impl Links {
     }
 
     pub(crate) fn send(&mut self, host: &HostId, envelope: Envelope) {
-        self.queue(host, |link| link.words.send(Word::Frame(envelope)).is_ok());
+        let weight = weight(&envelope);
+        let send = |link: &Link| link.words.send(Word::Frame(envelope)).is_ok();
+        self.queue(host, weight, send);
     }
 
     /// Says whether there was a connection to send on.
@@ -161,7 +183,7 @@ impl Links {
         state: Arc<TaskState>,
     ) -> bool {
         let upload = Upload { piece, blob, state };
-        self.queue(host, |link| link.uploads.send(upload).is_ok())
+        self.queue(host, 1, |link| link.uploads.send(upload).is_ok())
     }
 
     /// Ends all connections to a host, with a word to it. No event will tell of it.
@@ -232,11 +254,11 @@ impl Links {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn queue(&mut self, host: &HostId, send: impl FnOnce(&Link) -> bool) -> bool {
+    fn queue(&mut self, host: &HostId, weight: usize, send: impl FnOnce(&Link) -> bool) -> bool {
         let Some(link) = self.by_host.get(host).and_then(|links| links.first()) else {
             return false;
         };
-        if link.queued.fetch_add(1, Relaxed) >= MAX_QUEUED {
+        if link.queued.fetch_add(weight, Relaxed) >= MAX_QUEUED {
             // Its reader ends, reports the disconnection, and all is cleaned up from there.
             tracing::warn!(%host, "peer takes nothing off its connection: dropped");
             link.reader.abort();
@@ -306,16 +328,16 @@ impl Reading {
 
     /// Waits for room; says whether the loop is still there.
     async fn pass_on(&self, envelope: Envelope) -> bool {
-        let permit = match &envelope.message {
-            Message::Piece { data, .. } => {
+        let permit = match carried(&envelope.message) {
+            0 => None,
+            carried => {
                 // At most 4 MiB (MAX_PIECE_LEN), which is below the budget.
-                let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                let len = u32::try_from(carried).unwrap_or(u32::MAX);
                 match Arc::clone(&self.budget).acquire_many_owned(len).await {
                     Ok(permit) => Some(permit),
                     Err(_) => return false,
                 }
             }
-            _ => None,
         };
         let (host, role) = (self.peer.host.clone(), self.peer.role);
         self.events
@@ -327,6 +349,18 @@ impl Reading {
             })
             .await
             .is_ok()
+    }
+}
+
+/// Bytes of content in a message: the rest of any is small.
+fn carried(message: &Message) -> usize {
+    match message {
+        Message::Piece { data, .. } => data.len(),
+        Message::Resolved {
+            resolution: Some(Resolution::Given(manifest)),
+            ..
+        } => manifest.bytes.as_ref().map_or(0, Bytes::len),
+        _ => 0,
     }
 }
 
@@ -349,7 +383,8 @@ impl Writing {
         let error = loop {
             let written = tokio::select! {
                 biased;
-                taken = words.recv_many(&mut batch, WRITE_BATCH) => {
+                _ = words.recv_many(&mut batch, WRITE_BATCH) => {
+                    let taken = batch.iter().map(Word::weight).sum();
                     self.queued.fetch_sub(taken, Relaxed);
                     match batch.last() {
                         None => return,

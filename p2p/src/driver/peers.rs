@@ -13,6 +13,7 @@ const MAX_LINKS: usize = 4;
 impl Driver {
     pub(super) fn handle_connected(&mut self, connection: Connection, now: Instant) {
         let (host, role) = (connection.peer.host.clone(), connection.peer.role);
+        let abilities = connection.peer.abilities;
         let zone = connection.peer.zone.clone();
         let checked = self.security.check(connection.peer.certificate.as_ref());
         if let Err(reason) = checked {
@@ -30,7 +31,8 @@ impl Driver {
             return self.swarm.handle_breach(&host, "too many connections", now);
         }
         let first = self.links.add(connection);
-        self.desk.claims.handle_connected(&host, role, now);
+        let peer = (role, abilities);
+        self.desk.claims.handle_connected(&host, peer, now);
         if first {
             self.swarm.note_zone(&host, &zone);
             self.swarm.handle_connected(host, role, now);

@@ -174,8 +174,11 @@ impl Driver {
 
     /// Connects to a host, unless that is done or under way.
     pub(super) fn dial(&mut self, host: HostId, now: Instant) {
-        if let Some(role) = self.links.peer(&host).map(|peer| peer.role) {
-            self.desk.claims.handle_connected(&host, role, now);
+        if let Some(peer) = self.links.peer(&host) {
+            let (role, abilities) = (peer.role, peer.abilities);
+            self.desk
+                .claims
+                .handle_connected(&host, (role, abilities), now);
             self.swarm.handle_connected(host, role, now);
             return;
         }

@@ -249,7 +249,7 @@ fn merge_accept(headers: &mut HeaderMap) {
     }
 }
 
-fn response(answer: Answer, limit: Duration) -> Response<PassBody> {
+pub(super) fn response(answer: Answer, limit: Duration) -> Response<PassBody> {
     let (mut head, incoming) = answer.response.into_parts();
     head.headers = end_to_end(&head.headers);
     // Relative to the registry, not to us.

@@ -120,6 +120,20 @@ impl OriginClient {
     pub(super) async fn in_budget(
         &self,
         registry: &Url,
+        errand: (Errand, Duration),
+        asking: impl Future<Output = Asked>,
+    ) -> Asked {
+        let answer = self.in_turn(registry, errand, asking).await?;
+        if let Some(time) = answer.retry_after() {
+            self.0.ledger(registry).close(time);
+        }
+        Ok(answer)
+    }
+
+    /// The same, but what the registry says of being left in peace is for who asked alone.
+    pub(super) async fn in_turn(
+        &self,
+        registry: &Url,
         (errand, patience): (Errand, Duration),
         asking: impl Future<Output = Asked>,
     ) -> Asked {
@@ -138,9 +152,6 @@ impl OriginClient {
         };
         let visit = ledger.visit(&errand, patience).await.map_err(refused)?;
         let answer = asking.await?;
-        if let Some(time) = answer.retry_after() {
-            ledger.close(time);
-        }
         let visit = Some(visit);
         Ok(Answer { visit, ..answer })
     }

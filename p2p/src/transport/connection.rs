@@ -8,6 +8,7 @@ use std::{
 
 use hawker_identity::CertificateId;
 use hawker_model::{HostId, Role};
+use hawker_swarm::Abilities;
 use tokio::sync::Notify;
 
 use super::{
@@ -23,6 +24,8 @@ pub struct Peer {
     pub host: HostId,
     /// Its role, which is `Node` or `Seed`; proven likewise.
     pub role: Role,
+    /// What it can do beyond the version.
+    pub abilities: Abilities,
     /// In which zone it says that it is; empty: it does not know.
     pub zone: String,
     /// Where the connection leads. An accepted connection's port is not the one it listens on.

@@ -8,6 +8,7 @@ mod body;
 mod claim;
 mod hello;
 mod message;
+mod resolve;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use hawker_swarm::Envelope;
 pub use body::BodyError;
 pub use claim::{MAX_CHALLENGE_LEN, MAX_CHALLENGES};
 pub use hello::Hello;
-pub use message::{Credentials, UnsendableError, encode_message, fits};
+pub use message::{Credentials, UnsendableError, encode_message, fits, wish_fits};
 
 use body::Body;
 pub(crate) use message::encode_piece_header;
@@ -38,6 +39,12 @@ pub const MAX_GAINED: usize = 4096;
 pub const MAX_URL_LEN: usize = 8 << 10;
 /// Longest `Authorization` of a source, in bytes.
 pub const MAX_AUTHORIZATION_LEN: usize = 16 << 10;
+/// Longest `Accept` of a wish for a manifest, in bytes.
+pub const MAX_ACCEPT_LEN: usize = 4 << 10;
+/// Longest manifest in a frame, in bytes: nearly all are much shorter.
+pub const MAX_MANIFEST_LEN: usize = 256 << 10;
+/// Longest media type of a manifest, in bytes.
+pub const MAX_MEDIA_TYPE_LEN: usize = 256;
 /// Longest certificate of a list's signer, in bytes of DER.
 pub const MAX_SIGNER_LEN: usize = 8 << 10;
 /// Longest text of an `Error` or `Goodbye`, in bytes.
@@ -171,6 +178,8 @@ pub enum Kind {
     /// Any kind from 0x80 on that this version does not know.
     Optional = 0x80,
     Doubt = 0x81,
+    Resolve = 0x82,
+    Resolved = 0x83,
 }
 
 impl Kind {
@@ -198,6 +207,8 @@ impl Kind {
             0x1d => Self::Verdict,
             0x1e => Self::Renew,
             0x81 => Self::Doubt,
+            0x82 => Self::Resolve,
+            0x83 => Self::Resolved,
             0x80.. => Self::Optional,
             _ => return None,
         })
@@ -205,7 +216,7 @@ impl Kind {
 
     /// Whether a frame of this kind may carry a credential.
     pub(crate) fn may_be_secret(self) -> bool {
-        matches!(self, Self::Join | Self::Claim)
+        matches!(self, Self::Join | Self::Claim | Self::Resolve)
     }
 
     /// The least and the greatest length of the body.
@@ -240,6 +251,14 @@ impl Kind {
                 CLAIM + 1 + 2 + 1 + MAX_CHALLENGES * (2 + MAX_CHALLENGE_LEN),
             ),
             Self::Renew => (TASK + 32, TASK + 32),
+            Self::Resolve => (
+                CLAIM + 2 + 1 + 1 + 2 + 1,
+                CLAIM + max_source + 2 + MAX_ACCEPT_LEN + 1,
+            ),
+            Self::Resolved => (
+                CLAIM + 1,
+                CLAIM + 1 + 32 + 2 + MAX_MEDIA_TYPE_LEN + 8 + 1 + MAX_MANIFEST_LEN,
+            ),
             Self::Optional => (0, 64 << 10),
         }
     }

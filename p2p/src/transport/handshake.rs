@@ -8,6 +8,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use hawker_identity::{PeerCertificate, explain_io, server_name};
 use hawker_model::{HostId, Role};
+use hawker_swarm::Abilities;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -164,7 +165,7 @@ impl<'a> Link<'a> {
         Hello {
             min_version: MIN_VERSION,
             max_version: VERSION,
-            capabilities: 0,
+            capabilities: Abilities::OURS.bits(),
             role: self.security.role(),
             host: self.security.host().clone(),
             wanted: wanted.cloned(),
@@ -198,6 +199,7 @@ impl<'a> Link<'a> {
         Ok(Peer {
             host: theirs.host,
             role: theirs.role,
+            abilities: Abilities::from_bits(theirs.capabilities),
             zone: theirs.zone,
             address: self.address,
             version,

@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{AccessError, PossessionError, rights::Basis, seed_first::Grantor};
+use super::{AccessError, PossessionError, resolve::Name, rights::Basis, seed_first::Grantor};
 
 /// What is counted of rights and proofs. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -15,11 +15,18 @@ pub(crate) struct AccessMetrics {
     remembered: Counter,
     grace: Counter,
     compared: Family<OutcomeLabels, Counter>,
+    resolved: Family<ResolvedLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AskedLabels {
     by: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResolvedLabels {
+    name: &'static str,
     outcome: &'static str,
 }
 
@@ -51,6 +58,11 @@ impl AccessMetrics {
             "Comparisons of what a registry gives with the bytes that are here",
             self.compared.clone(),
         );
+        registry.register(
+            "hawker_manifest_resolved",
+            "Questions to registries about manifests for other hosts, by in whose name",
+            self.resolved.clone(),
+        );
     }
 
     /// Counts a right that stands.
@@ -68,18 +80,22 @@ impl AccessMetrics {
 
     /// Counts one answer.
     pub(super) fn asked<T>(&self, by: Grantor, answer: &Result<T, AccessError>) {
-        let by = match by {
-            Grantor::Seed => "seed",
-            Grantor::Origin => "origin",
+        let labels = AskedLabels {
+            by: by.as_str(),
+            outcome: outcome(answer),
         };
-        let outcome = match answer {
-            Ok(_) => "granted",
-            Err(error) if error.is_refusal() => "refused",
-            Err(error) if error.is_missing() => "missing",
-            Err(_) => "failed",
-        };
-        let labels = AskedLabels { by, outcome };
         self.asked.get_or_create(&labels).inc();
+    }
+
+    /// Counts one question for other hosts.
+    pub(super) fn resolved<T>(&self, name: Name, answer: &Result<T, AccessError>) {
+        let name = match name {
+            Name::Theirs => "theirs",
+            Name::Nobodys => "nobodys",
+        };
+        let outcome = outcome(answer);
+        let labels = ResolvedLabels { name, outcome };
+        self.resolved.get_or_create(&labels).inc();
     }
 
     /// Counts one comparison.
@@ -92,5 +108,14 @@ impl AccessMetrics {
         self.compared
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
+    }
+}
+
+fn outcome<T>(answer: &Result<T, AccessError>) -> &'static str {
+    match answer {
+        Ok(_) => "granted",
+        Err(error) if error.is_refusal() => "refused",
+        Err(error) if error.is_missing() => "missing",
+        Err(_) => "failed",
     }
 }

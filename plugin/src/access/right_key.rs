@@ -6,7 +6,7 @@
 use std::fmt;
 
 use hawker_model::{Digest, TaskId};
-use hawker_p2p::Account;
+use hawker_p2p::{Account, ManifestWish};
 use hawker_swarm::{Secret, Source};
 use sha2::{Digest as _, Sha256};
 
@@ -49,6 +49,12 @@ impl Holder {
     pub(super) fn of_file(bare: &str, source: &Source) -> Self {
         let query = source.url.split_once('?').map_or("", |(_, query)| query);
         Self::new(["file", bare, query], source.authorization.as_ref())
+    }
+
+    /// Whoever shows what another host's wish for a manifest brings, where the same is taken.
+    pub(super) fn of_wish(wish: &ManifestWish) -> Self {
+        let parts = ["manifest", &wish.source.url, &wish.accept];
+        Self::new(parts, wish.source.authorization.as_ref())
     }
 
     /// The same place, for somebody whose password or identity token we hold.

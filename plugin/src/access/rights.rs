@@ -47,6 +47,8 @@ pub(crate) struct RightsSettings {
     pub(crate) keep: Duration,
     /// How long after that it holds while the origin cannot be reached.
     pub(crate) grace: Duration,
+    /// How long a seed's answer about what a tag names serves other hosts.
+    pub(crate) keep_tags: Duration,
 }
 
 /// How an established right came about.

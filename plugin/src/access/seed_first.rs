@@ -1,6 +1,6 @@
-//! A right by a seed's word, or by the origin's own.
+//! A right, or a manifest, by a seed's word, or by the origin's own.
 //!
-//! The seed of a blob is the same one for all hosts: it asks the origin once for all who show the
+//! The seed of a blob or repository is the same one for all hosts: it asks the origin once for all who show the
 //! same credential. Its yes counts; everything else it says is heard from the origin itself, so that
 //! no client is refused for what is wrong with a seed. A seed that is slow costs no more than
 //! [`PATIENCE`] (and one without a sign of life a quarter second: `Node::ask_seed`).
@@ -21,32 +21,48 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who granted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grantor {
+pub(crate) enum Grantor {
     Seed,
     Origin,
 }
 
+impl Grantor {
+    /// The label's value.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Seed => "seed",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// What a seed's word is worth.
+#[derive(Debug)]
+pub(crate) enum Heard<T> {
+    Granted(T),
+    /// It says that the origin refuses.
+    Refused(AccessError),
+    Nothing,
+}
+
 /// Asks the seed, then the origin; whoever grants first.
-pub(super) async fn ask<S, O>(
+pub(crate) async fn ask<T: Granting, S, O>(
     seed: S,
     origin: impl FnOnce() -> O,
-) -> (Grantor, Result<Granted, AccessError>)
+) -> (Grantor, Result<T, AccessError>)
 where
-    S: Future<Output = Result<Verdict, NoSeed>>,
-    O: Future<Output = Result<Granted, AccessError>>,
+    S: Future<Output = Heard<T>>,
+    O: Future<Output = Result<T, AccessError>>,
 {
     let mut seed = pin!(seed);
-    let heard = match tokio::time::timeout(PATIENCE, &mut seed).await {
-        Ok(verdict) => granted(verdict),
-        Err(_) => {
-            return match select(seed, pin!(origin())).await {
-                Either::Left((verdict, origin)) => match granted(verdict) {
-                    Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
-                    other => (Grantor::Origin, other.or(origin.await)),
-                },
-                Either::Right((answer, _)) => (Grantor::Origin, answer),
-            };
-        }
+    let Ok(heard) = tokio::time::timeout(PATIENCE, &mut seed).await else {
+        return match select(seed, pin!(origin())).await {
+            Either::Left((heard, origin)) => match heard {
+                Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
+                other => (Grantor::Origin, other.or(origin.await)),
+            },
+            Either::Right((answer, _)) => (Grantor::Origin, answer),
+        };
     };
     match heard {
         Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
@@ -54,26 +70,35 @@ where
     }
 }
 
-/// What a seed's word is worth.
-enum Heard {
-    Granted(Granted),
-    /// It says that the origin refuses.
-    Refused(AccessError),
-    Nothing,
+/// What is granted.
+pub(crate) trait Granting {
+    /// Whether it is the origin's word that it cannot answer now.
+    fn is_outage(&self) -> bool;
 }
 
-impl Heard {
+impl Granting for Granted {
+    fn is_outage(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Granting> Heard<T> {
     /// The origin's own word. Where it cannot be had, a refusal that the seed heard stands: there is
     /// no grace after it.
-    fn or(self, answer: Result<Granted, AccessError>) -> Result<Granted, AccessError> {
-        match (self, answer) {
-            (Self::Refused(refusal), Err(error)) if error.is_outage() => Err(refusal),
-            (_, answer) => answer,
+    fn or(self, answer: Result<T, AccessError>) -> Result<T, AccessError> {
+        let is_outage = match &answer {
+            Ok(answer) => answer.is_outage(),
+            Err(error) => error.is_outage(),
+        };
+        match self {
+            Self::Refused(refusal) if is_outage => Err(refusal),
+            _ => answer,
         }
     }
 }
 
-fn granted(verdict: Result<Verdict, NoSeed>) -> Heard {
+/// What a verdict is worth.
+pub(super) fn judged(verdict: Result<Verdict, NoSeed>) -> Heard<Granted> {
     match verdict {
         Ok(Verdict::Granted { length, held }) => Heard::Granted(Granted {
             right: Right {
@@ -104,7 +129,15 @@ mod tests {
 
     use hawker_p2p::OriginError;
 
-    use super::*;
+    use super::{ask as ask_of, *};
+
+    /// Asks a seed that judges.
+    async fn ask<O: Future<Output = Result<Granted, AccessError>>>(
+        verdict: impl Future<Output = Result<Verdict, NoSeed>>,
+        origin: impl FnOnce() -> O,
+    ) -> (Grantor, Result<Granted, AccessError>) {
+        ask_of(async { judged(verdict.await) }, origin).await
+    }
 
     fn yes(length: u64) -> Result<Granted, AccessError> {
         let right = Right {

@@ -5,6 +5,7 @@
 pub(crate) mod origin;
 mod passwords;
 mod promises;
+mod resolving;
 
 use std::{
     fs, io,

@@ -86,6 +86,18 @@ impl Call {
         })
     }
 
+    /// Whether all that it names is what its path says: nothing in it asks for a part, or for something
+    /// that has changed.
+    pub(super) fn is_plain(&self) -> bool {
+        let conditions = [
+            header::RANGE,
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+        ];
+        let mut conditions = conditions.iter();
+        self.query.is_none() && !conditions.any(|name| self.headers.contains_key(name))
+    }
+
     /// The `Range` header, if it is text.
     pub(super) fn range(&self) -> Option<&str> {
         self.headers.get(header::RANGE)?.to_str().ok()
@@ -233,6 +245,7 @@ mod tests {
             names: Vec::new(),
             origin_patience: Duration::ZERO,
             network_patience: Duration::ZERO,
+            tags_from_seeds: true,
         }
     }
 

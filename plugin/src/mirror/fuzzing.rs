@@ -30,6 +30,7 @@ pub fn mirror_request(bytes: &[u8]) {
         default_registry: registry(),
         origin_patience: Duration::ZERO,
         network_patience: Duration::ZERO,
+        tags_from_seeds: true,
     };
     match Call::parse(&request, &settings) {
         Ok(call) => check(&request, &call),

@@ -1,5 +1,5 @@
-//! Manifests: from the origin, with the client's own request, and checked before a byte of them is
-//! answered.
+//! Manifests: from the seed that asks the origin for all hosts, or from the origin with the client's own
+//! request; checked before a byte of them is answered.
 //!
 //! One by digest that the origin has just given to the same credential is answered from memory. A
 //! tag is always asked for. While the origin cannot be reached, both come from memory for those who
@@ -7,13 +7,13 @@
 
 use bytes::{Bytes, BytesMut};
 use hawker_model::{Digest, Repository, Target};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tracing::{info, warn};
 
 use super::{Mirror, call::Call, failure::Failure, manifest_cache::Cached, reply};
 use crate::{
-    access::Visitor,
+    access::{DIGEST_HEADER, Grantor, Visitor},
     body::{self, Body, BodyError},
     layers::ImageName,
     metrics::Served,
@@ -21,8 +21,6 @@ use crate::{
 
 /// The distribution spec asks registries for 4 MiB.
 const MAX_MANIFEST_LEN: usize = 8 << 20;
-/// Where registries tell a manifest's digest.
-const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 
 impl Mirror {
     /// Answers for a manifest.
@@ -48,12 +46,16 @@ impl Mirror {
             self.promise(call, &image).await;
             return Ok(self.of_cache(call, cached));
         }
-        match self.upstream.ask(call).await {
+        let (by, answered) = self.ask_for(call, repository, &visitor, target).await;
+        match answered {
             Ok(answer) if answer.status().is_server_error() => {
                 let kept = self.kept_in_grace(call, &visitor, target);
                 Ok(kept.unwrap_or(answer))
             }
-            Ok(answer) => self.take(call, repository, &visitor, target, answer).await,
+            Ok(answer) => {
+                self.take(call, (repository, target), &visitor, answer, by)
+                    .await
+            }
             Err(error) if error.is_outage() => {
                 let kept = self.kept_in_grace(call, &visitor, target);
                 kept.ok_or_else(|| error.into())
@@ -62,14 +64,14 @@ impl Mirror {
         }
     }
 
-    /// The origin's answer, learnt from and checked.
+    /// The origin's answer, or what a seed tells that it is, learnt from and checked.
     async fn take(
         &self,
         call: &Call,
-        repository: &Repository,
+        (repository, target): (&Repository, &Target),
         visitor: &Visitor,
-        target: &Target,
         answer: Response<Body>,
+        by: Grantor,
     ) -> Result<Response<Body>, Failure> {
         if answer.status() != StatusCode::OK {
             self.heed_refusal(visitor, answer.status());
@@ -102,7 +104,11 @@ impl Mirror {
         parts
             .headers
             .insert(header::CONTENT_LENGTH, bytes.len().into());
-        self.metrics.served(Served::Pass).inc_by(bytes.len() as u64);
+        let served = match by {
+            Grantor::Seed => Served::Network,
+            Grantor::Origin => Served::Pass,
+        };
+        self.metrics.served(served).inc_by(bytes.len() as u64);
         Ok(Response::from_parts(parts, body::full(bytes)))
     }
 
@@ -141,16 +147,8 @@ impl Mirror {
 
     /// The manifest in memory, where that answers the request as it was made.
     fn cached(&self, call: &Call, digest: &Digest) -> Option<Cached> {
-        let is_plain = call.query.is_none()
-            && ![
-                header::RANGE,
-                header::IF_NONE_MATCH,
-                header::IF_MODIFIED_SINCE,
-            ]
-            .iter()
-            .any(|name| call.headers.contains_key(name));
         let cached = self.manifests.find(&call.registry, digest);
-        let cached = cached.filter(|_| is_plain)?;
+        let cached = cached.filter(|_| call.is_plain())?;
         accepts(&call.headers, &cached.media_type).then_some(cached)
     }
 
@@ -183,21 +181,12 @@ impl Mirror {
                 body::full(cached.bytes)
             }
         };
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_LENGTH, length.into());
-        let texts = [
-            (header::CONTENT_TYPE, cached.media_type),
-            (DIGEST_HEADER, cached.digest.to_string()),
-            (header::ETAG, format!("\"{}\"", cached.digest)),
-        ];
-        for (name, text) in texts {
-            if let Ok(value) = HeaderValue::try_from(text) {
-                headers.insert(name, value);
-            }
-        }
-        reply::mark(headers);
-        response
+        let told = Told {
+            digest: cached.digest,
+            media_type: cached.media_type,
+            length: length as u64,
+        };
+        told.response(body)
     }
 
     /// Has containerd be told that it need not fetch what the manifest names.
@@ -231,8 +220,36 @@ impl Mirror {
     }
 }
 
+/// What a registry tells of a manifest besides its bytes.
+pub(super) struct Told {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) length: u64,
+}
+
+impl Told {
+    /// An answer of success, as a registry gives it.
+    pub(super) fn response(self, body: Body) -> Response<Body> {
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, self.length.into());
+        let texts = [
+            (header::CONTENT_TYPE, self.media_type),
+            (DIGEST_HEADER, self.digest.to_string()),
+            (header::ETAG, format!("\"{}\"", self.digest)),
+        ];
+        for (name, text) in texts {
+            if let Ok(value) = HeaderValue::try_from(text) {
+                headers.insert(name, value);
+            }
+        }
+        reply::mark(headers);
+        response
+    }
+}
+
 /// Whether a client takes a manifest of this type.
-fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     let Some(accepted) = headers.get(header::ACCEPT) else {
         return true;
     };

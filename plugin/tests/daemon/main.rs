@@ -12,6 +12,7 @@ mod control;
 mod daemon;
 mod doctor;
 mod layers;
+mod manifests;
 mod mirror;
 mod origin;
 mod process;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use hawker_model::RegistryHost;
-use hawker_swarm::{Secret, Source};
+use hawker_swarm::{ManifestWish, Secret, Source};
 use tempfile::TempDir;
 
 use super::{
@@ -300,4 +300,88 @@ async fn what_of_ours_a_registry_is_shown_is_known_beforehand() {
         assert!(shows(config.clone(), &url, Some("Bearer t")));
     }
     assert!(!shows(config, "https://three.example/f", None));
+}
+
+const MANIFEST: &str = "/v2/team/app/manifests/v1";
+
+fn wish(server: &Server, authorization: Option<&str>, whole: bool) -> ManifestWish {
+    ManifestWish {
+        source: Source {
+            url: server.url(MANIFEST),
+            authorization: authorization.map(Secret::new),
+        },
+        accept: "a/b".to_owned(),
+        whole,
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_is_asked_for_with_what_others_show_or_in_nobodys_name_and_never_in_ours() {
+    let server = Server::start(|asked| match asked.header("authorization") {
+        Some("Bearer theirs") => Reply::body("m").with("Content-Type", "a/b"),
+        _ => Reply::status(401).with("WWW-Authenticate", r#"Basic realm="r""#),
+    })
+    .await;
+    let client = OriginClient::new(with_login(&server)).unwrap();
+    let theirs = wish(&server, Some("Bearer theirs"), true);
+    let given = client.manifest_for_others(&theirs).await.unwrap();
+    assert_eq!(given.headers()["content-type"], "a/b");
+    let told = wish(&server, Some("Bearer theirs"), false);
+    client.manifest_for_others(&told).await.unwrap();
+    for refused in [
+        client.manifest_for_nobody(&theirs).await,
+        client.manifest_for_others(&wish(&server, None, true)).await,
+        client
+            .manifest_for_others(&wish(&server, Some("Bearer bad"), true))
+            .await,
+    ] {
+        let refused = refused.map(|_| ()).unwrap_err();
+        assert!(matches!(refused, OriginError::Denied { status: 401, .. }));
+    }
+    let asked = server.asked();
+    let methods: Vec<_> = asked.iter().map(|asked| asked.method.as_str()).collect();
+    assert_eq!(methods, ["GET", "HEAD", "GET", "GET", "GET"]);
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.header("accept") == Some("a/b"))
+    );
+    let (theirs, bad) = (Some("Bearer theirs"), Some("Bearer bad"));
+    assert_eq!(credentials(&asked), [theirs, theirs, None, None, bad]);
+}
+
+#[tokio::test]
+async fn a_registry_that_has_had_enough_of_nobody_is_asked_for_those_who_show_something() {
+    let server = Server::start(|asked| match asked.header("authorization") {
+        Some(_) => Reply::body("m").with("Content-Type", "a/b"),
+        None => Reply::status(429).with("Retry-After", "600"),
+    })
+    .await;
+    let wanted = wish(&server, Some("Bearer t"), true);
+    let client = client();
+    let enough = client
+        .manifest_for_nobody(&wanted)
+        .await
+        .map(|_| ())
+        .unwrap_err();
+    assert!(matches!(enough, OriginError::TooManyRequests { .. }));
+    client.manifest_for_others(&wanted).await.unwrap();
+    // What it says to somebody counts for all.
+    let nobody = wish(&server, None, true);
+    assert!(client.manifest_for_others(&nobody).await.is_err());
+    assert!(client.manifest_for_others(&wanted).await.is_err());
+    assert_eq!(server.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn a_manifest_in_a_coding_or_in_part_is_none() {
+    for reply in [
+        Reply::body("m").with("Content-Encoding", "gzip"),
+        Reply::status(206).with("Content-Range", "bytes 0-0/1"),
+        Reply::status(404),
+    ] {
+        let server = Server::start(move |_| reply.clone()).await;
+        let wanted = wish(&server, None, true);
+        assert!(client().manifest_for_others(&wanted).await.is_err());
+    }
 }

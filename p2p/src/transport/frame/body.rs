@@ -23,6 +23,8 @@ pub enum BodyError {
     Empty(&'static str),
     #[error("{what} has the value {found}, which means nothing")]
     Value { what: &'static str, found: u32 },
+    #[error("the bytes of its manifest have another digest")]
+    WrongDigest,
     #[error("its text is not UTF-8")]
     Text,
     #[error("its text has control characters")]

@@ -15,11 +15,11 @@ pub const MAX_CHALLENGES: usize = 8;
 /// Longest challenge, in bytes.
 pub const MAX_CHALLENGE_LEN: usize = 4 << 10;
 
-const UNJUDGED: u8 = 0;
-const GRANTED: u8 = 1;
-const DENIED: u8 = 2;
-const NOT_FOUND: u8 = 3;
-const FAILED: u8 = 4;
+pub(super) const UNJUDGED: u8 = 0;
+pub(super) const GRANTED: u8 = 1;
+pub(super) const DENIED: u8 = 2;
+pub(super) const NOT_FOUND: u8 = 3;
+pub(super) const FAILED: u8 = 4;
 
 /// Appends the fields after the task.
 pub(super) fn put_claim(message: &Message, credentials: Credentials, out: &mut BytesMut) {
@@ -51,29 +51,31 @@ fn put_verdict(verdict: Option<&Verdict>, out: &mut BytesMut) {
                 out.put_u64_le(*length);
             }
         }
-        Some(Verdict::Denied { status, challenges }) => {
-            let fits = |text: &&String| {
-                text.len() <= MAX_CHALLENGE_LEN && !text.contains(char::is_control)
-            };
-            let fit: Vec<_> = challenges
-                .iter()
-                .filter(fits)
-                .take(MAX_CHALLENGES)
-                .collect();
-            out.put_u8(DENIED);
-            out.put_u16_le(*status);
-            out.put_u8(fit.len() as u8);
-            for challenge in fit {
-                out.put_u16_le(challenge.len() as u16);
-                out.put_slice(challenge.as_bytes());
-            }
-        }
+        Some(Verdict::Denied { status, challenges }) => put_denial(*status, challenges, out),
         Some(Verdict::NotFound) => out.put_u8(NOT_FOUND),
-        Some(Verdict::Failed(why)) => {
-            out.put_u8(FAILED);
-            put_text(&why.replace(char::is_control, " "), out);
-        }
+        Some(Verdict::Failed(why)) => put_failure(why, out),
     }
+}
+
+pub(super) fn put_denial(status: u16, challenges: &[String], out: &mut BytesMut) {
+    let fits = |text: &&String| text.len() <= MAX_CHALLENGE_LEN && !text.contains(char::is_control);
+    let fit: Vec<_> = challenges
+        .iter()
+        .filter(fits)
+        .take(MAX_CHALLENGES)
+        .collect();
+    out.put_u8(DENIED);
+    out.put_u16_le(status);
+    out.put_u8(fit.len() as u8);
+    for challenge in fit {
+        out.put_u16_le(challenge.len() as u16);
+        out.put_slice(challenge.as_bytes());
+    }
+}
+
+pub(super) fn put_failure(why: &str, out: &mut BytesMut) {
+    out.put_u8(FAILED);
+    put_text(&why.replace(char::is_control, " "), out);
 }
 
 pub(super) fn decode_claim(body: &mut Body<'_>) -> Result<Message, BodyError> {
@@ -88,7 +90,10 @@ pub(super) fn decode_verdict(body: &mut Body<'_>) -> Result<Message, BodyError> 
     let verdict = match body.u8()? {
         UNJUDGED => None,
         GRANTED => Some(decode_grant(body)?),
-        DENIED => Some(decode_denial(body)?),
+        DENIED => {
+            let (status, challenges) = decode_denial(body)?;
+            Some(Verdict::Denied { status, challenges })
+        }
         NOT_FOUND => Some(Verdict::NotFound),
         FAILED => Some(Verdict::Failed(
             body.printable("text length", MAX_TEXT_LEN)?.to_owned(),
@@ -112,7 +117,8 @@ fn decode_grant(body: &mut Body<'_>) -> Result<Verdict, BodyError> {
     Ok(Verdict::Granted { length, held })
 }
 
-fn decode_denial(body: &mut Body<'_>) -> Result<Verdict, BodyError> {
+/// A status, and challenges.
+pub(super) fn decode_denial(body: &mut Body<'_>) -> Result<(u16, Vec<String>), BodyError> {
     let status = body.u16()?;
     let count = usize::from(body.u8()?);
     at_most("challenges", count, MAX_CHALLENGES)?;
@@ -121,8 +127,5 @@ fn decode_denial(body: &mut Body<'_>) -> Result<Verdict, BodyError> {
         Ok(text.to_owned())
     };
     let challenges: Result<_, BodyError> = (0..count).map(challenge).collect();
-    Ok(Verdict::Denied {
-        status,
-        challenges: challenges?,
-    })
+    Ok((status, challenges?))
 }

@@ -13,7 +13,7 @@ pub struct Hello {
     pub min_version: u16,
     /// The newest.
     pub max_version: u16,
-    /// Bits for abilities beyond the version; none has a meaning in version 1.
+    /// Abilities beyond the version ([`hawker_swarm::Abilities`]).
     pub capabilities: u64,
     /// What the sender is.
     pub role: Role,

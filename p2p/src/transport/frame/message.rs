@@ -5,13 +5,15 @@ use hawker_model::{
     ChainState, Geometry, MAX_PIECE_LEN, MAX_STATES_PER_BATCH, OriginName, PieceIndex, PieceSet,
     SignedStates, TaskId,
 };
-use hawker_swarm::{Envelope, Message, Refusal, Secret, Source, SourceMark};
+use hawker_swarm::{Envelope, ManifestWish, Message, Refusal, Secret, Source, SourceMark};
 
 use super::{
-    Kind, MAX_AUTHORIZATION_LEN, MAX_GAINED, MAX_PIECES, MAX_SIGNER_LEN, MAX_URL_LEN,
+    Kind, MAX_ACCEPT_LEN, MAX_AUTHORIZATION_LEN, MAX_GAINED, MAX_PIECES, MAX_SIGNER_LEN,
+    MAX_URL_LEN,
     body::{Body, BodyError, at_most},
     claim::{decode_claim, decode_verdict, put_claim},
     framed,
+    resolve::{decode_resolve, decode_resolved, is_accept, put_resolve},
 };
 
 /// Length of an Ed25519 signature.
@@ -94,6 +96,8 @@ fn kind(message: &Message) -> Kind {
         Message::Claim { .. } => Kind::Claim,
         Message::Heard { .. } => Kind::Heard,
         Message::Verdict { .. } => Kind::Verdict,
+        Message::Resolve { .. } => Kind::Resolve,
+        Message::Resolved { .. } => Kind::Resolved,
         Message::Doubt { .. } => Kind::Doubt,
     }
 }
@@ -147,6 +151,9 @@ fn put_message(message: &Message, credentials: Credentials, out: &mut BytesMut) 
         Message::Renew { refused } => out.put_slice(refused.as_bytes()),
         Message::Claim { .. } | Message::Heard { .. } | Message::Verdict { .. } => {
             put_claim(message, credentials, out);
+        }
+        Message::Resolve { .. } | Message::Resolved { .. } => {
+            put_resolve(message, credentials, out);
         }
         // `Gained` and `Piece` take their own ways in `encode_message`.
         Message::Leave | Message::Gained { .. } | Message::Piece { .. } => {}
@@ -205,6 +212,24 @@ fn check_source(source: &Source) -> Result<(), UnsendableError> {
     )
 }
 
+/// Whether a wish can be sent.
+pub fn wish_fits(wish: &ManifestWish) -> bool {
+    check_wish(wish).is_ok()
+}
+
+fn check_wish(wish: &ManifestWish) -> Result<(), UnsendableError> {
+    check_source(&wish.source)?;
+    match is_accept(&wish.accept) {
+        true => Ok(()),
+        false => Err(UnsendableError {
+            what: "printable Accept length",
+            found: wish.accept.len(),
+            min: 0,
+            max: MAX_ACCEPT_LEN,
+        }),
+    }
+}
+
 /// Whether the other side's decoder would take it.
 fn check(message: &Message) -> Result<(), UnsendableError> {
     match message {
@@ -212,6 +237,7 @@ fn check(message: &Message) -> Result<(), UnsendableError> {
             source: Some(source),
         }
         | Message::Claim { source, .. } => check_source(source),
+        Message::Resolve { wish, .. } => check_wish(wish),
         Message::Have { pieces } => {
             within("pieces", pieces.capacity() as usize, 0, MAX_PIECES as usize)
         }
@@ -231,7 +257,8 @@ fn check(message: &Message) -> Result<(), UnsendableError> {
         | Message::Leave
         | Message::Renew { .. }
         | Message::Heard { .. }
-        | Message::Verdict { .. } => Ok(()),
+        | Message::Verdict { .. }
+        | Message::Resolved { .. } => Ok(()),
     }
 }
 
@@ -307,6 +334,8 @@ pub(super) fn decode_message(kind: Kind, bytes: &[u8]) -> Result<Envelope, BodyE
             number: body.u64()?,
         },
         Kind::Verdict => decode_verdict(&mut body)?,
+        Kind::Resolve => decode_resolve(&mut body)?,
+        Kind::Resolved => decode_resolved(&mut body)?,
         Kind::Renew => Message::Renew {
             refused: SourceMark::from_bytes(body.state()?),
         },

@@ -7,7 +7,10 @@ use hawker_model::{
     ChainState, Digest, Geometry, HostId, OriginName, PieceIndex, PieceSet, Role, SignedStates,
     TaskId,
 };
-use hawker_swarm::{Envelope, Message, Refusal, Secret, Source, SourceMark, Verdict};
+use hawker_swarm::{
+    Envelope, GivenManifest, ManifestWish, Message, Refusal, Resolution, Secret, Source,
+    SourceMark, Verdict,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -125,6 +128,11 @@ fn examples() -> Vec<(&'static str, Frame)> {
     let geometry = Geometry::new(600_000, 64 << 10).unwrap();
     let data = Bytes::from_static(b"data");
     let verdict = |verdict| Message::Verdict { number: 7, verdict };
+    let resolved = |resolution| Message::Resolved {
+        number: 7,
+        resolution,
+    };
+    let manifest = |bytes| Some(Resolution::Given(given(b"{}", bytes)));
     let messages = [
         ("Join", Message::Join { source: None }),
         (
@@ -196,9 +204,45 @@ fn examples() -> Vec<(&'static str, Frame)> {
             },
         ),
         ("Doubt", Message::Doubt { piece }),
+        (
+            "Resolve",
+            Message::Resolve {
+                number: 7,
+                wish: ManifestWish {
+                    source,
+                    accept: "*/*".to_owned(),
+                    whole: true,
+                },
+            },
+        ),
+        ("Resolved unjudged", resolved(None)),
+        ("Resolved given", resolved(manifest(true))),
+        ("Resolved told", resolved(manifest(false))),
+        (
+            "Resolved denied",
+            resolved(Some(Resolution::Denied {
+                status: 401,
+                challenges: vec!["Basic".to_owned()],
+            })),
+        ),
+        ("Resolved not found", resolved(Some(Resolution::NotFound))),
+        (
+            "Resolved failed",
+            resolved(Some(Resolution::Failed("no".to_owned()))),
+        ),
     ];
     let messages = messages.map(|(name, message)| (name, about(message)));
     control.into_iter().chain(messages).collect()
+}
+
+/// A manifest of type `a/b`.
+fn given(bytes: &[u8], whole: bool) -> GivenManifest {
+    GivenManifest {
+        digest: Digest::of(bytes),
+        media_type: "a/b".to_owned(),
+        length: bytes.len() as u64,
+        bytes: whole.then(|| Bytes::copy_from_slice(bytes)),
+    }
 }
 
 /// The example of `docs/wire.md` with this name, as hex digits.
@@ -249,7 +293,7 @@ fn limits_are_as_documented() {
         assert_eq!(ends, [Some(&min), Some(&max)], "{kind}");
         seen += 1;
     }
-    assert_eq!(seen, 21);
+    assert_eq!(seen, 23);
 }
 
 #[test]
@@ -379,6 +423,14 @@ fn what_the_other_side_would_refuse_is_not_sent() {
         number: 0,
         source: long(url, secret),
     };
+    let resolve = |source, accept: &str| Message::Resolve {
+        number: 0,
+        wish: ManifestWish {
+            source,
+            accept: accept.to_owned(),
+            whole: true,
+        },
+    };
     let list = |first: u32, states: usize, signer: usize, signature: usize| Message::List {
         batch: SignedStates {
             first: PieceIndex(first),
@@ -396,6 +448,10 @@ fn what_the_other_side_would_refuse_is_not_sent() {
         claim(0, 1),
         claim(MAX_URL_LEN + 1, 1),
         claim(1, MAX_AUTHORIZATION_LEN + 1),
+        resolve(long(0, 1), ""),
+        resolve(long(MAX_URL_LEN + 1, 1), ""),
+        resolve(long(1, 1), &"a".repeat(MAX_ACCEPT_LEN + 1)),
+        resolve(long(1, 1), "a/b\r\nx: y"),
         Message::Have {
             pieces: PieceSet::empty(MAX_PIECES + 1),
         },
@@ -448,7 +504,25 @@ fn the_largest_of_every_kind_fit() {
         Message::Join {
             source: Some(source.clone()),
         },
-        Message::Claim { number: 1, source },
+        Message::Claim {
+            number: 1,
+            source: source.clone(),
+        },
+        Message::Resolve {
+            number: 1,
+            wish: ManifestWish {
+                source,
+                accept: "a".repeat(MAX_ACCEPT_LEN),
+                whole: false,
+            },
+        },
+        Message::Resolved {
+            number: u64::MAX,
+            resolution: Some(Resolution::Given(GivenManifest {
+                media_type: "m".repeat(MAX_MEDIA_TYPE_LEN),
+                ..given(&vec![7; MAX_MANIFEST_LEN], true)
+            })),
+        },
         Message::Verdict {
             number: u64::MAX,
             verdict: Some(Verdict::Denied {
@@ -503,6 +577,47 @@ fn what_is_too_much_of_a_verdict_is_left_out() {
     let decoded = decode(&mut greeted(), &bytes, usize::MAX);
     let left = vec!["fine".to_owned(); MAX_CHALLENGES];
     assert_eq!(decoded, Ok(vec![denied(left)]));
+}
+
+#[test]
+fn a_manifest_that_fits_into_no_frame_is_said_to_have_failed() {
+    let long = given(&vec![7; MAX_MANIFEST_LEN + 1], true);
+    let mut short = given(b"{}", true);
+    short.length = 3;
+    let mut split = given(b"{}", true);
+    split.media_type = "a/b\r\nx: y".to_owned();
+    let mut nameless = given(b"{}", false);
+    nameless.media_type = String::new();
+    for manifest in [long, short, split, nameless] {
+        let mut bytes = BytesMut::new();
+        let resolution = Some(Resolution::Given(manifest));
+        let number = 1;
+        let message = Message::Resolved { number, resolution };
+        encode(&about(message), &mut bytes);
+        let frames = decode(&mut greeted(), &bytes, usize::MAX).unwrap();
+        let Frame::Message(envelope) = &frames[0] else {
+            panic!("{frames:?}");
+        };
+        let Message::Resolved { resolution, .. } = &envelope.message else {
+            panic!("{envelope:?}");
+        };
+        assert!(matches!(resolution, Some(Resolution::Failed(_))));
+    }
+}
+
+#[test]
+fn bytes_that_are_not_the_manifest_end_the_connection() {
+    let message = Message::Resolved {
+        number: 1,
+        resolution: Some(Resolution::Given(given(b"manifest", true))),
+    };
+    let mut bytes = BytesMut::new();
+    encode(&about(message), &mut bytes);
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    let decoded = decode(&mut greeted(), &bytes, usize::MAX);
+    let (kind, reason) = (Kind::Resolved, BodyError::WrongDigest);
+    assert_eq!(decoded, Err(FrameError::Body { kind, reason }));
 }
 
 #[test]
@@ -632,6 +747,37 @@ fn any_claim() -> impl Strategy<Value = Message> {
         (number, any_source()).prop_map(|(number, source)| Message::Claim { number, source }),
         number.prop_map(|number| Message::Heard { number }),
         (number, any_verdict()).prop_map(|(number, verdict)| Message::Verdict { number, verdict }),
+        (number, any_wish()).prop_map(|(number, wish)| Message::Resolve { number, wish }),
+        (number, any_resolution())
+            .prop_map(|(number, resolution)| Message::Resolved { number, resolution }),
+    ]
+}
+
+fn any_wish() -> impl Strategy<Value = ManifestWish> {
+    let parts = (any_source(), "[ -~]{0,300}", any::<bool>());
+    parts.prop_map(|(source, accept, whole)| ManifestWish {
+        source,
+        accept,
+        whole,
+    })
+}
+
+fn any_resolution() -> impl Strategy<Value = Option<Resolution>> {
+    let challenges = prop::collection::vec("[ -~]{0,200}", 0..MAX_CHALLENGES);
+    let bytes = prop::collection::vec(any::<u8>(), 0..3000);
+    prop_oneof![
+        Just(None),
+        (bytes, "[ -~]{1,256}", any::<bool>()).prop_map(|(bytes, media_type, whole)| {
+            let given = given(&bytes, whole);
+            Some(Resolution::Given(GivenManifest {
+                media_type,
+                ..given
+            }))
+        }),
+        (any::<u16>(), challenges)
+            .prop_map(|(status, challenges)| Some(Resolution::Denied { status, challenges })),
+        Just(Some(Resolution::NotFound)),
+        "[ -~ä]{0,50}".prop_map(|why| Some(Resolution::Failed(why))),
     ]
 }
 
@@ -645,7 +791,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         1 => "[ -~ä]{0,50}".prop_map(|reason| Frame::Goodbye { reason }),
         1 => any::<u64>().prop_map(|nonce| Frame::Ping { nonce }),
         1 => any::<u64>().prop_map(|nonce| Frame::Pong { nonce }),
-        1 => (0x82..=u8::MAX).prop_map(|kind| Frame::Ignored { kind }),
+        1 => (0x84..=u8::MAX).prop_map(|kind| Frame::Ignored { kind }),
         10 => message.prop_map(|(task, message)| Frame::Message(Envelope { task, message })),
     ]
 }

@@ -11,7 +11,11 @@ use super::{
 const LONG: Duration = Duration::from_secs(60);
 
 fn rights(keep: Duration, grace: Duration) -> Rights {
-    Rights::new(RightsSettings { keep, grace })
+    Rights::new(RightsSettings {
+        keep,
+        grace,
+        keep_tags: Duration::ZERO,
+    })
 }
 
 fn key(credential: &str, blob: &str) -> RightKey {
