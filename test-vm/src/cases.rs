@@ -21,6 +21,7 @@ mod oddities;
 mod outage;
 mod private;
 mod pulls;
+mod questions;
 mod registries;
 mod secrets;
 mod setup;
@@ -86,6 +87,7 @@ pub fn all() -> Vec<Case> {
         members::CASES,
         stock::CASES,
         pulls::CASES,
+        questions::CASES,
         oddities::CASES,
         faults::CASES,
         disks::CASES,
