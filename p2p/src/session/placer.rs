@@ -205,8 +205,11 @@ impl Placer {
     }
 
     fn send(&mut self, number: usize, message: HostMessage) {
-        let sent = self.up.get(&number).map(|up| up.outgoing.try_send(message));
-        if let Some(Err(mpsc::error::TrySendError::Full(_))) = sent {
+        let Some(up) = self.up.get(&number) else {
+            return;
+        };
+        let sent = up.outgoing.try_send(message);
+        if let Err(mpsc::error::TrySendError::Full(_)) = sent {
             let scheduler = &self.config.schedulers[number];
             tracing::warn!(
                 scheduler,
