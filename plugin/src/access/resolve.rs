@@ -115,7 +115,14 @@ impl Access {
         match resolver.answers.answer(&public, keep, ask).await {
             Ok(manifest) => Some(Ok(manifest)),
             Err(error) => {
-                resolver.closed.note(sought.closed_by(&error));
+                // A registry that cannot be asked says nothing of who may have what.
+                let is_busy = matches!(
+                    &error,
+                    AccessError::Origin(OriginError::TooManyRequests { .. })
+                );
+                if is_busy || !error.is_outage() {
+                    resolver.closed.note(sought.closed_by(&error));
+                }
                 // Nobody's refusal is told to nobody else.
                 wish.source.authorization.is_none().then_some(Err(error))
             }

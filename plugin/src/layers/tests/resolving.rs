@@ -1,5 +1,10 @@
 //! What a seed says of manifests to other hosts.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use hawker_p2p::{ManifestWish, Resolution, frame::MAX_MANIFEST_LEN};
 
 use super::*;
@@ -196,4 +201,32 @@ async fn what_nobody_is_given_is_asked_for_in_nobodys_name_once() {
         resolve("v2", "Bearer t").await;
         assert_eq!(of_nobody(), 1 + again, "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_was_down_is_asked_in_nobodys_name_again() {
+    let bytes = Bytes::from_static(b"{}");
+    let (answer, up) = (bytes.clone(), Arc::new(AtomicBool::new(false)));
+    let is_up = Arc::clone(&up);
+    let origin = Origin::start(move |_| match is_up.load(Ordering::Relaxed) {
+        true => told(&answer),
+        false => Reply::status(503),
+    })
+    .await;
+    let bed = Bed::start(&origin, "").await;
+    let access = bed.layers.access();
+    let digest = Digest::of(&bytes).to_string();
+    let down = access
+        .resolve(&wish(&origin, &digest, Some("Bearer a")))
+        .await;
+    assert!(matches!(down, Resolution::Failed(_)), "{down:?}");
+    up.store(true, Ordering::Relaxed);
+    let before = origin.seen().len();
+    for token in ["Bearer a", "Bearer b", "Bearer c"] {
+        let resolution = access.resolve(&wish(&origin, &digest, Some(token))).await;
+        assert!(matches!(resolution, Resolution::Given(_)), "{resolution:?}");
+    }
+    let asked = &origin.seen()[before..];
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].header("authorization").is_none());
 }
