@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
-use hawker_model::{HostId, RegistryHost, Role, TaskId};
+use bytes::Bytes;
+use hawker_model::{Digest, HostId, PieceIndex, RegistryHost, Role, TaskId};
 use hawker_p2p::{
     Dialer, Login, NoSeed, Node, NodeRequest, NodeSettings, RegistryEndpoint, Security,
     SeedAddress, Verdict,
 };
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
-use hawker_swarm::{Envelope, Message, Secret, Source};
+use hawker_swarm::{Envelope, GivenManifest, Message, Resolution, Secret, Source};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -33,7 +34,7 @@ const GRANTED: Verdict = Verdict::Granted {
 };
 
 fn claim(token: &str) -> (TaskId, Source) {
-    let task = TaskId::Blob(hawker_model::Digest::of(b"layer"));
+    let task = TaskId::Blob(Digest::of(b"layer"));
     let source = Source {
         url: "https://registry.example/v2/a/blobs/b".to_owned(),
         authorization: Some(Secret::new(format!("Bearer {token}"))),
@@ -61,7 +62,10 @@ async fn ask_patiently(node: &Node, token: &str) -> Verdict {
 
 /// Grants the token "right" and denies all others.
 fn judge(seed: &Node) {
-    let mut requests = seed.requests().unwrap();
+    judge_from(seed.requests().unwrap());
+}
+
+fn judge_from(mut requests: mpsc::Receiver<NodeRequest>) {
     tokio::spawn(async move {
         while let Some(request) = requests.recv().await {
             let NodeRequest::Judge { source, reply, .. } = request else {
@@ -178,6 +182,79 @@ async fn a_seed_learns_that_the_host_that_asked_is_gone() {
     asking.abort();
     node.shutdown().await;
     reply.closed().await;
+}
+
+/// A host of the cluster says such words to the seed until it is told goodbye; returns the reason.
+async fn flood(cluster: &Cluster, seed: &Node, word: impl Fn(u64) -> Message) -> String {
+    let security = cluster.security("rogue", Role::Node);
+    let (name, address) = (HostId::parse("seed").unwrap(), seed.peer_address().unwrap());
+    let connection = Dialer::new(security).dial(&name, address).await.unwrap();
+    let (mut reader, mut writer) = (connection.reader, connection.writer);
+    let (task, _) = claim("wrong");
+    let saying = async {
+        for number in 0.. {
+            let message = word(number);
+            let envelope = Envelope { task, message };
+            if writer.feed(&envelope).await.is_err() || writer.flush().await.is_err() {
+                break;
+            }
+        }
+        std::future::pending().await
+    };
+    let hearing = async {
+        while let Ok(Some(_)) = reader.next().await {}
+        reader.goodbye().unwrap_or_default().to_owned()
+    };
+    let limit = Duration::from_secs(60);
+    let ended = tokio::time::timeout(limit, async {
+        tokio::select! {
+            () = saying => unreachable!("it never ends"),
+            reason = hearing => reason,
+        }
+    });
+    ended.await.expect("a flood ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_claims_doubts_and_answers_end_and_others_are_judged() {
+    let piece = PieceIndex(0);
+    let claims = |number| {
+        let (_, source) = claim("wrong");
+        Message::Claim { number, source }
+    };
+    let not_judged = |number| {
+        let verdict = None;
+        Message::Verdict { number, verdict }
+    };
+    let bytes = Bytes::from(vec![b'm'; 256 << 10]);
+    let manifest = GivenManifest {
+        digest: Digest::of(&bytes),
+        media_type: "a/b".to_owned(),
+        length: bytes.len() as u64,
+        bytes: Some(bytes),
+    };
+    let given = |number| {
+        let resolution = Some(Resolution::Given(manifest.clone()));
+        Message::Resolved { number, resolution }
+    };
+    // One after another: who floods is shut out for ten minutes.
+    for kind in 0..5 {
+        let mut cluster = Cluster::new();
+        let seed = cluster.seed("seed").await;
+        // Nobody judges before the flood is over.
+        let requests = seed.requests().unwrap();
+        let reason = match kind {
+            0 => flood(&cluster, &seed, claims).await,
+            1 => flood(&cluster, &seed, |_| Message::Doubt { piece }).await,
+            2 => flood(&cluster, &seed, |number| Message::Heard { number }).await,
+            3 => flood(&cluster, &seed, not_judged).await,
+            _ => flood(&cluster, &seed, given).await,
+        };
+        assert_eq!(reason, "you said too much that is of no use", "kind {kind}");
+        judge_from(requests);
+        let node = cluster.node("node").await;
+        assert_eq!(ask_patiently(&node, "right").await, GRANTED);
+    }
 }
 
 /// A way to a seed on which everything that it says takes this long.

@@ -95,6 +95,9 @@ pub struct Lie;
 pub struct Claims {
     open: BTreeMap<u64, Claim>,
     deadlines: BTreeSet<(Instant, u64)>,
+    /// Claims that nobody here waits for any more, and that their seeds may still judge: as much their
+    /// share as the others.
+    left: BTreeMap<u64, Left>,
     /// Seeds that were of no use, until when they are not asked.
     shunned: BTreeMap<HostId, Instant>,
     actions: VecDeque<ClaimAction>,
@@ -108,11 +111,21 @@ struct Claim {
     /// The seeds after it.
     others: VecDeque<HostId>,
     stage: Stage,
+    /// Whether it was sent to this seed, which may have it, though it may be asked again.
+    sent: bool,
     /// When this seed's time began.
     begun: Instant,
     due: Instant,
     /// Whether it had its [`LATE_GRACE`].
     spared: bool,
+}
+
+#[derive(Debug)]
+struct Left {
+    seed: HostId,
+    heard: bool,
+    /// By then it is judged, or given up there too.
+    until: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +167,7 @@ impl Claims {
         now: Instant,
     ) {
         self.shunned.retain(|_, until| now < *until);
+        self.left.retain(|_, left| now < left.until);
         let Some(first) = seeds.first().cloned() else {
             return self.answer(number, Err(NoSeed::Unknown));
         };
@@ -163,7 +177,7 @@ impl Claims {
         let Some(seed) = others.pop_front() else {
             return self.answer(number, Err(NoSeed::Unreachable(first)));
         };
-        if self.of(&seed).count() >= MOST_PER_SEED {
+        if self.of(&seed).count() + self.left_at(&seed) >= MOST_PER_SEED {
             return self.answer(number, Err(NoSeed::Busy(seed)));
         }
         let claim = Claim {
@@ -172,6 +186,7 @@ impl Claims {
             seed,
             others,
             stage: Stage::Dialing,
+            sent: false,
             begun: now,
             due: now + SIGN_OF_LIFE,
             spared: false,
@@ -186,8 +201,22 @@ impl Claims {
     }
 
     /// Nobody waits for the claim any more.
-    pub fn handle_drop(&mut self, number: u64) {
-        self.take(number);
+    pub fn handle_drop(&mut self, number: u64, now: Instant) {
+        if let Some(claim) = self.take(number) {
+            self.leave(number, &claim, now);
+        }
+    }
+
+    /// A claim is given up here. The seed that has it does not know that.
+    fn leave(&mut self, number: u64, claim: &Claim, now: Instant) {
+        if claim.sent {
+            let left = Left {
+                seed: claim.seed.clone(),
+                heard: claim.stage == Stage::Heard,
+                until: now + LONGEST,
+            };
+            self.left.insert(number, left);
+        }
     }
 
     /// A connection stands, or stood already.
@@ -211,7 +240,7 @@ impl Claims {
                     self.go_on(number, claim, unable);
                     continue;
                 }
-                claim.stage = Stage::Asked;
+                (claim.stage, claim.sent) = (Stage::Asked, true);
                 claim.note_life(now);
                 self.actions.push_back(ClaimAction::Send {
                     host: host.clone(),
@@ -257,6 +286,8 @@ impl Claims {
 
     /// `Dial` failed, the connection is lost, or the host is no seed: the next seed is asked.
     pub fn handle_unreachable(&mut self, host: &HostId, now: Instant) {
+        // It drops what we left there when it misses us.
+        self.left.retain(|_, left| left.seed != *host);
         let numbers: Vec<_> = self.of(host).collect();
         if !numbers.is_empty() {
             self.shunned.insert(host.clone(), now + PAUSE);
@@ -278,32 +309,42 @@ impl Claims {
     fn go_on(&mut self, number: u64, mut claim: Claim, why: NoSeed) {
         match claim.others.pop_front() {
             Some(next) => {
-                (claim.seed, claim.stage) = (next, Stage::Dialing);
+                (claim.seed, claim.stage, claim.sent) = (next, Stage::Dialing, false);
                 self.begin(number, claim);
             }
             None => self.answer(number, Err(why)),
         }
     }
 
-    /// A seed has heard the claim, in time or not.
-    pub fn handle_heard(&mut self, host: &HostId, number: u64, now: Instant) {
+    /// A seed has heard the claim, in time or not. Says whether that was to be said.
+    pub fn handle_heard(&mut self, host: &HostId, number: u64, now: Instant) -> bool {
         self.shunned.remove(host);
+        if let Some(left) = self.left.get_mut(&number) {
+            return left.seed == *host && !std::mem::replace(&mut left.heard, true);
+        }
         let Some(claim) = self.open.get_mut(&number) else {
-            return;
+            return false;
         };
         if claim.seed != *host || claim.stage != Stage::Asked {
-            return;
+            return false;
         }
         self.deadlines.remove(&(claim.due, number));
         (claim.stage, claim.due) = (Stage::Heard, now + LONGEST);
         self.deadlines.insert((claim.due, number));
+        true
     }
 
-    /// A seed has judged, or (`None`) will not. What nobody asked this seed is ignored.
-    pub fn handle_verdict(&mut self, host: &HostId, number: u64, verdict: Option<Verdict>) {
+    /// A seed has judged, or (`None`) will not. What nobody asked this seed is ignored; says whether
+    /// somebody did.
+    pub fn handle_verdict(&mut self, host: &HostId, number: u64, verdict: Option<Verdict>) -> bool {
         self.shunned.remove(host);
-        if let Some(Question::Right(_)) = self.asked(host, number) {
-            self.conclude(host, number, verdict.map(Finding::Right));
+        match self.asked(host, number) {
+            Some(Question::Right(_)) => {
+                self.conclude(host, number, verdict.map(Finding::Right));
+                true
+            }
+            Some(Question::Manifest(_)) => false,
+            None => self.end_left(host, number),
         }
     }
 
@@ -314,16 +355,30 @@ impl Claims {
         host: &HostId,
         number: u64,
         resolution: Option<Resolution>,
-    ) -> Result<(), Lie> {
+    ) -> Result<bool, Lie> {
         self.shunned.remove(host);
-        let Some(Question::Manifest(wish)) = self.asked(host, number) else {
-            return Ok(());
+        let wish = match self.asked(host, number) {
+            Some(Question::Manifest(wish)) => wish,
+            Some(Question::Right(_)) => return Ok(false),
+            None => return Ok(self.end_left(host, number)),
         };
         if resolution.as_ref().is_some_and(|said| !wish.fits(said)) {
             return Err(Lie);
         }
         self.conclude(host, number, resolution.map(Finding::Manifest));
-        Ok(())
+        Ok(true)
+    }
+
+    /// A seed has judged what nobody waits for, if it had to.
+    fn end_left(&mut self, host: &HostId, number: u64) -> bool {
+        let is_left = self
+            .left
+            .get(&number)
+            .is_some_and(|left| left.seed == *host);
+        if is_left {
+            self.left.remove(&number);
+        }
+        is_left
     }
 
     /// What this seed was asked under the number.
@@ -352,6 +407,7 @@ impl Claims {
                 self.put(number, claim);
                 continue;
             }
+            self.leave(number, &claim, now);
             self.shunned.insert(claim.seed.clone(), now + PAUSE);
             self.answer(number, Err(NoSeed::Silent(claim.seed.clone())));
         }
@@ -373,6 +429,11 @@ impl Claims {
             .iter()
             .filter(move |(_, claim)| claim.seed == *seed);
         of_seed.map(|(number, _)| *number)
+    }
+
+    fn left_at(&self, seed: &HostId) -> usize {
+        let left = self.left.values();
+        left.filter(|left| left.seed == *seed).count()
     }
 
     fn put(&mut self, number: u64, claim: Claim) {

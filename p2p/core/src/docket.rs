@@ -18,8 +18,10 @@ const MOST: usize = 8192;
 pub enum Admission {
     /// Say that it was heard, and judge it.
     Judge,
-    /// Say that it is not judged.
+    /// Say that it is not judged: too many of all hosts are.
     Refuse,
+    /// Say that it is not judged. No host brings it that keeps to its share, and asks seeds alone.
+    Excess,
     /// It is being judged already: say that it was heard.
     Known,
 }
@@ -44,8 +46,10 @@ impl Docket {
         if of_host.is_some_and(|open| open.contains(&number)) {
             return Admission::Known;
         }
-        let full = of_host.map_or(0, BTreeSet::len) >= MOST_PER_HOST || self.len() >= MOST;
-        if self.role != Role::Seed || full {
+        if self.role != Role::Seed || of_host.map_or(0, BTreeSet::len) >= MOST_PER_HOST {
+            return Admission::Excess;
+        }
+        if self.len() >= MOST {
             return Admission::Refuse;
         }
         self.open.entry(host.clone()).or_default().insert(number);
@@ -84,6 +88,7 @@ mod tests {
         let (mut docket, flood) = (Docket::new(Role::Seed), sample::host("flood"));
         let judged = (0..10_000).filter(|n| docket.admit(&flood, *n) == Admission::Judge);
         assert_eq!(judged.count(), MOST_PER_HOST);
+        assert_eq!(docket.admit(&flood, 10_000), Admission::Excess);
         assert_eq!(docket.admit(&sample::host("other"), 1), Admission::Judge);
         assert!(docket.settle(&flood, 3));
         assert_eq!(docket.admit(&flood, 20_000), Admission::Judge);
@@ -102,6 +107,17 @@ mod tests {
     #[test]
     fn a_node_judges_nothing() {
         let mut docket = Docket::new(Role::Node);
-        assert_eq!(docket.admit(&sample::host("a"), 1), Admission::Refuse);
+        assert_eq!(docket.admit(&sample::host("a"), 1), Admission::Excess);
+    }
+
+    #[test]
+    fn who_keeps_to_its_share_is_not_to_blame_when_others_fill_the_docket() {
+        let mut docket = Docket::new(Role::Seed);
+        for number in 0..MOST {
+            let crowd = sample::host(&format!("h{}", number / MOST_PER_HOST));
+            assert_eq!(docket.admit(&crowd, number as u64), Admission::Judge);
+        }
+        assert_eq!(docket.admit(&sample::host("late"), 1), Admission::Refuse);
+        assert_eq!(docket.admit(&sample::host("h0"), 9999), Admission::Excess);
     }
 }

@@ -54,6 +54,7 @@ pub use config::SwarmConfig;
 pub use docket::{Admission, Docket};
 pub use message::{Envelope, Message, Refusal};
 pub use opening::{Duty, Opening, Parent, Stored, Want};
+pub use patience::Price;
 pub use question::{Finding, ManifestWish, Question};
 pub use rate::{Bucket, Limit, Limits, Rate};
 pub use resolution::{GivenManifest, Resolution};

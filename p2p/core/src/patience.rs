@@ -37,14 +37,14 @@ pub(crate) enum Worth {
 
 /// What a message that was of no use costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Price {
+pub enum Price {
     /// Read and forgotten.
     Word,
     /// Looked up, or answered.
     Answer,
     /// A signature was checked, a line was logged, sets of pieces were compared.
     Work,
-    /// So many bytes of a piece that went over the wire for nothing.
+    /// So many bytes of a piece or a manifest that went over the wire for nothing.
     Bytes(u32),
 }
 

@@ -269,9 +269,10 @@ impl Swarm {
         self.with_those_of(host, now, |task, cx| task.drop_neighbour(host, cx, now));
     }
 
-    /// A host asked for something that cost us work and brings nobody forward.
-    pub fn note_nuisance(&mut self, host: &HostId, task: TaskId, now: Instant) {
-        self.shared.charge(host, task, Price::Work, now);
+    /// A host said something to the shell that brings nobody forward, or that nobody may say without
+    /// end. Whoever does is reported, shut out and hung up on.
+    pub fn note_nuisance(&mut self, host: &HostId, task: TaskId, price: Price, now: Instant) {
+        self.shared.charge(host, task, price, now);
     }
 
     /// Whose certificate it is that signs piece lists.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use hawker_model::{Digest, HostId, Role, TaskId};
 use hawker_swarm::{
-    Abilities, ClaimAction, Claims, Finding, GivenManifest, Lie, ManifestWish, NoSeed, Question,
-    Resolution, Secret, Source, Verdict,
+    Abilities, Admission, ClaimAction, Claims, Docket, Finding, GivenManifest, Lie, ManifestWish,
+    NoSeed, Question, Resolution, Secret, Source, Verdict,
 };
 use proptest::prelude::*;
 
@@ -205,8 +205,8 @@ fn a_seed_that_is_connected_late_has_its_time_from_then_on() {
 fn any_word_of_a_seed_that_was_silent_makes_it_worth_asking_again() {
     let words: [fn(&mut Bench); 3] = [
         |bench| bench.word("a"),
-        |bench| bench.claims.handle_heard(&host("a"), 1, bench.now),
-        |bench| bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED)),
+        |bench| _ = bench.claims.handle_heard(&host("a"), 1, bench.now),
+        |bench| _ = bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED)),
     ];
     for word in words {
         let mut bench = Bench::asked();
@@ -348,7 +348,7 @@ fn a_busy_seed_says_so_and_too_many_claims_are_not_even_sent() {
 #[test]
 fn a_claim_that_nobody_waits_for_is_forgotten() {
     let mut bench = Bench::heard();
-    bench.claims.handle_drop(1);
+    bench.claims.handle_drop(1, bench.now);
     assert_eq!(bench.claims.poll_timeout(), None);
     bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
     assert_eq!(bench.actions(), []);
@@ -398,14 +398,14 @@ fn a_manifest_is_asked_for_and_given_as_a_claim_is_judged() {
     let told = bench
         .claims
         .handle_resolved(&host("a"), 1, Some(given(b"m")));
-    assert_eq!(told, Ok(()));
+    assert_eq!(told, Ok(true));
     let found = Finding::Manifest(given(b"m"));
     assert_eq!(bench.finding(), Some(Ok(found)));
     let mut bench = Bench::asked();
     let told = bench
         .claims
         .handle_resolved(&host("a"), 1, Some(given(b"m")));
-    assert_eq!((told, bench.finding()), (Ok(()), None));
+    assert_eq!((told, bench.finding()), (Ok(false), None));
 }
 
 #[test]
@@ -452,8 +452,122 @@ fn a_seed_that_gives_another_manifest_is_a_liar_and_the_next_one_is_asked() {
     let told = bench
         .claims
         .handle_resolved(&host("b"), 1, Some(given(b"m")));
-    assert_eq!(told, Ok(()));
+    assert_eq!(told, Ok(true));
     assert!(matches!(bench.finding(), Some(Ok(Finding::Manifest(_)))));
+}
+
+#[test]
+fn what_a_seed_still_judges_is_our_share_there_whoever_waits_for_it() {
+    let mut bench = Bench::heard();
+    bench.claims.handle_drop(1, bench.now);
+    for number in 2..33 {
+        bench.ask(number, &["a"]);
+    }
+    assert_eq!(bench.answer(), None);
+    bench.ask(33, &["a"]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Busy(host("a")))));
+    // Its verdict was asked for, once.
+    let judged = |bench: &mut Bench| bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED));
+    assert!(judged(&mut bench) && !judged(&mut bench));
+    bench.ask(34, &["a"]);
+    assert_eq!(bench.answer(), None);
+}
+
+#[test]
+fn what_is_dropped_while_it_is_asked_again_counts_too() {
+    let mut bench = Bench::new();
+    for number in 0..32 {
+        bench.ask(number, &["a"]);
+    }
+    bench.connect("a");
+    // One of two connections is lost: the seed has them all, and may not be told again.
+    bench.claims.handle_lost_words(&host("a"), bench.now);
+    bench.claims.handle_drop(1, bench.now);
+    bench.actions();
+    bench.ask(32, &["a"]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Busy(host("a")))));
+    assert!(bench.claims.handle_verdict(&host("a"), 1, None));
+    // What was never sent is nobody's share.
+    bench.ask(33, &["a"]);
+    bench.claims.handle_drop(33, bench.now);
+    bench.ask(34, &["a"]);
+    assert_eq!(bench.answer(), None);
+}
+
+#[test]
+fn what_no_seed_was_asked_is_told_from_what_it_was() {
+    let mut bench = Bench::asked();
+    assert!(!bench.claims.handle_heard(&host("b"), 1, bench.now));
+    assert!(!bench.claims.handle_heard(&host("a"), 2, bench.now));
+    assert!(bench.claims.handle_heard(&host("a"), 1, bench.now));
+    assert!(!bench.claims.handle_heard(&host("a"), 1, bench.now));
+    assert!(!bench.claims.handle_verdict(&host("b"), 1, None));
+    assert!(bench.claims.handle_verdict(&host("a"), 1, None));
+    assert!(!bench.claims.handle_verdict(&host("a"), 1, None));
+    // Manifests are no other.
+    let mut bench = Bench::asked_for("v1");
+    let told = |bench: &mut Bench, by: &str| bench.claims.handle_resolved(&host(by), 1, None);
+    assert!(!bench.claims.handle_verdict(&host("a"), 1, None));
+    assert_eq!(told(&mut bench, "b"), Ok(false));
+    bench.claims.handle_drop(1, bench.now);
+    assert_eq!(told(&mut bench, "b"), Ok(false));
+    assert_eq!(told(&mut bench, "a"), Ok(true));
+    assert_eq!(told(&mut bench, "a"), Ok(false));
+}
+
+#[test]
+fn clients_that_come_and_go_never_make_their_host_ask_for_more_than_its_share() {
+    let mut state = 1_u64;
+    let mut random = move |most: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005);
+        state = state.wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % most
+    };
+    let (mut bench, mut docket) = (Bench::new(), Docket::new(Role::Seed));
+    let (us, seed) = (host("us"), host("a"));
+    // What the seed will say: when it has judged a claim.
+    let mut due = std::collections::BTreeMap::new();
+    let (mut open, mut busy, mut silent, mut next) = (Vec::new(), 0, 0, 0);
+    for step in 0..60_000 {
+        for _ in 0..random(3) {
+            next += 1;
+            bench.ask(next, &["a"]);
+            open.push(next);
+        }
+        if !open.is_empty() && random(3) == 0 {
+            let number = open.swap_remove(random(open.len() as u64) as usize);
+            bench.claims.handle_drop(number, bench.now);
+        }
+        for action in bench.actions() {
+            match action {
+                ClaimAction::Dial { host } => {
+                    let seed = (Role::Seed, Abilities::OURS);
+                    bench.claims.handle_connected(&host, seed, bench.now);
+                }
+                ClaimAction::Send { number, .. } => {
+                    assert_eq!(docket.admit(&us, number), Admission::Judge, "step {step}");
+                    // Now and then it is too slow to say that it has heard.
+                    if random(40) > 0 {
+                        bench.claims.handle_heard(&seed, number, bench.now);
+                    }
+                    due.insert((step + random(5_000), number), ());
+                }
+                ClaimAction::Answer { number, answer } => {
+                    open.retain(|one| *one != number);
+                    busy += u32::from(matches!(answer, Err(NoSeed::Busy(_))));
+                    silent += u32::from(matches!(answer, Err(NoSeed::Silent(_))));
+                }
+            }
+        }
+        while let Some(entry) = due.first_entry().filter(|entry| entry.key().0 <= step) {
+            let (_, number) = *entry.key();
+            entry.remove();
+            assert!(docket.settle(&us, number));
+            assert!(bench.claims.handle_verdict(&seed, number, Some(GRANTED)));
+        }
+        bench.pass(Duration::from_millis(10));
+    }
+    assert!(busy > 1000 && silent > 0, "{busy} busy, {silent} silent");
 }
 
 #[derive(Clone, Debug)]
@@ -509,7 +623,7 @@ proptest! {
                 Input::Drop(number) => {
                     let number = asked.iter().copied().nth(number as usize);
                     if let Some(number) = number.filter(|number| !answered.contains(number)) {
-                        bench.claims.handle_drop(number);
+                        bench.claims.handle_drop(number, bench.now);
                         asked.remove(&number);
                     }
                 }

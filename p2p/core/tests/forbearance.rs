@@ -9,7 +9,8 @@ use hawker_model::{
     ChainState, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, SignedStates, TaskId,
 };
 use hawker_swarm::{
-    Action, Envelope, Message, Misbehaviour, Opening, Refusal, Stored, Swarm, SwarmConfig, Want,
+    Action, Envelope, Message, Misbehaviour, Opening, Price, Refusal, Stored, Swarm, SwarmConfig,
+    Want,
 };
 
 const PIECES: u32 = 8;
@@ -126,6 +127,29 @@ fn who_is_refused_as_busy_may_ask_again_after_a_while_but_not_at_once() {
         bench.pass(Duration::from_millis(1));
     }
     assert_eq!(bench.reports, [Misbehaviour::Flood]);
+}
+
+/// How a host is judged that says such words to the shell, so many at once and then so many a second.
+fn words(price: Price, at_once: u32, each_second: u32) -> Vec<Misbehaviour> {
+    let (mut bench, peer) = (Bench::new(&[], |_| ()), host("peer"));
+    for second in 0..60 {
+        let count = if second == 0 { at_once } else { each_second };
+        for number in 0..count {
+            let task = url(number as u8);
+            bench.swarm.note_nuisance(&peer, task, price, bench.now);
+        }
+        bench.pass(Duration::from_secs(1));
+    }
+    bench.hear(url(0), Message::Leave);
+    bench.reports
+}
+
+#[test]
+fn who_doubts_some_pieces_of_each_of_a_thousand_blobs_is_no_flood_and_who_goes_on_is_one() {
+    assert_eq!(words(Price::Answer, 3 * 1000, 3 * 100), []);
+    assert_eq!(words(Price::Answer, 0, 1000), [Misbehaviour::Flood]);
+    assert_eq!(words(Price::Word, 10_000, 1000), []);
+    assert_eq!(words(Price::Word, 0, 5000), [Misbehaviour::Flood]);
 }
 
 /// Two tasks that are fetched from the peer, which has both.

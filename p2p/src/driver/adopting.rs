@@ -6,7 +6,7 @@ use std::{
 };
 
 use hawker_model::{HostId, PieceIndex, TaskId};
-use hawker_swarm::TaskFailure;
+use hawker_swarm::{Price, TaskFailure};
 use tokio::sync::oneshot;
 
 use super::{Driver, entry::Entry, event::Event};
@@ -92,8 +92,16 @@ impl Driver {
 
     /// A peer says that a piece which we sent it is wrong. That may be our disk's doing, so we look,
     /// but not at more than a few a second: whoever complains for nothing is not to cost much, and
-    /// what is wrong is complained of again.
-    pub(super) fn handle_doubt(&mut self, host: &HostId, task: TaskId, piece: PieceIndex) {
+    /// what is wrong is complained of again. Nobody finds thousands of pieces wrong at once, since
+    /// after a few nothing is taken from a host.
+    pub(super) fn handle_doubt(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        piece: PieceIndex,
+        now: Instant,
+    ) {
+        self.swarm.note_nuisance(host, task, Price::Answer, now);
         let Some(blob) = self.blob(&task).filter(|blob| blob.has(piece)) else {
             return;
         };

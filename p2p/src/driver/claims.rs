@@ -9,8 +9,8 @@ use std::{
 use futures::future::BoxFuture;
 use hawker_model::{HostId, Role, TaskId};
 use hawker_swarm::{
-    Admission, ClaimAction, Claims, Docket, Envelope, Finding, Lie, Message, Misbehaviour, NoSeed,
-    Question, Resolution, Source, Verdict,
+    Admission, ClaimAction, Claims, Docket, Envelope, Finding, GivenManifest, Lie, Message,
+    Misbehaviour, NoSeed, Price, Question, Resolution, Source, Verdict,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -96,9 +96,9 @@ impl Driver {
         self.desk.claims.handle_ask(number, claim, seeds, now);
     }
 
-    pub(super) fn handle_unask(&mut self, number: u64) {
+    pub(super) fn handle_unask(&mut self, number: u64, now: Instant) {
         if self.desk.asking.remove(&number).is_some() {
-            self.desk.claims.handle_drop(number);
+            self.desk.claims.handle_drop(number, now);
         }
     }
 
@@ -159,41 +159,70 @@ impl Driver {
         let Envelope { task, message } = envelope;
         match message {
             Message::Claim { number, source } => {
-                self.handle_claim(host, number, task, Question::Right(source));
+                self.handle_claim(host, number, (task, Question::Right(source)), now);
             }
             Message::Resolve { number, wish } => {
-                self.handle_claim(host, number, task, Question::Manifest(wish));
+                self.handle_claim(host, number, (task, Question::Manifest(wish)), now);
             }
-            Message::Heard { number } => self.desk.claims.handle_heard(host, number, now),
+            Message::Heard { number } => {
+                let asked = self.desk.claims.handle_heard(host, number, now);
+                self.weigh_answer(host, task, (asked, Price::Word), now);
+            }
             Message::Verdict { number, verdict } => {
-                self.desk.claims.handle_verdict(host, number, verdict);
+                let asked = self.desk.claims.handle_verdict(host, number, verdict);
+                self.weigh_answer(host, task, (asked, Price::Word), now);
             }
             Message::Resolved { number, resolution } => {
-                let told = self.desk.claims.handle_resolved(host, number, resolution);
-                if told == Err(Lie) {
-                    tracing::warn!(%host, "a seed gave another manifest than was asked for");
-                    let what = Misbehaviour::Protocol;
-                    self.swarm.handle_misbehaviour(host, task, what, now);
+                let price = price_of(resolution.as_ref());
+                match self.desk.claims.handle_resolved(host, number, resolution) {
+                    Ok(asked) => self.weigh_answer(host, task, (asked, price), now),
+                    Err(Lie) => {
+                        tracing::warn!(%host, "a seed gave another manifest than was asked for");
+                        let what = Misbehaviour::Protocol;
+                        self.swarm.handle_misbehaviour(host, task, what, now);
+                    }
                 }
             }
-            Message::Doubt { piece } => self.handle_doubt(host, task, piece),
+            Message::Doubt { piece } => self.handle_doubt(host, task, piece, now),
             message => return Some(Envelope { task, message }),
         }
         self.swarm.note_use(host);
         None
     }
 
-    fn handle_claim(&mut self, host: &HostId, number: u64, task: TaskId, question: Question) {
+    /// Nobody says without end what was not asked for.
+    fn weigh_answer(
+        &mut self,
+        host: &HostId,
+        task: TaskId,
+        (asked, price): (bool, Price),
+        now: Instant,
+    ) {
+        if !asked {
+            self.swarm.note_nuisance(host, task, price, now);
+        }
+    }
+
+    fn handle_claim(
+        &mut self,
+        host: &HostId,
+        number: u64,
+        (task, question): (TaskId, Question),
+        now: Instant,
+    ) {
         let plain = matches!(self.security, Security::Plain { .. });
         let exposed = plain && question.source().authorization.is_some();
         let admission = match exposed {
-            true => Admission::Refuse,
+            true => Admission::Excess,
             false => self.desk.docket.admit(host, number),
         };
+        if matches!(admission, Admission::Excess | Admission::Known) {
+            self.swarm.note_nuisance(host, task, Price::Answer, now);
+        }
         match admission {
             Admission::Judge => self.judge(host, number, task, question),
             Admission::Known => self.say(host, task, Message::Heard { number }),
-            Admission::Refuse => {
+            Admission::Refuse | Admission::Excess => {
                 tracing::debug!(%host, %task, "a claim is not judged here");
                 self.say(host, task, unanswered(number, &question));
             }
@@ -258,6 +287,16 @@ impl Driver {
             };
             let _ = events.send(renewed).await;
         });
+    }
+}
+
+/// What an answer costs that nobody asked for: the bytes of a manifest were read and hashed.
+fn price_of(resolution: Option<&Resolution>) -> Price {
+    match resolution {
+        Some(Resolution::Given(GivenManifest {
+            bytes: Some(bytes), ..
+        })) => Price::Bytes(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        _ => Price::Word,
     }
 }
 

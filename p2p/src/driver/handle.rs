@@ -52,7 +52,7 @@ impl Driver {
             }
             // `run` has seen to it.
             Command::Stop => {}
-            Command::Unask { number } => self.handle_unask(number),
+            Command::Unask { number } => self.handle_unask(number, now),
             Command::Wish { task, rate } => self.handle_wish(task, rate, now),
             Command::WishEnded { task, rate } => self.handle_wish_ended(task, rate, now),
             Command::Waiting { task, pieces } => self.swarm.handle_waiting(task, pieces, now),

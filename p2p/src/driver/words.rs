@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use hawker_model::{HostId, Role, SignedStates, TaskId};
-use hawker_swarm::{Envelope, Message, Misbehaviour};
+use hawker_swarm::{Envelope, Message, Misbehaviour, Price};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -110,7 +110,7 @@ impl Driver {
         let about_ours = self.swarm.agreed_len(host, task, batch.first).is_some();
         if self.swarm.list(task).is_some() && !about_ours {
             // Signed for another length than the one we believe in.
-            self.swarm.note_nuisance(host, *task, now);
+            self.swarm.note_nuisance(host, *task, Price::Work, now);
             return None;
         }
         match self.check_list(task, batch) {
@@ -127,7 +127,7 @@ impl Driver {
                         self.swarm
                             .handle_misbehaviour(host, *task, Misbehaviour::FalseList, now)
                     }
-                    false => self.swarm.note_nuisance(host, *task, now),
+                    false => self.swarm.note_nuisance(host, *task, Price::Work, now),
                 }
                 None
             }
