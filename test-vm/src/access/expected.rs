@@ -14,7 +14,9 @@
 //!   for each pull, which nobody issues while the registry is down. That goes for what anybody may
 //!   pull as well: the token for it is issued to nobody in particular, but it is issued. (A registry
 //!   that wants no tokens is another matter: see the case
-//!   `open_image_is_pulled_while_the_registry_is_down`.)
+//!   `open_image_is_pulled_while_the_registry_is_down`.) Docker alone is not challenged for what
+//!   anybody may pull where a seed has asked for it in nobody's name: it gets the manifest without a
+//!   token, its right is nobody's, and stands for the grace as that of whoever shows nothing.
 
 use super::{
     Asker, Cell,
@@ -69,6 +71,7 @@ pub fn expected(cell: Cell) -> Outcome {
     let rows = match (cell.asker, cell.reach) {
         (Asker::Raw, Reach::Up) => &RAW_UP,
         (Asker::Raw, Reach::Grace) => &RAW_GRACE,
+        (Asker::Docker, Reach::Grace) if cell.shown == Shown::NothingAtPublic => &RAW_GRACE,
         (_, Reach::Up) => &DAEMON_UP,
         (_, Reach::Down | Reach::Grace | Reach::Over) => return Unavailable,
     };

@@ -76,7 +76,8 @@ than once.
 * *down, within the grace*: the registry and its token service refuse connections; what was right a
   moment before is believed for `mirror.rights_grace`. containerd and Docker show an account only
   where they are challenged and need a new token for each pull, even for what anybody may pull; nobody
-  issues one then. From registries that want no tokens they go on pulling.
+  issues one then; but Docker needs none for what a seed was given in nobody's name. From registries
+  that want no tokens they go on pulling.
 ";
 
 #[cfg(test)]
