@@ -1,15 +1,16 @@
 //! The registry endpoint on loopback that containerd and Docker pull from.
 //!
-//! A request is parsed whole ([`call`]), then answered by its kind: manifests and everything small
-//! go to the origin with the client's own request ([`manifest`], [`upstream`]), manifests by the seed
-//! that asks it for all hosts where that may be ([`told`]); blobs by SHA-256
+//! A request is parsed whole ([`call`]), then answered by its kind. Manifests are had by the seed
+//! that asks the origin for all hosts, where that may be ([`told`]); else they and everything small
+//! go to the origin with the client's own request ([`manifest`], [`upstream`]). Blobs by SHA-256
 //! digest come through the piece network once the client's right to them stands and its registry is
-//! known to hold them ([`blob`], [`crate::access`]). Whatever the network cannot do is passed through, and whatever the origin does not
-//! answer quickly is given up with a 5xx: the client then goes on without us.
+//! known to hold them ([`blob`], [`crate::access`]). Whatever the network cannot do is passed
+//! through, and whatever the origin does not answer quickly is given up with a 5xx: the client then
+//! goes on without us.
 //!
 //! Invariants: nothing is sent before the client's right stands, and nothing that its registry is not
-//! shown to hold; nothing that is addressed by
-//! digest ends without its check; no credential is used for another client's request or logged.
+//! shown to hold; nothing that is addressed by digest ends without its check; no credential is used
+//! for another client's request or logged.
 
 mod blob;
 mod call;

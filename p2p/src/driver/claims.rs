@@ -1,5 +1,6 @@
 //! Claims: our own, of rights and of manifests, which seeds answer; on a seed, those of others; and
-//! the call-back for fresh credentials. What is to be decided, the owner of the node decides ([`NodeRequest`]).
+//! the call-back for fresh credentials. What is to be decided, the owner of the node decides
+//! ([`NodeRequest`]).
 
 use std::{
     collections::BTreeMap,

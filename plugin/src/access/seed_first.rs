@@ -1,8 +1,8 @@
 //! A right, or a manifest, by a seed's word, or by the origin's own.
 //!
-//! The seed of a blob or repository is the same one for all hosts: it asks the origin once for all who show the
-//! same credential. Its yes counts; everything else it says is heard from the origin itself, so that
-//! no client is refused for what is wrong with a seed. A seed that is slow costs no more than
+//! The seed of a blob or repository is the same one for all hosts: it asks the origin once for all
+//! who show the same credential. Its yes counts; everything else it says is heard from the origin
+//! itself, so that no client is refused for what is wrong with a seed. A seed that is slow costs no more than
 //! [`PATIENCE`] (and one without a sign of life a quarter second: `Node::ask_seed`).
 
 use std::{pin::pin, time::Duration};

@@ -1,5 +1,5 @@
-//! Manifests: from the seed that asks the origin for all hosts, or from the origin with the client's own
-//! request; checked before a byte of them is answered.
+//! Manifests: from the seed that asks the origin for all hosts, or from the origin with the client's
+//! own request; checked before a byte of them is answered.
 //!
 //! One by digest that the origin has just given to the same credential is answered from memory. A
 //! tag is always asked for. While the origin cannot be reached, both come from memory for those who
