@@ -21,6 +21,12 @@ use super::{Access, AccessError, claim::is_password, judge::JUST_NOW, right_key:
 pub(super) use self::given::Name;
 use self::{answers::Answers, closed::Closed};
 
+/// How long what the registry does not give to nobody is not asked for in nobody's name.
+const CLOSED: Duration = Duration::from_secs(300);
+/// How long that is so while its token service cannot be asked: who has a token needs none from there
+/// and does not wait for it with each manifest.
+const CLOSED_WITHOUT_TOKENS: Duration = Duration::from_secs(15);
+
 /// Everything that a seed keeps to answer such questions.
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -51,17 +57,14 @@ impl Resolver {
 impl Access {
     /// What the registry gives for another host's wish to whoever shows its credential.
     pub(crate) async fn resolve(&self, wish: &ManifestWish) -> Resolution {
-        if let Err(reason) = self.is_to_resolve(wish) {
-            return Resolution::Failed(reason.to_owned());
-        }
-        let resolved = match self.resolve_for_all(wish).await {
-            None if wish.source.authorization.is_none() => {
-                return Resolution::Failed(
-                    "it is not for everybody, as far as is known".to_owned(),
-                );
-            }
-            None => self.resolve_for_one(wish).await,
-            Some(resolved) => resolved,
+        let sought = match self.is_to_resolve(wish) {
+            Ok(sought) => sought,
+            Err(reason) => return Resolution::Failed(reason.to_owned()),
+        };
+        let resolved = match self.resolve_for_all(wish, &sought).await {
+            // Nobody's refusal is told to nobody else.
+            Err(_) if wish.source.authorization.is_some() => self.resolve_for_one(wish).await,
+            resolved => resolved,
         };
         match resolved {
             Ok(manifest) if wish.whole && manifest.bytes.is_none() => {
@@ -71,38 +74,32 @@ impl Access {
                 bytes: manifest.bytes.filter(|_| wish.whole),
                 ..manifest
             }),
-            Err(error) => refusal(error),
+            Err(NotGiven::Closed) => {
+                Resolution::Failed("it is not for everybody, as far as is known".to_owned())
+            }
+            Err(NotGiven::Error(error)) => refusal(error),
         }
     }
 
-    /// Whether it is a wish that a seed answers, or why not.
-    fn is_to_resolve(&self, wish: &ManifestWish) -> Result<(), &'static str> {
-        if Sought::of_wish(wish).is_none() {
-            return Err("only manifests of registries are resolved");
-        }
+    /// Where it is, if it is a wish that a seed answers, or why it is none.
+    fn is_to_resolve<'a>(&self, wish: &'a ManifestWish) -> Result<Sought<'a>, &'static str> {
+        let sought = Sought::of_wish(wish).ok_or("only manifests of registries are resolved")?;
         if wish.source.authorization.as_ref().is_some_and(is_password) {
             return Err("passwords are not for seeds");
         }
         match self.origin().shows_ours(&wish.source) {
             true => Err("the seed has a login, header or client certificate of its own there"),
-            false => Ok(()),
+            false => Ok(sought),
         }
     }
 
-    /// Asks in nobody's name, unless that was in vain lately. `None`: not everybody gets it.
+    /// Asks in nobody's name, unless that was in vain lately.
     async fn resolve_for_all(
         &self,
         wish: &ManifestWish,
-    ) -> Option<Result<GivenManifest, AccessError>> {
+        sought: &Sought<'_>,
+    ) -> Result<GivenManifest, NotGiven> {
         let resolver = &self.0.resolver;
-        let sought = Sought::of_wish(wish)?;
-        if sought
-            .names()
-            .iter()
-            .any(|name| resolver.closed.holds(name))
-        {
-            return None;
-        }
         let public = ManifestWish {
             source: Source {
                 url: wish.source.url.clone(),
@@ -110,32 +107,42 @@ impl Access {
             },
             ..wish.clone()
         };
-        let ask = || self.ask_for_manifest(wish, Name::Nobodys);
-        let keep = resolver.keeps(wish);
-        match resolver.answers.answer(&public, keep, ask).await {
-            Ok(manifest) => Some(Ok(manifest)),
-            Err(error) => {
-                // A registry that cannot be asked says nothing of who may have what.
-                let is_busy = matches!(
-                    &error,
-                    AccessError::Origin(OriginError::TooManyRequests { .. })
-                );
-                if is_busy || !error.is_outage() {
-                    resolver.closed.note(sought.closed_by(&error));
-                }
-                // Nobody's refusal is told to nobody else.
-                wish.source.authorization.is_none().then_some(Err(error))
+        let ask = || async {
+            // Whoever asked a moment ago has noted it before his answer is known.
+            let is_closed = sought.names().map(|name| resolver.closed.holds(&name));
+            if is_closed.contains(&true) {
+                return Err(NotGiven::Closed);
             }
-        }
+            let given = self.ask_for_manifest(wish, Name::Nobodys).await;
+            if let Err(error) = &given
+                && let Some(kept) = closed_for(error)
+            {
+                resolver.closed.note(sought.closed_by(error), kept);
+            }
+            given.map_err(NotGiven::Error)
+        };
+        let keep = resolver.keeps(wish);
+        resolver.answers.answer(&public, keep, ask).await
     }
 
     /// Asks with what the wish shows.
-    async fn resolve_for_one(&self, wish: &ManifestWish) -> Result<GivenManifest, AccessError> {
+    async fn resolve_for_one(&self, wish: &ManifestWish) -> Result<GivenManifest, NotGiven> {
         let resolver = &self.0.resolver;
-        let ask = || self.ask_for_manifest(wish, Name::Theirs);
+        let ask = || async {
+            let given = self.ask_for_manifest(wish, Name::Theirs).await;
+            given.map_err(NotGiven::Error)
+        };
         let keep = resolver.keeps(wish);
         resolver.answers.answer(wish, keep, ask).await
     }
+}
+
+/// Why a seed has no manifest to give.
+#[derive(Clone, Debug)]
+enum NotGiven {
+    /// It is known not to be for everybody.
+    Closed,
+    Error(AccessError),
 }
 
 /// Where a manifest is that another host wishes for.
@@ -179,6 +186,18 @@ impl<'a> Sought<'a> {
             _ => self.prefix,
         };
         Holder::of_repository(name, None)
+    }
+}
+
+/// For how long something is closed to nobody after this answer, if it is. A registry that cannot be
+/// asked says nothing of who may have what.
+fn closed_for(error: &AccessError) -> Option<Duration> {
+    match error {
+        AccessError::Origin(OriginError::TooManyRequests { .. }) => Some(CLOSED),
+        AccessError::Origin(OriginError::TokenServer { .. }) if error.is_outage() => {
+            Some(CLOSED_WITHOUT_TOKENS)
+        }
+        error => (!error.is_outage()).then_some(CLOSED),
     }
 }
 

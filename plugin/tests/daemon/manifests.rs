@@ -4,7 +4,11 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -56,15 +60,20 @@ fn answer(seen: &Seen) -> Reply {
     )
 }
 
-/// Open for all, but for the repository `private`, which wants some token.
+/// Open for all, but for the repository `private`, which wants some token; nobody gets one here.
 async fn registry() -> Origin {
     Origin::start(|seen| {
+        if seen.path.starts_with("/token") {
+            return Reply::status(401);
+        }
         let shown = seen.header("authorization").unwrap_or_default();
         let is_open = !seen.path.starts_with("/v2/private/");
-        match is_open || shown.starts_with("Bearer t") {
-            true => answer(seen),
-            false => Reply::challenge(),
+        if is_open || shown.starts_with("Bearer t") {
+            return answer(seen);
         }
+        let here = seen.header("host").unwrap();
+        let challenge = format!("Bearer realm=\"http://{here}/token\",service=\"r\"");
+        Reply::status(401).with("www-authenticate", &challenge)
     })
     .await
 }
@@ -82,13 +91,22 @@ struct Host {
     app: App,
 }
 
+/// An address that nobody else takes before its listener does: no other process or test uses this part
+/// of the loopback network.
+fn address_of_its_own() -> SocketAddr {
+    static TAKEN: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = process::id().to_be_bytes();
+    let ip = [127, high | 128, low, TAKEN.fetch_add(1, Ordering::Relaxed)];
+    let free = TcpListener::bind(SocketAddr::from((ip, 0))).unwrap();
+    free.local_addr().unwrap()
+}
+
 impl Lab {
     fn new(registry: &Origin) -> Self {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
             ca: ClusterCa::create("lab", 1).unwrap(),
             dir: tempfile::tempdir().unwrap(),
-            seed: taken.local_addr().unwrap(),
+            seed: address_of_its_own(),
             registry: registry.address,
         }
     }

@@ -6,7 +6,7 @@
 //! told to those who waited for it. Memory is bounded.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use std::{
 
 use hawker_p2p::{GivenManifest, ManifestWish};
 
-use super::{AccessError, Holder, JUST_NOW};
+use super::{Holder, JUST_NOW, NotGiven};
 
 /// Bytes of all that is kept, at most.
 const MOST_BYTES: usize = 8 << 20;
@@ -36,7 +36,8 @@ pub(super) struct Answers(Mutex<Inner>);
 struct Inner {
     kept: HashMap<Key, Kept>,
     bytes: usize,
-    flights: HashMap<Key, Arc<Flight>>,
+    /// And how many are aboard.
+    flights: HashMap<Key, (Arc<Flight>, usize)>,
 }
 
 struct Kept {
@@ -46,7 +47,7 @@ struct Kept {
 }
 
 /// Held by whoever asks; the failure of the last, and when that was.
-type Flight = tokio::sync::Mutex<Option<(Instant, AccessError)>>;
+type Flight = tokio::sync::Mutex<Option<(Instant, NotGiven)>>;
 
 impl Answers {
     /// What was given for the wish within the last `keep`, or what `ask` is given.
@@ -55,9 +56,9 @@ impl Answers {
         wish: &ManifestWish,
         keep: Duration,
         ask: impl FnOnce() -> F,
-    ) -> Result<GivenManifest, AccessError>
+    ) -> Result<GivenManifest, NotGiven>
     where
-        F: Future<Output = Result<GivenManifest, AccessError>>,
+        F: Future<Output = Result<GivenManifest, NotGiven>>,
     {
         let came = Instant::now();
         let key = Key {
@@ -114,11 +115,13 @@ impl Answers {
     }
 
     fn board(&self, key: Key) -> Aboard<'_> {
-        let flight = Arc::clone(self.lock().flights.entry(key).or_default());
+        let mut inner = self.lock();
+        let (flight, aboard) = inner.flights.entry(key).or_default();
+        *aboard += 1;
         Aboard {
             answers: self,
             key,
-            flight,
+            flight: Arc::clone(flight),
         }
     }
 
@@ -164,9 +167,11 @@ struct Aboard<'a> {
 impl Drop for Aboard<'_> {
     fn drop(&mut self) {
         let mut inner = self.answers.lock();
-        // The table's and this one.
-        if Arc::strong_count(&self.flight) <= 2 {
-            inner.flights.remove(&self.key);
+        if let Entry::Occupied(mut flight) = inner.flights.entry(self.key) {
+            flight.get_mut().1 -= 1;
+            if flight.get().1 == 0 {
+                flight.remove();
+            }
         }
     }
 }
@@ -218,16 +223,16 @@ mod tests {
     struct Registry(AtomicUsize);
 
     impl Registry {
-        async fn give(&self) -> Result<GivenManifest, AccessError> {
+        async fn give(&self) -> Result<GivenManifest, NotGiven> {
             self.0.fetch_add(1, SeqCst);
             tokio::time::sleep(Duration::from_millis(20)).await;
             Ok(manifest(b"m"))
         }
 
-        async fn refuse(&self) -> Result<GivenManifest, AccessError> {
+        async fn refuse(&self) -> Result<GivenManifest, NotGiven> {
             self.0.fetch_add(1, SeqCst);
             tokio::time::sleep(Duration::from_millis(20)).await;
-            Err(AccessError::Slow)
+            Err(NotGiven::Closed)
         }
 
         fn asked(&self) -> usize {

@@ -8,31 +8,30 @@ use std::{
 
 use super::Holder;
 
-/// How long it is not tried again.
-const KEPT: Duration = Duration::from_secs(300);
 /// Entries at most.
 const MOST: usize = 4096;
 
-/// Repositories, registries and single manifests.
+/// Repositories, registries and single manifests, and until when each is taken to be closed.
 #[derive(Debug, Default)]
 pub(super) struct Closed(Mutex<HashMap<Holder, Instant>>);
 
 impl Closed {
     pub(super) fn holds(&self, name: &Holder) -> bool {
-        let at = self.lock().get(name).copied();
-        at.is_some_and(|at| at.elapsed() < KEPT)
+        let until = self.lock().get(name).copied();
+        until.is_some_and(|until| Instant::now() < until)
     }
 
-    pub(super) fn note(&self, name: Holder) {
-        let mut closed = self.lock();
+    /// It is not tried again for so long.
+    pub(super) fn note(&self, name: Holder, kept: Duration) {
+        let (mut closed, now) = (self.lock(), Instant::now());
         if closed.len() >= MOST {
-            closed.retain(|_, at| at.elapsed() < KEPT);
+            closed.retain(|_, until| now < *until);
         }
         if closed.len() >= MOST {
             // What is forgotten costs a request each.
             closed.clear();
         }
-        closed.insert(name, Instant::now());
+        closed.insert(name, now + kept);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Holder, Instant>> {
@@ -50,9 +49,11 @@ mod tests {
         let name = |number: usize| Holder::of_repository(&number.to_string(), None);
         for number in 0..3 * MOST {
             assert!(!closed.holds(&name(number)));
-            closed.note(name(number));
+            closed.note(name(number), Duration::from_secs(60));
             assert!(closed.holds(&name(number)));
         }
         assert!(closed.lock().len() <= MOST);
+        closed.note(name(0), Duration::ZERO);
+        assert!(!closed.holds(&name(0)));
     }
 }

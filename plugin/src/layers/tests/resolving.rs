@@ -230,3 +230,33 @@ async fn a_registry_that_was_down_is_asked_in_nobodys_name_again() {
     assert_eq!(asked.len(), 1);
     assert!(asked[0].header("authorization").is_none());
 }
+
+#[tokio::test]
+async fn a_token_service_that_is_down_is_not_waited_for_with_each_manifest() {
+    let bytes = Bytes::from_static(b"{}");
+    // Nobody listens there.
+    let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let challenge = format!(
+        "Bearer realm=\"http://{}/token\"",
+        service.local_addr().unwrap()
+    );
+    drop(service);
+    let origin = Origin::start(move |seen| match seen.header("authorization") {
+        Some(_) => told(&bytes),
+        None => Reply::status(401).with("www-authenticate", &challenge),
+    })
+    .await;
+    let bed = Bed::start(&origin, "").await;
+    let access = bed.layers.access();
+    for number in 0..5 {
+        for target in ["v1", "v2"] {
+            let shown = format!("Bearer {number}");
+            let wish = wish(&origin, target, Some(&shown));
+            let resolution = access.resolve(&wish).await;
+            assert!(matches!(resolution, Resolution::Given(_)), "{resolution:?}");
+        }
+    }
+    let seen = origin.seen();
+    let of_nobody = seen.iter().filter(|s| s.header("authorization").is_none());
+    assert_eq!(of_nobody.count(), 1);
+}
