@@ -88,6 +88,10 @@ fn decode(mut bytes: &[u8], step: usize) -> Result<Vec<Frame>, FrameError> {
         while let Some(frame) = decoder.next_frame()? {
             frames.push(frame);
         }
+        if decoder.at_the_door().is_some() {
+            decoder.let_in();
+            continue;
+        }
         if bytes.is_empty() {
             return Ok(frames);
         }

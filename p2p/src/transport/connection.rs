@@ -104,17 +104,25 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use hawker_model::{Digest, PieceIndex, TaskId};
     use hawker_swarm::{Envelope, Message};
     use tokio::{
+        io::AsyncWriteExt as _,
         net::{TcpListener, TcpStream},
+        task::JoinSet,
         time::{Instant, timeout},
     };
 
     use super::*;
     use crate::{
         extent::Extent,
-        transport::{WireError, frame::Hello, stream},
+        transport::{
+            WireError,
+            frame::{Hello, PREFACE, encode_hello, encode_piece_header},
+            piece_memory::Room,
+            stream,
+        },
     };
 
     /// Fast enough to test, slow enough for a busy machine.
@@ -319,6 +327,84 @@ mod tests {
             assert!(matches!(end, Err(WireError::Closed)), "{end:?}");
         };
         tokio::join!(sent, received);
+    }
+
+    /// A reader that shares a room, and the socket of its peer, which has begun to send a piece.
+    async fn beginner(room: &'static Room) -> (FrameReader, FrameWriter, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (peer, own) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let own = stream::plain(own.unwrap().0);
+        let (mut reader, writer) = halves(own, Credentials::Strip, FAST);
+        reader.room = room;
+        let mut said = BytesMut::from(&PREFACE[..]);
+        encode_hello(&hello(), &mut said);
+        encode_piece_header(&piece().task, PieceIndex(0), 4 << 20, &mut said).unwrap();
+        let mut peer = peer.unwrap();
+        peer.write_all(&said).await.unwrap();
+        assert_eq!(reader.hello().await.unwrap(), hello());
+        (reader, writer, peer)
+    }
+
+    /// Sends a piece's bytes so many at a time, until it is out or nobody takes it.
+    async fn trickle(peer: &mut TcpStream, len: usize) {
+        for _ in 0..(4 << 20) / len {
+            if peer.write_all(&vec![0; len]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(FAST.silence / 8).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_piece_takes_its_time_where_nobody_waits_for_room() {
+        let room = Box::leak(Box::new(Room::new(8 << 20)));
+        let (mut reader, _writer, mut peer) = beginner(room).await;
+        let start = Instant::now();
+        let (next, ()) = tokio::join!(reader.next(), trickle(&mut peer, 1 << 17));
+        assert_eq!(next.unwrap(), Some(piece()));
+        assert!(start.elapsed() > 2 * FAST.silence);
+    }
+
+    #[tokio::test]
+    async fn pieces_that_never_end_hold_no_more_than_the_room_and_are_given_up_for_others() {
+        let room = Box::leak(Box::new(Room::new(8 << 20)));
+        let mut liars = Vec::new();
+        for _ in 0..5 {
+            liars.push(beginner(room).await);
+        }
+        let mut lies: JoinSet<_> = liars
+            .into_iter()
+            .map(async |(mut reader, _writer, mut peer)| {
+                tokio::select! {
+                    end = reader.next() => end,
+                    () = trickle(&mut peer, 1) => panic!("it was to be given up"),
+                }
+            })
+            .collect();
+        tokio::time::sleep(FAST.quiet).await;
+        assert!(room.is_crowded());
+        let (mut reader, _writer, mut peer) = beginner(room).await;
+        let honest = async {
+            let (next, ()) = tokio::join!(reader.next(), trickle(&mut peer, 1 << 20));
+            next.unwrap()
+        };
+        // Two of the liars at a time.
+        let patience = 5 * FAST.silence;
+        assert_eq!(timeout(patience, honest).await.unwrap(), Some(piece()));
+        let end = lies.join_next().await.unwrap().unwrap();
+        assert!(matches!(end, Err(WireError::Tardy(_))), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_piece_has_its_room_until_the_next_call() {
+        let room = Box::leak(Box::new(Room::new(4 << 20)));
+        let (mut one, _writer, mut peer) = beginner(room).await;
+        let (next, ()) = tokio::join!(one.next(), trickle(&mut peer, 4 << 20));
+        assert_eq!(next.unwrap(), Some(piece()));
+        assert!(room.is_crowded());
+        assert!(timeout(FAST.quiet, one.next()).await.is_err());
+        assert!(!room.is_crowded());
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! Bytes in, frames out: what a connection has received and not yet understood.
 //!
 //! Small frames are gathered in one buffer that is used again and again. A piece's data gets a
-//! buffer of its own ([`piece_memory`]), which the socket is read into directly: only what came along
-//! with the header is copied once. Memory held is at most one read, one frame other than `Piece`
-//! (about 140 KiB) and one piece (4 MiB). Frames that may carry a credential are wiped.
+//! buffer of its own ([`piece_memory`]) once there is room for it, which the socket is read into
+//! directly: only what came along with the header is copied once. Memory held is at most one read, one
+//! frame other than `Piece` (about 140 KiB) and one piece (4 MiB). Frames that may carry a credential
+//! are wiped.
 
 use bytes::{Buf as _, BufMut, BytesMut, buf::Limit};
 use hawker_model::{PieceIndex, TaskId};
@@ -44,13 +45,14 @@ enum Stage {
 struct PieceData {
     task: TaskId,
     piece: PieceIndex,
-    data: Lent,
     len: usize,
+    /// Once it is let in.
+    data: Option<Lent>,
 }
 
 impl PieceData {
     fn missing(&self) -> usize {
-        self.len - self.data.len()
+        self.len - self.data.as_ref().map_or(0, |data| data.len())
     }
 }
 
@@ -72,11 +74,10 @@ impl Decoder {
 
     /// Where the next bytes from the socket belong.
     pub fn space(&mut self) -> Limit<&mut BytesMut> {
-        match &mut self.piece {
-            Some(piece) if piece.missing() > 0 => {
-                let len = piece.missing().min(PIECE_READ_LEN);
-                (&mut *piece.data).limit(len)
-            }
+        let missing = self.piece.as_ref().map_or(0, PieceData::missing);
+        let data = self.piece.as_mut().and_then(|piece| piece.data.as_mut());
+        match data {
+            Some(data) if missing > 0 => (&mut **data).limit(missing.min(PIECE_READ_LEN)),
             _ => {
                 self.buffer.reserve(READ_LEN);
                 (&mut self.buffer).limit(READ_LEN)
@@ -84,7 +85,32 @@ impl Decoder {
         }
     }
 
-    /// The next frame, if it is there whole. After an error the connection is of no use.
+    /// Length of the piece whose header has come and whose data wants room: nothing is to be read
+    /// before it is let in.
+    pub fn at_the_door(&self) -> Option<usize> {
+        let piece = self.piece.as_ref()?;
+        piece.data.is_none().then_some(piece.len)
+    }
+
+    /// There is room for the data of the piece [`Self::at_the_door`].
+    pub fn let_in(&mut self) {
+        let Some(piece) = self.piece.as_mut().filter(|piece| piece.data.is_none()) else {
+            return;
+        };
+        let mut data = piece_memory::take(piece.len);
+        let here = piece.len.min(self.buffer.len());
+        data.extend_from_slice(&self.buffer[..here]);
+        self.buffer.advance(here);
+        piece.data = Some(data);
+    }
+
+    /// Whether the data of a piece is arriving.
+    pub fn is_within_a_piece(&self) -> bool {
+        self.piece.is_some()
+    }
+
+    /// The next frame, if it is there whole. After an error the connection is of no use. A piece has
+    /// to be let in before it comes ([`Self::at_the_door`]).
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         if self.stage == Stage::Preface && !self.take_preface()? {
             return Ok(None);
@@ -128,7 +154,8 @@ impl Decoder {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let piece = self.piece.as_ref();
-        self.buffer.capacity() + piece.map_or(0, |piece| piece.data.capacity())
+        let data = piece.and_then(|piece| piece.data.as_ref());
+        self.buffer.capacity() + data.map_or(0, |data| data.capacity())
     }
 
     fn take_preface(&mut self) -> Result<bool, FrameError> {
@@ -164,26 +191,22 @@ impl Decoder {
         }
         let (task, piece) = decode_piece_header(&self.buffer[LENGTH_LEN + 1..PIECE_HEADER_LEN])?;
         self.buffer.advance(PIECE_HEADER_LEN);
-        let len = body_len - PIECE_BODY_LEN;
-        let mut data = piece_memory::take(len);
-        let here = len.min(self.buffer.len());
-        data.extend_from_slice(&self.buffer[..here]);
-        self.buffer.advance(here);
         self.piece = Some(PieceData {
             task,
             piece,
-            data,
-            len,
+            len: body_len - PIECE_BODY_LEN,
+            data: None,
         });
-        Ok(self.take_piece())
+        Ok(None)
     }
 
     /// The piece, once its data is there.
     fn take_piece(&mut self) -> Option<Frame> {
-        let done = self.piece.take_if(|piece| piece.missing() == 0)?;
+        let is_whole = |piece: &mut PieceData| piece.data.is_some() && piece.missing() == 0;
+        let done = self.piece.take_if(is_whole)?;
         let message = Message::Piece {
             piece: done.piece,
-            data: done.data.share(),
+            data: done.data?.share(),
         };
         Some(Frame::Message(Envelope {
             task: done.task,

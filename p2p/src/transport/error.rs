@@ -196,6 +196,8 @@ pub enum WireError {
     Closed,
     #[error("nothing heard from the peer for {0:?}")]
     Silent(Duration),
+    #[error("the peer did not end a piece in {0:?}, and others wait for room")]
+    Tardy(Duration),
     #[error("the peer took no bytes for {0:?}")]
     Stalled(Duration),
     /// A write was given up half way, so the peer could not make out what follows.

@@ -3,6 +3,9 @@
 //! Fresh memory has to be mapped and cleared by the kernel page by page, which takes as long as
 //! decrypting what comes into it. So what a piece lay in is kept for the next: as much as a busy host
 //! needs at once, and nothing a few seconds after the last piece.
+//!
+//! Pieces that are arriving have [`ROOM_LEN`] together, over all connections of the process: who sends
+//! one without ever ending it holds some of that, and no more.
 
 use std::{
     mem,
@@ -11,12 +14,46 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use hawker_model::MAX_PIECE_LEN;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Pieces that are arriving, at most: twelve of the longest, more than a host orders at once.
+pub(super) const ROOM_LEN: usize = 48 << 20;
 
 /// In use and kept together. What is in use is bounded by who receives; nothing is kept beside more
 /// than this.
 const MOST_LEN: usize = 24 << 20;
 
 static MEMORY: Mutex<Memory> = Mutex::new(Memory::new());
+
+/// That of the process.
+pub(super) static ROOM: Room = Room(Semaphore::const_new(ROOM_LEN));
+
+/// For how many bytes pieces may be arriving.
+#[derive(Debug)]
+pub(super) struct Room(Semaphore);
+
+impl Room {
+    /// Room of its own.
+    #[cfg(test)]
+    pub(super) const fn new(len: usize) -> Self {
+        Self(Semaphore::const_new(len))
+    }
+
+    /// Waits for room for a piece of at most [`MAX_PIECE_LEN`], which it has until the permit is
+    /// dropped. First come, first served; cancel-safe but for the place in the queue.
+    #[allow(clippy::expect_used, reason = "nobody closes it")]
+    pub(super) async fn enter(&self, len: usize) -> SemaphorePermit<'_> {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let permit = self.0.acquire_many(len).await;
+        permit.expect("the room is never closed")
+    }
+
+    /// Whether a piece may have to wait outside.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.0.available_permits() < MAX_PIECE_LEN as usize
+    }
+}
 
 struct Memory {
     free: Vec<BytesMut>,

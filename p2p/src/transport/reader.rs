@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use hawker_swarm::Envelope;
 use tokio::{
     io::AsyncReadExt as _,
+    sync::SemaphorePermit,
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -13,6 +14,7 @@ use super::{
     connection::{Pulse, Timing},
     decoder::Decoder,
     frame::{Frame, FrameError, Hello, Kind},
+    piece_memory::{ROOM, Room},
     stream::ReadSide,
 };
 
@@ -26,6 +28,12 @@ pub struct FrameReader {
     heard: Instant,
     silence: Pin<Box<Sleep>>,
     goodbye: Option<String>,
+    pub(super) room: &'static Room,
+    /// The share of the piece that is arriving, or of the one that was returned last: until the next
+    /// call nobody else bounds it.
+    entered: Option<SemaphorePermit<'static>>,
+    /// When that was.
+    entered_at: Instant,
 }
 
 impl FrameReader {
@@ -38,15 +46,22 @@ impl FrameReader {
             heard: Instant::now(),
             silence: Box::pin(sleep(timing.silence)),
             goodbye: None,
+            room: &ROOM,
+            entered: None,
+            entered_at: Instant::now(),
         }
     }
 
     /// The next message; `None` once the peer has said goodbye. A piece's data has a buffer of
-    /// its own. After an error nothing more can be received.
+    /// its own, and waits for room where many are arriving. After an error nothing more can be
+    /// received.
     ///
     /// Cancel-safe: what has arrived of a frame stays here, so that a call that was dropped (in a
     /// `select!`) loses nothing.
     pub async fn next(&mut self) -> Result<Option<Envelope>, WireError> {
+        if !self.decoder.is_within_a_piece() {
+            self.entered = None;
+        }
         loop {
             if self.goodbye.is_some() {
                 return Ok(None);
@@ -93,7 +108,43 @@ impl FrameReader {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(frame);
             }
-            self.fill().await?;
+            match self.decoder.at_the_door() {
+                Some(len) => self.let_in(len).await,
+                None => self.fill().await?,
+            }
+        }
+    }
+
+    /// Lets a piece in once there is room. Nothing is read meanwhile, so that the time does not count.
+    async fn let_in(&mut self, len: usize) {
+        self.entered = None;
+        self.entered = Some(self.room.enter(len).await);
+        self.decoder.let_in();
+        self.entered_at = Instant::now();
+        self.heard = self.entered_at;
+    }
+
+    /// When to look at the peer's silence again, and at what it takes for its piece.
+    fn due(&self) -> Instant {
+        let silent = self.heard + self.timing.silence;
+        let tardy = self.entered_at + self.timing.silence;
+        let soon = Instant::now() + self.timing.silence / 30;
+        match self.decoder.is_within_a_piece() {
+            true => silent.min(tardy.max(soon)),
+            false => silent,
+        }
+    }
+
+    /// Why the peer is given up now, if it is.
+    fn is_given_up(&self) -> Result<(), WireError> {
+        let (now, patience) = (Instant::now(), self.timing.silence);
+        if now >= self.heard + patience {
+            return Err(WireError::Silent(patience));
+        }
+        let is_tardy = self.decoder.is_within_a_piece() && now >= self.entered_at + patience;
+        match is_tardy && self.room.is_crowded() {
+            true => Err(WireError::Tardy(patience)),
+            false => Ok(()),
         }
     }
 
@@ -112,10 +163,8 @@ impl FrameReader {
                     return Ok(());
                 }
                 () = &mut self.silence => {
-                    let due = self.heard + self.timing.silence;
-                    if Instant::now() >= due {
-                        return Err(WireError::Silent(self.timing.silence));
-                    }
+                    self.is_given_up()?;
+                    let due = self.due();
                     self.silence.as_mut().reset(due);
                 }
             }
