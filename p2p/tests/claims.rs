@@ -388,25 +388,11 @@ async fn a_host_whose_claims_all_hang_leaves_room_for_those_of_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_network_carries_claims_without_credentials_only() {
-    let cluster = Cluster::new();
-    let plain = |name: &str, role: Role, seeds: Vec<SeedAddress>| {
-        let host = HostId::parse(name).unwrap();
-        NodeSettings {
-            security: Security::Plain { host, role },
-            seeds,
-            ..cluster.settings(name, role)
-        }
-    };
-    let seed = Node::start(plain("seed", Role::Seed, vec![]))
-        .await
-        .unwrap();
+    let mut cluster = Cluster::new();
+    let seed = cluster.plain("seed", Role::Seed).await;
     judge(&seed);
-    let known = SeedAddress {
-        host: HostId::parse("seed").unwrap(),
-        address: seed.peer_address().unwrap().to_string(),
-    };
-    let node = Node::start(plain("node", Role::Node, vec![known])).await;
-    let node = node.unwrap();
+    cluster.know("seed", &seed);
+    let node = cluster.plain("node", Role::Node).await;
     assert_eq!(ask(&node, "right").await, Err(NoSeed::Plain));
     let (task, mut source) = claim("right");
     source.authorization = None;

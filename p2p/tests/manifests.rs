@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawker_model::{Digest, HostId, Role};
-use hawker_p2p::{
-    GivenManifest, ManifestWish, NoSeed, Node, NodeRequest, NodeSettings, Resolution, Security,
-    SeedAddress,
-};
+use hawker_p2p::{GivenManifest, ManifestWish, NoSeed, Node, NodeRequest, Resolution};
 use hawker_swarm::{Secret, Source};
 
 use crate::support::Cluster;
@@ -133,25 +130,11 @@ async fn a_seed_that_gives_wrong_manifests_is_parted_with_and_the_next_one_is_as
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_network_tells_only_what_proves_itself_and_hears_no_credential() {
-    let cluster = Cluster::new();
-    let plain = |name: &str, role: Role, seeds: Vec<SeedAddress>| {
-        let host = HostId::parse(name).unwrap();
-        NodeSettings {
-            security: Security::Plain { host, role },
-            seeds,
-            ..cluster.settings(name, role)
-        }
-    };
-    let seed = Node::start(plain("seed", Role::Seed, vec![]))
-        .await
-        .unwrap();
+    let mut cluster = Cluster::new();
+    let seed = cluster.plain("seed", Role::Seed).await;
     tell(&seed, Resolution::Given(given(MANIFEST)));
-    let known = SeedAddress {
-        host: HostId::parse("seed").unwrap(),
-        address: seed.peer_address().unwrap().to_string(),
-    };
-    let node = Node::start(plain("node", Role::Node, vec![known])).await;
-    let node = node.unwrap();
+    cluster.know("seed", &seed);
+    let node = cluster.plain("node", Role::Node).await;
     assert_eq!(node.ask_manifest(&by_digest()).await, Err(NoSeed::Plain));
     let (mut tag, mut digest) = (wish("v1"), by_digest());
     (tag.source.authorization, digest.source.authorization) = (None, None);

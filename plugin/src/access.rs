@@ -21,8 +21,8 @@ pub(crate) mod fuzzing;
 mod judge;
 mod jwt;
 mod metrics;
+mod noted;
 mod offers;
-mod outages;
 mod possession;
 mod reading;
 mod resolve;
@@ -43,8 +43,8 @@ use url::Url;
 
 use self::{
     claim::Asker,
+    noted::Noted,
     offers::Offers,
-    outages::Outages,
     possession::{Proofs, Question},
     resolve::Resolver,
     right_key::{Item, RightKey},
@@ -63,6 +63,9 @@ pub(crate) use self::{
 
 /// Where registries tell a manifest's digest.
 pub(crate) const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
+/// How long a registry that could not be reached is taken to be down: while there is grace, not every
+/// request has to find that out for itself.
+const OUTAGE: Duration = Duration::from_secs(5);
 /// Longest revision of a file that is remembered as it is, in bytes.
 const MAX_REVISION_LEN: usize = 256;
 
@@ -77,7 +80,10 @@ struct Inner {
     patience: Duration,
     rights: Rights,
     proofs: Proofs,
-    outages: Outages,
+    /// Who could not reach a registry. By asker and repository, not by registry: one repository of a
+    /// registry may fail while all others answer, and whoever makes one fail must not lengthen any
+    /// right by it, least of all one that has been withdrawn.
+    outages: Noted,
     offers: Offers,
     resolver: Resolver,
     metrics: AccessMetrics,
@@ -99,7 +105,7 @@ impl Access {
             resolver: Resolver::new(rights.keep_tags),
             rights: Rights::new(rights),
             proofs: Proofs::default(),
-            outages: Outages::default(),
+            outages: Noted::default(),
             offers: Offers::default(),
             metrics,
         }))
@@ -147,7 +153,7 @@ impl Access {
     {
         let inner = &*self.0;
         let holder = &claim.key.holder;
-        if inner.outages.is_down(holder)
+        if inner.outages.holds(holder)
             && let Some(right) = inner.rights.held(&claim.key)
         {
             inner.metrics.used(Basis::Grace);
@@ -159,7 +165,7 @@ impl Access {
             Err(error) => error.is_outage(),
         };
         if is_outage {
-            inner.outages.note(holder);
+            inner.outages.note(*holder, OUTAGE);
         }
         let (right, basis) = established?;
         inner.metrics.used(basis);

@@ -276,6 +276,16 @@ impl Cluster {
         Security::Tls(Arc::new(own.unwrap()))
     }
 
+    /// A host without certificates.
+    pub(crate) async fn plain(&self, name: &str, role: Role) -> Node {
+        let host = HostId::parse(name).unwrap();
+        let settings = NodeSettings {
+            security: Security::Plain { host, role },
+            ..self.settings(name, role)
+        };
+        Node::start(settings).await.unwrap()
+    }
+
     pub(crate) fn settings(&self, host: &str, role: Role) -> NodeSettings {
         let name = HostId::parse(host).unwrap();
         let mut swarm = SwarmConfig::new(name.clone(), role);

@@ -3,10 +3,9 @@
 //! It asks the registry once for all who wish for the same at once: with what they show, and nothing
 //! of its own, as it judges claims ([`super::judge`]). What anybody may have it asks for in nobody's
 //! name first, so that hosts with a token each are served by one answer; where that is not given, it
-//! is not tried again for a while ([`closed`]). Only a yes is kept, a tag's for a moment ([`answers`]).
+//! is not tried again for a while. Only a yes is kept, a tag's for a moment ([`answers`]).
 
 mod answers;
-mod closed;
 mod given;
 
 use std::time::Duration;
@@ -16,10 +15,12 @@ use hawker_p2p::{GivenManifest, ManifestWish, OriginError, Resolution};
 use hawker_swarm::Source;
 use url::Url;
 
-use super::{Access, AccessError, claim::is_password, judge::JUST_NOW, right_key::Holder};
+use super::{
+    Access, AccessError, claim::is_password, judge::JUST_NOW, noted::Noted, right_key::Holder,
+};
 
+use self::answers::Answers;
 pub(super) use self::given::Name;
-use self::{answers::Answers, closed::Closed};
 
 /// How long what the registry does not give to nobody is not asked for in nobody's name.
 const CLOSED: Duration = Duration::from_secs(300);
@@ -31,7 +32,8 @@ const CLOSED_WITHOUT_TOKENS: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Resolver {
     answers: Answers,
-    closed: Closed,
+    /// Repositories, registries and single manifests that are known not to be given to nobody.
+    closed: Noted,
     /// How long what a tag names is good for.
     keep_tags: Duration,
 }
@@ -40,7 +42,7 @@ impl Resolver {
     pub(super) fn new(keep_tags: Duration) -> Self {
         Self {
             answers: Answers::default(),
-            closed: Closed::default(),
+            closed: Noted::default(),
             keep_tags,
         }
     }
