@@ -559,7 +559,7 @@ impl Swarm {
                 }
                 Turn::Open(host, ids) => {
                     self.give_any(&host, &ids, now);
-                    self.shared.uploads.end_open_turn(&host);
+                    self.shared.uploads.end_open_turn(&host, now);
                 }
             }
         }

@@ -360,9 +360,12 @@ impl Uploads {
         self.line_up(host);
     }
 
-    /// There may have been no piece of our choice for the host: what it asked for comes next.
-    pub(crate) fn end_open_turn(&mut self, host: &HostId) {
-        if self.lanes.get(host).is_some_and(|it| !it.queue.is_empty()) {
+    /// There may have been no piece of our choice for the host: what it asked for comes next, or once
+    /// its rate allows it.
+    pub(crate) fn end_open_turn(&mut self, host: &HostId, now: Instant) {
+        let ready = |task: &TaskId| self.meter.ready_at(task, now).is_none();
+        let lane = self.lanes.get(host);
+        if lane.is_some_and(|lane| lane.queue.iter().any(|(task, _)| ready(task))) {
             self.line_up(host);
         }
     }

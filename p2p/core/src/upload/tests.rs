@@ -182,6 +182,42 @@ fn open_requests_of_several_tasks_take_turns() {
 }
 
 #[test]
+fn who_waits_for_a_tasks_rate_and_for_a_piece_of_our_choice_gets_no_turn_meanwhile() {
+    let (a, [numbered, open]) = (sample::host("a"), sample::tasks());
+    let (mut uploads, start) = (uploads(9, 9, 9), sample::start());
+    let limit = Limit {
+        total: None,
+        per_task: Rate::new(1000),
+    };
+    uploads.set_limit(limit, start);
+    uploads.ask_any(&a, open, 9);
+    for piece in 0..2 {
+        let piece = (numbered, PieceIndex(piece), 60_000);
+        uploads.ask(&a, piece, Progress(0), start);
+    }
+    // There is no piece of the open task, and the other's rate is used up after one.
+    let turns = |uploads: &mut Uploads, now| {
+        let mut asked = 0;
+        for _ in 0..100 {
+            match uploads.next_turn(now) {
+                None => return asked,
+                Some(Turn::Asked(host, task, piece)) => {
+                    uploads.begin(&host, (task, piece, 60_000), Open::No, now);
+                    uploads.finish(&host, task, piece, now);
+                    asked += 1;
+                }
+                Some(Turn::Open(host, _)) => uploads.end_open_turn(&host, now),
+            }
+        }
+        panic!("turns without end");
+    };
+    assert_eq!(turns(&mut uploads, start), 1);
+    let due = uploads.due().unwrap();
+    assert!(due > start);
+    assert_eq!(turns(&mut uploads, due), 1);
+}
+
+#[test]
 fn a_lost_connection_frees_its_slots() {
     let (a, b, task) = (sample::host("a"), sample::host("b"), sample::task());
     let mut uploads = uploads(1, 1, 9);
