@@ -79,10 +79,13 @@ pub(crate) enum Command {
 pub(crate) enum Event {
     /// A handshake ended well, dialled or accepted.
     Connected(Box<Connection>),
-    /// What came on a connection is not the protocol.
+    /// What came on a connection is not the protocol, or not as it allows.
     Breach {
         host: HostId,
         link: u64,
+        /// For the host.
+        words: &'static str,
+        /// For us.
         reason: String,
     },
     /// The blob's file was made, or not.

@@ -75,9 +75,13 @@ impl Driver {
             Event::Disconnected { host, link, reason } => {
                 self.handle_disconnected(&host, link, &reason, now);
             }
-            Event::Breach { host, link, reason } => {
-                tracing::warn!(%host, link, reason, "a peer does not speak the protocol");
-                let words = "what you sent is no message";
+            Event::Breach {
+                host,
+                link,
+                words,
+                reason,
+            } => {
+                tracing::warn!(%host, link, reason, "a peer does not keep to the protocol");
                 self.swarm.handle_breach(&host, words, now);
             }
             Event::Fetch { task, fetch, event } => self.handle_fetch(task, fetch, event, now),

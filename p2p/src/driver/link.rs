@@ -56,6 +56,8 @@ struct Link {
     words: mpsc::UnboundedSender<Word>,
     uploads: mpsc::UnboundedSender<Upload>,
     queued: Arc<AtomicUsize>,
+    /// Of the room for long pieces that arrive, with the host's other links.
+    share: Arc<Semaphore>,
     reader: AbortHandle,
     writer: AbortHandle,
 }
@@ -111,9 +113,13 @@ impl Links {
     pub(crate) fn add(&mut self, connection: Connection) -> bool {
         let Connection {
             peer,
-            reader,
+            mut reader,
             writer,
         } = connection;
+        if let Some(link) = self.by_host.get(&peer.host).and_then(|links| links.first()) {
+            reader.share_with(&link.share);
+        }
+        let share = Arc::clone(reader.share());
         let (id, (words, words_queue)) = (self.next, mpsc::unbounded_channel());
         let (uploads, uploads_queue) = mpsc::unbounded_channel();
         self.next += 1;
@@ -147,6 +153,7 @@ impl Links {
             words,
             uploads,
             queued,
+            share,
             reader,
             writer,
         });
@@ -307,8 +314,13 @@ impl Reading {
                 }
                 Ok(None) => break "closed by the peer".to_owned(),
                 Err(error) => {
-                    if matches!(error, WireError::Frame(_)) {
-                        self.tell_breach(error.to_string()).await;
+                    let words = match &error {
+                        WireError::Frame(_) => Some("what you sent is no message"),
+                        WireError::Tardy(_) => Some("you began a piece and sent too little of it"),
+                        _ => None,
+                    };
+                    if let Some(words) = words {
+                        self.tell_breach(words, error.to_string()).await;
                     }
                     break error.to_string();
                 }
@@ -321,9 +333,15 @@ impl Reading {
             .await;
     }
 
-    async fn tell_breach(&self, reason: String) {
+    async fn tell_breach(&self, words: &'static str, reason: String) {
         let (host, link) = (self.peer.host.clone(), self.link);
-        let _ = self.events.send(Event::Breach { host, link, reason }).await;
+        let breach = Event::Breach {
+            host,
+            link,
+            words,
+            reason,
+        };
+        let _ = self.events.send(breach).await;
     }
 
     /// Waits for room; says whether the loop is still there.

@@ -3,7 +3,7 @@
 //! Small frames are gathered in one buffer that is used again and again. A piece's data gets a
 //! buffer of its own ([`piece_memory`]) once there is room for it, which the socket is read into
 //! directly: only what came along with the header is copied once. Memory held is at most one read, one
-//! frame other than `Piece` (about 140 KiB) and one piece (4 MiB). Frames that may carry a credential
+//! frame other than `Piece` (270 KiB) and one piece (4 MiB). Frames that may carry a credential
 //! are wiped.
 
 use bytes::{Buf as _, BufMut, BytesMut, buf::Limit};
@@ -104,9 +104,10 @@ impl Decoder {
         piece.data = Some(data);
     }
 
-    /// Whether the data of a piece is arriving.
-    pub fn is_within_a_piece(&self) -> bool {
-        self.piece.is_some()
+    /// How much has come of the piece that is arriving, if one is.
+    pub fn arrived(&self) -> Option<usize> {
+        let data = self.piece.as_ref()?.data.as_ref();
+        Some(data.map_or(0, |data| data.len()))
     }
 
     /// The next frame, if it is there whole. After an error the connection is of no use. A piece has

@@ -196,7 +196,8 @@ pub enum WireError {
     Closed,
     #[error("nothing heard from the peer for {0:?}")]
     Silent(Duration),
-    #[error("the peer did not end a piece in {0:?}, and others wait for room")]
+    /// Of a long piece too little has come in that time, and others wait for its room.
+    #[error("the peer is too slow with a piece, of which it has sent little in {0:?}: others wait")]
     Tardy(Duration),
     #[error("the peer took no bytes for {0:?}")]
     Stalled(Duration),

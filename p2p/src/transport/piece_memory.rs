@@ -4,21 +4,32 @@
 //! decrypting what comes into it. So what a piece lay in is kept for the next: as much as a busy host
 //! needs at once, and nothing a few seconds after the last piece.
 //!
-//! Pieces that are arriving have [`ROOM_LEN`] together, over all connections of the process: who sends
-//! one without ever ending it holds some of that, and no more.
+//! Long pieces that are arriving have [`ROOM_LEN`] together, over all connections of the process: who
+//! begins them without ever ending them holds some of that, and no more. While others wait for room,
+//! who is slower than [`LEAST_RATE`] is given up.
 
 use std::{
     mem,
     ops::{Deref, DerefMut},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use hawker_model::MAX_PIECE_LEN;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Pieces that are arriving, at most: twelve of the longest, more than a host orders at once.
-pub(super) const ROOM_LEN: usize = 48 << 20;
+/// Long pieces that are arriving, at most: twelve of the longest.
+const ROOM_LEN: usize = 48 << 20;
+/// Pieces up to this are let in at once: connections are few enough for as much each, and most blobs'
+/// pieces are no longer.
+pub(super) const SHORT_LEN: usize = 256 << 10;
+/// Of a piece for whose room others wait, in bytes per second.
+const LEAST_RATE: u64 = 32 << 10;
+/// Nobody is judged by less time than this.
+pub(super) const TRIAL: Duration = Duration::from_secs(2);
 
 /// In use and kept together. What is in use is bounded by who receives; nothing is kept beside more
 /// than this.
@@ -27,31 +38,55 @@ const MOST_LEN: usize = 24 << 20;
 static MEMORY: Mutex<Memory> = Mutex::new(Memory::new());
 
 /// That of the process.
-pub(super) static ROOM: Room = Room(Semaphore::const_new(ROOM_LEN));
+pub(super) static ROOM: Room = Room::new(ROOM_LEN);
 
-/// For how many bytes pieces may be arriving.
+/// For how many bytes long pieces may be arriving.
 #[derive(Debug)]
-pub(super) struct Room(Semaphore);
+pub(super) struct Room {
+    free: Semaphore,
+    waiting: AtomicUsize,
+}
 
 impl Room {
-    /// Room of its own.
-    #[cfg(test)]
     pub(super) const fn new(len: usize) -> Self {
-        Self(Semaphore::const_new(len))
+        Self {
+            free: Semaphore::const_new(len),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
-    /// Waits for room for a piece of at most [`MAX_PIECE_LEN`], which it has until the permit is
-    /// dropped. First come, first served; cancel-safe but for the place in the queue.
-    #[allow(clippy::expect_used, reason = "nobody closes it")]
-    pub(super) async fn enter(&self, len: usize) -> SemaphorePermit<'_> {
+    /// Waits for room for a long piece, which it has until the permit is dropped. First come, first
+    /// served; cancel-safe but for the place in the queue.
+    pub(super) async fn enter(&self, len: usize) -> Option<SemaphorePermit<'_>> {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let permit = self.0.acquire_many(len).await;
-        permit.expect("the room is never closed")
+        if let Ok(permit) = self.free.try_acquire_many(len) {
+            return Some(permit);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        // Nobody closes it.
+        self.free.acquire_many(len).await.ok()
     }
 
-    /// Whether a piece may have to wait outside.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.0.available_permits() < MAX_PIECE_LEN as usize
+    /// Whether who has had so much of a piece in so long is to make room for others.
+    pub(super) fn is_needed_from(&self, len: usize, time: Duration) -> bool {
+        let least = time.as_millis() * u128::from(LEAST_RATE) / 1000;
+        time >= TRIAL && (len as u128) < least && self.waiting.load(Relaxed) > 0
+    }
+}
+
+/// Somebody at the door.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use hawker_swarm::Envelope;
 use tokio::{
     io::AsyncReadExt as _,
-    sync::SemaphorePermit,
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -14,7 +14,7 @@ use super::{
     connection::{Pulse, Timing},
     decoder::Decoder,
     frame::{Frame, FrameError, Hello, Kind},
-    piece_memory::{ROOM, Room},
+    piece_memory::{ROOM, Room, SHORT_LEN, TRIAL},
     stream::ReadSide,
 };
 
@@ -29,9 +29,11 @@ pub struct FrameReader {
     silence: Pin<Box<Sleep>>,
     goodbye: Option<String>,
     pub(super) room: &'static Room,
-    /// The share of the piece that is arriving, or of the one that was returned last: until the next
-    /// call nobody else bounds it.
-    entered: Option<SemaphorePermit<'static>>,
+    /// One long piece at a time of all connections of a host.
+    share: Arc<Semaphore>,
+    /// That, and the room, of the long piece that is arriving, or of the one that was returned last:
+    /// until the next call nobody else bounds it.
+    entered: Option<(OwnedSemaphorePermit, SemaphorePermit<'static>)>,
     /// When that was.
     entered_at: Instant,
 }
@@ -47,6 +49,7 @@ impl FrameReader {
             silence: Box::pin(sleep(timing.silence)),
             goodbye: None,
             room: &ROOM,
+            share: Arc::new(Semaphore::new(1)),
             entered: None,
             entered_at: Instant::now(),
         }
@@ -59,7 +62,7 @@ impl FrameReader {
     /// Cancel-safe: what has arrived of a frame stays here, so that a call that was dropped (in a
     /// `select!`) loses nothing.
     pub async fn next(&mut self) -> Result<Option<Envelope>, WireError> {
-        if !self.decoder.is_within_a_piece() {
+        if self.decoder.arrived().is_none() {
             self.entered = None;
         }
         loop {
@@ -75,6 +78,16 @@ impl FrameReader {
                 Frame::Pong { .. } | Frame::Ignored { .. } => {}
             }
         }
+    }
+
+    /// The reader's host has another connection: of both together one long piece arrives at a time.
+    pub(crate) fn share_with(&mut self, share: &Arc<Semaphore>) {
+        self.share = Arc::clone(share);
+    }
+
+    /// For [`Self::share_with`].
+    pub(crate) fn share(&self) -> &Arc<Semaphore> {
+        &self.share
     }
 
     /// The reason of the peer's goodbye, once it was said.
@@ -115,36 +128,43 @@ impl FrameReader {
         }
     }
 
-    /// Lets a piece in once there is room. Nothing is read meanwhile, so that the time does not count.
+    /// Lets a piece in, a long one once there is room. Nothing is read meanwhile, so that the time does
+    /// not count.
     async fn let_in(&mut self, len: usize) {
         self.entered = None;
-        self.entered = Some(self.room.enter(len).await);
+        if len > SHORT_LEN
+            && let Ok(share) = Arc::clone(&self.share).acquire_owned().await
+            && let Some(room) = self.room.enter(len).await
+        {
+            self.entered = Some((share, room));
+        }
         self.decoder.let_in();
         self.entered_at = Instant::now();
         self.heard = self.entered_at;
+        if self.entered.is_some() {
+            let trial = TRIAL.min(self.timing.silence);
+            self.silence.as_mut().reset(self.entered_at + trial);
+        }
     }
 
-    /// When to look at the peer's silence again, and at what it takes for its piece.
+    /// When to look at the peer's silence again, or at how its piece comes.
     fn due(&self) -> Instant {
         let silent = self.heard + self.timing.silence;
-        let tardy = self.entered_at + self.timing.silence;
-        let soon = Instant::now() + self.timing.silence / 30;
-        match self.decoder.is_within_a_piece() {
-            true => silent.min(tardy.max(soon)),
-            false => silent,
+        match self.entered {
+            Some(_) => silent.min(Instant::now() + TRIAL / 2),
+            None => silent,
         }
     }
 
     /// Why the peer is given up now, if it is.
     fn is_given_up(&self) -> Result<(), WireError> {
-        let (now, patience) = (Instant::now(), self.timing.silence);
-        if now >= self.heard + patience {
-            return Err(WireError::Silent(patience));
+        if self.heard.elapsed() >= self.timing.silence {
+            return Err(WireError::Silent(self.timing.silence));
         }
-        let is_tardy = self.decoder.is_within_a_piece() && now >= self.entered_at + patience;
-        match is_tardy && self.room.is_crowded() {
-            true => Err(WireError::Tardy(patience)),
-            false => Ok(()),
+        let time = self.entered_at.elapsed();
+        match self.decoder.arrived() {
+            Some(len) if self.room.is_needed_from(len, time) => Err(WireError::Tardy(time)),
+            _ => Ok(()),
         }
     }
 
