@@ -14,6 +14,7 @@ mod deaths;
 mod disks;
 mod faults;
 mod hostile;
+mod layers;
 mod limits;
 mod links;
 mod members;
@@ -95,6 +96,7 @@ pub fn all() -> Vec<Case> {
         certificates::CASES,
         deaths::CASES,
         limits::CASES,
+        layers::CASES,
         links::CASES,
         snapshotter::CASES,
         content::CASES,

@@ -43,6 +43,8 @@ pub struct Topology {
     pub extra_nodes: Vec<String>,
     /// Of every host but the registry.
     pub link: Link,
+    /// Of seeds, where theirs is another one.
+    pub seed_link: Option<Link>,
     pub registry_link: Link,
     pub has_scheduler: bool,
     pub transport: Transport,
@@ -76,6 +78,7 @@ impl Default for Topology {
             nodes: 2,
             extra_nodes: Vec::new(),
             link: Link::default(),
+            seed_link: None,
             registry_link: Link::default(),
             has_scheduler: true,
             transport: Transport::Tls,
@@ -150,8 +153,8 @@ impl Cluster {
             true => Some(add_scheduler(&bed, topology, &authority, &settings)?),
             false => None,
         };
-        let add = |name: &String, text: String| -> Result<Member> {
-            let host = bed.add_host(name, &topology.link)?;
+        let add = |name: &String, link: &Link, text: String| -> Result<Member> {
+            let host = bed.add_host(name, link)?;
             authority.install(&host, name)?;
             host.write("/etc/hawker/hawkerd.toml", text)?;
             let setup = ContainerdSetup {
@@ -162,13 +165,14 @@ impl Cluster {
             };
             Ok(Member::new(host, binaries.clone(), bed.id(), setup))
         };
+        let seed_link = topology.seed_link.as_ref().unwrap_or(&topology.link);
         let seeds = seeds
             .iter()
-            .map(|name| add(name, settings.seed()))
+            .map(|name| add(name, seed_link, settings.seed()))
             .collect::<Result<_>>()?;
         let nodes = nodes
             .iter()
-            .map(|name| add(name, settings.node()))
+            .map(|name| add(name, &topology.link, settings.node()))
             .collect::<Result<_>>()?;
         let scheduler = scheduler.map(|host| -> Result<_> {
             let process = start_scheduler(&host, &binaries)?;
