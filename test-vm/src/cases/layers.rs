@@ -1,10 +1,12 @@
-//! Many blobs at once, as an image has them: none starves.
+//! Many blobs at once, as an image has them: none starves, and what is read comes first.
 //!
 //! The links that are short lead to hosts of Hawker. Where several connections to the registry share a
 //! short link the kernels decide who gets how much of it, and one that loses frames in its first
 //! moment goes without for seconds.
 
 use std::{
+    io::Write,
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -21,11 +23,18 @@ use crate::{
     registry::AUTHORITY,
 };
 
-pub(super) const CASES: &[Case] = &[Case::new(
-    "layers_that_are_all_waited_for_come_side_by_side",
-    120,
-    side_by_side,
-)];
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "layers_that_are_all_waited_for_come_side_by_side",
+        120,
+        side_by_side,
+    ),
+    Case::new(
+        "layer_that_is_read_comes_before_those_that_nobody_reads",
+        120,
+        read_first,
+    ),
+];
 
 const LIMIT: Duration = Duration::from_secs(100);
 const MIRROR: &str = "127.0.0.1:65001";
@@ -58,6 +67,14 @@ impl Layer {
         let answer = node.host().enter(|| client::get(&url, LIMIT))??.success()?;
         ensure!(digest_of(&answer.body) == self.digest, "wrong bytes");
         Ok(())
+    }
+
+    /// Asks for it and reads nothing of the answer.
+    fn ask(&self, node: &Member) -> Result<TcpStream> {
+        let mut stream = node.host().enter(|| TcpStream::connect(MIRROR))??;
+        let target = self.target();
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: {MIRROR}\r\n\r\n")?;
+        Ok(stream)
     }
 }
 
@@ -130,4 +147,45 @@ fn parts(node: &Member, layers: &[Layer], before: &[f64]) -> Result<Vec<f64>> {
         }
     };
     Ok(layers.iter().zip(before).map(part).collect())
+}
+
+/// Clients ask for four layers, and one of them reads: its layer is whole before half of all bytes have
+/// come. The others, for which nobody waits once the clients' sockets are full (after a tenth of each),
+/// have their part and come all the same.
+fn read_first() -> Result<()> {
+    const LEN: usize = 24 << 20;
+    let (cluster, layers) = start(1, "80mbit", 4, LEN)?;
+    warm(&cluster.seeds()[0], &layers)?;
+    let node = &cluster.nodes()[0];
+    let [read, others @ ..] = &layers[..] else {
+        bail!("no layers")
+    };
+    let unread = others.iter().map(|layer| layer.ask(node));
+    let unread: Vec<_> = unread.collect::<Result<_>>()?;
+    read.read(node)?;
+    let bytes = node.bytes()?;
+    let parts = parts(node, others, &vec![0.0; others.len()])?;
+    let came = bytes.origin + bytes.seed + bytes.parent;
+    let all = (LEN * layers.len()) as u64;
+    let share = came as f64 / all as f64;
+    println!("{share:.2} of all bytes came, of the others {parts:.2?}");
+    ensure!(
+        share <= 0.5,
+        "what is read waited for {share:.2} of all bytes"
+    );
+    let has_part = |part: &f64| (0.02..1.0).contains(part);
+    ensure!(parts.iter().all(has_part), "the others have {parts:.2?}");
+    node.wait_until_received(all, LIMIT)?;
+    drop(unread);
+    Ok(())
+}
+
+/// Lets a seed have all of them.
+fn warm(seed: &Member, layers: &[Layer]) -> Result<()> {
+    for Layer { path, digest } in layers {
+        let url = format!("http://{AUTHORITY}{path}");
+        let words = ["get", &url, "-o", "/run/layer", "--digest", digest];
+        seed.hawker(&words, LIMIT)?.success()?;
+    }
+    Ok(())
 }
