@@ -23,6 +23,8 @@ pub(crate) struct BackToSource {
     pub(crate) alone: bool,
     /// Nobody helps us, but others like us come first: if they have told nothing by then, we go.
     pub(crate) turn_at: Option<Instant>,
+    /// We go by ourselves because it was our turn.
+    pub(crate) by_turn: bool,
     /// Nobody gave a sign of life: as soon as somebody does, the fetch may prove needless.
     pub(crate) hedged: bool,
     /// Peers have pieces but do not give them.
@@ -135,6 +137,7 @@ impl BackToSource {
     pub(crate) fn stand_back(&mut self) {
         self.alone = false;
         self.turn_at = None;
+        self.by_turn = false;
         self.hedged = false;
         self.stalled = false;
         self.trickle.stand_back();

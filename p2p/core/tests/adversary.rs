@@ -194,6 +194,14 @@ fn what_some_find_out_about_a_lying_seed_a_large_swarm_knows_soon() {
 }
 
 #[test]
+fn of_hosts_that_go_to_the_origin_at_the_same_moment_one_reads_all_of_it() {
+    for seed in 1..=5 {
+        let copies = lying_seed(seed, 40, 32 * MIB).origin_copies();
+        assert!(copies <= 1.6, "seed {seed}: {copies} copies");
+    }
+}
+
+#[test]
 fn a_false_list_beside_a_true_one_costs_the_origin_one_piece_each() {
     for seed in 1..=5 {
         let scenario = network(seed, 1, 6).node(0, |liar| liar.lie = Some(Lie::FalseList));

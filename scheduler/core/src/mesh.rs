@@ -48,7 +48,10 @@ impl Pushes {
 
 impl Tracker {
     /// Gives a seeker its first neighbours, or others than `useless`. In a large swarm that is half
-    /// of what it will have, since as many choose it later; [`Self::make_up`] sees to it.
+    /// of what it will have, since as many choose it later; [`Self::make_up`] sees to it. Who gets the
+    /// fetcher is one of the first, and has little of it to itself: its others are to be such as come
+    /// later. With each other as neighbours the fetcher's children would have what it gives, and few
+    /// ways to pass it on (`p2p/core/POLICIES.md`).
     pub(crate) fn connect_seeker(
         &mut self,
         host: &HostId,
@@ -60,9 +63,10 @@ impl Tracker {
         let Some(swarm) = self.swarms.get(&task) else {
             return;
         };
-        let first = match swarm.members.len() > self.config.neighbours + 1 {
-            true => self.config.neighbours.div_ceil(2) + 1,
-            false => self.config.neighbours,
+        let all = self.config.neighbours;
+        let first = match swarm.members.len() > all + 1 {
+            true => all.div_ceil(2) + 1,
+            false => all,
         };
         let fetcher = swarm.fetcher.clone().filter(|f| f != host);
         let room = |fetcher: &HostId| {
@@ -73,7 +77,11 @@ impl Tracker {
         let direct = fetcher
             .clone()
             .filter(|fetcher| room(fetcher) || !useless.is_empty());
+        let mut first = first;
         if let Some(fetcher) = direct {
+            if useless.is_empty() && !self.are_far(host, &fetcher) {
+                first = first.min(all.div_ceil(4).max(FEW_NEAR));
+            }
             self.link(task, host, &fetcher, pushes);
         }
         self.fill(host, task, first, useless, pushes);

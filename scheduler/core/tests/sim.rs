@@ -134,6 +134,34 @@ fn degrees_are_much_alike() {
     }
 }
 
+#[test]
+fn what_the_seed_gives_its_children_has_many_ways_to_the_others() {
+    for seed in SEEDS {
+        let mut world = World::new(seed, TrackerConfig::default());
+        world.sleep(Duration::from_secs(3));
+        world.hello("seed-0", Role::Seed);
+        for number in 0..100 {
+            let name = format!("node-{number}");
+            world.hello(&name, Role::Node);
+            world.lookup(&name, 0);
+        }
+        world.sleep(TrackerConfig::default().make_up_after);
+        let edges = world.edges();
+        let source = host("seed-0");
+        let children = &edges[&source];
+        let of_children = children.iter().flat_map(|child| &edges[child]);
+        let (mut within, mut outwards) = (0, 0);
+        for other in of_children.filter(|other| **other != source) {
+            match children.contains(other) {
+                true => within += 1,
+                false => outwards += 1,
+            }
+        }
+        let all = within + outwards;
+        assert!(3 * outwards >= all, "seed {seed}: {outwards} of {all}");
+    }
+}
+
 /// A seed in zone a, and as many nodes there as in zone b, in turn.
 fn two_zones(seed: u64, nodes: usize) -> World {
     let mut world = World::new(seed, TrackerConfig::default());

@@ -72,8 +72,8 @@ impl Scheduler {
         drawn.into_iter().collect()
     }
 
-    /// A host asks. In a large swarm it gets half of the links that it will have; later ones bring
-    /// the rest, or [`Self::make_up`] does.
+    /// A host asks. In a large swarm it gets half of the links that it will have, and fewer beside the
+    /// seed; later ones bring the rest, or [`Self::make_up`] does.
     pub(crate) fn look_up(
         &mut self,
         host: HostNo,
@@ -82,14 +82,19 @@ impl Scheduler {
         rng: &mut SmallRng,
     ) -> Answer {
         self.join(host);
+        let is_seed = self.seeds.contains(&host);
+        let may_have_seed = !is_seed && self.may_have_seed(host);
+        let seed = self.seed_for(host, seed_room).filter(|_| may_have_seed);
         let wanted = match self.links.len() > degree + 1 {
             true => degree.div_ceil(2) + 1,
             false => degree,
         };
+        let wanted = match seed.is_some_and(|seed| self.is_near(host, seed)) {
+            true => wanted.min(degree.div_ceil(4).max(FEW_NEAR)),
+            false => wanted,
+        };
         let mut parents = self.link(host, wanted, rng);
-        let is_seed = self.seeds.contains(&host);
-        let may_have_seed = !is_seed && self.may_have_seed(host);
-        parents.extend(self.seed_for(host, seed_room).filter(|_| may_have_seed));
+        parents.extend(seed);
         if self.seeds.is_empty() {
             self.fetcher.get_or_insert(host);
         }

@@ -220,7 +220,7 @@ impl Task {
     /// for all of them: each waits for those before it, and goes if they tell nothing.
     fn go_in_turn(&mut self, before_us: usize, now: Instant) {
         match before_us.min(MOST_BEFORE_US) as u32 {
-            0 => self.origin.alone = true,
+            0 => (self.origin.alone, self.origin.by_turn) = (true, true),
             turns => self.origin.turn_at = Some(now + TURN * turns),
         }
     }
@@ -229,7 +229,22 @@ impl Task {
     pub(super) fn mind_turn(&mut self, now: Instant) {
         if self.origin.turn_at.is_some_and(|at| at <= now) {
             let told = self.content.as_ref().is_some_and(|c| !c.list.is_empty());
+            self.origin.by_turn |= !told && !self.origin.alone;
             self.origin.alone |= !told;
+        }
+    }
+
+    /// Two hosts that did not know each other went to the origin at the same moment. Who signs chain
+    /// values reads it as well, and of two the one that comes first by rank goes on.
+    pub(super) fn mind_other_reader(&mut self, signer: &Arc<[u8]>, cx: &mut Shared) {
+        if !self.origin.by_turn || self.origin.duty {
+            return;
+        }
+        // Nobody is ranked before himself.
+        let reader = cx.signers.host(signer).into_iter();
+        if self.ranked_before(reader, cx) > 0 {
+            self.origin.stand_back();
+            self.cancel_origin(cx);
         }
     }
 

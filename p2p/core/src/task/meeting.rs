@@ -280,7 +280,11 @@ impl Task {
         };
         let end = batch.first.0.saturating_add(batch.states.len() as u32);
         neighbour.note_listed(end);
-        match content.add_batch(batch.clone(), Some(host)) {
+        let added = content.add_batch(batch.clone(), Some(host));
+        if added.is_ok() {
+            self.mind_other_reader(&batch.signer, cx);
+        }
+        match added {
             Ok(false) => Worth::Nothing(Price::Word),
             // It could not know that we dropped what it told before.
             Err(ListError::Gap { .. }) => Worth::Nothing(Price::Answer),
