@@ -9,6 +9,8 @@ use hawker_model::{PieceIndex, PieceSet};
 #[derive(Debug)]
 pub(crate) struct Injection {
     sent: Vec<u16>,
+    /// Pieces that nobody has from us.
+    fresh: PieceSet,
     last: Vec<Option<Instant>>,
 }
 
@@ -25,6 +27,7 @@ impl Injection {
     pub(crate) fn new(count: u32) -> Self {
         Self {
             sent: vec![0; count as usize],
+            fresh: PieceSet::full(count),
             last: vec![None; count as usize],
         }
     }
@@ -32,6 +35,7 @@ impl Injection {
     pub(crate) fn note_sent(&mut self, piece: PieceIndex, now: Instant) {
         let sent = &mut self.sent[piece.as_usize()];
         *sent = sent.saturating_add(1);
+        self.fresh.remove(piece);
         self.last[piece.as_usize()] = Some(now);
     }
 
@@ -40,10 +44,35 @@ impl Injection {
         for piece in pieces.iter() {
             let sent = &mut self.sent[piece.as_usize()];
             *sent = sent.saturating_sub(1);
+            if *sent == 0 {
+                self.fresh.insert(piece);
+            }
         }
     }
 
-    /// The best of `ours` that the child lacks. `spread` says how many neighbours have a piece.
+    /// The best of `ours` that nobody has from us and the child lacks. `spread` says how many
+    /// neighbours have a piece.
+    pub(crate) fn pick_fresh(
+        &self,
+        ours: &PieceSet,
+        lacks: impl Fn(PieceIndex) -> bool,
+        spread: impl Fn(PieceIndex) -> u16,
+    ) -> Option<PieceIndex> {
+        let mut best: Option<(u16, PieceIndex)> = None;
+        let fresh = ours.common_in(&self.fresh, 0..ours.capacity());
+        for piece in fresh.filter(|piece| lacks(*piece)) {
+            let holders = spread(piece);
+            if best.is_none_or(|(least, _)| holders < least) {
+                best = Some((holders, piece));
+            }
+            if holders == 0 {
+                break;
+            }
+        }
+        best.map(|(_, piece)| piece)
+    }
+
+    /// The best of `ours` that the child lacks, a fresh one if there is any.
     pub(crate) fn pick(
         &self,
         ours: &PieceSet,
@@ -52,24 +81,16 @@ impl Injection {
         repeat: Repeat,
         now: Instant,
     ) -> Option<PieceIndex> {
-        let mut best: Option<((u16, u16), PieceIndex)> = None;
-        for piece in ours.iter().filter(|piece| lacks(*piece)) {
-            let key = (self.sent[piece.as_usize()], spread(piece));
-            let better = best.is_none_or(|(least, _)| key < least);
-            if !better || !self.may_repeat(piece, repeat, now) {
-                continue;
-            }
-            best = Some((key, piece));
-            if key == (0, 0) {
-                break;
-            }
-        }
-        best.map(|(_, piece)| piece)
+        let fresh = self.pick_fresh(ours, &lacks, &spread);
+        fresh.or_else(|| {
+            let may = |piece: &PieceIndex| lacks(*piece) && self.may_repeat(*piece, repeat, now);
+            let pieces = ours.iter().filter(may);
+            pieces.min_by_key(|piece| (self.sent[piece.as_usize()], spread(*piece)))
+        })
     }
 
     fn may_repeat(&self, piece: PieceIndex, repeat: Repeat, now: Instant) -> bool {
         match (repeat, self.last[piece.as_usize()]) {
-            (_, _) if self.sent[piece.as_usize()] == 0 => true,
             (Repeat::AtOnce, _) | (_, None) => true,
             (Repeat::After(settle), Some(last)) => now >= last + settle,
         }

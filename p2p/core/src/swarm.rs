@@ -15,7 +15,7 @@ use crate::{
     link::Distance,
     patience::{Price, Worth},
     shared::Shared,
-    task::Task,
+    task::{Choice, Task},
     timetable::Timetable,
     upload::{Open, Turn},
 };
@@ -565,14 +565,17 @@ impl Swarm {
         }
     }
 
-    /// Gives the host a piece of our choice, if one of the tasks has any for it.
+    /// Gives the host a piece of our choice, if one of the tasks has any for it: the first that has one
+    /// due, or else the first that may repeat one.
     fn give_any(&mut self, host: &HostId, ids: &[TaskId], now: Instant) {
-        for id in ids {
-            let Some(task) = self.tasks.get_mut(id) else {
-                continue;
-            };
-            if let Some(piece) = task.choose_for(host, now) {
-                return task.give(host, piece, Open::Yes, &mut self.shared, now);
+        for choice in [Choice::Due, Choice::Any] {
+            for id in ids {
+                let Some(task) = self.tasks.get_mut(id) else {
+                    continue;
+                };
+                if let Some(piece) = task.choose_for(host, choice, now) {
+                    return task.give(host, piece, Open::Yes, &mut self.shared, now);
+                }
             }
         }
     }

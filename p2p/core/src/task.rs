@@ -39,6 +39,7 @@ use std::{
 
 use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceList, PieceSet, Role, TaskId};
 
+pub(crate) use self::giving::Choice;
 use self::{doubt::Doubts, gossip::Told, probing::Probe, zones::Abroad};
 use crate::{
     Action, Message, Opening, Received, Source, Stored, TaskFailure, TaskStatus, Want,

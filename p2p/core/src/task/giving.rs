@@ -19,6 +19,16 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Whoever was refused as busy waits for longer than this before it asks again.
 const HASTE: Duration = Duration::from_millis(100);
 
+/// Among which pieces we choose for a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// While pieces come from the origin, only those that nobody has from us: what is sent twice would
+    /// take the place of other tasks' fresh ones, which come as fast as we can send.
+    Due,
+    /// All, fresh ones first.
+    Any,
+}
+
 impl Task {
     pub(crate) fn on_request(
         &mut self,
@@ -88,7 +98,12 @@ impl Task {
     }
 
     /// The piece to give to a child that leaves the choice to us.
-    pub(crate) fn choose_for(&mut self, host: &HostId, now: Instant) -> Option<PieceIndex> {
+    pub(crate) fn choose_for(
+        &mut self,
+        host: &HostId,
+        choice: Choice,
+        now: Instant,
+    ) -> Option<PieceIndex> {
         let (content, child) = (self.content.as_ref()?, self.neighbours.get(host)?);
         let count = content.geometry.piece_count();
         let injection = self.injection.get_or_insert_with(|| Injection::new(count));
@@ -98,7 +113,10 @@ impl Task {
         };
         let lacks = |piece| !child.has.contains(piece) && !child.sent.contains(piece);
         let spread = |piece| content.picker.spread(piece);
-        injection.pick(&content.pieces, lacks, spread, repeat, now)
+        match (choice, repeat) {
+            (Choice::Due, Repeat::After(_)) => injection.pick_fresh(&content.pieces, lacks, spread),
+            _ => injection.pick(&content.pieces, lacks, spread, repeat, now),
+        }
     }
 
     /// A slot is free for this piece.
