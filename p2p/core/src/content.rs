@@ -1,12 +1,12 @@
 //! What is known and stored of a task once its geometry is known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use hawker_model::{
     Geometry, HostId, ListError, PieceIndex, PieceList, PieceSet, SignedStates, TaskId,
 };
 
-use crate::{Stored, picker::Picker};
+use crate::{Stored, picker::Picker, short_map::ShortMap};
 
 #[derive(Debug)]
 pub(crate) struct Content {
@@ -15,7 +15,7 @@ pub(crate) struct Content {
     pub(crate) list: PieceList,
     pub(crate) picker: Picker,
     /// Received, being checked and written by the shell.
-    pub(crate) storing: BTreeMap<PieceIndex, HostId>,
+    pub(crate) storing: ShortMap<PieceIndex, HostId>,
     /// Pieces in the order in which they were stored, and who gave them: what gossip tells.
     pub(crate) log: Vec<(PieceIndex, Option<HostId>)>,
     /// Who gave the chain values up to (not including) a piece; nobody for our own.
@@ -40,7 +40,7 @@ impl Content {
         Self {
             geometry: *list.geometry(),
             picker: Picker::new(&pieces),
-            storing: BTreeMap::new(),
+            storing: ShortMap::default(),
             log: Vec::new(),
             givers: Vec::new(),
             gone: BTreeSet::new(),

@@ -34,6 +34,7 @@ mod resolution;
 #[cfg(test)]
 mod sample;
 mod shared;
+mod short_map;
 mod signers;
 #[cfg(feature = "sim")]
 pub mod sim;

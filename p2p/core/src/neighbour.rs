@@ -1,11 +1,13 @@
 //! One peer of one task: what it has, what we asked of it, what it asked of us.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use hawker_model::{PieceIndex, PieceSet, Role};
+
+use crate::short_map::ShortMap;
 
 /// Pieces asked of a neighbour before we know how fast it is.
 const FIRST_WINDOW: f64 = 4.0;
@@ -48,7 +50,7 @@ pub(crate) struct Neighbour {
     pub(crate) deceived: bool,
     /// How much of our log of stored pieces it was told.
     pub(crate) told: usize,
-    pub(crate) requests: BTreeMap<PieceIndex, Request>,
+    pub(crate) requests: ShortMap<PieceIndex, Request>,
     pub(crate) pace: Pace,
     /// Pieces of its own choice that it still owes us, and since when it has sent none.
     pub(crate) credit: u16,
@@ -97,7 +99,7 @@ impl Neighbour {
             listed: 0,
             deceived: false,
             told: 0,
-            requests: BTreeMap::new(),
+            requests: ShortMap::default(),
             pace: Pace::default(),
             credit: 0,
             credit_since: None,

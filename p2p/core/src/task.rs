@@ -49,6 +49,7 @@ use crate::{
     injection::Injection,
     neighbour::Neighbour,
     shared::Shared,
+    short_map::ShortMap,
     sources::{Giver, Sources},
 };
 
@@ -68,7 +69,9 @@ pub(crate) struct Task {
     pub(crate) id: TaskId,
     want: Want,
     content: Option<Content>,
-    neighbours: BTreeMap<HostId, Neighbour>,
+    neighbours: ShortMap<HostId, Neighbour>,
+    /// No piece that is on order was asked for sooner.
+    ordered_from: Option<Instant>,
     contacts: Contacts,
     /// What readers want, each from the piece on that it waited for.
     waiting: Vec<Range<u32>>,
@@ -107,7 +110,8 @@ impl Task {
             id,
             want: Want::Serve,
             content: None,
-            neighbours: BTreeMap::new(),
+            neighbours: ShortMap::default(),
+            ordered_from: None,
             contacts: Contacts::default(),
             waiting: Vec::new(),
             origin: BackToSource::default(),

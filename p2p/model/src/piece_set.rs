@@ -193,17 +193,25 @@ pub enum PieceSetError {
 
 /// The pieces of `range` whose bits are set in the words that `word` gives, ascending.
 fn pieces_of(range: Range<u32>, word: impl Fn(usize) -> u64) -> impl Iterator<Item = PieceIndex> {
-    let (first, end) = (range.start / 64, range.end.div_ceil(64));
-    (first..end).flat_map(move |at| {
-        let start = at * 64;
-        let below = range.start.saturating_sub(start);
-        let above = (start + 64).saturating_sub(range.end);
-        // Within the range's first and last word; neither shift reaches 64 there, unless it is empty.
-        let mask = match range.is_empty() {
-            true => 0,
-            false => (u64::MAX << below) & (u64::MAX >> above),
-        };
-        Ones(word(at as usize) & mask).map(move |bit| PieceIndex(start + bit))
+    let mut words = range.start / 64..range.end.div_ceil(64);
+    let (mut start, mut ones) = (0, Ones(0));
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(bit) = ones.next() {
+                return Some(PieceIndex(start + bit));
+            }
+            let at = words.next()?;
+            start = at * 64;
+            let below = range.start.saturating_sub(start);
+            let above = (start + 64).saturating_sub(range.end);
+            // Within the range's first and last word; neither shift reaches 64 there, unless it is
+            // empty.
+            let mask = match range.is_empty() {
+                true => 0,
+                false => (u64::MAX << below) & (u64::MAX >> above),
+            };
+            ones = Ones(word(at as usize) & mask);
+        }
     })
 }
 

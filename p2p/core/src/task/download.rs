@@ -38,8 +38,8 @@ impl Task {
         if !self.may_ask() {
             return;
         }
-        for host in self.hosts() {
-            self.fill(&host, cx, now);
+        for place in 0..self.neighbours.len() {
+            self.fill_at(place, cx, now);
         }
     }
 
@@ -57,29 +57,48 @@ impl Task {
 
     /// Asks the neighbour for as much as it has room for.
     pub(super) fn fill(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
-        self.look_around(host);
-        let ready = |n: &Neighbour| n.is_ready() && !self.is_left_to_others(n, now);
-        let ready = self.neighbours.get(host).is_some_and(ready);
+        if let Some(place) = self.neighbours.place(host) {
+            self.fill_at(place, cx, now);
+        }
+    }
+
+    /// The same for the neighbour at this place. None comes or goes meanwhile.
+    fn fill_at(&mut self, place: usize, cx: &mut Shared, now: Instant) {
+        self.look_around(place);
+        let Some((host, neighbour)) = self.neighbours.at(place) else {
+            return;
+        };
+        let ready = neighbour.is_ready() && !self.is_left_to_others(neighbour, now);
         let barred = cx.patience.is_struck_out(host) || cx.is_busy(host, now);
         if !ready || barred || !self.may_ask() {
             return;
         }
-        if !self.ask_for_probe(host, cx, now) || self.fill_open(host, cx, now) {
-            return;
-        }
-        while self.room(host, cx, now) > 0 && self.has_room(host, cx) {
-            if !cx.downloads.may_order(&self.id, now) {
+        if neighbour.source || self.probed(now).is_some() {
+            let host = host.clone();
+            if !self.ask_for_probe(&host, cx, now) || self.fill_open(&host, cx, now) {
                 return;
             }
-            let Some(piece) = self.pick(host, cx, now) else {
-                return;
-            };
-            let tokens = cx.tokens(now);
-            if !cx.beside.may_order(&self.id, host, tokens, now) {
-                return;
-            }
-            self.request(host, piece, cx, now);
         }
+        while let Some(piece) = self.next_order(place, cx, now)
+            && let Some((host, _)) = self.neighbours.at(place)
+        {
+            let host = host.clone();
+            self.request(&host, piece, cx, now);
+        }
+    }
+
+    /// The next piece to ask the neighbour at this place for, if there is room for one.
+    fn next_order(&mut self, place: usize, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
+        self.age_orders(now);
+        let (host, neighbour) = self.neighbours.at(place)?;
+        let has_room = self.room(host, neighbour, cx, now) > 0 && self.has_room(neighbour, cx);
+        if !has_room || !cx.downloads.may_order(&self.id, now) {
+            return None;
+        }
+        let piece = self.pick(host, neighbour, cx, now)?;
+        let tokens = cx.tokens(now);
+        let may_order = cx.beside.may_order(&self.id, host, tokens, now);
+        may_order.then_some(piece)
     }
 
     /// Its turn has come at a host after a wait for what readers want of other tasks.
@@ -89,11 +108,8 @@ impl Task {
     }
 
     /// How many pieces to ask a neighbour for. Open requests that it leaves unanswered do not count.
-    fn room(&self, host: &HostId, cx: &Shared, now: Instant) -> usize {
-        let Some(neighbour) = self.neighbours.get(host) else {
-            return 0;
-        };
-        let trust = self.trust(host, now);
+    fn room(&self, host: &HostId, neighbour: &Neighbour, cx: &Shared, now: Instant) -> usize {
+        let trust = self.trust(host, neighbour, now);
         if neighbour.source && self.is_unanswered(neighbour, now) {
             return LEAST_ASKED
                 .min(trust)
@@ -104,8 +120,8 @@ impl Task {
 
     /// How many pieces may be on order at a neighbour: few before one of its pieces has matched, and
     /// those that are being checked count; as few before the end of the list has proven true.
-    fn trust(&self, host: &HostId, now: Instant) -> usize {
-        let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get(host)) else {
+    fn trust(&self, host: &HostId, neighbour: &Neighbour, now: Instant) -> usize {
+        let Some(content) = &self.content else {
             return usize::MAX;
         };
         let probed = self.probed(now).filter(|_| neighbour.is_complete());
@@ -118,9 +134,8 @@ impl Task {
     }
 
     /// Bounds the bytes on order, but always leaves two pieces per neighbour.
-    fn has_room(&self, host: &HostId, cx: &Shared) -> bool {
-        let own = self.neighbours.get(host).map_or(0, |n| n.requests.len());
-        if own < 2 {
+    fn has_room(&self, neighbour: &Neighbour, cx: &Shared) -> bool {
+        if neighbour.requests.len() < 2 {
             return true;
         }
         let all: usize = self.neighbours.values().map(|n| n.requests.len()).sum();
@@ -167,6 +182,7 @@ impl Task {
         }
         if let Some(neighbour) = self.neighbours.get_mut(host) {
             neighbour.note_request(piece, now);
+            self.ordered_from.get_or_insert(now);
         }
         self.send(host, Message::Request { piece }, cx);
         self.note_orders(cx, now);
@@ -189,7 +205,7 @@ impl Task {
         if !cx.beside.counts(&self.id, self.is_fetching()) {
             return;
         }
-        for (host, neighbour) in &self.neighbours {
+        for (host, neighbour) in self.neighbours.iter() {
             let pieces = self.on_order_at(neighbour);
             cx.beside.note_orders(&self.id, host, pieces);
         }
@@ -220,7 +236,10 @@ impl Task {
     /// Leaves the choice to a source that has, or will soon have, what nobody else has. Says
     /// whether that is all to ask of it now.
     fn fill_open(&mut self, host: &HostId, cx: &mut Shared, now: Instant) -> bool {
-        let trust = self.trust(host, now);
+        let trust = match self.neighbours.get(host) {
+            Some(neighbour) => self.trust(host, neighbour, now),
+            None => return true,
+        };
         // Its list is not known to be another than the one that has proven false.
         let wary = !self.doubts.disowned.is_empty();
         let probing = self.probed(now).is_some();
@@ -433,7 +452,7 @@ impl Task {
     /// The piece is here: nobody else need send it.
     pub(super) fn take_back(&mut self, piece: PieceIndex, cx: &mut Shared) {
         let mut asked = Vec::new();
-        for (host, neighbour) in &mut self.neighbours {
+        for (host, neighbour) in self.neighbours.iter_mut() {
             if neighbour.requests.remove(&piece).is_some() {
                 asked.push(host.clone());
             }
@@ -467,7 +486,7 @@ impl Task {
         for host in self.hosts() {
             self.forgo_all(&host, cx);
         }
-        for (host, neighbour) in &mut self.neighbours {
+        for (host, neighbour) in self.neighbours.iter_mut() {
             for piece in std::mem::take(&mut neighbour.requests).into_keys() {
                 cx.send(host, self.id, Message::Cancel { piece });
                 taken.push(piece);

@@ -25,8 +25,8 @@ impl Task {
     /// Says who we are in this task, with the source if it is a seed that may need it.
     pub(super) fn greet(&mut self, host: &HostId, role: Role, cx: &mut Shared) {
         let pieces = self.pieces().map_or(0, PieceSet::capacity);
-        let neighbour = self.neighbours.entry(host.clone());
-        let neighbour = neighbour.or_insert_with(|| Neighbour::new(role, pieces));
+        let new = || Neighbour::new(role, pieces);
+        let neighbour = self.neighbours.get_or_insert_with(host, new);
         neighbour.far = cx.links.is_far(host);
         if std::mem::replace(&mut neighbour.greeted, true) {
             return;
@@ -62,7 +62,7 @@ impl Task {
 
     /// Tells the seeds we are in contact with of a source.
     pub(super) fn tell_seeds(&self, source: &Source, cx: &mut Shared) {
-        for (host, neighbour) in &self.neighbours {
+        for (host, neighbour) in self.neighbours.iter() {
             if neighbour.role == Role::Seed && neighbour.greeted {
                 let source = Some(source.clone());
                 self.send(host, Message::Join { source }, cx);

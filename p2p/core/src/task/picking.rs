@@ -1,6 +1,9 @@
 //! Which piece to ask a neighbour for.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use hawker_model::{HostId, PieceIndex, Role};
 
@@ -12,9 +15,8 @@ use crate::{
 
 /// Of what a reader waits for, so many pieces come before the rarest;
 const READ_AHEAD: usize = 4;
-/// of one that reads on and on only the next: what more came first all hosts would ask the same few
-/// for.
-const READ_AHEAD_OF_MANY: usize = 1;
+/// of one that reads on and on, for so many and more, only the next: what more came first all hosts
+/// would ask the same few for.
 const MANY: usize = 16;
 /// A piece that is on order for less than this is not ordered elsewhere as well.
 const LEAST_STEAL_AGE: Duration = Duration::from_millis(100);
@@ -26,8 +28,14 @@ const FAR_STEAL_AGE: Duration = Duration::from_secs(1);
 const MOST_COPIES: usize = 2;
 
 impl Task {
-    pub(super) fn pick(&self, host: &HostId, cx: &mut Shared, now: Instant) -> Option<PieceIndex> {
-        let (content, neighbour) = (self.content.as_ref()?, self.neighbours.get(host)?);
+    pub(super) fn pick(
+        &self,
+        host: &HostId,
+        neighbour: &Neighbour,
+        cx: &mut Shared,
+        now: Instant,
+    ) -> Option<PieceIndex> {
+        let content = self.content.as_ref()?;
         let comes = |piece| self.comes_anyway(piece, now);
         let may_at_all = |piece| self.may_ask_for(piece, host, neighbour) && !comes(piece);
         let import = self.import(neighbour, cx, now);
@@ -80,17 +88,40 @@ impl Task {
         may: impl Fn(PieceIndex) -> bool,
     ) -> Option<PieceIndex> {
         let content = self.content.as_ref()?;
-        let next = self.waiting.iter().flat_map(|range| {
+        let fits = |piece: &PieceIndex| {
+            content.picker.is_wanted(*piece) && neighbour.has.contains(*piece) && may(*piece)
+        };
+        let unstored = |range: &Range<u32>| {
             let pieces = content.pieces.missing_in(range.clone());
-            let ahead = match range.len() > MANY {
-                true => READ_AHEAD_OF_MANY,
-                false => READ_AHEAD,
-            };
-            let unstored = pieces.filter(|piece| !content.storing.contains_key(piece));
-            unstored.take(ahead)
-        });
-        let mut wanted = next;
-        wanted.find(|p| content.picker.is_wanted(*p) && neighbour.has.contains(*p) && may(*p))
+            pieces.filter(|piece| !content.storing.contains_key(piece))
+        };
+        // One reader waits again and again, each time from further on: for the same piece.
+        let mut seen = 0..0;
+        for range in &self.waiting {
+            if range.len() <= MANY {
+                if let Some(piece) = unstored(range).take(READ_AHEAD).find(fits) {
+                    return Some(piece);
+                }
+            } else if !seen.contains(&range.start) || seen.end > range.end {
+                let Some(next) = unstored(range).next() else {
+                    continue;
+                };
+                if fits(&next) {
+                    return Some(next);
+                }
+                seen = range.start..next.0 + 1;
+            }
+        }
+        None
+    }
+
+    /// Looks up since when pieces are on order, once some may be late.
+    pub(super) fn age_orders(&mut self, now: Instant) {
+        let old = |at: Instant| now >= at + LEAST_STEAL_AGE;
+        if self.ordered_from.is_some_and(old) {
+            let requests = self.neighbours.values().flat_map(|n| n.requests.values());
+            self.ordered_from = requests.map(|request| request.at).min();
+        }
     }
 
     /// The piece that others have been asked for longest ago, if they are slow with it.
@@ -109,6 +140,9 @@ impl Task {
             true => (LEAST_STEAL_AGE, 1),
             false => (STEAL_AGE, 2),
         };
+        if self.ordered_from.is_none_or(|at| now < at + least) {
+            return None;
+        }
         let requests = self.neighbours.values().flat_map(|holder| {
             // Most are too young for any neighbour: only of the others it is asked how slow it is.
             let late = move |(_, request): &(_, &Request)| {

@@ -52,10 +52,9 @@ impl Task {
 
     /// The last piece, while it is waited for.
     pub(super) fn probed(&self, now: Instant) -> Option<PieceIndex> {
-        let content = self.content.as_ref()?;
-        let last = last_piece(content)?;
         let open = matches!(self.probe, Probe::Open(until) if now < until);
-        (open && !content.pieces.contains(last)).then_some(last)
+        let content = self.content.as_ref().filter(|_| open)?;
+        last_piece(content).filter(|last| !content.pieces.contains(*last))
     }
 
     /// Asks for the last piece first. Says whether the neighbour may be asked for others now: not

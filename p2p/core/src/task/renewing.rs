@@ -59,7 +59,7 @@ impl Task {
     /// No source is left: those who fetch through us are told.
     pub(super) fn give_up_origin(&mut self, cx: &mut Shared, now: Instant) {
         if cx.config.role == Role::Seed || self.origin.duty {
-            for (host, neighbour) in &self.neighbours {
+            for (host, neighbour) in self.neighbours.iter() {
                 if neighbour.is_complete() {
                     continue;
                 }

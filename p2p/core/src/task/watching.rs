@@ -35,7 +35,7 @@ impl Task {
             return;
         };
         let mut late = Vec::new();
-        for (piece, request) in &mut neighbour.requests {
+        for (piece, request) in neighbour.requests.iter_mut() {
             if !request.late && now >= request.at + patience {
                 request.late = true;
                 late.push(*piece);

@@ -116,12 +116,9 @@ impl Task {
         home.is_some_and(|home| home.contains(piece))
     }
 
-    /// Looks up what our zone has, if that is of use for this neighbour.
-    pub(super) fn look_around(&mut self, host: &HostId) {
-        let far = self
-            .neighbours
-            .get(host)
-            .is_some_and(|neighbour| neighbour.far);
+    /// Looks up what our zone has, if that is of use for the neighbour at this place.
+    pub(super) fn look_around(&mut self, place: usize) {
+        let far = self.neighbours.at(place).is_some_and(|(_, n)| n.far);
         let Some(content) = self
             .content
             .as_ref()
