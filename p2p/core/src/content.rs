@@ -60,16 +60,21 @@ impl Content {
         batch: SignedStates,
         from: Option<&HostId>,
     ) -> Result<bool, ListError> {
+        let new = self.check_batch(&batch)?;
+        if new {
+            self.givers.push((batch.end(), from.cloned()));
+            self.list.add(batch)?;
+        }
+        Ok(new)
+    }
+
+    /// What [`Self::add_batch`] would say of a batch.
+    pub(crate) fn check_batch(&self, batch: &SignedStates) -> Result<bool, ListError> {
         let (first, count) = (batch.first, batch.states.len());
         if !self.geometry.contains(first) || count > self.geometry.piece_count() as usize {
             return Err(ListError::OutOfRange { first, count });
         }
-        let end = batch.end();
-        let new = self.list.add(batch)?;
-        if new {
-            self.givers.push((end, from.cloned()));
-        }
-        Ok(new)
+        self.list.check(batch)
     }
 
     /// Takes up chain values that the store has and we do not; says whether the two agree.

@@ -34,6 +34,10 @@ impl<K: Ord, V> ShortMap<K, V> {
         self.keys.get(place).zip(self.values.get(place))
     }
 
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<(&K, &mut V)> {
+        self.keys.get(place).zip(self.values.get_mut(place))
+    }
+
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.values.get(self.place(key)?)
     }

@@ -15,7 +15,9 @@ pub(crate) struct Signers {
 
 impl Signers {
     pub(crate) fn note(&mut self, certificate: &Arc<[u8]>, host: HostId) {
-        if self.known.len() < MOST || self.known.contains_key(certificate) {
+        if let Some(known) = self.known.get_mut(certificate) {
+            *known = host;
+        } else if self.known.len() < MOST {
             self.known.insert(Arc::clone(certificate), host);
         }
     }

@@ -504,10 +504,9 @@ impl Task {
         let may_go = self.is_fetching() && self.origin.run.is_none();
         let origin = &self.origin;
         let waits = [origin.not_before, origin.grace, origin.turn_at];
-        let waits = waits.map(|at| at.filter(|_| may_go)).into_iter();
-        let hearing = self.doubts.hearings.due();
-        let clocks = [self.tick_at, self.flush_at, hearing].into_iter();
-        clocks.chain(waits).flatten().min()
+        let waits = waits.iter().flatten().filter(|_| may_go);
+        let clocks = [self.tick_at, self.flush_at, self.doubts.hearings.due()];
+        clocks.iter().flatten().chain(waits).min().copied()
     }
 
     /// Keeps a clock going while the task is under way.

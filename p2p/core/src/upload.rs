@@ -15,7 +15,7 @@ mod slots;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ use hawker_model::{HostId, PieceIndex, TaskId};
 
 pub(crate) use self::lane::Progress;
 use self::{
-    lane::{Lane, Sending},
+    lane::{Credit, Lane, Sending},
     slots::Slots,
 };
 use crate::{
@@ -114,9 +114,7 @@ impl Uploads {
         let waits = self.wait(&task, len, now) > LONGEST_WAIT;
         let lane = self.lanes.entry(host.clone()).or_default();
         lane.progress = progress;
-        let known =
-            lane.queue.contains(&(task, piece)) || lane.sending.contains_key(&(task, piece));
-        if known {
+        if lane.knows(&task, piece) {
             return Asked::Known;
         }
         if waits || lane.queue.len() >= self.queue {
@@ -147,7 +145,7 @@ impl Uploads {
         let lane = self.lanes.entry(host.clone()).or_default();
         match credit {
             0 => _ = lane.open.remove(&task),
-            _ => lane.open.entry(task).or_default().left = credit,
+            _ => lane.open.get_or_insert_with(&task, Credit::default).left = credit,
         }
         self.line_up(host);
     }
@@ -196,7 +194,7 @@ impl Uploads {
     /// The connection is gone, and with it what was being sent.
     pub(crate) fn disconnect(&mut self, host: &HostId) {
         let lane = self.lanes.remove(host).unwrap_or_default();
-        for sending in lane.sending.into_values() {
+        for sending in lane.sending.values() {
             self.slots.end(sending.begun);
         }
         self.order.retain(|other| other != host);
@@ -207,7 +205,7 @@ impl Uploads {
         let Some(lane) = self.lanes.get_mut(host) else {
             return;
         };
-        if let Some(sending) = lane.sending.remove(&(task, piece)) {
+        if let Some(sending) = lane.sending.remove(&(piece, task)) {
             lane.note_sent(self.slots.finish(sending.begun, now));
             self.line_up(host);
         }
@@ -344,8 +342,9 @@ impl Uploads {
         let Some(lane) = self.lanes.get_mut(host) else {
             return;
         };
-        if let Entry::Vacant(entry) = lane.sending.entry((task, piece)) {
-            entry.insert(Sending { begun: now, len });
+        if !lane.sending.contains_key(&(piece, task)) {
+            let sending = Sending { begun: now, len };
+            lane.sending.insert((piece, task), sending);
             self.slots.begin(len, now);
         }
         self.served += 1;

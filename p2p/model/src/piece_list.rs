@@ -120,6 +120,17 @@ impl PieceList {
     /// Adds a batch whose signature was checked; says whether it told anything new. What overlaps
     /// must agree; a batch that begins beyond the end is an error, not kept.
     pub fn add(&mut self, batch: SignedStates) -> Result<bool, ListError> {
+        let new = self.check(&batch)?;
+        if new {
+            let known = self.states.len() - batch.first.as_usize();
+            self.states.extend_from_slice(&batch.states[known..]);
+            self.batches.push(batch);
+        }
+        Ok(new)
+    }
+
+    /// What [`Self::add`] would say of a batch.
+    pub fn check(&self, batch: &SignedStates) -> Result<bool, ListError> {
         let (first, end) = (batch.first.as_usize(), batch.end() as usize);
         if batch.states.is_empty() || end > self.geometry.piece_count() as usize {
             return Err(ListError::OutOfRange {
@@ -141,12 +152,7 @@ impl PieceList {
         if ends_list && self.last.is_some() && batch.states.last() != self.last.as_ref() {
             return Err(ListError::WrongDigest);
         }
-        if end <= self.states.len() {
-            return Ok(false);
-        }
-        self.states.extend_from_slice(&batch.states[overlap..]);
-        self.batches.push(batch);
-        Ok(true)
+        Ok(end > self.states.len())
     }
 
     /// The values from piece `from` on, in as few batches as may be: neighbouring ones of the same
@@ -186,7 +192,8 @@ impl PieceList {
 
     /// The batches that tell values from piece `from` on, in order.
     pub fn batches_from(&self, from: u32) -> impl Iterator<Item = &SignedStates> {
-        self.batches.iter().filter(move |batch| batch.end() > from)
+        let first = self.batches.partition_point(|batch| batch.end() <= from);
+        self.batches[first..].iter()
     }
 }
 

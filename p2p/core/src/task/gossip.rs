@@ -54,8 +54,8 @@ impl Task {
             stored,
             pause,
         });
-        for host in self.hosts() {
-            self.tell_gained(&host, cx);
+        for place in 0..self.neighbours.len() {
+            self.tell_gained(place, cx);
         }
     }
 
@@ -79,8 +79,10 @@ impl Task {
         }
     }
 
-    fn tell_gained(&mut self, host: &HostId, cx: &mut Shared) {
-        let (Some(content), Some(neighbour)) = (&self.content, self.neighbours.get_mut(host))
+    /// Tells the neighbour at this place.
+    fn tell_gained(&mut self, place: usize, cx: &mut Shared) {
+        let (Some(content), Some((host, neighbour))) =
+            (&self.content, self.neighbours.at_mut(place))
         else {
             return;
         };
@@ -92,11 +94,12 @@ impl Task {
         let Some(last) = pieces.iter().max() else {
             return;
         };
+        let host = host.clone();
         // They can ask for a piece only once they can check it.
         if neighbour.listed <= last.0 && !neighbour.is_complete() {
-            self.send_list(host, cx);
+            self.send_list(&host, cx);
         }
-        self.send(host, Message::Gained { pieces }, cx);
+        self.send(&host, Message::Gained { pieces }, cx);
     }
 }
 
@@ -105,7 +108,7 @@ impl Task {
 fn news_for(host: &HostId, neighbour: &Neighbour, content: &Content) -> Vec<PieceIndex> {
     let log = content.log.get(neighbour.told..).unwrap_or_default();
     let news = log.iter().filter(|(piece, from)| {
-        from.as_ref() != Some(host) && (neighbour.source || !neighbour.has.contains(*piece))
+        (neighbour.source || !neighbour.has.contains(*piece)) && from.as_ref() != Some(host)
     });
     news.map(|(piece, _)| *piece).collect()
 }

@@ -238,7 +238,8 @@ impl Task {
         else {
             return Worth::Nothing(Price::Word);
         };
-        if !pieces.iter().all(|piece| content.geometry.contains(*piece)) {
+        let count = content.geometry.piece_count();
+        if !pieces.iter().all(|piece| piece.0 < count) {
             self.breach(host, cx, now);
             return Worth::Something;
         }
@@ -280,15 +281,19 @@ impl Task {
         };
         let end = batch.first.0.saturating_add(batch.states.len() as u32);
         neighbour.note_listed(end);
-        let added = content.add_batch(batch.clone(), Some(host));
-        if added.is_ok() {
-            self.mind_other_reader(&batch.signer, cx);
-        }
-        match added {
-            Ok(false) => Worth::Nothing(Price::Word),
+        let new = content.check_batch(&batch);
+        match new {
+            Ok(false) => {
+                self.mind_other_reader(&batch.signer, cx);
+                Worth::Nothing(Price::Word)
+            }
             // It could not know that we dropped what it told before.
             Err(ListError::Gap { .. }) => Worth::Nothing(Price::Answer),
             Ok(true) => {
+                let signer = Arc::clone(&batch.signer);
+                // Checked just now.
+                _ = content.add_batch(batch, Some(host));
+                self.mind_other_reader(&signer, cx);
                 self.progress_at = now;
                 self.begin_probe(cx, now);
                 self.skip_what_others_bring(cx, now);

@@ -117,7 +117,12 @@ impl Task {
 
     /// Looks up since when pieces are on order, once some may be late.
     pub(super) fn age_orders(&mut self, now: Instant) {
-        let old = |at: Instant| now >= at + LEAST_STEAL_AGE;
+        let content = self.content.as_ref();
+        let least = match content.is_some_and(|content| content.picker.wants_none()) {
+            true => LEAST_STEAL_AGE,
+            false => STEAL_AGE,
+        };
+        let old = |at: Instant| now >= at + least;
         if self.ordered_from.is_some_and(old) {
             let requests = self.neighbours.values().flat_map(|n| n.requests.values());
             self.ordered_from = requests.map(|request| request.at).min();

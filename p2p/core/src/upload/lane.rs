@@ -1,11 +1,13 @@
 //! What one host wants of us, and what is on its way to it. Pure.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
 use hawker_model::{PieceIndex, PieceSet, TaskId};
+
+use crate::short_map::ShortMap;
 
 /// A host that has taken so many pieces in time, one after another, may have as many slots as any.
 const PROMPT: u32 = 8;
@@ -38,10 +40,10 @@ impl Sending {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) queue: VecDeque<(TaskId, PieceIndex)>,
-    pub(super) open: BTreeMap<TaskId, Credit>,
+    pub(super) open: ShortMap<TaskId, Credit>,
     /// Its last turn was for a piece that it asked for by number.
     pub(super) asked_last: bool,
-    pub(super) sending: BTreeMap<(TaskId, PieceIndex), Sending>,
+    pub(super) sending: ShortMap<(PieceIndex, TaskId), Sending>,
     /// When it got its last piece, as a count of pieces.
     pub(super) served: u64,
     /// How much it has of what it asked for last.
@@ -54,9 +56,9 @@ impl Default for Lane {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
-            open: BTreeMap::new(),
+            open: ShortMap::default(),
             asked_last: false,
-            sending: BTreeMap::new(),
+            sending: ShortMap::default(),
             served: 0,
             progress: Progress::default(),
             in_time: 1,
@@ -65,6 +67,13 @@ impl Default for Lane {
 }
 
 impl Lane {
+    /// Whether it has asked for the piece by number, or is being sent it.
+    pub(super) fn knows(&self, task: &TaskId, piece: PieceIndex) -> bool {
+        let mut queue = self.queue.iter();
+        queue.any(|(of, asked)| *asked == piece && of == task)
+            || self.sending.contains_key(&(piece, *task))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.open.is_empty()
     }

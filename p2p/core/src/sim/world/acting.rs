@@ -158,9 +158,9 @@ impl World {
         }
     }
 
-    fn send(&mut self, host: HostNo, to: &HostId, envelope: Envelope) {
+    fn send(&mut self, host: HostNo, to: &HostId, mut envelope: Envelope) {
         let Some(to) = self.number(to) else { return };
-        let envelope = self.signed(host, envelope);
+        self.sign(host, &mut envelope.message);
         if self.hosts[host].plan.lie.is_none() {
             return self.send_message(host, to, envelope);
         }
@@ -170,14 +170,12 @@ impl World {
     }
 
     /// Chain values of the sender's own are signed as they leave.
-    fn signed(&self, host: HostNo, envelope: Envelope) -> Envelope {
-        let Envelope { task, mut message } = envelope;
-        if let Message::List { batch } = &mut message
+    fn sign(&self, host: HostNo, message: &mut Message) {
+        if let Message::List { batch } = message
             && batch.signer.is_empty()
         {
             batch.signer = Arc::clone(&self.hosts[host].certificate);
         }
-        Envelope { task, message }
     }
 
     fn refuse_as_busy(&mut self, host: HostNo, to: HostNo, blob: BlobNo, piece: PieceIndex) {
