@@ -103,10 +103,11 @@ impl Beside {
             true => _ = self.fetching.insert(*task),
             false => _ = self.fetching.remove(task),
         }
-        if !self.is_kept() {
+        let is_kept = self.is_kept();
+        if !is_kept && !self.orders.is_empty() {
             self.orders.clear();
         }
-        self.is_kept()
+        is_kept
     }
 
     /// Whether orders are being told.

@@ -46,6 +46,11 @@ impl Picker {
         self.wanted.is_empty()
     }
 
+    /// Whether any wanted piece is in `has`.
+    pub(crate) fn wants_any_of(&self, has: &PieceSet) -> bool {
+        self.wanted.meets(has)
+    }
+
     /// How many ordinary neighbours have the piece.
     pub(crate) fn spread(&self, piece: PieceIndex) -> u16 {
         self.spread[piece.as_usize()]

@@ -577,7 +577,8 @@ impl Task {
     /// More patience with larger pieces: a slow link takes its time for one.
     fn patience(&self) -> Duration {
         let piece_len = self.content.as_ref().map_or(0, |c| c.geometry.piece_len());
-        Duration::from_secs_f64(f64::from(piece_len) / f64::from(1 << 20))
+        // A second for each MiB.
+        Duration::from_nanos((u64::from(piece_len) * 1_000_000_000) >> 20)
     }
 
     // --- Views ---

@@ -15,7 +15,7 @@ mod slots;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,7 @@ use self::{
 use crate::{
     SwarmConfig,
     rate::{Limit, Meter, Shares},
+    short_map::ShortMap,
 };
 
 /// Under a limit of the rate, a request that would wait for longer is refused as busy: whoever asks
@@ -60,7 +61,9 @@ pub(crate) struct Uploads {
     slots: Slots,
     slots_per_host: usize,
     queue: usize,
-    lanes: BTreeMap<HostId, Lane>,
+    lanes: ShortMap<HostId, Lane>,
+    /// Whether anyone may take pieces of our choice.
+    may_be_open: bool,
     /// Lanes that want something, next first.
     order: VecDeque<HostId>,
     served: u64,
@@ -80,7 +83,8 @@ impl Uploads {
             slots: Slots::new(config.upload_slots),
             slots_per_host: config.upload_slots_per_host,
             queue: config.upload_queue,
-            lanes: BTreeMap::new(),
+            lanes: ShortMap::default(),
+            may_be_open: false,
             order: VecDeque::new(),
             served: 0,
             turns: 0,
@@ -112,7 +116,7 @@ impl Uploads {
         now: Instant,
     ) -> Asked {
         let waits = self.wait(&task, len, now) > LONGEST_WAIT;
-        let lane = self.lanes.entry(host.clone()).or_default();
+        let lane = self.lanes.get_or_insert_with(host, Lane::default);
         lane.progress = progress;
         if lane.knows(&task, piece) {
             return Asked::Known;
@@ -142,10 +146,12 @@ impl Uploads {
 
     /// Sets how many pieces of our choice the host takes.
     pub(crate) fn ask_any(&mut self, host: &HostId, task: TaskId, credit: u16) {
-        let lane = self.lanes.entry(host.clone()).or_default();
-        match credit {
-            0 => _ = lane.open.remove(&task),
-            _ => lane.open.get_or_insert_with(&task, Credit::default).left = credit,
+        let lane = self.lanes.get_or_insert_with(host, Lane::default);
+        if credit == 0 {
+            lane.open.remove(&task);
+        } else {
+            lane.open.get_or_insert_with(&task, Credit::default).left = credit;
+            self.may_be_open = true;
         }
         self.line_up(host);
     }
@@ -167,6 +173,10 @@ impl Uploads {
     /// There is something new to give: whoever takes any piece of the task is in line again, those
     /// served longest ago first.
     pub(crate) fn wake(&mut self, task: &TaskId) {
+        if !self.may_be_open {
+            return;
+        }
+        self.may_be_open = self.lanes.values().any(|lane| !lane.open.is_empty());
         let open = |lane: &Lane| lane.open.contains_key(task);
         let waiting = self.lanes.iter().filter(|(_, lane)| open(lane));
         let mut waiting: Vec<_> = waiting
@@ -256,8 +266,9 @@ impl Uploads {
                 return Some(turn);
             }
         }
-        let frees_at = self.slots.frees_at(now);
-        if let Some(at) = frees_at.filter(|_| !self.order.is_empty()) {
+        if !self.order.is_empty()
+            && let Some(at) = self.slots.frees_at(now)
+        {
             self.wait_until(at);
         }
         None

@@ -136,6 +136,12 @@ impl PieceSet {
         })
     }
 
+    /// Whether any piece is in both sets.
+    pub fn meets(&self, other: &Self) -> bool {
+        let mut both = self.words.iter().zip(&other.words);
+        both.any(|(own, other)| own & other != 0)
+    }
+
     /// The first piece not in the set.
     pub fn first_missing(&self) -> Option<PieceIndex> {
         self.missing().next()
@@ -280,6 +286,8 @@ mod tests {
             let common = set.common_in(&more, range.clone()).map(|p| p.0);
             let both = |piece: &u32| one.contains(piece) && other.contains(piece);
             prop_assert!(common.eq(inside().filter(both)));
+            let met = one.iter().any(|piece| *piece < capacity && other.contains(piece));
+            prop_assert_eq!(set.meets(&more), met);
             let before = set.len();
             let new = set.insert_all(&more);
             let all = set_of(&one.union(&other).copied().collect());

@@ -107,8 +107,10 @@ impl Task {
 /// they look for what we lack.
 fn news_for(host: &HostId, neighbour: &Neighbour, content: &Content) -> Vec<PieceIndex> {
     let log = content.log.get(neighbour.told..).unwrap_or_default();
-    let news = log.iter().filter(|(piece, from)| {
+    let mut news = Vec::with_capacity(log.len());
+    let new = log.iter().filter(|(piece, from)| {
         (neighbour.source || !neighbour.has.contains(*piece)) && from.as_ref() != Some(host)
     });
-    news.map(|(piece, _)| *piece).collect()
+    news.extend(new.map(|(piece, _)| *piece));
+    news
 }

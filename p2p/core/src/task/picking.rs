@@ -45,10 +45,12 @@ impl Task {
                 .is_none_or(|import| self.may_import(piece, import))
         };
         let may = |piece| may_at_all(piece) && fits(piece);
+        let any = content.picker.wants_any_of(&neighbour.has);
+        let waiting = any.then(|| self.pick_waiting(neighbour, may)).flatten();
         if self.feeds_others(cx) {
-            return self.pick_waiting(neighbour, may);
+            return waiting;
         }
-        self.pick_waiting(neighbour, may)
+        waiting
             .or_else(|| {
                 let import = import.as_ref()?;
                 let ours = |piece| self.is_ours(piece, import) && may_at_all(piece);

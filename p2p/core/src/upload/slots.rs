@@ -22,6 +22,8 @@ pub(super) struct Slots {
     /// Smoothed seconds that a piece takes.
     usual: f64,
     slowest: Duration,
+    /// After so long a piece holds no slot any more: follows from the two.
+    slow: Duration,
 }
 
 impl Slots {
@@ -31,17 +33,23 @@ impl Slots {
             begun: VecDeque::new(),
             usual: 0.0,
             slowest: SLOWEST,
+            slow: SLOW,
         }
     }
 
     /// After so long a piece holds no slot any more.
     pub(super) fn slow(&self) -> Duration {
+        self.slow
+    }
+
+    fn note_slow(&mut self) {
         let usual = Duration::from_secs_f64(self.usual * 2.0);
-        SLOW.max(usual.min(self.slowest))
+        self.slow = SLOW.max(usual.min(self.slowest));
     }
 
     pub(super) fn begin(&mut self, len: u32, now: Instant) {
         self.slowest = SLOWEST.max(SLOWEST.mul_f64(f64::from(len) / f64::from(1 << 20)));
+        self.note_slow();
         self.begun.push_back(now);
     }
 
@@ -56,18 +64,23 @@ impl Slots {
     pub(super) fn finish(&mut self, begun: Instant, now: Instant) -> bool {
         let (took, slow) = (now.saturating_duration_since(begun), self.slow());
         self.usual += (took.min(slow).as_secs_f64() - self.usual) / 8.0;
+        self.note_slow();
         self.end(begun);
         took < slow
     }
 
     /// How many hold no slot any more.
     fn stuck(&self, now: Instant) -> usize {
-        let slow = self.slow();
-        self.begun.partition_point(|at| now >= *at + slow)
+        let is_stuck = |at: &Instant| now >= *at + self.slow;
+        match self.begun.front().is_some_and(is_stuck) {
+            true => self.begun.partition_point(is_stuck),
+            false => 0,
+        }
     }
 
     pub(super) fn is_free(&self, now: Instant) -> bool {
-        self.begun.len() - self.stuck(now) < self.count && !self.are_all_stuck()
+        let many = self.begun.len() >= self.count;
+        !many || (self.begun.len() - self.stuck(now) < self.count && !self.are_all_stuck())
     }
 
     /// Whether so many are on their way that the slow ones hold up the others.

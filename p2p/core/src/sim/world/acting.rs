@@ -109,10 +109,10 @@ impl World {
     }
 
     fn number(&self, host: &HostId) -> Option<HostNo> {
-        let digits = host
-            .as_str()
-            .trim_start_matches(|c: char| !c.is_ascii_digit());
-        digits.parse().ok()
+        let name = host.as_str().as_bytes();
+        let digits = name.iter().position(u8::is_ascii_digit)?;
+        let digit = |number, digit: &u8| number * 10 + HostNo::from(digit - b'0');
+        Some(name[digits..].iter().fold(0, digit))
     }
 
     fn dial(&mut self, dialer: HostNo, to: &HostId) {
