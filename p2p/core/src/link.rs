@@ -1,11 +1,10 @@
 //! Connections to other hosts, which all tasks share.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use hawker_model::{HostId, Role};
+
+use crate::short_map::ShortMap;
 
 #[derive(Debug)]
 struct Link {
@@ -24,7 +23,7 @@ pub(crate) enum Distance {
 /// Which hosts we are connected to, and which we have asked the shell to dial.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    up: BTreeMap<HostId, Link>,
+    up: ShortMap<HostId, Link>,
     dialing: BTreeSet<HostId>,
     /// Hosts of other zones than ours, connected or about to be.
     far: BTreeSet<HostId>,
@@ -90,7 +89,7 @@ impl Links {
         now: Instant,
     ) -> Vec<HostId> {
         let mut idle = Vec::new();
-        for (host, link) in &mut self.up {
+        for (host, link) in self.up.iter_mut() {
             if used.contains(host) {
                 link.idle_since = None;
             } else if *link.idle_since.get_or_insert(now) <= before {

@@ -79,6 +79,9 @@ impl Picker {
             return None;
         }
         let start = rng.random_range(0..count);
+        if !self.wants_any_of(has) {
+            return None;
+        }
         let (tail, head) = (start..count, 0..start);
         let tail = has.common_in(&self.wanted, tail);
         let pieces = tail.chain(has.common_in(&self.wanted, head));

@@ -380,8 +380,11 @@ impl Task {
 
     /// Neither can give the other anything: idle links cost nothing.
     pub(super) fn part_if_both_complete(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
+        if !self.completed {
+            return;
+        }
         let neighbour = self.neighbours.get(host);
-        if self.completed && neighbour.is_some_and(|n| n.joined && n.is_complete()) {
+        if neighbour.is_some_and(|n| n.joined && n.is_complete()) {
             self.part(host, cx, now);
         }
     }
