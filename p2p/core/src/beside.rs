@@ -232,6 +232,11 @@ impl Beside {
         }
     }
 
+    /// Whether any task waits for its turn.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// The next task that may ask a host, which is to be followed by [`Self::end_turn`]. It waits no
     /// more.
     pub(crate) fn next_turn(&mut self, tokens: Tokens, now: Instant) -> Option<(HostId, TaskId)> {

@@ -14,6 +14,8 @@ const MOST_LOOKED_AT: usize = 1 << 15;
 pub(crate) struct Picker {
     wanted: PieceSet,
     spread: Vec<u16>,
+    /// At how many neighbours each is on order at most.
+    ordered: Vec<u16>,
 }
 
 impl Picker {
@@ -22,6 +24,7 @@ impl Picker {
         let mut picker = Self {
             wanted: PieceSet::empty(stored.capacity()),
             spread: vec![0; stored.capacity() as usize],
+            ordered: vec![0; stored.capacity() as usize],
         };
         for piece in stored.missing() {
             picker.want(piece);
@@ -44,6 +47,32 @@ impl Picker {
     /// Whether every missing piece is asked of someone.
     pub(crate) fn wants_none(&self) -> bool {
         self.wanted.is_empty()
+    }
+
+    /// The piece is on order at one more neighbour,
+    pub(crate) fn note_order(&mut self, piece: PieceIndex) {
+        let ordered = &mut self.ordered[piece.as_usize()];
+        *ordered = ordered.saturating_add(1);
+    }
+
+    /// or at one less, since it came from there,
+    pub(crate) fn note_arrival(&mut self, piece: PieceIndex) {
+        let ordered = &mut self.ordered[piece.as_usize()];
+        // Beyond the greatest number nobody counts.
+        if *ordered < u16::MAX {
+            *ordered = ordered.saturating_sub(1);
+        }
+    }
+
+    /// or at none.
+    pub(crate) fn note_taken_back(&mut self, piece: PieceIndex) {
+        self.ordered[piece.as_usize()] = 0;
+    }
+
+    /// Whether the piece may be on order anywhere. Where it was refused, or its neighbour is gone,
+    /// that is not counted: it is looked for in vain then.
+    pub(crate) fn may_be_ordered(&self, piece: PieceIndex) -> bool {
+        self.ordered.get(piece.as_usize()).is_some_and(|n| *n > 0)
     }
 
     /// Whether any wanted piece is in `has`.
@@ -150,6 +179,21 @@ mod tests {
         assert_eq!(picker.rarest(&has, not_1, &mut rng), Some(PieceIndex(3)));
         picker.want(PieceIndex(2));
         assert_eq!(picker.rarest(&has, |_| true, &mut rng), Some(PieceIndex(2)));
+    }
+
+    #[test]
+    fn a_piece_may_be_on_order_until_it_has_come_from_all_or_is_taken_back() {
+        let (mut picker, piece) = (Picker::new(&set(8, &[])), PieceIndex(3));
+        assert!(!picker.may_be_ordered(piece));
+        picker.note_order(piece);
+        picker.note_order(piece);
+        picker.note_arrival(piece);
+        assert!(picker.may_be_ordered(piece), "at the other one");
+        picker.note_arrival(piece);
+        assert!(!picker.may_be_ordered(piece));
+        picker.note_order(piece);
+        picker.note_taken_back(piece);
+        assert!(!picker.may_be_ordered(piece) && !picker.may_be_ordered(PieceIndex(8)));
     }
 
     #[test]

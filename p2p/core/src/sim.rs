@@ -10,6 +10,7 @@
 //! arrive late, die, and lie; several blobs that all want at once. What is not: CPU, disks, packets.
 
 mod blob;
+mod connections;
 mod event;
 mod host;
 mod meter;

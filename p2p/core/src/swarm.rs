@@ -522,6 +522,9 @@ impl Swarm {
 
     /// Tasks that left room to what readers wait for go on, each in its turn.
     fn give_turns_beside(&mut self, now: Instant) {
+        if !self.shared.beside.has_waiting() {
+            return;
+        }
         let tokens = self.shared.tokens(now);
         while let Some((host, id)) = self.shared.beside.next_turn(tokens, now) {
             if let Some(task) = self.tasks.get_mut(&id) {

@@ -324,7 +324,7 @@ impl Uploads {
             return self.order.remove(next.map_or(0, |(at, _)| at));
         }
         self.turns += 1;
-        if self.turns.is_multiple_of(2) {
+        if self.turns.is_multiple_of(2) || self.order.len() < 2 {
             return self.order.pop_front();
         }
         let (most, slow) = (self.slots_per_host, self.slots.slow());

@@ -41,7 +41,7 @@ pub(crate) enum Event {
         load: Load,
     },
     /// The last byte of a chunk has left its sender.
-    Departed(Box<Chunk>),
+    Departed(Chunk),
     UplinkFree(HostNo),
     Stored {
         host: HostNo,

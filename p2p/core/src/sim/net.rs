@@ -7,6 +7,7 @@ use hawker_model::{HostId, PieceIndex, Role};
 use super::{
     blob::{BlobNo, Bytes},
     event::{HostNo, Time},
+    scenario::Lie,
 };
 use crate::Envelope;
 
@@ -131,31 +132,26 @@ impl Lanes {
         self.peers.binary_search(&(peer as u32))
     }
 
-    pub(crate) fn get(&self, peer: HostNo) -> Option<&Lane> {
-        self.lanes.get(self.place(peer).ok()?)
-    }
-
     pub(crate) fn get_mut(&mut self, peer: HostNo) -> Option<&mut Lane> {
         let place = self.place(peer).ok()?;
         self.lanes.get_mut(place)
     }
 
-    /// Adds a lane, unless there is one.
-    pub(crate) fn open(&mut self, peer: HostNo, link: u64) {
-        if let Err(place) = self.place(peer) {
+    /// Adds a lane, unless there is one; says whether it did.
+    pub(crate) fn open(&mut self, peer: HostNo, link: u64) -> bool {
+        let place = self.place(peer);
+        if let Err(place) = place {
             self.peers.insert(place, peer as u32);
             self.lanes.insert(place, Lane::new(link));
         }
+        place.is_err()
     }
 
-    /// Takes a lane away; says whether there was one.
-    pub(crate) fn close(&mut self, peer: HostNo) -> bool {
-        let place = self.place(peer);
-        if let Ok(place) = place {
-            self.peers.remove(place);
-            self.lanes.remove(place);
-        }
-        place.is_ok()
+    /// Takes a lane away; says of which connection it was.
+    pub(crate) fn close(&mut self, peer: HostNo) -> Option<u64> {
+        let place = self.place(peer).ok()?;
+        self.peers.remove(place);
+        Some(self.lanes.remove(place).link)
     }
 
     pub(crate) fn peers(&self) -> Vec<HostNo> {
@@ -184,6 +180,7 @@ pub(crate) struct Site {
     pub(crate) id: HostId,
     pub(crate) role: Role,
     pub(crate) zone: u8,
+    pub(crate) lie: Option<Lie>,
     /// Bytes of frames per second.
     pub(crate) up_rate: f64,
     pub(crate) down_rate: f64,

@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
     blob::{Blob, BlobNo},
+    connections::Connections,
     event::{Event, HostNo, Time},
     host::{Host, Part, Received, source},
     meter::Meter,
@@ -49,6 +50,7 @@ pub(crate) struct World {
     schedulers: Vec<Scheduler>,
     origin: Origin,
     rng: SmallRng,
+    connections: Connections,
     counter: u64,
     list_bytes: u64,
     reports: Vec<(HostId, Misbehaviour)>,
@@ -92,6 +94,7 @@ impl World {
             sites,
             origin: Origin::default(),
             rng,
+            connections: Connections::default(),
             counter: 0,
             list_bytes: 0,
             reports: Vec::new(),
@@ -234,7 +237,7 @@ impl World {
                 blob,
                 load,
             } => self.deliver(from, to, link, (blob, load)),
-            Event::Departed(chunk) => self.departed(*chunk),
+            Event::Departed(chunk) => self.departed(chunk),
             Event::UplinkFree(host) => {
                 if self.hosts[host].net.planned == Some(self.now) {
                     self.hosts[host].net.planned = None;
@@ -299,6 +302,11 @@ impl World {
             scheduler.note_dead(host);
         }
         let peers = self.hosts[host].net.lanes.peers();
+        for peer in &peers {
+            if let Some(link) = self.hosts[host].net.lanes.close(*peer) {
+                self.connections.close(link, host, *peer);
+            }
+        }
         self.hosts[host].net = Default::default();
         self.sites[host].downlink_free_at = 0;
         for peer in peers {
@@ -327,9 +335,11 @@ impl World {
             return;
         }
         let now = self.instant();
-        self.counter += 1;
+        let link = self.connections.add();
         for (host, peer) in [(dialer, to), (to, dialer)] {
-            self.hosts[host].net.lanes.open(peer, self.counter);
+            if self.hosts[host].net.lanes.open(peer, link) {
+                self.connections.open(link, host, peer);
+            }
             let Site { id, role, zone, .. } = &self.sites[peer];
             let swarm = &mut self.hosts[host].swarm;
             swarm.note_zone(id, &zone_name(*zone));
@@ -340,8 +350,11 @@ impl World {
     }
 
     fn disconnected(&mut self, host: HostNo, peer: HostNo) {
-        let was_open = self.hosts[host].net.lanes.close(peer);
-        if was_open && self.hosts[host].alive {
+        let Some(link) = self.hosts[host].net.lanes.close(peer) else {
+            return;
+        };
+        self.connections.close(link, host, peer);
+        if self.hosts[host].alive {
             let (id, now) = (&self.sites[peer].id, self.instant());
             self.hosts[host].swarm.handle_disconnected(id, now);
             self.after(host);
@@ -349,9 +362,8 @@ impl World {
     }
 
     fn deliver(&mut self, from: HostNo, to: HostNo, link: u64, (blob, load): (BlobNo, Load)) {
-        let lane = self.hosts[to].net.lanes.get(from);
-        let deaf = self.hosts[to].plan.lie == Some(Lie::Deaf);
-        if deaf || lane.is_none_or(|lane| lane.link != link) {
+        let deaf = self.sites[to].lie == Some(Lie::Deaf);
+        if deaf || !self.connections.is_open(link, to, from) {
             return;
         }
         let (envelope, bytes) = self.unpack(blob, load);
@@ -451,6 +463,7 @@ fn site(id: HostId, host: &HostPlan, payload_share: f64) -> Site {
         id,
         role: host.role,
         zone: host.zone,
+        lie: host.lie,
         up_rate: host.up_rate * payload_share,
         down_rate: host.down_rate * payload_share,
         downlink_free_at: 0,

@@ -179,6 +179,7 @@ impl Task {
     ) {
         if let Some(content) = &mut self.content {
             content.picker.unwant(piece);
+            content.picker.note_order(piece);
         }
         if let Some(neighbour) = self.neighbours.get_mut(host) {
             neighbour.note_request(piece, now);
@@ -331,7 +332,9 @@ impl Task {
             cx.note_free(host);
         }
         let few = content.unsettled(host) < UNPROVEN;
-        neighbour.note_piece(piece, cx.config.queue_time, now);
+        if neighbour.note_piece(piece, cx.config.queue_time, now) {
+            content.picker.note_arrival(piece);
+        }
         let len = content.geometry.len_of(piece);
         cx.downloads.note_arrival(&self.id, len.into(), now);
         if owed {
@@ -451,6 +454,12 @@ impl Task {
 
     /// The piece is here: nobody else need send it.
     pub(super) fn take_back(&mut self, piece: PieceIndex, cx: &mut Shared) {
+        if !self.may_be_on_order(piece) {
+            return;
+        }
+        if let Some(content) = &mut self.content {
+            content.picker.note_taken_back(piece);
+        }
         let mut asked = Vec::new();
         for (host, neighbour) in self.neighbours.iter_mut() {
             if neighbour.requests.remove(&piece).is_some() {
@@ -461,6 +470,11 @@ impl Task {
             self.send(&host, Message::Cancel { piece }, cx);
             self.forgo(&host, 1, cx);
         }
+    }
+
+    fn may_be_on_order(&self, piece: PieceIndex) -> bool {
+        let content = self.content.as_ref();
+        content.is_some_and(|content| content.picker.may_be_ordered(piece))
     }
 
     /// So many pieces are taken back from a host, but may be on their way.
@@ -505,7 +519,7 @@ impl Task {
     /// from another.
     pub(super) fn want_again(&mut self, piece: PieceIndex) {
         let on_order = |n: &Neighbour| n.requests.get(&piece).is_some_and(|r| !r.late);
-        let on_its_way = self.neighbours.values().any(on_order);
+        let on_its_way = self.may_be_on_order(piece) && self.neighbours.values().any(on_order);
         if let Some(content) = self.content.as_mut().filter(|_| !on_its_way)
             && content.lacks(piece)
             && content.geometry.contains(piece)

@@ -186,7 +186,7 @@ impl World {
 
     /// Notes that a liar's piece came.
     pub(super) fn note_given(&mut self, from: HostNo, to: HostNo) {
-        if self.hosts[from].plan.lie.is_some() {
+        if self.sites[from].lie.is_some() {
             let (victim, liar) = (self.hosts[to].id.clone(), self.hosts[from].id.clone());
             *self.given.entry((victim, liar)).or_default() += 1;
         }

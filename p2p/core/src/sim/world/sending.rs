@@ -145,7 +145,7 @@ impl World {
             len,
             ended,
         };
-        self.queue.add(left, Event::Departed(Box::new(chunk)));
+        self.queue.add(left, Event::Departed(chunk));
     }
 
     /// A chunk is on the wire: it goes through the receiver's downlink.
