@@ -97,12 +97,16 @@ impl Beside {
 
     // --- What is on order ---
 
-    /// Notes whether the task is being fetched; says whether its orders are to be told.
-    pub(crate) fn counts(&mut self, task: &TaskId, is_fetching: bool) -> bool {
+    /// Notes whether the task is being fetched.
+    pub(crate) fn note_fetching(&mut self, task: &TaskId, is_fetching: bool) {
         match is_fetching {
             true => _ = self.fetching.insert(*task),
             false => _ = self.fetching.remove(task),
         }
+    }
+
+    /// Says whether orders are to be told. Those that were are forgotten if not.
+    pub(crate) fn wants_orders(&mut self) -> bool {
         let is_kept = self.is_kept();
         if !is_kept && !self.orders.is_empty() {
             self.orders.clear();

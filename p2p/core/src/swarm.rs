@@ -24,7 +24,8 @@ use crate::{
 /// it returns nothing, and call [`Self::handle_timeout`] when [`Self::poll_timeout`] says so.
 #[derive(Debug)]
 pub struct Swarm {
-    tasks: BTreeMap<TaskId, Task>,
+    /// Boxed: a tree keeps room for eleven side by side, and a task is large.
+    tasks: BTreeMap<TaskId, Box<Task>>,
     timetable: Timetable,
     shared: Shared,
 }
@@ -48,7 +49,7 @@ impl Swarm {
     pub fn handle_open(&mut self, task: TaskId, opening: Opening, now: Instant) {
         let cx = &mut self.shared;
         let entry = self.tasks.entry(task);
-        let entry = entry.or_insert_with(|| Task::new(task, cx, now));
+        let entry = entry.or_insert_with(|| Box::new(Task::new(task, cx, now)));
         entry.open(opening, cx, now);
         self.settle(task, now);
     }
@@ -74,18 +75,21 @@ impl Swarm {
     /// The store has lost some of a task: `left` is what it has still. Others are told so. What was
     /// wanted is fetched again from where it was fetched before, whoever brought that source.
     pub fn handle_lost(&mut self, task: TaskId, left: Stored, now: Instant) {
-        let wanted = self.tasks.get_mut(&task).and_then(Task::take_wanted);
+        let wanted = self
+            .tasks
+            .get_mut(&task)
+            .and_then(|task| task.take_wanted());
         self.handle_forget(task, now);
         let mut anew = Task::new(task, &mut self.shared, now);
         anew.open_again(left, wanted, &mut self.shared, now);
-        self.tasks.insert(task, anew);
+        self.tasks.insert(task, Box::new(anew));
         self.settle(task, now);
     }
 
     /// Drops a task that is only served, and only if nobody asks for it now: what is stored stays
     /// announced, and the next opening tells it again. Says whether the task is not here any more.
     pub fn rest(&mut self, task: &TaskId) -> bool {
-        let rests = self.tasks.get(task).is_none_or(Task::is_at_rest);
+        let rests = self.tasks.get(task).is_none_or(|task| task.is_at_rest());
         if rests {
             self.tasks.remove(task);
             self.timetable.set(*task, None);
@@ -244,7 +248,7 @@ impl Swarm {
             cx.charge(host, task, Price::Answer, now);
         }
         let entry = self.tasks.entry(task);
-        let entry = entry.or_insert_with(|| Task::new(task, cx, now));
+        let entry = entry.or_insert_with(|| Box::new(Task::new(task, cx, now)));
         entry.open_for_others(host, source, cx, now);
         self.settle(task, now);
     }
@@ -421,7 +425,7 @@ impl Swarm {
 
     /// Hangs up on hosts that no task has needed since the last time.
     fn sweep_links(&mut self, now: Instant) {
-        let used: BTreeSet<_> = self.tasks.values().flat_map(Task::hosts).collect();
+        let used: BTreeSet<_> = self.tasks.values().flat_map(|task| task.hosts()).collect();
         let Shared {
             links,
             config,
@@ -443,7 +447,13 @@ impl Swarm {
 
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.shared.actions.pop_front()
+        let actions = &mut self.shared.actions;
+        let next = actions.pop_front();
+        if next.is_none() {
+            // The next ones begin at the front again: always in the same memory.
+            actions.clear();
+        }
+        next
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -466,7 +476,9 @@ impl Swarm {
 
     /// Peers of the task that we are in contact with.
     pub fn neighbours(&self, task: &TaskId) -> usize {
-        self.tasks.get(task).map_or(0, Task::neighbour_count)
+        self.tasks
+            .get(task)
+            .map_or(0, |task| task.neighbour_count())
     }
 
     /// The chain values of a task whose geometry is known.
@@ -476,7 +488,7 @@ impl Swarm {
 
     /// How all tasks stand.
     pub fn status(&self) -> Vec<TaskStatus> {
-        self.tasks.values().map(Task::status).collect()
+        self.tasks.values().map(|task| task.status()).collect()
     }
 
     // --- Inside ---
@@ -516,7 +528,9 @@ impl Swarm {
             self.drop_task(&id, now);
             return;
         }
-        self.timetable.set(id, task.due());
+        if let Some(due) = task.new_due() {
+            self.timetable.set(id, due);
+        }
         self.give_turns_beside(now);
     }
 

@@ -87,6 +87,10 @@ pub(crate) struct Task {
     progress_at: Instant,
     /// This host's share of randomness in all deadlines, so that hosts do not act all at once.
     jitter: f64,
+    /// When the swarm wakes it, as it was told last.
+    told_due: Option<Instant>,
+    /// Other tasks have been told that it is being fetched.
+    told_fetching: bool,
     tick_at: Option<Instant>,
     flush_at: Option<Instant>,
     told: Option<Told>,
@@ -123,6 +127,8 @@ impl Task {
             opened_at: now,
             progress_at: now,
             jitter: cx.jitter(Duration::from_secs(1)).as_secs_f64(),
+            told_due: None,
+            told_fetching: false,
             tick_at: None,
             flush_at: None,
             told: None,
@@ -499,8 +505,14 @@ impl Task {
 
     // --- Time ---
 
-    /// When [`Self::pass_time`] is due.
-    pub(crate) fn due(&self) -> Option<Instant> {
+    /// When [`Self::pass_time`] is due, if that has changed since this was asked last.
+    pub(crate) fn new_due(&mut self) -> Option<Option<Instant>> {
+        let due = self.due();
+        let told = std::mem::replace(&mut self.told_due, due);
+        (told != due).then_some(due)
+    }
+
+    fn due(&self) -> Option<Instant> {
         let may_go = self.is_fetching() && self.origin.run.is_none();
         let origin = &self.origin;
         let waits = [origin.not_before, origin.grace, origin.turn_at];

@@ -202,8 +202,12 @@ impl Task {
     }
 
     /// Tells what is on order where, if that matters to other tasks.
-    pub(crate) fn tell_orders(&self, cx: &mut Shared) {
-        if !cx.beside.counts(&self.id, self.is_fetching()) {
+    pub(crate) fn tell_orders(&mut self, cx: &mut Shared) {
+        let is_fetching = self.is_fetching();
+        if std::mem::replace(&mut self.told_fetching, is_fetching) != is_fetching {
+            cx.beside.note_fetching(&self.id, is_fetching);
+        }
+        if !cx.beside.wants_orders() {
             return;
         }
         for (host, neighbour) in self.neighbours.iter() {
