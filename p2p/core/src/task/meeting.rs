@@ -1,6 +1,9 @@
 //! Who takes part in a task, and what each has.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hawker_model::{Geometry, HostId, ListError, PieceIndex, PieceSet, Role, SignedStates};
 
