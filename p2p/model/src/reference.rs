@@ -103,7 +103,7 @@ impl Target {
             return match Digest::parse(text) {
                 Ok(digest) => Ok(Self::Digest(digest)),
                 Err(crate::DigestError::UnsupportedAlgorithm(text))
-                    if text.split(':').nth(1).is_some_and(|hex| {
+                    if text.split_once(':').is_some_and(|(_, hex)| {
                         hex.len() <= 256 && hex.bytes().all(|b| b.is_ascii_hexdigit())
                     }) =>
                 {
@@ -258,6 +258,7 @@ mod tests {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
         assert!(Target::parse("sha512:../../x").is_err());
+        assert!(Target::parse("sha512:abcd:%3A/../x").is_err());
         assert!(matches!(
             Target::parse("sha512:abcd"),
             Ok(Target::OtherDigest(_))

@@ -24,9 +24,9 @@ pub(super) use self::given::Name;
 
 /// How long what the registry does not give to nobody is not asked for in nobody's name.
 const CLOSED: Duration = Duration::from_secs(300);
-/// How long that is so while its token service cannot be asked: who has a token needs none from there
-/// and does not wait for it with each manifest.
-const CLOSED_WITHOUT_TOKENS: Duration = Duration::from_secs(15);
+/// How long that is so after an answer that says nothing of it, or none from the token service: who
+/// has a token needs none from there and does not wait for it with each manifest.
+const CLOSED_UNSAID: Duration = Duration::from_secs(15);
 
 /// Everything that a seed keeps to answer such questions.
 #[derive(Debug)]
@@ -194,12 +194,16 @@ impl<'a> Sought<'a> {
 /// For how long something is closed to nobody after this answer, if it is. A registry that cannot be
 /// asked says nothing of who may have what.
 fn closed_for(error: &AccessError) -> Option<Duration> {
-    match error {
-        AccessError::Origin(OriginError::TooManyRequests { .. }) => Some(CLOSED),
-        AccessError::Origin(OriginError::TokenServer { .. }) if error.is_outage() => {
-            Some(CLOSED_WITHOUT_TOKENS)
-        }
-        error => (!error.is_outage()).then_some(CLOSED),
+    let AccessError::Origin(of_origin) = error else {
+        return None;
+    };
+    match of_origin {
+        OriginError::Denied { .. }
+        | OriginError::NotFound { .. }
+        | OriginError::TooManyRequests { .. } => Some(CLOSED),
+        OriginError::TokenServer { source, .. } if !source.is_outage() => Some(CLOSED),
+        OriginError::TokenServer { .. } => Some(CLOSED_UNSAID),
+        _ => (!error.is_outage()).then_some(CLOSED_UNSAID),
     }
 }
 

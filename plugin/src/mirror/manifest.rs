@@ -60,7 +60,13 @@ impl Mirror {
                 let kept = self.kept_in_grace(call, &visitor, target);
                 kept.ok_or_else(|| error.into())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // A seed heard it, and this host cannot ask.
+                if error.is_refusal() {
+                    self.layers.access().note_refused(&visitor);
+                }
+                Err(error.into())
+            }
         }
     }
 
