@@ -7,7 +7,7 @@ use std::{
     process,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -483,4 +483,42 @@ async fn without_any_seed_that_is_there_the_registry_is_asked_at_once() {
         assert_eq!(got.body, Some(manifest("v0")));
     }
     assert_eq!(registry.count(Method::GET, "/v2/a/manifests/v0"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_seed_heard_refused_has_no_grace_left_when_the_seed_is_gone() {
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = Arc::clone(&is_down);
+    let registry = Origin::start(move |seen| match down.load(Ordering::Relaxed) {
+        true => Reply::status(503),
+        false => answer(seen),
+    })
+    .await;
+    let lab = Lab::new(&registry);
+    let denied = Resolution::Denied {
+        status: 401,
+        challenges: Vec::new(),
+    };
+    let seed = lab.lying_seed(Some(denied)).await;
+    let rights = "[mirror]\nkeep_rights = \"1ms\"\nrights_grace = \"10m\"";
+    let change = |text: String| text.replace("[mirror]", rights);
+    let node = lab.host("node", Role::Node, change).await;
+    let path = digest_path("a", &manifest("v0"));
+    let get = async || {
+        let shown = [("authorization", "Bearer t")];
+        node.ask("GET", &path, &shown).await.status
+    };
+    assert_eq!(get().await, 200);
+    is_down.store(true, Ordering::Relaxed);
+    // There is grace while nobody hears a refusal: the seed may be late on a busy machine.
+    let mut heard = Vec::new();
+    while heard.last() != Some(&401) {
+        assert!(heard.len() < 50 && heard.iter().all(|status| *status == 200));
+        heard.push(get().await);
+    }
+    seed.shutdown().await;
+    drop(seed);
+    for _ in 0..3 {
+        assert_ne!(get().await, 200);
+    }
 }
