@@ -60,21 +60,28 @@ impl Content {
         batch: SignedStates,
         from: Option<&HostId>,
     ) -> Result<bool, ListError> {
-        let new = self.check_batch(&batch)?;
+        self.check_range(&batch)?;
+        let end = batch.end();
+        let new = self.list.add(batch)?;
         if new {
-            self.givers.push((batch.end(), from.cloned()));
-            self.list.add(batch)?;
+            self.givers.push((end, from.cloned()));
         }
         Ok(new)
     }
 
     /// What [`Self::add_batch`] would say of a batch.
     pub(crate) fn check_batch(&self, batch: &SignedStates) -> Result<bool, ListError> {
-        let (first, count) = (batch.first, batch.states.len());
-        if !self.geometry.contains(first) || count > self.geometry.piece_count() as usize {
-            return Err(ListError::OutOfRange { first, count });
-        }
+        self.check_range(batch)?;
         self.list.check(batch)
+    }
+
+    fn check_range(&self, batch: &SignedStates) -> Result<(), ListError> {
+        let (first, count) = (batch.first, batch.states.len());
+        let fits = count <= self.geometry.piece_count() as usize;
+        match self.geometry.contains(first) && fits {
+            true => Ok(()),
+            false => Err(ListError::OutOfRange { first, count }),
+        }
     }
 
     /// Takes up chain values that the store has and we do not; says whether the two agree.

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Settings of a [`crate::Tracker`].
 #[derive(Clone, Debug)]
 pub struct TrackerConfig {
-    /// Neighbours named to a host at once, and how many a host has on average.
+    /// How many neighbours a host has on average. At first it is named as many in a small swarm, half
+    /// of them in a large one, and a quarter beside the fetcher.
     pub neighbours: usize,
     /// Neighbours of one host and task beyond which it is named only where nobody else is left.
     pub max_neighbours: usize,

@@ -64,7 +64,7 @@ impl Tracker {
             return;
         };
         let all = self.config.neighbours;
-        let first = match swarm.members.len() > all + 1 {
+        let mut first = match swarm.members.len() > all + 1 {
             true => all.div_ceil(2) + 1,
             false => all,
         };
@@ -77,7 +77,6 @@ impl Tracker {
         let direct = fetcher
             .clone()
             .filter(|fetcher| room(fetcher) || !useless.is_empty());
-        let mut first = first;
         if let Some(fetcher) = direct {
             if useless.is_empty() && !self.are_far(host, &fetcher) {
                 first = first.min(all.div_ceil(4).max(FEW_NEAR));

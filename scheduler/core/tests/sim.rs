@@ -105,18 +105,24 @@ fn nothing_that_hosts_say_breaks_it_or_sends_anybody_to_the_dead() {
     }
 }
 
+/// A seed, and so many nodes that look for the same one after another.
+fn crowd(seed: u64, nodes: usize) -> World {
+    let mut world = World::new(seed, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    world.hello("seed-0", Role::Seed);
+    for number in 0..nodes {
+        let name = format!("node-{number}");
+        world.hello(&name, Role::Node);
+        world.lookup(&name, 0);
+    }
+    world.sleep(TrackerConfig::default().make_up_after);
+    world
+}
+
 #[test]
 fn degrees_are_much_alike() {
     for seed in SEEDS {
-        let mut world = World::new(seed, TrackerConfig::default());
-        world.sleep(Duration::from_secs(3));
-        world.hello("seed-0", Role::Seed);
-        for number in 0..300 {
-            let name = format!("node-{number}");
-            world.hello(&name, Role::Node);
-            world.lookup(&name, 0);
-        }
-        world.sleep(TrackerConfig::default().make_up_after);
+        let world = crowd(seed, 300);
         world.check();
         let degrees = world.degrees();
         assert_eq!(degrees[&host("seed-0")], 32, "seed {seed}");
@@ -137,15 +143,7 @@ fn degrees_are_much_alike() {
 #[test]
 fn what_the_seed_gives_its_children_has_many_ways_to_the_others() {
     for seed in SEEDS {
-        let mut world = World::new(seed, TrackerConfig::default());
-        world.sleep(Duration::from_secs(3));
-        world.hello("seed-0", Role::Seed);
-        for number in 0..100 {
-            let name = format!("node-{number}");
-            world.hello(&name, Role::Node);
-            world.lookup(&name, 0);
-        }
-        world.sleep(TrackerConfig::default().make_up_after);
+        let world = crowd(seed, 100);
         let edges = world.edges();
         let source = host("seed-0");
         let children = &edges[&source];

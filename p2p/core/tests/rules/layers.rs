@@ -327,77 +327,65 @@ fn a_layer_that_is_held_back_is_not_sought_at_the_origin() {
     assert_eq!(pull.went_to_origin, []);
 }
 
-/// A seed that fetches two layers for two nodes.
-struct Seed {
-    swarm: Swarm,
-    now: Instant,
-}
+/// A piece on its way to a host.
+type Upload = (HostId, TaskId, PieceIndex);
 
-impl Seed {
-    fn start() -> Self {
-        #[allow(clippy::disallowed_methods, reason = "an Instant has no other origin")]
-        let now = Instant::now();
-        let swarm = Swarm::new(SwarmConfig::new(host("me"), Role::Seed), 1);
-        let mut seed = Self { swarm, now };
-        for child in ["x", "y"] {
-            seed.swarm.handle_connected(host(child), Role::Node, now);
-            for it in 0..2 {
-                let source = Some(source());
-                for message in [Message::Join { source }, Message::RequestAny { credit: 64 }] {
-                    let task = layer(it);
-                    let envelope = Envelope { task, message };
-                    seed.swarm.handle_message(&host(child), envelope, now);
-                }
+/// A seed that fetches two layers for two nodes.
+fn seed_of_two_layers() -> Bench {
+    let mut bench = Bench::new(Role::Seed);
+    for child in ["x", "y"] {
+        bench.connect(child, Role::Node);
+        for it in 0..2 {
+            let (task, source) = (layer(it), Some(source()));
+            for message in [Message::Join { source }, Message::RequestAny { credit: 64 }] {
+                let envelope = Envelope { task, message };
+                bench
+                    .swarm
+                    .handle_message(&host(child), envelope, bench.now);
             }
         }
-        seed.pass(SECOND / 10);
-        for it in 0..2 {
-            let (geometry, now) = (layer_geometry(), seed.now);
-            seed.swarm.handle_origin_head(layer(it), geometry, now);
-            let batch = layer_batch(it);
-            seed.swarm.handle_origin_batch(layer(it), batch, now);
-        }
-        seed
     }
+    bench.pass(SECOND / 10);
+    for it in 0..2 {
+        let (task, now) = (layer(it), bench.now);
+        bench.swarm.handle_origin_head(task, layer_geometry(), now);
+        bench.swarm.handle_origin_batch(task, layer_batch(it), now);
+    }
+    bench
+}
 
-    fn pass(&mut self, duration: Duration) {
-        let end = self.now + duration;
-        while let Some(at) = self.swarm.poll_timeout().filter(|at| *at <= end) {
-            self.now = at.max(self.now);
-            self.swarm.handle_timeout(self.now);
-        }
-        self.now = end;
-    }
+/// What it sends now.
+fn uploads(bench: &mut Bench) -> Vec<Upload> {
+    let actions = bench.actions().into_iter();
+    let uploads = actions.filter_map(|action| match action {
+        Action::Upload { host, task, piece } => Some((host, task, piece)),
+        _ => None,
+    });
+    uploads.collect()
+}
 
-    /// What it sends now.
-    fn uploads(&mut self) -> Vec<(HostId, TaskId, PieceIndex)> {
-        let actions = std::iter::from_fn(|| self.swarm.poll_action());
-        let uploads = actions.filter_map(|action| match action {
-            Action::Upload { host, task, piece } => Some((host, task, piece)),
-            _ => None,
-        });
-        uploads.collect()
-    }
+/// The origin brings a piece of a layer; who gets it at once.
+fn bring(bench: &mut Bench, it: u8, piece: u32) -> Vec<Upload> {
+    let (task, piece) = (layer(it), PieceIndex(piece));
+    bench.swarm.handle_origin_stored(task, piece, bench.now);
+    uploads(bench)
+}
 
-    /// The origin brings a piece; who gets it at once.
-    fn bring(&mut self, it: u8, piece: u32) -> Vec<(HostId, TaskId, PieceIndex)> {
-        let (task, piece) = (layer(it), PieceIndex(piece));
-        self.swarm.handle_origin_stored(task, piece, self.now);
-        self.uploads()
-    }
-
-    fn sent(&mut self, (host, task, piece): &(HostId, TaskId, PieceIndex)) {
-        self.swarm.handle_uploaded(host, *task, *piece, self.now);
-    }
+fn sent(bench: &mut Bench, (host, task, piece): &Upload) {
+    bench.swarm.handle_uploaded(host, *task, *piece, bench.now);
 }
 
 #[test]
 fn while_layers_come_from_the_origin_nothing_is_sent_twice_before_what_nobody_got() {
-    let mut seed = Seed::start();
-    let first: Vec<_> = (0..2).flat_map(|piece| seed.bring(0, piece)).collect();
-    first.iter().for_each(|upload| seed.sent(upload));
-    let second: Vec<_> = (0..2).flat_map(|piece| seed.bring(1, piece)).collect();
-    let hosts = |uploads: &[(HostId, TaskId, PieceIndex)]| {
+    let mut seed = seed_of_two_layers();
+    let first: Vec<_> = (0..2)
+        .flat_map(|piece| bring(&mut seed, 0, piece))
+        .collect();
+    first.iter().for_each(|upload| sent(&mut seed, upload));
+    let second: Vec<_> = (0..2)
+        .flat_map(|piece| bring(&mut seed, 1, piece))
+        .collect();
+    let hosts = |uploads: &[Upload]| {
         let mut hosts: Vec<_> = uploads.iter().map(|(host, ..)| host.clone()).collect();
         hosts.sort();
         hosts
@@ -406,15 +394,18 @@ fn while_layers_come_from_the_origin_nothing_is_sent_twice_before_what_nobody_go
     assert_eq!(hosts(&second), [host("x"), host("y")]);
     // Both take their time, until what one has of the first layer may be sent to the other as well.
     seed.pass(SECOND * 6 / 5);
-    assert_eq!(seed.uploads(), []);
-    assert_eq!(seed.bring(1, 2), []);
+    assert_eq!(uploads(&mut seed), []);
+    assert_eq!(bring(&mut seed, 1, 2), []);
     let (ended, _, _) = second[0].clone();
-    seed.sent(&second[0]);
+    sent(&mut seed, &second[0]);
     // The first layer was served longer ago.
-    assert_eq!(seed.uploads(), [(ended.clone(), layer(1), PieceIndex(2))]);
-    seed.sent(&(ended, layer(1), PieceIndex(2)));
+    assert_eq!(
+        uploads(&mut seed),
+        [(ended.clone(), layer(1), PieceIndex(2))]
+    );
+    sent(&mut seed, &(ended, layer(1), PieceIndex(2)));
     // There is nothing else, and the link is free.
-    let again = seed.uploads();
+    let again = uploads(&mut seed);
     assert!(
         again.iter().any(|(_, task, _)| *task == layer(0)),
         "{again:?}"
