@@ -21,7 +21,6 @@ pub(crate) mod fuzzing;
 mod judge;
 mod jwt;
 mod metrics;
-mod noted;
 mod offers;
 mod possession;
 mod reading;
@@ -41,9 +40,10 @@ use hawker_swarm::{Secret, Source};
 use http::HeaderName;
 use url::Url;
 
+use crate::noted::Noted;
+
 use self::{
     claim::Asker,
-    noted::Noted,
     offers::Offers,
     possession::{Proofs, Question},
     resolve::Resolver,
@@ -83,7 +83,7 @@ struct Inner {
     /// Who could not reach a registry. By asker and repository, not by registry: one repository of a
     /// registry may fail while all others answer, and whoever makes one fail must not lengthen any
     /// right by it, least of all one that has been withdrawn.
-    outages: Noted,
+    outages: Noted<Holder>,
     offers: Offers,
     resolver: Resolver,
     metrics: AccessMetrics,

@@ -20,6 +20,7 @@ mod limits;
 pub mod logging;
 mod metrics;
 mod mirror;
+mod noted;
 mod promiser;
 mod requests;
 mod server;

@@ -28,10 +28,13 @@ mod shown;
 mod told;
 mod upstream;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hawker_config::{AllowedRegistry, ServedName};
-use hawker_model::{RegistryHost, Target};
+use hawker_model::{Digest, RegistryHost, Target};
 use hawker_p2p::Node;
 use http::{Method, Request, Response, StatusCode};
 use tracing::debug;
@@ -44,6 +47,7 @@ use crate::{
     body::{self, Body},
     layers::{ImageIndex, Layers},
     metrics::{MirrorMetrics, Served},
+    noted::Noted,
     promiser::Promiser,
     verified::verified,
 };
@@ -77,6 +81,8 @@ pub struct Mirror {
     images: ImageIndex,
     promiser: Option<Promiser>,
     manifests: ManifestCache,
+    /// Blobs whose bytes proved wrong a moment ago, after some had been sent.
+    doubted: Arc<Noted<Digest>>,
     settings: MirrorSettings,
     metrics: MirrorMetrics,
 }
@@ -100,6 +106,7 @@ impl Mirror {
             images,
             promiser,
             manifests: ManifestCache::default(),
+            doubted: Arc::default(),
             settings,
             metrics,
         }

@@ -78,6 +78,11 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
+    /// Whether the bytes proved to be others than were asked for.
+    pub(crate) fn is_of_bytes(&self) -> bool {
+        self.is_false_list() || matches!(self, Self::Network(TaskFailure::WrongDigest(_)))
+    }
+
     /// Whether the bytes were checked against a list that proved false, and others will come.
     pub(crate) fn is_false_list(&self) -> bool {
         matches!(

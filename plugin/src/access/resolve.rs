@@ -15,9 +15,8 @@ use hawker_p2p::{GivenManifest, ManifestWish, OriginError, Resolution};
 use hawker_swarm::Source;
 use url::Url;
 
-use super::{
-    Access, AccessError, claim::is_password, judge::JUST_NOW, noted::Noted, right_key::Holder,
-};
+use super::{Access, AccessError, claim::is_password, judge::JUST_NOW, right_key::Holder};
+use crate::noted::Noted;
 
 use self::answers::Answers;
 pub(super) use self::given::Name;
@@ -33,7 +32,7 @@ const CLOSED_UNSAID: Duration = Duration::from_secs(15);
 pub(super) struct Resolver {
     answers: Answers,
     /// Repositories, registries and single manifests that are known not to be given to nobody.
-    closed: Noted,
+    closed: Noted<Holder>,
     /// How long what a tag names is good for.
     keep_tags: Duration,
 }

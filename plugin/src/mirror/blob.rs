@@ -1,7 +1,7 @@
 //! Blobs: the right first, then the bytes through the piece network, as far as the client's registry
 //! is known to hold them.
 
-use std::{mem, ops::Range, time::Duration};
+use std::{mem, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -33,6 +33,13 @@ const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// So many false piece lists of one blob are got over before the client gets what the registry gives.
 const MOST_FALSE_LISTS: usize = 3;
+
+/// How long a blob whose bytes proved wrong is sent only when all of it is here: the client tries
+/// again soon, and others may still be spreading what they got.
+const DOUBTED_FOR: Duration = Duration::from_secs(30);
+
+/// Bytes of a blob on their way to a client.
+type Chunks = BoxStream<'static, Result<Bytes, ReadError>>;
 
 /// A blob that is being had through the network.
 struct Opened {
@@ -145,8 +152,14 @@ impl Mirror {
             return self.pass(call).await;
         }
         let served = opened.served;
+        let is_doubted = self.doubted.holds(&digest);
         let bytes = match self.read(digest, opened, claim, right, range.clone()).await {
             Ok(bytes) => bytes,
+            // Once was enough.
+            Err(ReadError::Network(failure)) if is_doubted => {
+                info!(%digest, %failure, "its bytes proved wrong again: passed through");
+                return self.pass(call).await;
+            }
             Err(error) => match remedy(digest, error) {
                 Remedy::Answer(failure) => return Err(failure),
                 Remedy::PassThrough => return self.pass(call).await,
@@ -163,7 +176,8 @@ impl Mirror {
     }
 
     /// The bytes of a range. Where they fail for a false piece list, the blob is opened again: the
-    /// network knows whose list it was, and goes on with the next.
+    /// network knows whose list it was, and goes on with the next. Of one whose bytes proved wrong a
+    /// moment ago nothing comes before all of it is here.
     async fn read(
         &self,
         digest: Digest,
@@ -171,7 +185,7 @@ impl Mirror {
         claim: Claim,
         right: Right,
         range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, ReadError>>, ReadError> {
+    ) -> Result<Chunks, ReadError> {
         let access = self.layers.access();
         let length = opened.geometry.length();
         let mut blob = opened.blob;
@@ -180,9 +194,23 @@ impl Mirror {
         loop {
             let (whose, range) = (claim.clone(), range.clone());
             let bytes = access.read(whose, right.clone(), &blob, range, Recourse::Registry);
-            let error = match first_bytes(digest, bytes, || access.is_proving(&claim)).await {
+            let first = match self.doubted.holds(&digest) {
+                true => self.whole_first(&blob).await,
+                false => Ok(()),
+            };
+            let first = match first {
+                Ok(()) => first_bytes(bytes, || access.is_proving(&claim)).await,
+                Err(failure) => Err(failure.into()),
+            };
+            let error = match first {
+                Ok(bytes) => return Ok(self.watched(digest, bytes)),
                 Err(error) if error.is_false_list() && held.len() < MOST_FALSE_LISTS => error,
-                bytes => return bytes,
+                Err(error) => {
+                    if error.is_of_bytes() {
+                        self.doubted.note(digest, DOUBTED_FOR);
+                    }
+                    return Err(error);
+                }
             };
             match self.open(digest, access.source(&claim, &right)).await {
                 Ok(again) if again.geometry.length() == length => {
@@ -192,14 +220,33 @@ impl Mirror {
             }
         }
     }
+
+    /// Waits until all of a blob is here and checked, as long as for the network.
+    async fn whole_first(&self, blob: &Blob) -> Result<(), TaskFailure> {
+        let patience = self.settings.network_patience;
+        let complete = tokio::time::timeout(patience, blob.complete()).await;
+        complete.unwrap_or(Err(TaskFailure::NoSource))
+    }
+
+    /// The same bytes. If they prove wrong, it is remembered for those that ask next.
+    fn watched(&self, digest: Digest, bytes: Chunks) -> Chunks {
+        let doubted = Arc::clone(&self.doubted);
+        let bytes = bytes.inspect(move |chunk| {
+            let Err(error) = chunk else { return };
+            warn!(%digest, %error, "cut an answer: the client resumes or goes to the registry");
+            if error.is_of_bytes() {
+                doubted.note(digest, DOUBTED_FOR);
+            }
+        });
+        bytes.boxed()
+    }
 }
 
 /// The bytes of a range, once the first are there or have been waited for.
 async fn first_bytes(
-    digest: Digest,
     bytes: impl Stream<Item = Result<Bytes, ReadError>> + Send + 'static,
     is_proving: impl Fn() -> bool,
-) -> Result<BoxStream<'static, Result<Bytes, ReadError>>, ReadError> {
+) -> Result<Chunks, ReadError> {
     let mut bytes = bytes.boxed();
     let first = loop {
         match tokio::time::timeout(FIRST_BYTES_PATIENCE, bytes.next()).await {
@@ -209,12 +256,7 @@ async fn first_bytes(
             Err(_) => break None,
         }
     };
-    let bytes = stream::iter(first).chain(bytes).inspect(move |chunk| {
-        if let Err(error) = chunk {
-            warn!(%digest, %error, "cut an answer: the client resumes or goes to the registry");
-        }
-    });
-    Ok(bytes.boxed())
+    Ok(stream::iter(first).chain(bytes).boxed())
 }
 
 fn failed(digest: Digest, failure: TaskFailure) -> NotOpened {

@@ -1,7 +1,10 @@
 //! The mirror before registries of every kind.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -357,6 +360,43 @@ async fn wrong_bytes_never_make_a_whole_blob() {
         200 => assert_eq!(answer.body, None, "it must be cut"),
         status => assert_eq!(status, 502),
     }
+}
+
+#[tokio::test]
+async fn client_that_tries_again_after_wrong_bytes_gets_none_before_all_are_right() {
+    let right = noise(2 * MIB, 30);
+    let path = blob_path(&right);
+    let mut wrong = right.to_vec();
+    wrong[2 * MIB - 1] ^= 1;
+    let (wrong, content) = (Bytes::from(wrong), right.clone());
+    let (gate, asked) = (Arc::new(Semaphore::new(0)), AtomicU32::new(0));
+    let held = Arc::clone(&gate);
+    let origin = Origin::start(move |seen| {
+        if seen.method == Method::HEAD {
+            return Reply::file(seen, &content);
+        }
+        // What began while the registry was broken is wrong to its end.
+        let bytes = match asked.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => wrong.clone(),
+            _ => content.clone(),
+        };
+        let parts = vec![
+            Part::Bytes(bytes.slice(..MIB)),
+            Part::Wait(Arc::clone(&held)),
+            Part::Bytes(bytes.slice(MIB..)),
+        ];
+        Reply::parts(bytes.len(), parts).with("etag", "\"1\"")
+    })
+    .await;
+    let daemon = Daemon::start(origin.address).await;
+    let mut cut = send(daemon.mirror(), "GET", &path, &[]).await;
+    assert!(cut.frame().await.unwrap().is_ok(), "it begins well");
+    gate.add_permits(100);
+    assert!(cut.collect().await.is_err(), "it must be cut");
+
+    let again = get(daemon.mirror(), &path).await;
+    assert_eq!(again.status, 200);
+    assert!(again.body.is_some_and(|body| body == right), "wrong or cut");
 }
 
 #[tokio::test]

@@ -171,15 +171,17 @@ fn never_wrong() -> Result<()> {
             Expected::Refused => is_refused,
             Expected::Honest => is_right || is_refused,
         };
-        ensure!(fits, "{name}: {answer:?} is not {expected:?}");
+        let log = || cluster.bed().log_tails(20);
+        ensure!(fits, "{name}: {answer:?} is not {expected:?}\n{}", log());
         cluster.registry.set_faults(&[])?;
         let again = node
             .enter(|| client::get(&url, LIMIT))?
-            .with_context(|| format!("after {name}"))?;
+            .with_context(|| format!("after {name}\n{}", log()))?;
         ensure!(
             digest_of(&again.body) == digest,
-            "wrong or no bytes after {name}: {}",
-            again.status
+            "wrong or no bytes after {name}: {}\n{}",
+            again.status,
+            log()
         );
     }
     Ok(())

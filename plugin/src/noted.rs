@@ -2,27 +2,32 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
-
-use super::right_key::Holder;
 
 /// Entries at most.
 const MOST: usize = 4096;
 
 /// Of whom, or of what, it was found out, and until when that counts.
-#[derive(Debug, Default)]
-pub(super) struct Noted(Mutex<HashMap<Holder, Instant>>);
+#[derive(Debug)]
+pub(crate) struct Noted<T>(Mutex<HashMap<T, Instant>>);
 
-impl Noted {
-    pub(super) fn holds(&self, name: &Holder) -> bool {
+impl<T> Default for Noted<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Eq + Hash> Noted<T> {
+    pub(crate) fn holds(&self, name: &T) -> bool {
         let until = self.lock().get(name).copied();
         until.is_some_and(|until| Instant::now() < until)
     }
 
     /// It counts for so long from now on.
-    pub(super) fn note(&self, name: Holder, kept: Duration) {
+    pub(crate) fn note(&self, name: T, kept: Duration) {
         let (mut noted, now) = (self.lock(), Instant::now());
         if noted.len() >= MOST {
             noted.retain(|_, until| now < *until);
@@ -34,7 +39,7 @@ impl Noted {
         noted.insert(name, now + kept);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Holder, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<T, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,20 +53,18 @@ mod tests {
     #[test]
     fn only_what_was_noted_holds_and_only_so_long() {
         let noted = Noted::default();
-        let name = |repository: &str| Holder::of_repository(repository, None);
-        noted.note(name("r.io/a"), KEPT);
-        assert!(noted.holds(&name("r.io/a")) && !noted.holds(&name("r.io/b")));
-        noted.note(name("r.io/a"), Duration::ZERO);
-        assert!(!noted.holds(&name("r.io/a")));
+        noted.note("a", KEPT);
+        assert!(noted.holds(&"a") && !noted.holds(&"b"));
+        noted.note("a", Duration::ZERO);
+        assert!(!noted.holds(&"a"));
     }
 
     #[test]
     fn memory_is_bounded_and_what_is_new_is_known() {
         let noted = Noted::default();
         for number in 0..3 * MOST {
-            let name = Holder::of_repository(&number.to_string(), None);
-            noted.note(name, KEPT);
-            assert!(noted.holds(&name));
+            noted.note(number, KEPT);
+            assert!(noted.holds(&number));
         }
         assert!(noted.lock().len() <= MOST);
     }
