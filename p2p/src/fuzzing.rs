@@ -12,7 +12,7 @@ pub use hawker_scheduler_api::fuzzing::{host_message, scheduler_message};
 pub use crate::origin::fuzzing::{challenges, content_range, heads, hosts_toml, token_answer};
 use crate::transport::{
     Decoder, FrameError,
-    frame::{Credentials, Frame, Hello, PREFACE, encode_hello, encode_message},
+    frame::{Credentials, Frame, Hello, PREFACE, Signers, encode_hello, encode_message},
 };
 
 /// What a decoder may hold: the longest piece, the longest frame and a read, doubled by growth.
@@ -30,7 +30,10 @@ pub fn wire(bytes: &[u8]) {
         step => usize::from(step) + 1,
     };
     match decode(&said, step) {
-        Ok(frames) => frames.into_iter().for_each(check),
+        Ok(frames) => {
+            check_numbered(&frames);
+            frames.into_iter().for_each(check);
+        }
         Err(error) => assert!(error.to_string().len() < 1000),
     }
 }
@@ -110,11 +113,30 @@ fn check(frame: Frame) {
     };
     let mut said = BytesMut::from(&PREFACE[..]);
     encode_hello(&hello(), &mut said);
-    if let Ok(data) = encode_message(envelope, Credentials::Send, &mut said) {
+    if let Ok(data) = encode_message(envelope, Credentials::Send, None, &mut said) {
         said.extend_from_slice(&data);
         let again = decode(&said, usize::MAX).map(|mut frames| frames.pop());
         assert_eq!(again, Ok(Some(frame)));
     }
+}
+
+/// The same of all of them together, certificates of signers being carried once.
+fn check_numbered(frames: &[Frame]) {
+    let (mut said, mut signers) = (BytesMut::from(&PREFACE[..]), Signers::default());
+    encode_hello(&hello(), &mut said);
+    let mut sayable = Vec::new();
+    for frame in frames {
+        let Frame::Message(envelope) = frame else {
+            continue;
+        };
+        let carried = Some(&mut signers);
+        if let Ok(data) = encode_message(envelope, Credentials::Send, carried, &mut said) {
+            said.extend_from_slice(&data);
+            sayable.push(frame);
+        }
+    }
+    let again = decode(&said, usize::MAX).unwrap_or_default();
+    assert!(again.iter().skip(1).eq(sayable), "the hello is the first");
 }
 
 #[cfg(test)]
@@ -328,6 +350,16 @@ mod tests {
         }
         for kind in 0x81..=0x83 {
             seeds.extend([0, 1, 8, 40, 200].map(|rest| bare(kind, rest)));
+        }
+        // A list whose signer came with the one before.
+        for example in examples() {
+            if example[4] == 0x14 {
+                let end = example.len() - 1 - 64;
+                let (before, certificate) = example[..end].split_at(end - 4);
+                assert_eq!(certificate, [2, 0, 0x30, 0]);
+                let body = [&before[5..], &[0, 0x80], &example[end..]].concat();
+                seeds.push([&[0xff][..], &example, &frame(0x14, &body)].concat());
+            }
         }
         replay("wire", &seeds, wire);
     }

@@ -6,14 +6,21 @@ mod cluster;
 
 use std::{net::SocketAddr, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cluster::Cluster;
-use hawker_model::{Digest, Geometry, HostId, PieceIndex, PieceSet, Role, TaskId};
+use hawker_model::{
+    ChainState, Digest, Geometry, HostId, PieceIndex, PieceSet, Role, SignedStates, TaskId,
+};
 use hawker_p2p::{
     AcceptError, Connection, DialError, Dialer, ErrorCode, Listener, Security, WireError,
+    frame::{Hello, PREFACE, encode_hello},
 };
 use hawker_swarm::{Envelope, Message, Secret, Source};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 fn plain(host: &str, role: Role) -> Security {
     Security::Plain {
@@ -267,4 +274,50 @@ async fn each_side_hears_in_which_zone_the_other_is() {
     let (accepted, dialed) = timeout(Duration::from_secs(10), both).await.unwrap();
     assert_eq!(accepted.unwrap().peer.zone, "rack-2");
     assert_eq!(dialed.unwrap().peer.zone, "rack-1");
+}
+
+/// How many bytes each of two lists with one signer takes to a host of these capabilities.
+async fn lens_of_lists(capabilities: u64) -> [usize; 2] {
+    let (mut listener, address) = listener(plain("seed-1", Role::Seed));
+    let mut dialed = TcpStream::connect(address).await.unwrap();
+    let hello = Hello {
+        min_version: 3,
+        max_version: 3,
+        capabilities,
+        role: Role::Node,
+        host: HostId::parse("node-1").unwrap(),
+        wanted: None,
+        zone: String::new(),
+    };
+    let mut said = BytesMut::from(&PREFACE[..]);
+    encode_hello(&hello, &mut said);
+    dialed.write_all(&said).await.unwrap();
+    let mut accepted = listener.accept().await.unwrap();
+    for first in [0, 1] {
+        let batch = SignedStates {
+            first: PieceIndex(first),
+            states: vec![ChainState::initial()],
+            origin: None,
+            signer: vec![0x30; 500].into(),
+            signature: vec![0; 64],
+        };
+        let list = about(Message::List { batch });
+        accepted.writer.feed(&list).await.unwrap();
+    }
+    accepted.writer.flush().await.unwrap();
+    dialed.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+    let mut lens = [0; 3];
+    for len in &mut lens {
+        *len = dialed.read_u32_le().await.unwrap() as usize;
+        dialed.read_exact(&mut vec![0; *len]).await.unwrap();
+    }
+    [lens[1], lens[2]]
+}
+
+#[tokio::test]
+async fn certificates_go_out_by_number_to_those_who_understand_that() {
+    let [before, after] = lens_of_lists(1).await;
+    assert_eq!(before, after, "a host of an older version gets each whole");
+    let [whole, numbered] = lens_of_lists(3).await;
+    assert_eq!([whole, numbered], [before, before - 500]);
 }

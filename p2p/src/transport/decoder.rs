@@ -3,7 +3,8 @@
 //! Small frames are gathered in one buffer that is used again and again. A piece's data gets a
 //! buffer of its own ([`piece_memory`]) once there is room for it, which the socket is read into
 //! directly: only what came along with the header is copied once. Memory held is at most one read, one
-//! frame other than `Piece` (270 KiB) and one piece (4 MiB). Frames that may carry a credential
+//! frame other than `Piece` (270 KiB), one piece (4 MiB) and the certificates that have a number (64
+//! KiB). Frames that may carry a credential
 //! are wiped.
 
 use bytes::{Buf as _, BufMut, BytesMut, buf::Limit};
@@ -13,7 +14,7 @@ use zeroize::Zeroize as _;
 
 use super::{
     frame::{
-        Frame, FrameError, Kind, LENGTH_LEN, PIECE_BODY_LEN, PIECE_HEADER_LEN, PREFACE,
+        Frame, FrameError, Kind, LENGTH_LEN, PIECE_BODY_LEN, PIECE_HEADER_LEN, PREFACE, Signers,
         decode_body, decode_piece_header,
     },
     piece_memory::{self, Lent},
@@ -31,6 +32,7 @@ pub struct Decoder {
     buffer: BytesMut,
     stage: Stage,
     piece: Option<PieceData>,
+    signers: Signers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl Decoder {
             buffer: BytesMut::new(),
             stage: Stage::Preface,
             piece: None,
+            signers: Signers::default(),
         }
     }
 
@@ -134,7 +137,8 @@ impl Decoder {
             self.buffer.reserve(whole - self.buffer.len());
             return Ok(None);
         }
-        let frame = decode_body(byte, kind, &self.buffer[LENGTH_LEN + 1..whole]);
+        let body = &self.buffer[LENGTH_LEN + 1..whole];
+        let frame = decode_body((byte, kind), body, &mut self.signers);
         if kind.may_be_secret() {
             self.buffer[..whole].zeroize();
         }

@@ -9,6 +9,7 @@ mod claim;
 mod hello;
 mod message;
 mod resolve;
+mod signers;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use body::BodyError;
 pub use claim::{MAX_CHALLENGE_LEN, MAX_CHALLENGES};
 pub use hello::Hello;
 pub use message::{Credentials, UnsendableError, encode_message, fits, wish_fits};
+pub use signers::Signers;
 
 use body::Body;
 pub(crate) use message::encode_piece_header;
@@ -298,13 +300,18 @@ pub fn encode_pong(nonce: u64, out: &mut BytesMut) {
     framed(Kind::Pong, out, |out| out.put_u64_le(nonce));
 }
 
-/// Decodes the body of a whole frame other than `Piece`, whose data takes another way.
-pub(crate) fn decode_body(byte: u8, kind: Kind, body: &[u8]) -> Result<Frame, FrameError> {
+/// Decodes the body of a whole frame other than `Piece`, whose data takes another way, behind others
+/// that carried `signers`.
+pub(crate) fn decode_body(
+    (byte, kind): (u8, Kind),
+    body: &[u8],
+    signers: &mut Signers,
+) -> Result<Frame, FrameError> {
     let decoded = match kind {
         Kind::Optional => Ok(Frame::Ignored { kind: byte }),
         Kind::Hello => Hello::decode(Body::new(body)).map(Frame::Hello),
         Kind::Error | Kind::Goodbye | Kind::Ping | Kind::Pong => decode_control(kind, body),
-        _ => decode_message(kind, body).map(Frame::Message),
+        _ => decode_message(kind, body, signers).map(Frame::Message),
     };
     decoded.map_err(|reason| FrameError::Body { kind, reason })
 }

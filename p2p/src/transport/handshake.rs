@@ -233,15 +233,20 @@ impl<'a> Link<'a> {
 
     /// A connection to the peer that was met; otherwise the other side is told why not.
     async fn conclude(
-        self,
+        mut self,
         met: Result<Peer, HandshakeError>,
     ) -> Result<Connection, HandshakeError> {
         match met {
-            Ok(peer) => Ok(Connection {
-                peer,
-                reader: self.reader,
-                writer: self.writer,
-            }),
+            Ok(peer) => {
+                if peer.abilities.numbers_signers() {
+                    self.writer.number_signers();
+                }
+                Ok(Connection {
+                    peer,
+                    reader: self.reader,
+                    writer: self.writer,
+                })
+            }
             Err(reason) => {
                 self.refuse(&reason).await;
                 Err(reason)

@@ -26,8 +26,9 @@ use super::{
     WireError,
     connection::{Pulse, Timing},
     frame::{
-        Credentials, ErrorCode, Hello, PIECE_HEADER_LEN, PREFACE, encode_error, encode_goodbye,
-        encode_hello, encode_message, encode_piece_header, encode_ping, encode_pong,
+        Credentials, ErrorCode, Hello, PIECE_HEADER_LEN, PREFACE, Signers, encode_error,
+        encode_goodbye, encode_hello, encode_message, encode_piece_header, encode_ping,
+        encode_pong,
     },
     stream::WriteSide,
 };
@@ -55,6 +56,8 @@ pub struct FrameWriter {
     /// What was read of a file, to be encrypted.
     chunk: Vec<u8>,
     credentials: Credentials,
+    /// Certificates that were sent, once the peer is known to take their numbers.
+    signers: Option<Signers>,
     timing: Timing,
     pulse: Arc<Pulse>,
     sent: Instant,
@@ -75,6 +78,7 @@ impl FrameWriter {
             gathered: BytesMut::from(&PREFACE[..]),
             chunk: Vec::new(),
             credentials,
+            signers: None,
             timing,
             pulse,
             sent: Instant::now(),
@@ -89,7 +93,12 @@ impl FrameWriter {
     /// Not cancel-safe: dropped while it writes, it leaves the connection [`WireError::Broken`].
     /// [`WireError::Unsendable`] alone leaves it as it was.
     pub async fn feed(&mut self, envelope: &Envelope) -> Result<(), WireError> {
-        let data = encode_message(envelope, self.credentials, &mut self.gathered)?;
+        let data = encode_message(
+            envelope,
+            self.credentials,
+            self.signers.as_mut(),
+            &mut self.gathered,
+        )?;
         match data.is_empty() && self.gathered.len() < GATHERED_LEN {
             true => Ok(()),
             false => self.write(&data).await,
@@ -159,6 +168,11 @@ impl FrameWriter {
     #[cfg(test)]
     pub(super) fn fed(&self) -> &[u8] {
         &self.gathered
+    }
+
+    /// The peer takes numbers in place of certificates that were sent.
+    pub(super) fn number_signers(&mut self) {
+        self.signers = Some(Signers::default());
     }
 
     pub(super) async fn hello(&mut self, hello: &Hello) -> Result<(), WireError> {

@@ -1,6 +1,6 @@
 //! One direction of a connection, and a host's links.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use hawker_model::{HostId, PieceIndex, Role};
 
@@ -50,6 +50,8 @@ pub(crate) struct Lane {
     sent: u64,
     /// Pieces that the socket has not taken whole, and where they end.
     unwritten: VecDeque<(u64, BlobNo, PieceIndex)>,
+    /// Certificates that were sent: each goes out once.
+    introduced: Vec<Arc<[u8]>>,
     /// Chunks that have not left yet.
     pub(crate) departing: usize,
     /// Nothing overtakes on a connection.
@@ -67,11 +69,21 @@ impl Lane {
             fed: 0,
             sent: 0,
             unwritten: VecDeque::new(),
+            introduced: Vec::new(),
             departing: 0,
             last_arrival: 0,
             in_turn: false,
             gushes: 0,
         }
+    }
+
+    /// A list is sent; says whether its signer's certificate has to go with it.
+    pub(crate) fn introduce(&mut self, signer: &Arc<[u8]>) -> bool {
+        let new = !self.introduced.contains(signer);
+        if new {
+            self.introduced.push(Arc::clone(signer));
+        }
+        new
     }
 
     pub(crate) fn is_empty(&self) -> bool {

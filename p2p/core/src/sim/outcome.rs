@@ -19,7 +19,7 @@ pub struct Outcome {
     pub origin_bytes: u64,
     /// Whether it gave other bytes to anybody.
     pub origin_lies: bool,
-    /// Bytes of chain values that hosts received, with their signatures.
+    /// Bytes of chain values that hosts sent, with signatures and certificates.
     pub list_bytes: u64,
     /// How many pieces of one host (the second) did not pass at another.
     pub rejected: BTreeMap<(HostId, HostId), u32>,

@@ -35,8 +35,6 @@ const RETRANSMISSION: Time = 200_000_000;
 const MAKE_UP_AFTER: Time = 800_000_000;
 /// Who may be a liar has a second to show that it was deceived itself.
 const AFTERMATH: Time = 2_000_000_000;
-/// Bytes of a batch of chain values besides them: certificate, signature, frame.
-const LIST_OVERHEAD: u64 = 600;
 
 pub(crate) struct World {
     plan: Scenario,
@@ -369,7 +367,6 @@ impl World {
         let (envelope, bytes) = self.unpack(blob, load);
         if let Message::List { batch } = &envelope.message {
             self.introduce_signer(to, &batch.signer);
-            self.list_bytes += LIST_OVERHEAD + 32 * batch.states.len() as u64;
         }
         if let Message::Piece { piece, .. } = &envelope.message {
             self.hosts[to].received = Some(Received {

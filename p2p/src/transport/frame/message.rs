@@ -1,5 +1,7 @@
 //! The swarm's messages as frames.
 
+use std::sync::Arc;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hawker_model::{
     ChainState, Geometry, MAX_PIECE_LEN, MAX_STATES_PER_BATCH, OriginName, PieceIndex, PieceSet,
@@ -14,10 +16,13 @@ use super::{
     claim::{decode_claim, decode_verdict, put_claim},
     framed,
     resolve::{decode_resolve, decode_resolved, is_accept, put_resolve},
+    signers::Signers,
 };
 
 /// Length of an Ed25519 signature.
 const SIGNATURE_LEN: usize = 64;
+/// In place of a certificate's length: its number follows in the other bits.
+const NUMBERED: u16 = 1 << 15;
 
 /// Whether a source's `Authorization` goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +44,13 @@ pub struct UnsendableError {
 }
 
 /// Appends a message; what must follow it on the wire is returned: a piece's data, otherwise
-/// nothing. A long `Gained` becomes several frames, an empty one none. On error nothing is
-/// appended.
+/// nothing. A long `Gained` becomes several frames, an empty one none. Of a list's signer the number
+/// goes out that `signers` has for it, if there are any: if the other side understands that. On
+/// error nothing is appended.
 pub fn encode_message(
     envelope: &Envelope,
     credentials: Credentials,
+    signers: Option<&mut Signers>,
     out: &mut BytesMut,
 ) -> Result<Bytes, UnsendableError> {
     check(&envelope.message)?;
@@ -52,6 +59,13 @@ pub fn encode_message(
         Message::Gained { pieces } => {
             for some in pieces.chunks(MAX_GAINED) {
                 framed_task(Kind::Gained, task, out, |out| put_gained(some, out));
+            }
+        }
+        Message::List { batch } => {
+            let number = signers.as_ref().and_then(|it| it.number(&batch.signer));
+            framed_task(Kind::List, task, out, |out| put_batch(batch, number, out));
+            if let Some(signers) = signers {
+                signers.note(&batch.signer);
             }
         }
         Message::Piece { piece, data } => {
@@ -136,7 +150,6 @@ fn put_message(message: &Message, credentials: Credentials, out: &mut BytesMut) 
             out.put_u32_le(pieces.capacity());
             out.put_slice(&pieces.to_bytes());
         }
-        Message::List { batch } => put_batch(batch, out),
         Message::Request { piece } | Message::Cancel { piece } | Message::Doubt { piece } => {
             out.put_u32_le(piece.0);
         }
@@ -155,8 +168,8 @@ fn put_message(message: &Message, credentials: Credentials, out: &mut BytesMut) 
         Message::Resolve { .. } | Message::Resolved { .. } => {
             put_resolve(message, credentials, out);
         }
-        // `Gained` and `Piece` take their own ways in `encode_message`.
-        Message::Leave | Message::Gained { .. } | Message::Piece { .. } => {}
+        // The last three take their own ways in `encode_message`.
+        Message::Leave | Message::Gained { .. } | Message::List { .. } | Message::Piece { .. } => {}
     }
 }
 
@@ -179,7 +192,7 @@ pub(super) fn put_given_source(source: &Source, credentials: Credentials, out: &
     }
 }
 
-fn put_batch(batch: &SignedStates, out: &mut BytesMut) {
+fn put_batch(batch: &SignedStates, number: Option<u16>, out: &mut BytesMut) {
     let origin = batch.origin.as_ref().map_or("", OriginName::as_str);
     out.reserve(batch.states.len() * 32 + origin.len() + batch.signer.len() + 128);
     out.put_u32_le(batch.first.0);
@@ -190,8 +203,13 @@ fn put_batch(batch: &SignedStates, out: &mut BytesMut) {
     // No name is longer than `OriginName::MAX_LEN`; none is empty.
     out.put_u16_le(origin.len() as u16);
     out.put_slice(origin.as_bytes());
-    out.put_u16_le(batch.signer.len() as u16);
-    out.put_slice(&batch.signer);
+    match number {
+        Some(number) => out.put_u16_le(NUMBERED | number),
+        None => {
+            out.put_u16_le(batch.signer.len() as u16);
+            out.put_slice(&batch.signer);
+        }
+    }
     out.put_u8(batch.signature.len() as u8);
     out.put_slice(&batch.signature);
 }
@@ -295,8 +313,13 @@ fn within(what: &'static str, found: usize, min: usize, max: usize) -> Result<()
     }
 }
 
-/// Decodes the body of a message other than `Piece`.
-pub(super) fn decode_message(kind: Kind, bytes: &[u8]) -> Result<Envelope, BodyError> {
+/// Decodes the body of a message other than `Piece`, behind others of the connection that carried
+/// `signers`.
+pub(super) fn decode_message(
+    kind: Kind,
+    bytes: &[u8],
+    signers: &mut Signers,
+) -> Result<Envelope, BodyError> {
     let mut body = Body::new(bytes);
     let task = body.task()?;
     let message = match kind {
@@ -313,7 +336,7 @@ pub(super) fn decode_message(kind: Kind, bytes: &[u8]) -> Result<Envelope, BodyE
             pieces: decode_gained(&mut body)?,
         },
         Kind::List => Message::List {
-            batch: decode_batch(&mut body)?,
+            batch: decode_batch(&mut body, signers)?,
         },
         Kind::Request => Message::Request {
             piece: body.piece()?,
@@ -400,7 +423,7 @@ fn decode_gained(body: &mut Body<'_>) -> Result<Vec<PieceIndex>, BodyError> {
     (0..count).map(|_| body.piece()).collect()
 }
 
-fn decode_batch(body: &mut Body<'_>) -> Result<SignedStates, BodyError> {
+fn decode_batch(body: &mut Body<'_>, signers: &mut Signers) -> Result<SignedStates, BodyError> {
     let first = body.piece()?;
     let count = usize::from(body.u16()?);
     at_most("chain values", count, MAX_STATES_PER_BATCH)?;
@@ -420,9 +443,7 @@ fn decode_batch(body: &mut Body<'_>) -> Result<SignedStates, BodyError> {
         "" => None,
         name => Some(OriginName::parse(name)?),
     };
-    let signer_len = usize::from(body.u16()?);
-    at_most("certificate length", signer_len, MAX_SIGNER_LEN)?;
-    let signer = body.bytes(signer_len)?.into();
+    let signer = decode_signer(body, signers)?;
     let signature_len = body.u8()?;
     if signature_len != 0 && usize::from(signature_len) != SIGNATURE_LEN {
         return Err(BodyError::Value {
@@ -437,6 +458,27 @@ fn decode_batch(body: &mut Body<'_>) -> Result<SignedStates, BodyError> {
         signer,
         signature: body.bytes(signature_len.into())?.to_vec(),
     })
+}
+
+fn decode_signer(body: &mut Body<'_>, signers: &mut Signers) -> Result<Arc<[u8]>, BodyError> {
+    let len = body.u16()?;
+    if len & NUMBERED != 0 {
+        let number = len & !NUMBERED;
+        return signers
+            .get(number)
+            .map(Arc::clone)
+            .ok_or_else(|| BodyError::Value {
+                what: "number of a certificate",
+                found: number.into(),
+            });
+    }
+    let len = usize::from(len);
+    at_most("certificate length", len, MAX_SIGNER_LEN)?;
+    let whole = body.bytes(len)?;
+    let known = signers.number(whole).and_then(|it| signers.get(it));
+    let signer = known.map_or_else(|| Arc::from(whole), Arc::clone);
+    signers.note(&signer);
+    Ok(signer)
 }
 
 fn decode_refuse(body: &mut Body<'_>) -> Result<Message, BodyError> {

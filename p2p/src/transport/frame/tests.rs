@@ -25,7 +25,7 @@ fn encode(frame: &Frame, out: &mut BytesMut) {
         Frame::Ping { nonce } => encode_ping(*nonce, out),
         Frame::Pong { nonce } => encode_pong(*nonce, out),
         Frame::Message(envelope) => {
-            let data = encode_message(envelope, Credentials::Send, out).unwrap();
+            let data = encode_message(envelope, Credentials::Send, None, out).unwrap();
             out.extend_from_slice(&data);
         }
         Frame::Ignored { kind } => out.put_slice(&[3, 0, 0, 0, *kind, 7, 7]),
@@ -493,9 +493,74 @@ fn what_the_other_side_would_refuse_is_not_sent() {
             task: task(),
             message,
         };
-        assert!(encode_message(&envelope, Credentials::Send, &mut out).is_err());
+        assert!(encode_message(&envelope, Credentials::Send, None, &mut out).is_err());
         assert_eq!(&out[..], b"before");
     }
+}
+
+/// A list whose values have a signer.
+fn signed_by(signer: &[u8]) -> Envelope {
+    let batch = SignedStates {
+        first: PieceIndex(0),
+        states: vec![ChainState::from_bytes([0x22; 32])],
+        origin: None,
+        signer: signer.into(),
+        signature: vec![0x33; 64],
+    };
+    let (task, message) = (task(), Message::List { batch });
+    Envelope { task, message }
+}
+
+#[test]
+fn certificates_of_signers_are_carried_once() {
+    let (mut decoder, mut signers) = (greeted(), Signers::default());
+    let certificates = [[1; 500], [2; 500], [1; 500], [1; 500], [2; 500]];
+    let mut lens = Vec::new();
+    for certificate in certificates {
+        let (envelope, mut out) = (signed_by(&certificate), BytesMut::new());
+        let carried = Some(&mut signers);
+        encode_message(&envelope, Credentials::Send, carried, &mut out).unwrap();
+        lens.push(out.len());
+        let frames = decode(&mut decoder, &out, 100);
+        assert_eq!(frames, Ok(vec![Frame::Message(envelope)]));
+    }
+    let (whole, short) = (lens[0], lens[0] - 500);
+    assert_eq!(lens, [whole, whole, short, short, short]);
+}
+
+#[test]
+fn no_certificate_is_taken_for_another_however_many_there_are() {
+    let (mut decoder, mut signers) = (greeted(), Signers::default());
+    for round in 0..3 {
+        for number in 0..200_u16 {
+            let signer = match number % 50 {
+                0 => Vec::new(),
+                _ => [&number.to_le_bytes()[..], &[7; 600]].concat(),
+            };
+            let (envelope, mut out) = (signed_by(&signer), BytesMut::new());
+            let carried = Some(&mut signers);
+            encode_message(&envelope, Credentials::Send, carried, &mut out).unwrap();
+            let frames = decode(&mut decoder, &out, usize::MAX);
+            assert_eq!(
+                frames,
+                Ok(vec![Frame::Message(envelope)]),
+                "{round} {number}"
+            );
+        }
+    }
+}
+
+#[test]
+fn number_of_a_certificate_that_never_came_is_refused() {
+    let mut out = BytesMut::new();
+    encode_message(&signed_by(&[]), Credentials::Send, None, &mut out).unwrap();
+    let place = out.len() - 1 - 64 - 2;
+    out[place..place + 2].copy_from_slice(&0x8000_u16.to_le_bytes());
+    let error = decode(&mut greeted(), &out, usize::MAX).unwrap_err();
+    assert!(
+        error.to_string().contains("number of a certificate"),
+        "{error}"
+    );
 }
 
 #[test]

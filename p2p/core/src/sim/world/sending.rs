@@ -1,6 +1,8 @@
 //! Bytes on their way. A host's connections take turns, by chunks, to fill the queue of its uplink;
 //! what leaves that goes through the queue of the receiver's downlink.
 
+use std::sync::Arc;
+
 use super::{World, nanos};
 use crate::{
     Envelope, Message,
@@ -13,18 +15,33 @@ use crate::{
 
 /// What a frame costs besides its content: task, lengths, TLS record, headers of a packet.
 const FRAME_OVERHEAD: u32 = 120;
+/// Bytes of a batch of chain values besides them: signature and origin.
+const LIST_OVERHEAD: u32 = 100;
+/// The certificate of its signer.
+const CERTIFICATE_LEN: u32 = 500;
 
 impl World {
     /// A message: at once if the connection has nothing else to send, behind that otherwise.
     pub(super) fn send_message(&mut self, host: HostNo, to: HostNo, envelope: Envelope) {
-        let len = message_len(&envelope.message);
+        let mut len = message_len(&envelope.message);
         let (now, delay) = (self.now, self.latency());
         let (rate, backlog) = (self.sites[host].up_rate, self.sites[to].downlink_free_at);
+        let signer = match &envelope.message {
+            Message::List { batch } => Some(Arc::clone(&batch.signer)),
+            _ => None,
+        };
         let (blob, load) = self.pack(envelope);
         let net = &mut self.hosts[host].net;
         let Some(lane) = net.lanes.get_mut(to) else {
             return;
         };
+        if let Some(signer) = signer {
+            len += match lane.introduce(&signer) {
+                true => CERTIFICATE_LEN,
+                false => 0,
+            };
+            self.list_bytes += u64::from(len - FRAME_OVERHEAD);
+        }
         if !lane.is_empty() || lane.departing > 0 {
             return self.line_up(host, to, (blob, load), len);
         }
@@ -272,7 +289,7 @@ fn message_len(message: &Message) -> u32 {
         Message::Have { pieces } => pieces.capacity() / 8,
         Message::Gained { pieces } => 4 * pieces.len() as u32,
         Message::Piece { .. } => hawker_model::MIN_PIECE_LEN,
-        Message::List { batch } => super::LIST_OVERHEAD as u32 + 32 * batch.states.len() as u32,
+        Message::List { batch } => LIST_OVERHEAD + 32 * batch.states.len() as u32,
         _ => 0,
     };
     FRAME_OVERHEAD + content
