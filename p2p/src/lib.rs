@@ -20,6 +20,7 @@ mod extent;
 pub mod fuzzing;
 mod node;
 mod origin;
+mod race;
 mod request;
 mod session;
 mod status;
@@ -39,6 +40,7 @@ pub use origin::{
     OriginError, OriginGroup, OriginHead, PassBody, PassRequest, Proxy, ProxyChoice, Redirects,
     RegistryEndpoint, UsualProxies,
 };
+pub use race::Race;
 pub use request::NodeRequest;
 pub use session::{
     Holding, Level, PeerAddress, Progress, SchedulerBytes, SchedulerStatus, Session, SessionConfig,

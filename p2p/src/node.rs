@@ -24,6 +24,7 @@ use crate::{
     counters::{BytesBySource, Counters},
     driver::{Ask, Command, Driver, ListSigner, TrafficBoard},
     origin::{OriginClient, OriginConfig, OriginConfigError},
+    race::Race,
     request::NodeRequest,
     session::{Session, SessionConfig},
     status::{NodeStatus, RoomStatus, Traffic},
@@ -296,12 +297,19 @@ impl Node {
     /// Asks the task's seed whether whoever shows the source's credential may have it; of all hosts
     /// that ask, all ask the same seed. Fails within 250 ms when no seed gives a sign of life; after
     /// that the judgement takes as long as it takes, at most a minute. Dropping the future ends the
-    /// wait.
-    pub async fn ask_seed(&self, task: TaskId, source: &Source) -> Result<Verdict, NoSeed> {
+    /// wait. `race` is one of this question's own.
+    pub async fn ask_seed(
+        &self,
+        task: TaskId,
+        source: &Source,
+        race: &Race,
+    ) -> Result<Verdict, NoSeed> {
         if !frame::fits(source) {
             return Err(NoSeed::TooLong);
         }
-        let finding = self.ask(task, Question::Right(source.clone())).await?;
+        let finding = self
+            .ask(task, Question::Right(source.clone()), race)
+            .await?;
         // No other answer is taken for it.
         finding.into_verdict().ok_or(NoSeed::Stopping)
     }
@@ -310,7 +318,11 @@ impl Node {
     /// answer have its digest; where the URL names one, that is it. All else is the seed's word. On a
     /// plain network, where nobody proves who it is, no word is asked for: only the bytes of a
     /// digest. Otherwise as [`Node::ask_seed`].
-    pub async fn ask_manifest(&self, wish: &ManifestWish) -> Result<Resolution, NoSeed> {
+    pub async fn ask_manifest(
+        &self,
+        wish: &ManifestWish,
+        race: &Race,
+    ) -> Result<Resolution, NoSeed> {
         if self.inner.plain && !wish.is_provable() {
             return Err(NoSeed::PlainWord);
         }
@@ -318,11 +330,11 @@ impl Node {
             return Err(NoSeed::TooLong);
         }
         let question = Question::Manifest(wish.clone());
-        let finding = self.ask(wish.place(), question).await?;
+        let finding = self.ask(wish.place(), question, race).await?;
         finding.into_resolution().ok_or(NoSeed::Stopping)
     }
 
-    async fn ask(&self, task: TaskId, question: Question) -> Result<Finding, NoSeed> {
+    async fn ask(&self, task: TaskId, question: Question, race: &Race) -> Result<Finding, NoSeed> {
         if self.inner.role == Role::Seed {
             return Err(NoSeed::Ourselves);
         }
@@ -340,7 +352,11 @@ impl Node {
         let commands = &self.inner.commands;
         let sent = commands.send(Command::Ask(Box::new(ask)));
         sent.map_err(|_| NoSeed::Stopping)?;
-        let _open = OpenClaim { number, commands };
+        let _open = OpenClaim {
+            number,
+            race,
+            commands,
+        };
         answer.await.unwrap_or(Err(NoSeed::Stopping))
     }
 
@@ -420,13 +436,17 @@ impl Drop for HeldRate {
 /// Tells the driver that nobody waits for the claim any more.
 struct OpenClaim<'a> {
     number: u64,
+    race: &'a Race,
     commands: &'a mpsc::UnboundedSender<Command>,
 }
 
 impl Drop for OpenClaim<'_> {
     fn drop(&mut self) {
         let number = self.number;
-        let _ = self.commands.send(Command::Unask { number });
+        let _ = self.commands.send(match self.race.is_lost() {
+            true => Command::Outrun { number },
+            false => Command::Unask { number },
+        });
     }
 }
 

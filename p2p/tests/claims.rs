@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use hawker_model::{Digest, HostId, PieceIndex, RegistryHost, Role, TaskId};
 use hawker_p2p::{
-    Dialer, Login, NoSeed, Node, NodeRequest, NodeSettings, RegistryEndpoint, Security,
+    Dialer, Login, NoSeed, Node, NodeRequest, NodeSettings, Race, RegistryEndpoint, Security,
     SeedAddress, Verdict,
 };
 use hawker_scheduler::{Scheduler, Security as SchedulerSecurity, Settings};
@@ -44,7 +44,7 @@ fn claim(token: &str) -> (TaskId, Source) {
 
 async fn ask(node: &Node, token: &str) -> Result<Verdict, NoSeed> {
     let (task, source) = claim(token);
-    node.ask_seed(task, &source).await
+    node.ask_seed(task, &source, &Race::default()).await
 }
 
 /// As often as it takes on a busy machine, where a sign of life may come too late.
@@ -397,7 +397,7 @@ async fn a_plain_network_carries_claims_without_credentials_only() {
     let (task, mut source) = claim("right");
     source.authorization = None;
     let verdict = loop {
-        match node.ask_seed(task, &source).await {
+        match node.ask_seed(task, &source, &Race::default()).await {
             Err(NoSeed::Silent(_) | NoSeed::Unreachable(_)) => continue,
             verdict => break verdict,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawker_model::{Digest, HostId, Role};
-use hawker_p2p::{GivenManifest, ManifestWish, NoSeed, Node, NodeRequest, Resolution};
+use hawker_p2p::{GivenManifest, ManifestWish, NoSeed, Node, NodeRequest, Race, Resolution};
 use hawker_swarm::{Secret, Source};
 
 use crate::support::Cluster;
@@ -51,10 +51,14 @@ fn tell(seed: &Node, resolution: Resolution) {
     });
 }
 
+async fn ask(node: &Node, wish: &ManifestWish) -> Result<Resolution, NoSeed> {
+    node.ask_manifest(wish, &Race::default()).await
+}
+
 /// As often as it takes on a busy machine, where a sign of life may come too late.
 async fn ask_patiently(node: &Node, wish: &ManifestWish) -> Result<Resolution, NoSeed> {
     loop {
-        match node.ask_manifest(wish).await {
+        match ask(node, wish).await {
             Err(NoSeed::Silent(_) | NoSeed::Unreachable(_)) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -83,10 +87,10 @@ async fn a_seed_tells_of_manifests_as_it_judges_claims() {
     reply.send(Resolution::Given(given(MANIFEST))).unwrap();
     let told = asking.await.unwrap();
     assert_eq!(told, Ok(Resolution::Given(given(MANIFEST))));
-    assert_eq!(seed.ask_manifest(&wish("v1")).await, Err(NoSeed::Ourselves));
+    assert_eq!(ask(&seed, &wish("v1")).await, Err(NoSeed::Ourselves));
     let mut endless = wish("v1");
     endless.accept = "x".repeat(5000);
-    assert_eq!(node.ask_manifest(&endless).await, Err(NoSeed::TooLong));
+    assert_eq!(ask(&node, &endless).await, Err(NoSeed::TooLong));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,14 +139,14 @@ async fn a_plain_network_tells_only_what_proves_itself_and_hears_no_credential()
     tell(&seed, Resolution::Given(given(MANIFEST)));
     cluster.know("seed", &seed);
     let node = cluster.plain("node", Role::Node).await;
-    assert_eq!(node.ask_manifest(&by_digest()).await, Err(NoSeed::Plain));
+    assert_eq!(ask(&node, &by_digest()).await, Err(NoSeed::Plain));
     let (mut tag, mut digest) = (wish("v1"), by_digest());
     (tag.source.authorization, digest.source.authorization) = (None, None);
-    assert_eq!(node.ask_manifest(&tag).await, Err(NoSeed::PlainWord));
+    assert_eq!(ask(&node, &tag).await, Err(NoSeed::PlainWord));
     let told = ask_patiently(&node, &digest).await;
     assert_eq!(told, Ok(Resolution::Given(given(MANIFEST))));
     digest.whole = false;
-    assert_eq!(node.ask_manifest(&digest).await, Err(NoSeed::PlainWord));
+    assert_eq!(ask(&node, &digest).await, Err(NoSeed::PlainWord));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ use std::{future::Future, ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, Either, select};
 use hawker_model::{Digest, RegistryHost, Repository, TaskId};
-use hawker_p2p::{Account, Blob, Node, OriginClient, OriginError};
+use hawker_p2p::{Account, Blob, Node, OriginClient, OriginError, Race};
 use hawker_swarm::{Secret, Source};
 use http::HeaderName;
 use url::Url;
@@ -180,8 +180,12 @@ impl Access {
         if was_refused || !claim.is_for_judges() || self.account_of(claim)?.is_some() {
             return self.ask_origin(claim).await;
         }
-        let seed = async { judged(inner.node.ask_seed(claim.task, &claim.source).await) };
-        let (grantor, answer) = ask_seed_first(seed, || self.ask_origin(claim)).await;
+        let race = Race::default();
+        let seed = async {
+            let verdict = inner.node.ask_seed(claim.task, &claim.source, &race);
+            judged(verdict.await)
+        };
+        let (grantor, answer) = ask_seed_first(seed, &race, || self.ask_origin(claim)).await;
         if grantor == Grantor::Seed {
             inner.metrics.asked(grantor, &answer);
         }

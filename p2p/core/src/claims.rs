@@ -21,7 +21,9 @@ use std::{
 
 use hawker_model::{HostId, Role, TaskId};
 
-use crate::{Abilities, Finding, Question, Resolution, Verdict, docket::MOST_PER_HOST};
+use crate::{
+    Abilities, Finding, Question, Resolution, Verdict, docket::MOST_PER_HOST, laggards::Laggards,
+};
 
 /// A seed must be reached, and say that it has heard, within this time; or give another sign of
 /// life, and so on,
@@ -32,6 +34,8 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_millis(50);
 /// each claim gets this time once.
 const LATE_GRACE: Duration = Duration::from_millis(100);
+/// A seed that had a claim for less than this is no laggard, whoever was quicker.
+const FAIR_TIME: Duration = Duration::from_millis(500);
 /// A judgement takes at most this long, whatever the patience of who asks.
 const LONGEST: Duration = Duration::from_secs(60);
 /// A seed that is silent or out of reach is not asked for so long, unless it is heard of.
@@ -54,6 +58,8 @@ pub enum NoSeed {
     PlainWord,
     #[error("seed {0} does not answer")]
     Silent(HostId),
+    #[error("seed {0} was slower a moment ago than the origin itself")]
+    Slow(HostId),
     #[error("hawkerd is stopping")]
     Stopping,
     #[error("the source is too long to be sent")]
@@ -100,6 +106,7 @@ pub struct Claims {
     left: BTreeMap<u64, Left>,
     /// Seeds that were of no use, until when they are not asked.
     shunned: BTreeMap<HostId, Instant>,
+    laggards: Laggards,
     actions: VecDeque<ClaimAction>,
 }
 
@@ -123,9 +130,11 @@ struct Claim {
 #[derive(Debug)]
 struct Left {
     seed: HostId,
+    /// Whom it is about.
+    server: String,
     heard: bool,
-    /// By then it is judged, or given up there too.
-    until: Instant,
+    /// When. After [`LONGEST`] it is judged, or given up there too.
+    at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +151,12 @@ impl Claim {
             Question::Right(_) => true,
             Question::Manifest(_) => abilities.resolves(),
         }
+    }
+
+    /// Whether its seed, which said other things all the time, did not say that it has heard.
+    fn is_passed_over(&self) -> bool {
+        let is_over = self.due >= self.begun + LONGEST_SILENCE;
+        is_over && self.stage == Stage::Asked && !self.spared
     }
 
     /// It is asked of a seed now.
@@ -167,15 +182,20 @@ impl Claims {
         now: Instant,
     ) {
         self.shunned.retain(|_, until| now < *until);
-        self.left.retain(|_, left| now < left.until);
+        self.left.retain(|_, left| now < left.at + LONGEST);
         let Some(first) = seeds.first().cloned() else {
             return self.answer(number, Err(NoSeed::Unknown));
         };
-        let worth = seeds.into_iter();
-        let worth = worth.filter(|seed| !self.shunned.contains_key(seed));
-        let mut others: VecDeque<_> = worth.take(MOST_SEEDS).collect();
-        let Some(seed) = others.pop_front() else {
+        let mut worth = seeds;
+        worth.retain(|seed| !self.shunned.contains_key(seed));
+        let Some(next) = worth.first().cloned() else {
             return self.answer(number, Err(NoSeed::Unreachable(first)));
+        };
+        let server = question.server();
+        worth.retain(|seed| !self.laggards.holds(seed, server, now));
+        let mut others: VecDeque<_> = worth.into_iter().take(MOST_SEEDS).collect();
+        let Some(seed) = others.pop_front() else {
+            return self.answer(number, Err(NoSeed::Slow(next)));
         };
         if self.of(&seed).count() + self.left_at(&seed) >= MOST_PER_SEED {
             return self.answer(number, Err(NoSeed::Busy(seed)));
@@ -207,13 +227,33 @@ impl Claims {
         }
     }
 
+    /// The origin, asked as well, has answered before the seed, which had its time: nobody waits for
+    /// the claim any more. A seed that has heard of it is asked of that origin no more for a while.
+    /// Only for an origin that answers as soon as a seed is to be: where that one is slow itself, the
+    /// seed is what keeps all hosts from asking it.
+    pub fn handle_outrun(&mut self, number: u64, now: Instant) {
+        let Some(claim) = self.take(number) else {
+            return;
+        };
+        if claim.stage == Stage::Heard && now - claim.begun >= FAIR_TIME {
+            self.note_laggard(&claim, now);
+        }
+        self.leave(number, &claim, now);
+    }
+
+    fn note_laggard(&mut self, claim: &Claim, now: Instant) {
+        let of = (&claim.seed, claim.question.server());
+        self.laggards.note(of, claim.begun, now);
+    }
+
     /// A claim is given up here. The seed that has it does not know that.
     fn leave(&mut self, number: u64, claim: &Claim, now: Instant) {
         if claim.sent {
             let left = Left {
                 seed: claim.seed.clone(),
+                server: claim.question.server().to_owned(),
                 heard: claim.stage == Stage::Heard,
-                until: now + LONGEST,
+                at: now,
             };
             self.left.insert(number, left);
         }
@@ -320,7 +360,11 @@ impl Claims {
     pub fn handle_heard(&mut self, host: &HostId, number: u64, now: Instant) -> bool {
         self.shunned.remove(host);
         if let Some(left) = self.left.get_mut(&number) {
-            return left.seed == *host && !std::mem::replace(&mut left.heard, true);
+            let is_news = left.seed == *host && !std::mem::replace(&mut left.heard, true);
+            if is_news {
+                self.laggards.forgive(host, &left.server, left.at);
+            }
+            return is_news;
         }
         let Some(claim) = self.open.get_mut(&number) else {
             return false;
@@ -371,14 +415,13 @@ impl Claims {
 
     /// A seed has judged what nobody waits for, if it had to.
     fn end_left(&mut self, host: &HostId, number: u64) -> bool {
-        let is_left = self
-            .left
-            .get(&number)
-            .is_some_and(|left| left.seed == *host);
-        if is_left {
-            self.left.remove(&number);
+        if self.left.get(&number).is_none_or(|left| left.seed != *host) {
+            return false;
         }
-        is_left
+        if let Some(left) = self.left.remove(&number) {
+            self.laggards.forgive(host, &left.server, left.at);
+        }
+        true
     }
 
     /// What this seed was asked under the number.
@@ -406,6 +449,9 @@ impl Claims {
                 (claim.spared, claim.due) = (true, now + LATE_GRACE);
                 self.put(number, claim);
                 continue;
+            }
+            if claim.is_passed_over() {
+                self.note_laggard(&claim, now);
             }
             self.leave(number, &claim, now);
             self.shunned.insert(claim.seed.clone(), now + PAUSE);

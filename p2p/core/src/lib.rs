@@ -19,6 +19,7 @@ mod content;
 mod docket;
 mod download;
 mod injection;
+mod laggards;
 mod link;
 mod message;
 mod neighbour;

@@ -75,6 +75,14 @@ impl Question {
             Self::Manifest(wish) => &wish.source,
         }
     }
+
+    /// The server that would answer it: its URL's scheme, name and port.
+    pub(crate) fn server(&self) -> &str {
+        let url = self.source().url.as_str();
+        let name = url.find("://").map_or(0, |at| at + 3);
+        let len = url[name..].find('/').map_or(url.len(), |len| name + len);
+        &url[..len]
+    }
 }
 
 impl Finding {
@@ -120,6 +128,23 @@ mod tests {
         let mut other = tag.clone();
         other.source.url = "https://r.io/v2/other/manifests/v1".to_owned();
         assert_ne!(tag.place(), other.place());
+    }
+
+    #[test]
+    fn a_questions_server_is_all_before_the_path() {
+        for (url, server) in [
+            ("https://r.io/v2/a/manifests/v1", "https://r.io"),
+            ("http://r.io:5000/", "http://r.io:5000"),
+            ("https://r.io", "https://r.io"),
+            ("r.io/v2", "r.io"),
+            ("", ""),
+        ] {
+            let source = Source {
+                url: url.to_owned(),
+                authorization: None,
+            };
+            assert_eq!(Question::Right(source).server(), server);
+        }
     }
 
     #[test]

@@ -270,6 +270,120 @@ fn a_seed_that_never_ends_its_judgement_is_given_up_in_the_end() {
     assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
 }
 
+/// Asks of another server than [`claim`].
+fn ask_elsewhere(bench: &mut Bench, number: u64, seeds: &[&str]) {
+    let (task, mut question) = claim();
+    if let Question::Right(source) = &mut question {
+        source.url = "https://registry.example:5000/v2/a/blobs/b".to_owned();
+    }
+    let seeds = seeds.iter().map(|seed| host(seed)).collect();
+    let claim = (task, question);
+    bench.claims.handle_ask(number, claim, seeds, bench.now);
+}
+
+/// The seed "a" hears the claim, and an origin that was asked a second later is quicker.
+fn outrun(bench: &mut Bench, number: u64) {
+    bench.ask(number, &["a"]);
+    bench.connect("a");
+    bench.claims.handle_heard(&host("a"), number, bench.now);
+    bench.pass(Duration::from_secs(1));
+    bench.claims.handle_outrun(number, bench.now);
+    bench.actions();
+}
+
+#[test]
+fn a_seed_that_hears_and_hangs_is_not_asked_of_that_origin_for_a_while() {
+    let mut bench = Bench::new();
+    outrun(&mut bench, 1);
+    // Whatever else it says.
+    bench.connect("a");
+    bench.word("a");
+    bench.ask(2, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("b")]);
+    bench.ask(3, &["a"]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Slow(host("a")))));
+    ask_elsewhere(&mut bench, 4, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+    bench.pass(Duration::from_secs(15));
+    bench.actions();
+    bench.ask(5, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+}
+
+#[test]
+fn a_late_answer_is_forgiven_once_and_what_it_held_up_with_it() {
+    let mut bench = Bench::new();
+    for number in [1, 2] {
+        bench.ask(number, &["a"]);
+        bench.connect("a");
+        bench.claims.handle_heard(&host("a"), number, bench.now);
+    }
+    bench.pass(Duration::from_secs(1));
+    bench.claims.handle_outrun(1, bench.now);
+    assert!(bench.claims.handle_verdict(&host("a"), 1, Some(GRANTED)));
+    bench.pass(Duration::from_millis(100));
+    bench.claims.handle_outrun(2, bench.now);
+    bench.actions();
+    bench.ask(3, &["a"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+    bench.claims.handle_drop(3, bench.now);
+    outrun(&mut bench, 4);
+    assert!(bench.claims.handle_verdict(&host("a"), 4, Some(GRANTED)));
+    bench.ask(5, &["a"]);
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Slow(host("a")))));
+}
+
+#[test]
+fn a_seed_that_had_no_time_or_has_not_heard_or_whose_asker_left_is_no_laggard() {
+    let fair = Duration::from_secs(1);
+    let cases: [fn(&mut Bench, Duration); 3] = [
+        // It took the place of one that was lost.
+        |bench, fair| {
+            bench.pass(fair);
+            bench.claims.handle_unreachable(&host("a"), bench.now);
+            bench.connect("b");
+            bench.claims.handle_heard(&host("b"), 1, bench.now);
+            bench.claims.handle_outrun(1, bench.now);
+        },
+        |bench, fair| {
+            bench.claims.handle_lost_words(&host("a"), bench.now);
+            bench.pass(fair / 5);
+            bench.claims.handle_outrun(1, bench.now);
+        },
+        |bench, fair| {
+            bench.pass(fair);
+            bench.claims.handle_drop(1, bench.now);
+        },
+    ];
+    for case in cases {
+        let mut bench = Bench::heard();
+        case(&mut bench, fair);
+        bench.pass(Duration::from_secs(5));
+        bench.actions();
+        bench.ask(2, &["a", "b"]);
+        assert_eq!(bench.actions(), [dial("a")]);
+        bench.ask(3, &["b"]);
+        assert_eq!(bench.actions(), [dial("b")]);
+    }
+}
+
+#[test]
+fn a_seed_that_talks_and_never_hears_is_not_asked_of_that_origin_for_a_while() {
+    let mut bench = Bench::asked();
+    for _ in 0..10 {
+        bench.pass(MILLI * 100);
+        bench.word("a");
+    }
+    assert_eq!(bench.answer(), Some(Err(NoSeed::Silent(host("a")))));
+    bench.word("a");
+    bench.ask(2, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("b")]);
+    // That its word was late is forgiven once.
+    assert!(bench.claims.handle_heard(&host("a"), 1, bench.now));
+    bench.ask(3, &["a", "b"]);
+    assert_eq!(bench.actions(), [dial("a")]);
+}
+
 #[test]
 fn when_a_seed_dies_while_it_judges_the_next_one_is_asked_and_has_its_own_time() {
     let mut bench = Bench::heard();
@@ -576,6 +690,7 @@ enum Input {
     Connected(usize, bool),
     Drop(u64),
     Heard(usize, u64),
+    Outrun(u64),
     Pass(u64),
     Oversleep(u64),
     Unreachable(usize),
@@ -590,6 +705,7 @@ fn input() -> impl Strategy<Value = Input> {
         3 => (seed.clone(), any::<bool>()).prop_map(|(s, role)| Input::Connected(s, role)),
         1 => number.clone().prop_map(Input::Drop),
         2 => (seed.clone(), number.clone()).prop_map(|(s, n)| Input::Heard(s, n)),
+        1 => number.clone().prop_map(Input::Outrun),
         2 => (0u64..70_000).prop_map(Input::Pass),
         2 => (0u64..2_000).prop_map(Input::Oversleep),
         1 => seed.clone().prop_map(Input::Unreachable),
@@ -624,6 +740,13 @@ proptest! {
                     let number = asked.iter().copied().nth(number as usize);
                     if let Some(number) = number.filter(|number| !answered.contains(number)) {
                         bench.claims.handle_drop(number, bench.now);
+                        asked.remove(&number);
+                    }
+                }
+                Input::Outrun(number) => {
+                    let number = asked.iter().copied().nth(number as usize);
+                    if let Some(number) = number.filter(|number| !answered.contains(number)) {
+                        bench.claims.handle_outrun(number, bench.now);
                         asked.remove(&number);
                     }
                 }

@@ -103,6 +103,12 @@ impl Driver {
         }
     }
 
+    pub(super) fn handle_outrun(&mut self, number: u64, now: Instant) {
+        if self.desk.asking.remove(&number).is_some() {
+            self.desk.claims.handle_outrun(number, now);
+        }
+    }
+
     pub(super) fn perform_claim(&mut self, action: ClaimAction, now: Instant) {
         match action {
             ClaimAction::Answer { number, answer } => {

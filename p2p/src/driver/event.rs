@@ -41,6 +41,10 @@ pub(crate) enum Command {
     Lost {
         task: TaskId,
     },
+    /// The origin was quicker with the claim than its seed: nobody waits for that any more.
+    Outrun {
+        number: u64,
+    },
     /// Unless it is in use.
     Remove {
         task: TaskId,

@@ -41,6 +41,7 @@ impl Driver {
                 self.handle_or_hold(task, open, now);
             }
             Command::Lost { task } => self.handle_lost(task, now),
+            Command::Outrun { number } => self.handle_outrun(number, now),
             Command::Remove { task, reply } => self.handle_remove(task, reply, now),
             Command::Requests(owner) => self.desk.set_owner(owner),
             Command::Status { reply } => {

@@ -3,12 +3,18 @@
 //! The seed of a blob or repository is the same one for all hosts: it asks the origin once for all
 //! who show the same credential. Its yes counts; everything else it says is heard from the origin
 //! itself, so that no client is refused for what is wrong with a seed. A seed that is slow costs no more than
-//! [`PATIENCE`] (and one without a sign of life a quarter second: `Node::ask_seed`).
+//! [`PATIENCE`] (and one without a sign of life a quarter second: `Node::ask_seed`). Where the origin
+//! then answers within the same time, the seed is slow and not the origin: it is not asked of that
+//! one for a while ([`Race`]). Where the origin is slow too, seeds are asked as ever, since many hosts
+//! that ask would make it slower.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use futures::future::{Either, select};
-use hawker_p2p::{NoSeed, Verdict};
+use hawker_p2p::{NoSeed, Race, Verdict};
 use tracing::debug;
 
 use super::{
@@ -16,7 +22,8 @@ use super::{
     rights::{Granted, Right},
 };
 
-/// How long a seed that has heard the question may take before the origin is asked as well.
+/// How long a seed that has heard the question may take before the origin is asked as well; and for
+/// how long that one may be asked to show that the seed was slow.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who granted it.
@@ -45,9 +52,10 @@ pub(crate) enum Heard<T> {
     Nothing,
 }
 
-/// Asks the seed, then the origin; whoever grants first.
+/// Asks the seed, then the origin; whoever grants first. `race` is what the seed is asked with.
 pub(crate) async fn ask<T: Granting, S, O>(
     seed: S,
+    race: &Race,
     origin: impl FnOnce() -> O,
 ) -> (Grantor, Result<T, AccessError>)
 where
@@ -56,17 +64,31 @@ where
 {
     let mut seed = pin!(seed);
     let Ok(heard) = tokio::time::timeout(PATIENCE, &mut seed).await else {
+        let since = Instant::now();
         return match select(seed, pin!(origin())).await {
             Either::Left((heard, origin)) => match heard {
                 Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
                 other => (Grantor::Origin, other.or(origin.await)),
             },
-            Either::Right((answer, _)) => (Grantor::Origin, answer),
+            Either::Right((answer, _)) => {
+                if since.elapsed() < PATIENCE && !is_outage(&answer) {
+                    race.lose();
+                }
+                (Grantor::Origin, answer)
+            }
         };
     };
     match heard {
         Heard::Granted(granted) => (Grantor::Seed, Ok(granted)),
         other => (Grantor::Origin, other.or(origin().await)),
+    }
+}
+
+/// Whether it is the origin's word that it cannot answer now, or none.
+fn is_outage<T: Granting>(answer: &Result<T, AccessError>) -> bool {
+    match answer {
+        Ok(answer) => answer.is_outage(),
+        Err(error) => error.is_outage(),
     }
 }
 
@@ -86,12 +108,8 @@ impl<T: Granting> Heard<T> {
     /// The origin's own word. Where it cannot be had, a refusal that the seed heard stands: there is
     /// no grace after it.
     fn or(self, answer: Result<T, AccessError>) -> Result<T, AccessError> {
-        let is_outage = match &answer {
-            Ok(answer) => answer.is_outage(),
-            Err(error) => error.is_outage(),
-        };
         match self {
-            Self::Refused(refusal) if is_outage => Err(refusal),
+            Self::Refused(refusal) if is_outage(&answer) => Err(refusal),
             _ => answer,
         }
     }
@@ -136,7 +154,8 @@ mod tests {
         verdict: impl Future<Output = Result<Verdict, NoSeed>>,
         origin: impl FnOnce() -> O,
     ) -> (Grantor, Result<Granted, AccessError>) {
-        ask_of(async { judged(verdict.await) }, origin).await
+        let race = Race::default();
+        ask_of(async { judged(verdict.await) }, &race, origin).await
     }
 
     fn yes(length: u64) -> Result<Granted, AccessError> {
@@ -202,5 +221,24 @@ mod tests {
     async fn seed_that_says_nothing_more_is_not_waited_for() {
         let asked = ask(pending(), || ready(yes(3))).await;
         assert_eq!(length(asked), (Grantor::Origin, 3));
+    }
+
+    #[tokio::test]
+    async fn seed_is_slow_where_the_origin_is_not() {
+        let outage = || Err(AccessError::Slow);
+        let late = async || {
+            tokio::time::sleep(PATIENCE).await;
+            yes(4)
+        };
+        let races = [(); 3].map(|()| Race::default());
+        let seed = || async { judged(pending().await) };
+        let [by_yes, by_late, by_outage] = &races;
+        let (yes, late, outage) = tokio::join!(
+            ask_of(seed(), by_yes, || ready(yes(4))),
+            ask_of(seed(), by_late, late),
+            ask_of(seed(), by_outage, || ready(outage())),
+        );
+        assert!(yes.1.is_ok() && late.1.is_ok() && outage.1.is_err());
+        assert_eq!(races.each_ref().map(Race::is_lost), [true, false, false]);
     }
 }

@@ -1,7 +1,7 @@
 //! What a client wishes for, as the seed of its repository is asked for it.
 
 use hawker_model::{RegistryHost, Repository, Target};
-use hawker_p2p::{GivenManifest, ManifestWish, Resolution};
+use hawker_p2p::{GivenManifest, ManifestWish, Race, Resolution};
 use hawker_swarm::Source;
 use http::Method;
 use tracing::debug;
@@ -37,8 +37,12 @@ impl Access {
 
     /// What the seed says. Bytes have the digest that it tells, and that of the URL where one is
     /// named.
-    pub(crate) async fn ask_seed_for(&self, wish: &ManifestWish) -> Heard<GivenManifest> {
-        match self.0.node.ask_manifest(wish).await {
+    pub(crate) async fn ask_seed_for(
+        &self,
+        wish: &ManifestWish,
+        race: &Race,
+    ) -> Heard<GivenManifest> {
+        match self.0.node.ask_manifest(wish, race).await {
             Ok(Resolution::Given(manifest)) => Heard::Granted(manifest),
             Ok(Resolution::Denied { status, challenges }) => {
                 Heard::Refused(AccessError::Refused { status, challenges })

@@ -5,7 +5,7 @@
 //! believed.
 
 use hawker_model::{Repository, Target};
-use hawker_p2p::{GivenManifest, ManifestWish};
+use hawker_p2p::{GivenManifest, ManifestWish, Race};
 use http::{HeaderMap, Method, Response, header};
 use serde::{Deserialize, de::IgnoredAny};
 use tracing::debug;
@@ -30,7 +30,11 @@ impl Mirror {
         target: &Target,
     ) -> (Grantor, Result<Response<Body>, AccessError>) {
         let (by, answer) = match self.wish(call, repository, visitor, target) {
-            Some(wish) => ask_seed_first(self.told(call, &wish), || self.upstream.ask(call)).await,
+            Some(wish) => {
+                let race = Race::default();
+                let told = self.told(call, &wish, &race);
+                ask_seed_first(told, &race, || self.upstream.ask(call)).await
+            }
             None => (Grantor::Origin, self.upstream.ask(call).await),
         };
         if answer.is_ok() {
@@ -62,8 +66,8 @@ impl Mirror {
     }
 
     /// The seed's answer, where it may be one to this call.
-    async fn told(&self, call: &Call, wish: &ManifestWish) -> Heard<Response<Body>> {
-        let heard = self.layers.access().ask_seed_for(wish).await;
+    async fn told(&self, call: &Call, wish: &ManifestWish, race: &Race) -> Heard<Response<Body>> {
+        let heard = self.layers.access().ask_seed_for(wish, race).await;
         match heard {
             Heard::Granted(manifest) if is_for(call, &manifest) => {
                 Heard::Granted(response(call, manifest))
