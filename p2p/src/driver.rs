@@ -17,6 +17,7 @@ mod event;
 mod fetch;
 mod handle;
 mod link;
+mod outbox;
 mod pacing;
 mod peers;
 mod perform;

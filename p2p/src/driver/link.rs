@@ -12,16 +12,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use hawker_identity::{CertificateId, Distrust};
 use hawker_model::{HostId, PieceIndex, TaskId};
-use hawker_swarm::{Envelope, Message, Refusal, Resolution};
+use hawker_swarm::{Envelope, Message, Refusal};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
 };
 
-use super::event::{Event, LinkPeer};
+use super::{
+    event::{Event, LinkPeer},
+    outbox::{Drawer, Outbox, Parcel, carried},
+};
 use crate::{
     blob::TaskState,
     brief::{Stopping, brief},
@@ -30,11 +32,8 @@ use crate::{
     transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
 };
 
-/// Frames that may wait for a peer before it counts as too slow to be one. One that carries content
-/// counts for as many as [`weight`] says.
+/// Frames that may wait for a peer before it counts as too slow to be one.
 const MAX_QUEUED: usize = 16 << 10;
-/// Bytes of content that count as a frame.
-const FRAME_OF_CONTENT: usize = 1 << 10;
 /// Frames written before one flush.
 const WRITE_BATCH: usize = 64;
 /// How long good-byes may take.
@@ -42,6 +41,7 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 /// All connections.
 pub(crate) struct Links {
+    outbox: Outbox,
     by_host: BTreeMap<HostId, Vec<Link>>,
     tasks: JoinSet<()>,
     events: mpsc::Sender<Event>,
@@ -56,6 +56,8 @@ struct Link {
     words: mpsc::UnboundedSender<Word>,
     uploads: mpsc::UnboundedSender<Upload>,
     queued: Arc<AtomicUsize>,
+    /// Of the room for content that waits to be sent.
+    drawer: Drawer,
     /// Of the room for long pieces that arrive, with the host's other links.
     share: Arc<Semaphore>,
     reader: AbortHandle,
@@ -65,22 +67,7 @@ struct Link {
 /// What a writer is to send at once.
 enum Word {
     Close(String),
-    Frame(Envelope),
-}
-
-impl Word {
-    /// What was counted when it was queued.
-    fn weight(&self) -> usize {
-        match self {
-            Self::Close(_) => 0,
-            Self::Frame(envelope) => weight(envelope),
-        }
-    }
-}
-
-/// For how many frames one counts that waits.
-fn weight(envelope: &Envelope) -> usize {
-    1 + carried(&envelope.message) / FRAME_OF_CONTENT
+    Frame(Parcel),
 }
 
 /// A piece that a writer is to send when no word waits: requests and news that stood behind pieces
@@ -100,6 +87,7 @@ impl Links {
     ) -> Self {
         let (by_host, tasks) = (BTreeMap::new(), JoinSet::new());
         Self {
+            outbox: Outbox::default(),
             by_host,
             tasks,
             events,
@@ -153,6 +141,7 @@ impl Links {
             words,
             uploads,
             queued,
+            drawer: self.outbox.drawer(),
             share,
             reader,
             writer,
@@ -175,10 +164,13 @@ impl Links {
             .filter_map(|(host, links)| Some((host, &links.first()?.peer)))
     }
 
+    /// Queues a message. A manifest for which there is no room among the content that waits to be
+    /// sent is not given: its host is told to ask elsewhere.
     pub(crate) fn send(&mut self, host: &HostId, envelope: Envelope) {
-        let weight = weight(&envelope);
-        let send = |link: &Link| link.words.send(Word::Frame(envelope)).is_ok();
-        self.queue(host, weight, send);
+        self.queue(host, |link| {
+            let parcel = link.drawer.pack(envelope);
+            link.words.send(Word::Frame(parcel)).is_ok()
+        });
     }
 
     /// Says whether there was a connection to send on.
@@ -190,7 +182,7 @@ impl Links {
         state: Arc<TaskState>,
     ) -> bool {
         let upload = Upload { piece, blob, state };
-        self.queue(host, 1, |link| link.uploads.send(upload).is_ok())
+        self.queue(host, |link| link.uploads.send(upload).is_ok())
     }
 
     /// Ends all connections to a host, with a word to it. No event will tell of it.
@@ -261,11 +253,11 @@ impl Links {
         while self.tasks.try_join_next().is_some() {}
     }
 
-    fn queue(&mut self, host: &HostId, weight: usize, send: impl FnOnce(&Link) -> bool) -> bool {
+    fn queue(&mut self, host: &HostId, send: impl FnOnce(&Link) -> bool) -> bool {
         let Some(link) = self.by_host.get(host).and_then(|links| links.first()) else {
             return false;
         };
-        if link.queued.fetch_add(weight, Relaxed) >= MAX_QUEUED {
+        if link.queued.fetch_add(1, Relaxed) >= MAX_QUEUED {
             // Its reader ends, reports the disconnection, and all is cleaned up from there.
             tracing::warn!(%host, "peer takes nothing off its connection: dropped");
             link.reader.abort();
@@ -370,18 +362,6 @@ impl Reading {
     }
 }
 
-/// Bytes of content in a message: the rest of any is small.
-fn carried(message: &Message) -> usize {
-    match message {
-        Message::Piece { data, .. } => data.len(),
-        Message::Resolved {
-            resolution: Some(Resolution::Given(manifest)),
-            ..
-        } => manifest.bytes.as_ref().map_or(0, Bytes::len),
-        _ => 0,
-    }
-}
-
 struct Writing {
     host: HostId,
     link: u64,
@@ -402,7 +382,8 @@ impl Writing {
             let written = tokio::select! {
                 biased;
                 _ = words.recv_many(&mut batch, WRITE_BATCH) => {
-                    let taken = batch.iter().map(Word::weight).sum();
+                    let is_frame = |word: &&Word| matches!(word, Word::Frame(_));
+                    let taken = batch.iter().filter(is_frame).count();
                     self.queued.fetch_sub(taken, Relaxed);
                     match batch.last() {
                         None => return,
@@ -497,8 +478,8 @@ async fn send_piece(
 async fn say(writer: &mut FrameWriter, batch: impl Iterator<Item = Word>) -> Result<(), WireError> {
     for word in batch {
         // A close is always the last of its queue, and was looked for before.
-        if let Word::Frame(envelope) = word {
-            feed(writer, &envelope).await?;
+        if let Word::Frame(parcel) = word {
+            feed(writer, parcel.envelope()).await?;
         }
     }
     writer.flush().await
@@ -530,6 +511,120 @@ pub(crate) async fn accept(mut listener: Listener, events: mpsc::Sender<Event>) 
             }
             Err(error) if error.is_probe() => tracing::debug!(%error, "nobody's connection"),
             Err(error) => tracing::warn!(%error, "refused a peer"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use hawker_model::{Digest, Role};
+    use hawker_swarm::{GivenManifest, Resolution};
+
+    use super::*;
+    use crate::transport::{Dialer, Security};
+
+    const LEN: usize = 256 << 10;
+
+    /// Connections to hosts that do not read yet.
+    struct Bench {
+        links: Links,
+        far: Vec<Connection>,
+        hosts: Vec<HostId>,
+        events: mpsc::Receiver<Event>,
+    }
+
+    impl Bench {
+        async fn with_hosts(count: usize) -> Self {
+            let (sender, events) = mpsc::channel(1000);
+            let budget = Arc::new(Semaphore::new(64 << 20));
+            let mut links = Links::new(sender, budget, Arc::default());
+            let (mut far, mut hosts) = (Vec::new(), Vec::new());
+            let seed = HostId::parse("seed").unwrap();
+            let listen = ([127, 0, 0, 1], 0).into();
+            let mut listener = Listener::bind(listen, plain(&seed, Role::Seed)).unwrap();
+            for number in 0..count {
+                let host = HostId::parse(&format!("node-{number}")).unwrap();
+                let dialer = Dialer::new(plain(&host, Role::Node));
+                let dialing = dialer.dial(&seed, listener.local_addr().unwrap());
+                let (dialed, accepted) = tokio::join!(dialing, listener.accept());
+                links.add(accepted.unwrap());
+                far.push(dialed.unwrap());
+                hosts.push(host);
+            }
+            Self {
+                links,
+                far,
+                hosts,
+                events,
+            }
+        }
+
+        /// Answers a question of each host; none of it is on its way before somebody waits.
+        fn answer_all(&mut self, number: u64) {
+            let bytes = Bytes::from(vec![b' '; LEN]);
+            for host in &self.hosts {
+                let manifest = GivenManifest {
+                    digest: Digest::of(&bytes),
+                    media_type: "a/b".to_owned(),
+                    length: LEN as u64,
+                    bytes: Some(bytes.clone()),
+                };
+                let resolution = Some(Resolution::Given(manifest));
+                let message = Message::Resolved { number, resolution };
+                let task = TaskId::Blob(Digest::of(b"layer"));
+                self.links.send(host, Envelope { task, message });
+            }
+        }
+
+        /// How many of `count` answers to each host bring the manifest.
+        async fn read_all(&mut self, count: usize) -> usize {
+            let mut given = 0;
+            for connection in &mut self.far {
+                for _ in 0..count {
+                    let got = connection.reader.next().await.unwrap().unwrap();
+                    given += usize::from(carried(&got.message) > 0);
+                }
+            }
+            given
+        }
+    }
+
+    fn plain(host: &HostId, role: Role) -> Security {
+        Security::Plain {
+            host: host.clone(),
+            role,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_question_is_answered_and_room_is_free_again_once_answers_are_sent() {
+        let mut bench = Bench::with_hosts(20).await;
+        for round in 0..2 {
+            for number in 0..5 {
+                bench.answer_all(number);
+            }
+            assert_eq!(bench.links.outbox.free(), 0, "round {round}");
+            assert_eq!(bench.read_all(5).await, 64, "round {round}");
+            while bench.links.outbox.free() < 16 << 20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        assert!(bench.events.try_recv().is_err(), "nobody is hung up on");
+    }
+
+    #[tokio::test]
+    async fn room_of_what_was_not_sent_is_free_again_when_its_connection_ends() {
+        let mut bench = Bench::with_hosts(2).await;
+        for number in 0..5 {
+            bench.answer_all(number);
+        }
+        assert_eq!(bench.links.outbox.free(), 14 << 20);
+        bench.links.close(&bench.hosts[0], "done");
+        drop(bench.far.remove(1));
+        bench.links.remove(&bench.hosts[1], 1);
+        while bench.links.outbox.free() < 16 << 20 {
+            tokio::task::yield_now().await;
         }
     }
 }
