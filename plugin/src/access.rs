@@ -31,7 +31,13 @@ mod sample;
 mod seed_first;
 mod wishing;
 
-use std::{future::Future, ops::Range, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    ops::Range,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::{BoxFuture, Either, select};
 use hawker_model::{Digest, RegistryHost, Repository, TaskId};
@@ -175,15 +181,15 @@ impl Access {
     /// Asks for a right: the seed first, where that may be.
     async fn ask(&self, claim: &Claim) -> Result<Granted, AccessError> {
         let inner = &*self.0;
-        // A seed may remember a yes from before a refusal that was met here.
-        let was_refused = inner.rights.was_ended(&claim.key.holder, judge::JUST_NOW);
-        if was_refused || !claim.is_for_judges() || self.account_of(claim)?.is_some() {
+        let holder = &claim.key.holder;
+        if !self.hears_seeds(holder) || !claim.is_for_judges() || self.account_of(claim)?.is_some()
+        {
             return self.ask_origin(claim).await;
         }
         let race = Race::default();
         let seed = async {
             let verdict = inner.node.ask_seed(claim.task, &claim.source, &race);
-            judged(verdict.await)
+            self.believed(holder, judged(verdict.await))
         };
         let (grantor, answer) = ask_seed_first(seed, &race, || self.ask_origin(claim)).await;
         if grantor == Grantor::Seed {
@@ -193,6 +199,20 @@ impl Access {
             shown: claim.source.authorization.clone(),
             ..granted
         })
+    }
+
+    /// Whether a seed's yes counts for somebody: it may be from before a refusal that was met here a
+    /// moment ago.
+    fn hears_seeds(&self, holder: &Holder) -> bool {
+        !self.0.rights.was_ended(holder, judge::JUST_NOW)
+    }
+
+    /// What a seed said, where it still counts: the refusal may have come meanwhile.
+    fn believed<T>(&self, holder: &Holder, heard: Heard<T>) -> Heard<T> {
+        match heard {
+            Heard::Granted(_) if !self.hears_seeds(holder) => Heard::Nothing,
+            heard => heard,
+        }
     }
 
     /// Asks the origin itself, with what is shown or, where nothing is, as whoever is configured.
@@ -346,14 +366,15 @@ impl Access {
         self.0.rights.end(&visitor.holder);
     }
 
-    /// Remembers that the origin gave somebody a manifest.
-    pub(crate) fn note_manifest(&self, visitor: &Visitor, manifest: Digest) {
+    /// Remembers that the origin gave somebody a manifest that was asked for then, unless it has
+    /// refused him since.
+    pub(crate) fn note_manifest(&self, visitor: &Visitor, manifest: Digest, asked: Instant) {
         let key = RightKey::of_manifest(visitor.holder, manifest);
         let granted = Granted {
             right: Right::default(),
             shown: visitor.credential.clone(),
         };
-        self.0.rights.grant(&key, &visitor.place, granted);
+        self.0.rights.grant(&key, &visitor.place, granted, asked);
     }
 
     /// Whether the origin gave somebody a manifest lately.

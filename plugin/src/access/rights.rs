@@ -75,6 +75,8 @@ struct Inner {
     flights: HashMap<RightKey, Arc<Flight>>,
     /// When whose rights were last ended.
     ended: Ended,
+    /// When any were last forgotten by hand.
+    forgotten: Option<Instant>,
 }
 
 /// One right that is being asked for. Its lock is held by whoever asks.
@@ -171,10 +173,14 @@ impl Rights {
         inner.table.granted_since(key, since).cloned()
     }
 
-    /// Remembers a right that was established otherwise.
-    pub(super) fn grant(&self, key: &RightKey, place: &Place, granted: Granted) {
+    /// Remembers a right that was asked for otherwise, and when, unless it has been ended since: what
+    /// was granted may be older than the refusal.
+    pub(super) fn grant(&self, key: &RightKey, place: &Place, granted: Granted, asked: Instant) {
         let lasts = self.lasts(&granted);
         let mut inner = self.lock();
+        if inner.was_ended_since(&key.holder, asked) {
+            return;
+        }
         inner
             .table
             .grant(key, place, granted.right, Instant::now(), lasts);
@@ -250,8 +256,9 @@ impl Rights {
         let mut inner = self.lock();
         // Whose place a question is about is not known here: all of them are asked anew.
         inner.end_flights(|_| true);
-        let Inner { table, ended, .. } = &mut *inner;
         let now = Instant::now();
+        inner.forgotten = Some(now);
+        let Inner { table, ended, .. } = &mut *inner;
         table.forget(applies, &mut |holder| ended.note(holder, now))
     }
 
@@ -280,6 +287,12 @@ impl Rights {
 }
 
 impl Inner {
+    /// Whether the holder's rights, or those of whoever it may be, were ended then or later.
+    fn was_ended_since(&self, holder: &Holder, then: Instant) -> bool {
+        let ended = self.ended.find(holder).max(self.forgotten);
+        ended.is_some_and(|at| at >= then)
+    }
+
     fn end_flights(&self, applies: impl Fn(&RightKey) -> bool) {
         let ended = self.flights.iter().filter(|(key, _)| applies(key));
         ended.for_each(|(_, flight)| flight.is_ended.store(true, Ordering::Relaxed));

@@ -6,7 +6,7 @@ use hawker_swarm::Source;
 use http::Method;
 use tracing::debug;
 
-use super::{Access, AccessError, Heard, Visitor, claim::is_password, judge::JUST_NOW};
+use super::{Access, AccessError, Heard, Visitor, claim::is_password};
 
 impl Access {
     /// A visitor's wish for a manifest, where a seed may be asked: the visitor shows no password, was
@@ -19,8 +19,9 @@ impl Access {
         target: &Target,
         (method, accept): (&Method, &str),
     ) -> Option<ManifestWish> {
-        let was_refused = self.0.rights.was_ended(&visitor.holder, JUST_NOW);
-        if was_refused || visitor.credential.as_ref().is_some_and(is_password) {
+        if !self.hears_seeds(&visitor.holder)
+            || visitor.credential.as_ref().is_some_and(is_password)
+        {
             return None;
         }
         let url = self.origin().manifest_url(registry, repository, target);
@@ -35,14 +36,15 @@ impl Access {
         })
     }
 
-    /// What the seed says. Bytes have the digest that it tells, and that of the URL where one is
-    /// named.
+    /// What the seed says to the visitor's wish. Bytes have the digest that it tells, and that of the
+    /// URL where one is named.
     pub(crate) async fn ask_seed_for(
         &self,
+        visitor: &Visitor,
         wish: &ManifestWish,
         race: &Race,
     ) -> Heard<GivenManifest> {
-        match self.0.node.ask_manifest(wish, race).await {
+        let heard = match self.0.node.ask_manifest(wish, race).await {
             Ok(Resolution::Given(manifest)) => Heard::Granted(manifest),
             Ok(Resolution::Denied { status, challenges }) => {
                 Heard::Refused(AccessError::Refused { status, challenges })
@@ -56,6 +58,7 @@ impl Access {
                 debug!(%reason, "no seed tells: the registry is asked");
                 Heard::Nothing
             }
-        }
+        };
+        self.believed(&visitor.holder, heard)
     }
 }

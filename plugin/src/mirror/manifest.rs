@@ -5,6 +5,8 @@
 //! tag is always asked for. While the origin cannot be reached, both come from memory for those who
 //! were given them before, as long as their right has grace.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use hawker_model::{Digest, Repository, Target};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -46,6 +48,7 @@ impl Mirror {
             self.promise(call, &image).await;
             return Ok(self.of_cache(call, cached));
         }
+        let asked = Instant::now();
         let (by, answered) = self.ask_for(call, repository, &visitor, target).await;
         match answered {
             Ok(answer) if answer.status().is_server_error() => {
@@ -53,7 +56,7 @@ impl Mirror {
                 Ok(kept.unwrap_or(answer))
             }
             Ok(answer) => {
-                self.take(call, (repository, target), &visitor, answer, by)
+                self.take(call, (repository, target), &visitor, answer, (by, asked))
                     .await
             }
             Err(error) if error.is_outage() => {
@@ -70,14 +73,15 @@ impl Mirror {
         }
     }
 
-    /// The origin's answer, or what a seed tells that it is, learnt from and checked.
+    /// The origin's answer, or what a seed tells that it is, to what was asked then, learnt from and
+    /// checked.
     async fn take(
         &self,
         call: &Call,
         (repository, target): (&Repository, &Target),
         visitor: &Visitor,
         answer: Response<Body>,
-        by: Grantor,
+        (by, asked): (Grantor, Instant),
     ) -> Result<Response<Body>, Failure> {
         if answer.status() != StatusCode::OK {
             self.heed_refusal(visitor, answer.status());
@@ -104,6 +108,7 @@ impl Mirror {
             warn!(registry = %call.registry, %repository, %target, %error, "a manifest is wrong");
         })?;
         let digest = Digest::of(&bytes);
+        self.layers.access().note_manifest(visitor, digest, asked);
         self.keep(call, visitor, target, digest, &parts.headers, &bytes);
         let image = self.saw_manifest(call, repository, visitor, Some(digest), Some(&bytes));
         self.promise(call, &image).await;
@@ -125,7 +130,7 @@ impl Mirror {
         }
     }
 
-    /// The origin gave all of it to this visitor: it may have it again.
+    /// Keeps what the origin gave to this visitor, for whoever may have it.
     fn keep(
         &self,
         call: &Call,
@@ -139,7 +144,6 @@ impl Mirror {
         let Some(Ok(media_type)) = media_type.map(HeaderValue::to_str) else {
             return;
         };
-        self.layers.access().note_manifest(visitor, digest);
         if let Target::Tag(tag) = target {
             self.manifests.note_tag(visitor.holder(), tag, digest);
         }

@@ -32,7 +32,7 @@ impl Mirror {
         let (by, answer) = match self.wish(call, repository, visitor, target) {
             Some(wish) => {
                 let race = Race::default();
-                let told = self.told(call, &wish, &race);
+                let told = self.told(call, visitor, &wish, &race);
                 ask_seed_first(told, &race, || self.upstream.ask(call)).await
             }
             None => (Grantor::Origin, self.upstream.ask(call).await),
@@ -66,8 +66,15 @@ impl Mirror {
     }
 
     /// The seed's answer, where it may be one to this call.
-    async fn told(&self, call: &Call, wish: &ManifestWish, race: &Race) -> Heard<Response<Body>> {
-        let heard = self.layers.access().ask_seed_for(wish, race).await;
+    async fn told(
+        &self,
+        call: &Call,
+        visitor: &Visitor,
+        wish: &ManifestWish,
+        race: &Race,
+    ) -> Heard<Response<Body>> {
+        let access = self.layers.access();
+        let heard = access.ask_seed_for(visitor, wish, race).await;
         match heard {
             Heard::Granted(manifest) if is_for(call, &manifest) => {
                 Heard::Granted(response(call, manifest))

@@ -86,6 +86,8 @@ struct Lab {
     registry: SocketAddr,
     /// Questions that a lying seed has heard.
     heard: Arc<AtomicUsize>,
+    /// How long it thinks about each.
+    thinks: Duration,
 }
 
 /// A daemon of it.
@@ -111,6 +113,7 @@ impl Lab {
             seed: address_of_its_own(),
             registry: registry.address,
             heard: Arc::default(),
+            thinks: Duration::ZERO,
         }
     }
 
@@ -205,13 +208,14 @@ impl Lab {
         });
         let seed = seed.await.unwrap();
         let mut requests = seed.requests().unwrap();
-        let heard = Arc::clone(&self.heard);
+        let (heard, thinks) = (Arc::clone(&self.heard), self.thinks);
         tokio::spawn(async move {
             let mut unanswered = Vec::new();
             while let Some(request) = requests.recv().await {
                 heard.fetch_add(1, Ordering::Relaxed);
                 match (request, says.clone()) {
                     (NodeRequest::Resolve { reply, .. }, Some(says)) => {
+                        tokio::time::sleep(thinks).await;
                         let _ = reply.send(says);
                     }
                     (request, _) => unanswered.push(request),
@@ -508,6 +512,39 @@ async fn without_any_seed_that_is_there_the_registry_is_asked_at_once() {
         assert_eq!(got.body, Some(manifest("v0")));
     }
     assert_eq!(registry.count(Method::GET, "/v2/a/manifests/v0"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seeds_yes_counts_no_more_once_the_registry_has_refused_meanwhile() {
+    let registry = Origin::start(|_| Reply::status(401)).await;
+    let mut lab = Lab::new(&registry);
+    lab.thinks = Duration::from_millis(500);
+    let bytes = manifest("v0");
+    let old_yes = Resolution::Given(GivenManifest {
+        digest: Digest::of(&bytes),
+        media_type: OCI.to_owned(),
+        length: bytes.len() as u64,
+        bytes: Some(bytes.clone()),
+    });
+    let _seed = lab.lying_seed(Some(old_yes)).await;
+    let node = lab.node("node").await;
+    let path = digest_path("a", &bytes);
+    let token = ("authorization", "Bearer t");
+    let meanwhile = async {
+        for _ in 0..50 {
+            if lab.heard.load(Ordering::Relaxed) > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Under a condition the registry itself is asked.
+        let headers = [token, ("if-none-match", "\"x\"")];
+        node.ask("GET", "/v2/a/manifests/v1", &headers).await
+    };
+    let headers = [token];
+    let (given, refused) = tokio::join!(node.ask("GET", &path, &headers), meanwhile);
+    assert_eq!((given.status, refused.status), (401, 401));
+    assert_eq!(node.ask("GET", &path, &headers).await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,30 @@ async fn right_that_was_ended_is_remembered_again_by_those_who_ask_afterwards() 
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
 
+#[test]
+fn what_was_asked_for_before_a_refusal_is_not_granted_after_it() {
+    let endings: [fn(&Rights, &RightKey); 2] = [
+        |rights, key| rights.end(&key.holder),
+        // Whose right was on its way is not known there.
+        |rights, _| _ = rights.forget(&|_| false),
+    ];
+    for end in endings {
+        let (rights, key) = (rights(LONG, LONG), key("t", "x"));
+        let grant = |asked| rights.grant(&key, &place(), yes().unwrap(), asked);
+        let asked = Instant::now();
+        end(&rights, &key);
+        grant(asked);
+        assert!(rights.held(&key).is_none());
+        std::thread::sleep(Duration::from_millis(1));
+        grant(Instant::now());
+        assert!(rights.find(&key).is_some());
+    }
+    let (rights, key, asked) = (rights(LONG, LONG), key("t", "x"), Instant::now());
+    rights.end(&self::key("u", "x").holder);
+    rights.grant(&key, &place(), yes().unwrap(), asked);
+    assert!(rights.find(&key).is_some(), "another's refusal");
+}
+
 #[tokio::test]
 async fn asker_who_leaves_is_followed_by_the_next() {
     let rights = rights(LONG, Duration::ZERO);
