@@ -205,7 +205,9 @@ section! {
         /// How long the piece network may take to find a blob before the registry is asked for it.
         pub network_timeout: Interval = Interval::from_secs(10),
         /// How long a client's right to a blob or manifest, granted by the registry, is remembered,
-        /// but never longer than its token is good for; "0s" asks each time.
+        /// but never longer than its token is good for. A yes that a seed tells may be up to 15s
+        /// older. "0s" asks the registry each time, and no seed; on a seed, other hosts' questions
+        /// share an answer only while it is on its way.
         pub keep_rights: Interval = Interval::from_secs(300),
         /// How long after that a right still holds while the registry cannot be reached; "0s": not
         /// at all. A refusal ends it at once.

@@ -108,7 +108,7 @@ impl Access {
             origin: node.origin().clone(),
             node,
             patience,
-            resolver: Resolver::new(rights.keep_tags),
+            resolver: Resolver::new(&rights),
             rights: Rights::new(rights),
             proofs: Proofs::default(),
             outages: Noted::default(),
@@ -202,9 +202,10 @@ impl Access {
     }
 
     /// Whether a seed's yes counts for somebody: it may be from before a refusal that was met here a
-    /// moment ago.
+    /// moment ago, and is too old in any case where nothing is to be remembered.
     fn hears_seeds(&self, holder: &Holder) -> bool {
-        !self.0.rights.was_ended(holder, judge::JUST_NOW)
+        let rights = &self.0.rights;
+        rights.remembers() && !rights.was_ended(holder, judge::JUST_NOW)
     }
 
     /// What a seed said, where it still counts: the refusal may have come meanwhile.
@@ -398,12 +399,14 @@ impl Access {
     }
 
     /// Forgets the rights to a repository, to all of a registry, or all, and tells how many those
-    /// were. A registry goes by all names that lead to the same address.
+    /// were. A registry goes by all names that lead to the same address. What registries gave for
+    /// other hosts' wishes is forgotten whole: it is a moment's.
     pub(crate) fn forget(&self, registry: Option<&str>, repository: Option<&str>) -> usize {
         let address = |name: &str| {
             let name = RegistryHost::parse(name).ok()?;
             self.0.origin.base_url(&name).ok()
         };
+        self.0.resolver.forget();
         let wanted = registry.map(|name| (name, address(name)));
         self.0.rights.forget(&|place| {
             let is_there = wanted.as_ref().is_none_or(|(name, wanted)| {

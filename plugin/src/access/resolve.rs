@@ -15,7 +15,9 @@ use hawker_p2p::{GivenManifest, ManifestWish, OriginError, Resolution};
 use hawker_swarm::Source;
 use url::Url;
 
-use super::{Access, AccessError, claim::is_password, judge::JUST_NOW, right_key::Holder};
+use super::{
+    Access, AccessError, RightsSettings, claim::is_password, judge::JUST_NOW, right_key::Holder,
+};
 use crate::noted::Noted;
 
 use self::answers::Answers;
@@ -33,25 +35,35 @@ pub(super) struct Resolver {
     answers: Answers,
     /// Repositories, registries and single manifests that are known not to be given to nobody.
     closed: Noted<Holder>,
-    /// How long what a tag names is good for.
+    /// How long an answer is good for,
+    keep: Duration,
+    /// and that of what a tag names.
     keep_tags: Duration,
 }
 
 impl Resolver {
-    pub(super) fn new(keep_tags: Duration) -> Self {
+    pub(super) fn new(settings: &RightsSettings) -> Self {
+        let keep = settings.keep.min(JUST_NOW);
         Self {
             answers: Answers::default(),
             closed: Noted::default(),
-            keep_tags,
+            keep,
+            keep_tags: settings.keep_tags.min(keep),
         }
     }
 
     /// How long the registry's answer to a wish serves others.
     fn keeps(&self, wish: &ManifestWish) -> Duration {
         match wish.digest() {
-            Some(_) => JUST_NOW,
-            None => self.keep_tags.min(JUST_NOW),
+            Some(_) => self.keep,
+            None => self.keep_tags,
         }
+    }
+
+    /// Forgets what registries gave. That something is not for everybody stays known: it grants
+    /// nothing.
+    pub(super) fn forget(&self) {
+        self.answers.forget();
     }
 }
 

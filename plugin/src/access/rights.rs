@@ -96,6 +96,11 @@ impl Rights {
         }
     }
 
+    /// Whether any right is remembered at all, and not asked for each time.
+    pub(super) fn remembers(&self) -> bool {
+        !self.settings.keep.is_zero()
+    }
+
     /// The right, if it is remembered and fresh.
     pub(super) fn find(&self, key: &RightKey) -> Option<Right> {
         match self.lock().table.find(key, Instant::now())? {

@@ -548,6 +548,24 @@ async fn a_seeds_yes_counts_no_more_once_the_registry_has_refused_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_remembers_nothing_asks_the_registry_each_time_and_no_seed() {
+    let registry = registry().await;
+    let lab = Lab::new(&registry);
+    let _seed = lab.seed().await;
+    let believing = lab.node("believing").await;
+    believing.wait_for_seed().await;
+    let change = |text: String| text.replace("[mirror]", "[mirror]\nkeep_rights = \"0s\"");
+    let strict = lab.host("strict", Role::Node, change).await;
+    let path = digest_path("a", &manifest("v0"));
+    for _ in 0..3 {
+        assert_eq!(strict.get(&path).await.status, 200);
+    }
+    let told = (strict.told_by("seed").await, strict.told_by("origin").await);
+    assert_eq!(told, (0, 3));
+    assert_eq!(registry.count(Method::GET, &path), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_seed_heard_refused_has_no_grace_left_when_the_seed_is_gone() {
     let is_down = Arc::new(AtomicBool::new(false));
     let down = Arc::clone(&is_down);

@@ -36,6 +36,8 @@ pub(super) struct Answers(Mutex<Inner>);
 struct Inner {
     kept: HashMap<Key, Kept>,
     bytes: usize,
+    /// When all was last forgotten by hand.
+    forgotten: Option<Instant>,
     /// And how many are aboard.
     flights: HashMap<Key, (Arc<Flight>, usize)>,
 }
@@ -100,8 +102,18 @@ impl Answers {
         })
     }
 
+    /// Nothing that the registry was asked before this serves anybody who comes after it.
+    pub(super) fn forget(&self) {
+        let mut inner = self.lock();
+        inner.kept.clear();
+        (inner.bytes, inner.forgotten) = (0, Some(Instant::now()));
+    }
+
     fn keep(&self, key: Key, since: Instant, manifest: GivenManifest) {
         let mut inner = self.lock();
+        if inner.forgotten.is_some_and(|at| since <= at) {
+            return;
+        }
         let old: Vec<_> = inner.old().collect();
         old.iter().for_each(|key| inner.forget(key));
         inner.forget(&key);
@@ -321,6 +333,24 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(registry.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_it_was_forgotten_serves_nobody_afterwards() {
+        let (answers, registry, wish) = (Answers::default(), Registry::default(), wish("v1"));
+        let ask = || answers.answer(&wish, KEEP, || registry.give());
+        ask().await.unwrap();
+        answers.forget();
+        assert_eq!(answers.lock().bytes, 0);
+        let mut under_way = Box::pin(ask());
+        assert!(futures::poll!(&mut under_way).is_pending());
+        assert_eq!(registry.asked(), 2);
+        answers.forget();
+        under_way.await.unwrap();
+        ask().await.unwrap();
+        assert_eq!(registry.asked(), 3);
+        ask().await.unwrap();
+        assert_eq!(registry.asked(), 3);
     }
 
     #[tokio::test]
