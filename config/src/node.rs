@@ -202,7 +202,8 @@ section! {
         pub allow_private: Vec<PrivateOrigin> = Vec::new(),
         /// How long a registry may take to answer before the client is told to go on by itself.
         pub origin_timeout: Interval = Interval::from_secs(5),
-        /// How long the piece network may take to find a blob before the registry is asked for it.
+        /// How long the piece network may take to find a blob before the registry is asked for it; and,
+        /// of one whose bytes proved wrong a moment ago, to bring another piece of it.
         pub network_timeout: Interval = Interval::from_secs(10),
         /// How long a client's right to a blob or manifest, granted by the registry, is remembered,
         /// but never longer than its token is good for. A yes that a seed tells may be up to 15s

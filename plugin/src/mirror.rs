@@ -66,7 +66,8 @@ pub struct MirrorSettings {
     pub names: Vec<ServedName>,
     /// How long the origin may take for the headers of its answer.
     pub origin_patience: Duration,
-    /// How long the network may take to find out a blob's length.
+    /// How long the network may take to find out a blob's length, or for the next piece of one of which
+    /// all has to be here first.
     pub network_patience: Duration,
     /// Whether a seed is believed what a tag names.
     pub tags_from_seeds: bool,
@@ -81,8 +82,8 @@ pub struct Mirror {
     images: ImageIndex,
     promiser: Option<Promiser>,
     manifests: ManifestCache,
-    /// Blobs whose bytes proved wrong a moment ago, after some had been sent.
-    doubted: Arc<Noted<Digest>>,
+    /// Blobs whose bytes proved wrong a moment ago, each where it was asked for.
+    doubted: Arc<Noted<(RegistryHost, Digest)>>,
     settings: MirrorSettings,
     metrics: MirrorMetrics,
 }

@@ -237,7 +237,10 @@ impl Links {
         let Some(at) = links.iter().position(|link| link.id == id) else {
             return Removed::Unknown;
         };
-        links.remove(at).reader.abort();
+        // Nothing can be said on it any more, and what waits to be keeps its room.
+        let link = links.remove(at);
+        link.reader.abort();
+        link.writer.abort();
         match (links.is_empty(), at) {
             (true, _) => {
                 self.by_host.remove(host);

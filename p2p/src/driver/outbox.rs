@@ -1,14 +1,16 @@
 //! Content that waits to be sent: how much of it, for one peer and for all.
 //!
-//! A piece is read when its turn comes, but a manifest waits whole. A peer that asks for many and
-//! reads none must not fill the memory, nor take all the room: what finds none is not given, and its
-//! host asks the registry itself.
+//! A piece is read when its turn comes, but a manifest waits whole, and so do a registry's challenges.
+//! A peer that asks for many and reads none must not fill the memory, nor take all the room: what
+//! finds none is not given, and its host asks the registry itself.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawker_swarm::{Envelope, Message, Resolution};
+use hawker_swarm::{Envelope, Message, Resolution, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::transport::frame::keep_sendable;
 
 /// Bytes of content that may wait for all peers.
 const MOST: usize = 16 << 20;
@@ -57,9 +59,12 @@ pub(super) struct Parcel {
 }
 
 impl Drawer {
-    /// Takes room for a message's content. A manifest that finds none is taken out of its answer,
-    /// which then says that this host does not judge the question. Does not wait.
-    pub(super) fn pack(&self, envelope: Envelope) -> Parcel {
+    /// Takes room for a message's content. What finds none is taken out of its answer, which then says
+    /// that this host does not judge the question. Does not wait.
+    pub(super) fn pack(&self, mut envelope: Envelope) -> Parcel {
+        if let Some(challenges) = challenges(&mut envelope.message) {
+            keep_sendable(challenges);
+        }
         let len = carried(&envelope.message);
         let room = match len {
             0 => None,
@@ -96,7 +101,30 @@ pub(super) fn carried(message: &Message) -> usize {
             resolution: Some(Resolution::Given(manifest)),
             ..
         } => manifest.bytes.as_ref().map_or(0, Bytes::len),
+        Message::Resolved {
+            resolution: Some(Resolution::Denied { challenges, .. }),
+            ..
+        }
+        | Message::Verdict {
+            verdict: Some(Verdict::Denied { challenges, .. }),
+            ..
+        } => challenges.iter().map(String::len).sum(),
         _ => 0,
+    }
+}
+
+/// What a registry asks for who may not have something.
+fn challenges(message: &mut Message) -> Option<&mut Vec<String>> {
+    match message {
+        Message::Resolved {
+            resolution: Some(Resolution::Denied { challenges, .. }),
+            ..
+        }
+        | Message::Verdict {
+            verdict: Some(Verdict::Denied { challenges, .. }),
+            ..
+        } => Some(challenges),
+        _ => None,
     }
 }
 
@@ -104,9 +132,14 @@ fn without_content(envelope: Envelope) -> Envelope {
     let Envelope { task, message } = envelope;
     let message = match message {
         Message::Resolved { number, .. } => {
-            tracing::debug!(%task, "too many manifests wait to be sent: one is not given");
+            tracing::debug!(%task, "too many answers wait to be sent: one is not given");
             let resolution = None;
             Message::Resolved { number, resolution }
+        }
+        Message::Verdict { number, .. } => {
+            tracing::debug!(%task, "too many verdicts wait to be sent: one is not given");
+            let verdict = None;
+            Message::Verdict { number, verdict }
         }
         // Pieces are read and sent without waiting here.
         message => message,
@@ -160,6 +193,21 @@ mod tests {
             waiting.extend(given);
         }
         assert_eq!(waiting.len(), MOST / LEN);
+        // Nor do challenges wait, but those that go out at all.
+        let denied = |len: usize| Envelope {
+            message: Message::Verdict {
+                number: 7,
+                verdict: Some(Verdict::Denied {
+                    status: 401,
+                    challenges: vec!["x".repeat(len); 100],
+                }),
+            },
+            ..answer(1)
+        };
+        let free = Outbox::default().drawer();
+        assert_eq!(carried(&free.pack(denied(4096)).envelope.message), 8 * 4096);
+        assert_eq!(carried(&free.pack(denied(400_000)).envelope.message), 0);
+        assert_eq!(carried(&drawers[0].pack(denied(4096)).envelope.message), 0);
         // What carries nothing needs no room.
         let told = Envelope {
             message: Message::Leave,

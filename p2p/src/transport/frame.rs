@@ -24,6 +24,7 @@ pub use message::{Credentials, UnsendableError, encode_message, fits, wish_fits}
 pub use signers::Signers;
 
 use body::Body;
+pub(crate) use claim::keep_sendable;
 pub(crate) use message::encode_piece_header;
 use message::{decode_message, decode_piece};
 

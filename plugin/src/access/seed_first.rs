@@ -71,7 +71,12 @@ where
                 other => (Grantor::Origin, other.or(origin.await)),
             },
             Either::Right((answer, _)) => {
-                if since.elapsed() < PATIENCE && !is_outage(&answer) {
+                // A refusal, or too many questions, may be quick for want of what the seed waits for.
+                let gave = match &answer {
+                    Ok(answer) => answer.is_given(),
+                    Err(error) => error.is_missing(),
+                };
+                if since.elapsed() < PATIENCE && gave {
                     race.lose();
                 }
                 (Grantor::Origin, answer)
@@ -96,11 +101,18 @@ fn is_outage<T: Granting>(answer: &Result<T, AccessError>) -> bool {
 pub(crate) trait Granting {
     /// Whether it is the origin's word that it cannot answer now.
     fn is_outage(&self) -> bool;
+
+    /// Whether it is what was asked for.
+    fn is_given(&self) -> bool;
 }
 
 impl Granting for Granted {
     fn is_outage(&self) -> bool {
         false
+    }
+
+    fn is_given(&self) -> bool {
+        true
     }
 }
 
@@ -226,19 +238,28 @@ mod tests {
     #[tokio::test]
     async fn seed_is_slow_where_the_origin_is_not() {
         let outage = || Err(AccessError::Slow);
+        // It may be what the seed waits for.
+        let refusal = || {
+            let (status, challenges) = (429, Vec::new());
+            Err(AccessError::Refused { status, challenges })
+        };
         let late = async || {
             tokio::time::sleep(PATIENCE).await;
             yes(4)
         };
-        let races = [(); 3].map(|()| Race::default());
+        let races = [(); 4].map(|()| Race::default());
         let seed = || async { judged(pending().await) };
-        let [by_yes, by_late, by_outage] = &races;
-        let (yes, late, outage) = tokio::join!(
+        let [by_yes, by_late, by_outage, by_refusal] = &races;
+        let (yes, late, outage, refusal) = tokio::join!(
             ask_of(seed(), by_yes, || ready(yes(4))),
             ask_of(seed(), by_late, late),
             ask_of(seed(), by_outage, || ready(outage())),
+            ask_of(seed(), by_refusal, || ready(refusal())),
         );
-        assert!(yes.1.is_ok() && late.1.is_ok() && outage.1.is_err());
-        assert_eq!(races.each_ref().map(Race::is_lost), [true, false, false]);
+        assert!(yes.1.is_ok() && late.1.is_ok() && outage.1.is_err() && refusal.1.is_err());
+        assert_eq!(
+            races.each_ref().map(Race::is_lost),
+            [true, false, false, false]
+        );
     }
 }

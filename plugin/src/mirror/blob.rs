@@ -1,14 +1,14 @@
 //! Blobs: the right first, then the bytes through the piece network, as far as the client's registry
 //! is known to hold them.
 
-use std::{mem, ops::Range, sync::Arc, time::Duration};
+use std::{future::Future, mem, ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use hawker_model::{Digest, Geometry, Repository, TaskId};
+use hawker_model::{Digest, Geometry, RegistryHost, Repository, TaskId};
 use hawker_p2p::Blob;
 use hawker_swarm::{Source, TaskFailure};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -38,8 +38,17 @@ const MOST_FALSE_LISTS: usize = 3;
 /// again soon, and others may still be spreading what they got.
 const DOUBTED_FOR: Duration = Duration::from_secs(30);
 
+/// How long a client waits for all of such a blob, as long as pieces come.
+const WHOLE_PATIENCE: Duration = Duration::from_secs(120);
+
 /// Bytes of a blob on their way to a client.
 type Chunks = BoxStream<'static, Result<Bytes, ReadError>>;
+
+/// Whether a blob's bytes proved wrong a moment ago where it is asked for.
+struct Doubt {
+    name: (RegistryHost, Digest),
+    holds: bool,
+}
 
 /// A blob that is being had through the network.
 struct Opened {
@@ -152,13 +161,21 @@ impl Mirror {
             return self.pass(call).await;
         }
         let served = opened.served;
-        let is_doubted = self.doubted.holds(&digest);
-        let bytes = match self.read(digest, opened, claim, right, range.clone()).await {
+        let doubt = self.doubt(call, digest);
+        let (is_doubted, blob) = (doubt.holds, opened.blob.clone());
+        let reading = self.read(doubt, opened, claim, right, range.clone());
+        let bytes = match is_doubted {
+            true => in_time(reading).await,
+            false => reading.await,
+        };
+        let bytes = match bytes {
             Ok(bytes) => bytes,
-            // Once was enough.
             Err(ReadError::Network(failure)) if is_doubted => {
-                info!(%digest, %failure, "its bytes proved wrong again: passed through");
-                return self.pass(call).await;
+                info!(%digest, %failure, "its bytes were wrong, and are not here now: passed through");
+                let passed = self.pass(call).await?;
+                // Meanwhile the network goes on: who asks next may find it whole.
+                let held = move |_| _ = &blob;
+                return Ok(passed.map(|body| body::counted(body, held)));
             }
             Err(error) => match remedy(digest, error) {
                 Remedy::Answer(failure) => return Err(failure),
@@ -180,21 +197,21 @@ impl Mirror {
     /// moment ago nothing comes before all of it is here.
     async fn read(
         &self,
-        digest: Digest,
+        doubt: Doubt,
         opened: Opened,
         claim: Claim,
         right: Right,
         range: Range<u64>,
     ) -> Result<Chunks, ReadError> {
         let access = self.layers.access();
-        let length = opened.geometry.length();
+        let (digest, length) = (doubt.name.1, opened.geometry.length());
         let mut blob = opened.blob;
         // While one of them is held, the network goes on with the next.
         let mut held = Vec::new();
         loop {
             let (whose, range) = (claim.clone(), range.clone());
             let bytes = access.read(whose, right.clone(), &blob, range, Recourse::Registry);
-            let first = match self.doubted.holds(&digest) {
+            let first = match doubt.holds {
                 true => self.whole_first(&blob).await,
                 false => Ok(()),
             };
@@ -203,11 +220,11 @@ impl Mirror {
                 Err(failure) => Err(failure.into()),
             };
             let error = match first {
-                Ok(bytes) => return Ok(self.watched(digest, bytes)),
+                Ok(bytes) => return Ok(self.watched(doubt.name, bytes)),
                 Err(error) if error.is_false_list() && held.len() < MOST_FALSE_LISTS => error,
                 Err(error) => {
                     if error.is_of_bytes() {
-                        self.doubted.note(digest, DOUBTED_FOR);
+                        self.doubted.note(doubt.name, DOUBTED_FOR);
                     }
                     return Err(error);
                 }
@@ -221,25 +238,45 @@ impl Mirror {
         }
     }
 
-    /// Waits until all of a blob is here and checked, as long as for the network.
+    /// Waits until all of a blob is here and checked, as long as pieces come.
     async fn whole_first(&self, blob: &Blob) -> Result<(), TaskFailure> {
-        let patience = self.settings.network_patience;
-        let complete = tokio::time::timeout(patience, blob.complete()).await;
-        complete.unwrap_or(Err(TaskFailure::NoSource))
+        let mut complete = pin!(blob.complete());
+        let (mut stored, _) = blob.progress();
+        loop {
+            match tokio::time::timeout(self.settings.network_patience, &mut complete).await {
+                Ok(complete) => return complete,
+                Err(_) if blob.progress().0 == stored => return Err(TaskFailure::NoSource),
+                Err(_) => (stored, _) = blob.progress(),
+            }
+        }
+    }
+
+    fn doubt(&self, call: &Call, digest: Digest) -> Doubt {
+        let name = (call.registry.clone(), digest);
+        let holds = self.doubted.holds(&name);
+        Doubt { name, holds }
     }
 
     /// The same bytes. If they prove wrong, it is remembered for those that ask next.
-    fn watched(&self, digest: Digest, bytes: Chunks) -> Chunks {
+    fn watched(&self, name: (RegistryHost, Digest), bytes: Chunks) -> Chunks {
         let doubted = Arc::clone(&self.doubted);
         let bytes = bytes.inspect(move |chunk| {
             let Err(error) = chunk else { return };
-            warn!(%digest, %error, "cut an answer: the client resumes or goes to the registry");
+            warn!(digest = %name.1, %error, "cut an answer: the client resumes or goes to the registry");
             if error.is_of_bytes() {
-                doubted.note(digest, DOUBTED_FOR);
+                doubted.note(name.clone(), DOUBTED_FOR);
             }
         });
         bytes.boxed()
     }
+}
+
+/// What comes of a reading that begins when all is here.
+async fn in_time(
+    reading: impl Future<Output = Result<Chunks, ReadError>>,
+) -> Result<Chunks, ReadError> {
+    let read = tokio::time::timeout(WHOLE_PATIENCE, reading).await;
+    read.unwrap_or(Err(TaskFailure::NoSource.into()))
 }
 
 /// The bytes of a range, once the first are there or have been waited for.

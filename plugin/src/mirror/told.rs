@@ -97,6 +97,10 @@ impl Granting for Response<Body> {
     fn is_outage(&self) -> bool {
         self.status().is_server_error()
     }
+
+    fn is_given(&self) -> bool {
+        self.status().is_success()
+    }
 }
 
 /// What a client takes; empty: anything.

@@ -400,6 +400,44 @@ async fn client_that_tries_again_after_wrong_bytes_gets_none_before_all_are_righ
 }
 
 #[tokio::test]
+async fn after_wrong_bytes_a_slow_registry_is_asked_once_as_long_as_pieces_come() {
+    let right = noise(2 * MIB, 31);
+    let path = blob_path(&right);
+    let mut wrong = right.to_vec();
+    wrong[2 * MIB - 1] ^= 1;
+    let (wrong, content) = (Bytes::from(wrong), right.clone());
+    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)));
+    let (held, times) = (Arc::clone(&gate), Arc::clone(&asked));
+    let origin = Origin::start(move |seen| {
+        if seen.method == Method::HEAD {
+            return Reply::file(seen, &content);
+        }
+        if times.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Reply::bytes(wrong.clone());
+        }
+        let quarters = (0..4).map(|at| content.slice(at * MIB / 2..(at + 1) * MIB / 2));
+        let parts = quarters.flat_map(|part| [Part::Wait(Arc::clone(&held)), Part::Bytes(part)]);
+        Reply::parts(content.len(), parts.collect()).with("etag", "\"1\"")
+    })
+    .await;
+    let daemon = Daemon::start_impatient(origin.address).await;
+    let cut = get(daemon.mirror(), &path).await;
+    assert!(cut.status == 502 || cut.body.is_none());
+
+    // Longer in all than the network may be silent.
+    let dripping = async {
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+            gate.add_permits(1);
+        }
+    };
+    let (again, ()) = tokio::join!(get(daemon.mirror(), &path), dripping);
+    assert_eq!(again.status, 200);
+    assert!(again.body.is_some_and(|body| body == right), "wrong or cut");
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn answer_is_cut_when_the_registry_fails_for_good() {
     let bytes = noise(2 * MIB, 8);
     let path = blob_path(&bytes);

@@ -57,13 +57,16 @@ fn put_verdict(verdict: Option<&Verdict>, out: &mut BytesMut) {
     }
 }
 
+/// Drops the challenges that no frame takes.
+pub(crate) fn keep_sendable(challenges: &mut Vec<String>) {
+    let fits = |text: &String| text.len() <= MAX_CHALLENGE_LEN && !text.contains(char::is_control);
+    challenges.retain(fits);
+    challenges.truncate(MAX_CHALLENGES);
+}
+
 pub(super) fn put_denial(status: u16, challenges: &[String], out: &mut BytesMut) {
-    let fits = |text: &&String| text.len() <= MAX_CHALLENGE_LEN && !text.contains(char::is_control);
-    let fit: Vec<_> = challenges
-        .iter()
-        .filter(fits)
-        .take(MAX_CHALLENGES)
-        .collect();
+    let mut fit = challenges.to_vec();
+    keep_sendable(&mut fit);
     out.put_u8(DENIED);
     out.put_u16_le(status);
     out.put_u8(fit.len() as u8);
