@@ -229,8 +229,7 @@ impl ContentStore {
 }
 
 fn check_ingest(ingest: &Arc<Ingest>) {
-    // Whoever writes it by now has hashed it.
-    if let Err(error @ ContentError::Io { .. }) = ingest.write() {
+    if let Err(error) = ingest.check() {
         warn!(%error, "an upload cannot be checked");
     }
 }

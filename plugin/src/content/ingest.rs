@@ -194,19 +194,37 @@ impl Ingest {
         Ok(writer)
     }
 
+    /// Hashes what an earlier process left, unless somebody has done so or is at it: who goes on
+    /// with an upload that was hashed must not meet this. Blocks on the disk.
+    pub(super) fn check(self: &Arc<Self>) -> Result<(), ContentError> {
+        let state = self.lock();
+        if state.is_aborted || state.recorder.is_some() || state.busy.is_some() {
+            return Ok(());
+        }
+        self.claim_locked(state)?.hash()
+    }
+
     fn claim(self: &Arc<Self>) -> Result<Writer, ContentError> {
-        let (was_hashed, recorder) = {
-            let mut state = self.lock();
-            if state.is_aborted {
-                return Err(aborted(&state.status.reference));
-            }
-            if let Some(since) = state.busy {
-                return Err(busy(&state.status.reference, since));
-            }
-            state.busy = Some(SystemTime::now());
-            let recorder = state.recorder.take();
-            (recorder.is_some(), recorder.unwrap_or_default())
-        };
+        let state = self.lock();
+        if state.is_aborted {
+            return Err(aborted(&state.status.reference));
+        }
+        if let Some(since) = state.busy {
+            return Err(busy(&state.status.reference, since));
+        }
+        self.claim_locked(state)
+    }
+
+    /// Becomes the one who writes, where nobody is.
+    fn claim_locked(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+    ) -> Result<Writer, ContentError> {
+        state.busy = Some(SystemTime::now());
+        let recorder = state.recorder.take();
+        drop(state);
+        let was_hashed = recorder.is_some();
+        let recorder = recorder.unwrap_or_default();
         // From here on it is let go when it is dropped.
         let mut writer = Writer {
             ingest: Arc::clone(self),

@@ -45,6 +45,32 @@ async fn upload_goes_on_after_a_restart_where_it_stopped() {
     assert_eq!(bed.read(&Digest::of(&bytes)).await.unwrap(), bytes);
 }
 
+/// The check of what a restart left may come to an upload that its client has gone on with already.
+#[test]
+fn check_after_a_restart_never_locks_what_was_hashed() {
+    let dir = temp();
+    let open = || Ingests::open(dir.path().to_owned()).unwrap();
+    let mut writer = open().write("a", 0).unwrap();
+    writer.append(b"abc").unwrap();
+    drop(writer);
+    let ingests = open();
+    let left = ingests.unhashed();
+    drop(ingests.write("a", 0).unwrap());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                left[0].check().unwrap();
+            }
+        });
+        let wrong = (0..1000)
+            .map(|_| ingests.write("a", 0).map(|writer| writer.digest()))
+            .find(|digest| !matches!(digest, Ok(digest) if *digest == Digest::of(b"abc")));
+        is_over.store(true, Relaxed);
+        assert!(wrong.is_none(), "{wrong:?}");
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_boot_may_have_lost_does_not_count() {
     let dir = temp();
