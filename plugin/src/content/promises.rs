@@ -164,8 +164,12 @@ impl ContentStore {
     }
 
     /// Starts the download of what is promised. A promise that cannot be kept ends, unless
-    /// containerd was told of it: then it fetches it from the mirror.
+    /// containerd was told of it: then it fetches it from the mirror. One that was made again
+    /// meanwhile has its own download, and does not end with this.
     fn begin(&self, digest: Digest) {
+        let Some(begun) = self.0.records.get(&digest) else {
+            return;
+        };
         let (stop, store) = (self.0.stop.clone(), self.clone());
         self.0.tasks.spawn(async move {
             let fetching = store.fetch(digest, 0..0, &[]);
@@ -173,7 +177,7 @@ impl ContentStore {
                 return;
             };
             let _turn = store.0.turns.take(&digest).await;
-            let is_ended = store.0.records.remove_untold(&digest);
+            let is_ended = store.0.records.remove_untold(&digest, &begun);
             if is_ended {
                 store.release(digest);
             }

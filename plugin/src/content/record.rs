@@ -200,7 +200,7 @@ pub(super) struct Record {
     is_told: Arc<AtomicBool>,
     /// When a manifest that names it last passed; `None`: not since the start.
     promised: Option<Instant>,
-    /// containerd has asked since.
+    /// containerd has asked since. Each promise has its own.
     is_asked: Arc<AtomicBool>,
     /// That containerd was told is saved, or will be soon. Not so of a promise that an earlier
     /// process left untold: containerd may know of it, since telling comes before saving.
@@ -278,6 +278,11 @@ impl Record {
     pub(super) fn tell(&self) -> bool {
         self.is_asked.store(true, Relaxed);
         self.list()
+    }
+
+    /// Whether no manifest that names it has passed between the two.
+    pub(super) fn is_same_promise(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.is_asked, &other.is_asked)
     }
 
     /// All its bytes are here, or not any more.

@@ -167,11 +167,14 @@ impl Records {
         is_forgotten && inner.remove(digest).is_some()
     }
 
-    /// Takes a promise out of which nobody was told.
-    pub(super) fn remove_untold(&self, digest: &Digest) -> bool {
+    /// Takes the promise out if it is still `begun`, and nobody was told of it.
+    pub(super) fn remove_untold(&self, digest: &Digest, begun: &Record) -> bool {
         let mut inner = self.lock();
-        let known = inner.promised.get(digest);
-        let is_untold = known.is_some_and(|counted| !counted.is_told);
+        let is_untold = inner.all.get(digest).is_some_and(|known| {
+            known.row.state == ContentState::Promised
+                && !known.is_told()
+                && known.is_same_promise(begun)
+        });
         is_untold && inner.remove(digest).is_some()
     }
 

@@ -205,6 +205,25 @@ async fn what_containerd_was_told_while_a_record_changed_stays_told() {
     assert!(!records.remove_forgotten(&digest, Instant::now() + 2 * keep, keep));
 }
 
+#[test]
+fn download_that_fails_ends_only_the_promise_it_was_begun_for() {
+    let (digest, keep) = (Digest::of(b"x"), Duration::from_secs(60));
+    let now = Instant::now();
+    let records = Records::default();
+    let row = || Row::new(1, ContentState::Promised);
+    let promise = || records.put(digest, Arc::new(Record::promised(row(), now)));
+    let begun = || records.get(&digest).unwrap();
+    promise();
+    let forgotten = begun();
+    assert!(records.remove_forgotten(&digest, now + keep, keep));
+    promise();
+    assert!(!records.remove_untold(&digest, &forgotten));
+    let renewed = begun();
+    assert!(records.promise_again(&digest, row(), now));
+    assert!(!records.remove_untold(&digest, &renewed));
+    assert!(records.remove_untold(&digest, &begun()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commit_by_one_pull_leaves_the_promise_to_another() {
     let dir = temp();
