@@ -21,6 +21,7 @@ mod reader;
 mod security;
 mod socket;
 mod stream;
+mod unsent;
 mod writer;
 
 pub use connection::{Connection, Peer};
