@@ -55,7 +55,11 @@ impl Server {
         })
         .expect("a sound batch");
         let pieces = PieceSet::full(PIECES);
-        let mut swarm = Swarm::new(SwarmConfig::new(host("me"), Role::Seed), 1);
+        let config = SwarmConfig {
+            upload_slots: 4,
+            ..SwarmConfig::new(host("me"), Role::Seed)
+        };
+        let mut swarm = Swarm::new(config, 1);
         let opening = Opening {
             source: None,
             stored: Some(Stored { pieces, list }),
@@ -186,6 +190,7 @@ fn a_slot_that_is_free_by_age_is_given_although_nobody_says_a_word() {
     }
     let fifth = server.begun.get(4).map(|(to, _)| to.clone());
     assert_eq!(fifth, Some(host("quick")));
+    assert!(server.now > asked, "it had to wait");
     assert!(
         server.now - asked <= MILLI * 250,
         "{:?}",

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 pub(super) const LEAST: u32 = 32 << 10;
 /// More gains nothing at any rate.
 const MOST: u32 = 256 << 10;
-/// What a socket holds lasts for so long, in seconds.
+/// What a socket may hold lasts for so long, in seconds, or up to twice as long since it is rounded
+/// up. Linux wakes the writer when half of it is left, and may go beyond by one buffer of 64 KiB.
 const LASTS: f64 = 0.025;
 /// A rate is taken over this time,
 const WINDOW: Duration = Duration::from_millis(100);

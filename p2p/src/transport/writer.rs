@@ -106,7 +106,9 @@ impl FrameWriter {
             true => return Ok(()),
             false => self.write(&data).await?,
         }
-        self.note_taken(data.len());
+        if !data.is_empty() {
+            self.note_taken(data.len());
+        }
         Ok(())
     }
 
@@ -195,7 +197,7 @@ impl FrameWriter {
         timeout(LAST_WORD, said).await.unwrap_or_else(stalled)
     }
 
-    /// The socket has taken a piece, but for what it holds unsent.
+    /// The socket has taken a piece.
     fn note_taken(&mut self, piece: usize) {
         if let Some(len) = self.unsent.note(piece, self.sent) {
             self.io.hold_unsent(len);

@@ -177,6 +177,10 @@ impl ContentStore {
                 return;
             };
             let _turn = store.0.turns.take(&digest).await;
+            // Another download of it goes on.
+            if store.is_begun(&digest) {
+                return;
+            }
             let is_ended = store.0.records.remove_untold(&digest, &begun);
             if is_ended {
                 store.release(digest);
@@ -317,6 +321,10 @@ impl ContentStore {
         // Deleted while it was opened: who deleted it found nothing held.
         if inner.records.get(&digest).is_none() {
             inner.holds.release_this(&digest, &opened);
+            // Promised again meanwhile: who did that may have found it held.
+            if inner.records.get(&digest).is_some() {
+                self.begin(digest);
+            }
             return Err(ContentError::unknown(&digest));
         }
         Ok(opened)

@@ -200,7 +200,7 @@ pub(super) struct Record {
     is_told: Arc<AtomicBool>,
     /// When a manifest that names it last passed; `None`: not since the start.
     promised: Option<Instant>,
-    /// containerd has asked since. Each promise has its own.
+    /// containerd has asked since. Each promise has its own flag, and is known by it.
     is_asked: Arc<AtomicBool>,
     /// That containerd was told is saved, or will be soon. Not so of a promise that an earlier
     /// process left untold: containerd may know of it, since telling comes before saving.

@@ -314,8 +314,8 @@ impl Scenario {
     }
 }
 
-/// What a socket holds unsent where ten connections share a link: the rule is in `hawker-p2p`'s
-/// `transport/unsent.rs`.
+/// What a socket holds unsent where ten connections share a link, all the time and at every host;
+/// `hawker-p2p` goes by each connection's own rate (`transport/unsent.rs`).
 fn unsent(mbit: f64) -> u32 {
     let rate = mbit * 1e6 / 8.0 / 10.0;
     ((rate * 0.025) as u32)

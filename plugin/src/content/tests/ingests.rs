@@ -1,5 +1,7 @@
 //! Uploads: who may write, where they go on, what stays.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,13 +58,17 @@ fn check_after_a_restart_never_locks_what_was_hashed() {
     let ingests = open();
     let left = ingests.unhashed();
     drop(ingests.write("a", 0).unwrap());
-    let is_over = AtomicBool::new(false);
+    let (is_over, checks) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Relaxed) {
                 left[0].check().unwrap();
+                checks.fetch_add(1, Relaxed);
             }
         });
+        while checks.load(Relaxed) == 0 {
+            std::thread::yield_now();
+        }
         let wrong = (0..1000)
             .map(|_| ingests.write("a", 0).map(|writer| writer.digest()))
             .find(|digest| !matches!(digest, Ok(digest) if *digest == Digest::of(b"abc")));
