@@ -128,6 +128,10 @@ mod tests {
                 Route::Manifest(name("library/debian"), Target::Tag("12".to_owned())),
             ),
             (
+                "/v2/a/manifests/1..2".to_owned(),
+                Route::Manifest(name("a"), Target::Tag("1..2".to_owned())),
+            ),
+            (
                 format!("/v2/a/manifests/{digest}"),
                 Route::Manifest(name("a"), by_digest.clone()),
             ),
