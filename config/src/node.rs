@@ -111,7 +111,7 @@ section! {
         pub max_neighbours: u16 = 10,
         /// How many pieces are sent at a time, over all peers, those to slow receivers not counted. With
         /// few each is sooner whole at its receiver, which then passes it on.
-        pub upload_slots: u16 = 6,
+        pub upload_slots: u16 = 4,
         /// Seeds that are used while no scheduler answers, or instead of one; the same on every
         /// host, one [[p2p.seeds]] for each.
         pub seeds: Vec<SeedSettings> = Vec::new(),

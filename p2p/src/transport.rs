@@ -21,7 +21,6 @@ mod reader;
 mod security;
 mod socket;
 mod stream;
-mod unsent;
 mod writer;
 
 pub use connection::{Connection, Peer};

@@ -73,7 +73,7 @@ impl SwarmConfig {
             zone: String::new(),
             max_neighbours: 10,
             max_children: if seed { 64 } else { 24 },
-            upload_slots: 6,
+            upload_slots: 4,
             upload_slots_per_host: 4,
             limits: Limits::default(),
             upload_queue: 64,

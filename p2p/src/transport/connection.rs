@@ -104,10 +104,7 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::fd::AsFd as _, time::SystemTime};
-
     use bytes::BytesMut;
-    use hawker_identity::{ClusterCa, Identity, Subject, TlsFiles, TlsPem, server_name};
     use hawker_model::{Digest, PieceIndex, TaskId};
     use hawker_swarm::{Envelope, Message};
     use tokio::{
@@ -116,16 +113,15 @@ mod tests {
         task::JoinSet,
         time::{Instant, timeout},
     };
-    use tokio_rustls::TlsStream;
 
     use super::*;
     use crate::{
         extent::Extent,
         transport::{
-            Security, WireError,
+            WireError,
             frame::{Hello, PREFACE, encode_hello, encode_piece_header},
             piece_memory::{Room, SHORT_LEN, TRIAL},
-            socket, stream, unsent,
+            stream,
         },
     };
 
@@ -138,17 +134,12 @@ mod tests {
 
     type Halves = (FrameReader, FrameWriter);
 
-    async fn sockets() -> [TcpStream; 2] {
+    async fn pair() -> (Halves, Halves) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (one, other) = tokio::join!(TcpStream::connect(address), listener.accept());
-        [one.unwrap(), other.unwrap().0]
-    }
-
-    async fn pair() -> (Halves, Halves) {
-        let [one, other] = sockets()
-            .await
-            .map(|tcp| halves(stream::plain(tcp), Credentials::Strip, FAST));
+        let sockets = [one.unwrap(), other.unwrap().0];
+        let [one, other] = sockets.map(|tcp| halves(stream::plain(tcp), Credentials::Strip, FAST));
         let ((mut one, mut other), hello) = ((one, other), hello());
         one.1.hello(&hello).await.unwrap();
         other.1.hello(&hello).await.unwrap();
@@ -302,70 +293,6 @@ mod tests {
             }
         };
         tokio::join!(sent, received);
-    }
-
-    /// Two ends of a connection under TLS, accepted and dialed.
-    async fn tls_sockets() -> [TlsStream<TcpStream>; 2] {
-        let authority = ClusterCa::create("test", 1).unwrap();
-        let identity = |name: &str| {
-            let subject = Subject {
-                host: HostId::parse(name).unwrap(),
-                role: Role::Node,
-                names: Vec::new(),
-            };
-            let issued = authority.issue(&subject, 1).unwrap();
-            let pem = TlsPem {
-                ca: authority.cert_pem().as_bytes(),
-                cert: issued.cert_pem.as_bytes(),
-                key: issued.key_pem.as_bytes(),
-            };
-            let files = TlsFiles::in_dir(std::path::Path::new("/test"));
-            let identity = Identity::from_pem(pem, &files, SystemTime::now()).unwrap();
-            Security::Tls(Arc::new(identity))
-        };
-        let [accepting, dialing] = ["accepting", "dialing"].map(identity);
-        let [one, other] = sockets().await;
-        let (one, other) = tokio::join!(
-            accepting.acceptor().unwrap().accept(one),
-            dialing.connector().unwrap().connect(server_name(), other)
-        );
-        [one.unwrap().into(), other.unwrap().into()]
-    }
-
-    #[tokio::test]
-    async fn connection_that_proves_fast_may_hold_more_unsent_plain_and_under_tls() {
-        for (is_tls, is_in_file) in [(false, false), (false, true), (true, false), (true, true)] {
-            let (ours, watch, mut theirs) = if is_tls {
-                let [one, other] = tls_sockets().await;
-                let watch = one.get_ref().0.as_fd().try_clone_to_owned().unwrap();
-                (stream::tls(one), watch, stream::tls(other))
-            } else {
-                let [one, other] = sockets().await;
-                let watch = one.as_fd().try_clone_to_owned().unwrap();
-                (stream::plain(one), watch, stream::plain(other))
-            };
-            socket::hold_unsent(&watch, unsent::LEAST);
-            let reading = tokio::spawn(async move {
-                tokio::io::copy(&mut theirs.0, &mut tokio::io::sink()).await
-            });
-            let (reader, mut writer) = halves(ours, Credentials::Strip, Timing::default());
-            let (piece, extent) = (patterned(), extent(0, u64::MAX));
-            let fed = match is_in_file {
-                true => {
-                    writer
-                        .feed_extent(&piece.task, PieceIndex(5), &extent)
-                        .await
-                }
-                false => writer.feed(&piece).await,
-            };
-            fed.unwrap();
-            let held = socket::held_unsent(&watch);
-            assert!(held > unsent::LEAST, "{held}, {is_tls}, {is_in_file}");
-            drop((reader, writer, watch));
-            // TLS calls it an error that nobody said goodbye: it is an end all the same.
-            let end = timeout(Duration::from_secs(20), reading).await;
-            end.expect("the socket is closed").unwrap().ok();
-        }
     }
 
     #[tokio::test]

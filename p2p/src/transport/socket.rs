@@ -1,21 +1,20 @@
 //! Options of the sockets between peers.
 
-use std::os::fd::AsFd;
-
 use nix::{
-    getsockopt_impl, libc, setsockopt_impl, sockopt_impl,
+    libc, setsockopt_impl, sockopt_impl,
     sys::socket::{setsockopt, sockopt::TcpUserTimeout},
 };
 use tokio::net::TcpStream;
 
-use super::unsent;
-
+/// Unsent bytes the kernel holds per connection. What is written is then nearly on the wire, so
+/// that a piece counts as sent when it is, and small frames do not wait behind megabytes.
+const UNSENT_LEN: u32 = 256 << 10;
 /// After this long without acknowledgement the kernel gives a connection up.
 const UNACKNOWLEDGED_MS: u32 = 30_000;
 
 sockopt_impl!(
     NotSentLowWater,
-    Both,
+    SetOnly,
     libc::IPPROTO_TCP,
     libc::TCP_NOTSENT_LOWAT,
     u32
@@ -26,7 +25,7 @@ sockopt_impl!(
 pub(super) fn tune(stream: &TcpStream) {
     let set = [
         stream.set_nodelay(true).is_ok(),
-        hold_unsent(stream, unsent::LEAST),
+        setsockopt(stream, NotSentLowWater, &UNSENT_LEN).is_ok(),
         setsockopt(stream, TcpUserTimeout, &UNACKNOWLEDGED_MS).is_ok(),
     ];
     if set.contains(&false) {
@@ -37,32 +36,28 @@ pub(super) fn tune(stream: &TcpStream) {
     }
 }
 
-/// Lets the socket take no more while it holds so many bytes that it has not sent: what is written
-/// is then nearly on the wire. Says whether the kernel can.
-pub(super) fn hold_unsent(socket: &impl AsFd, len: u32) -> bool {
-    setsockopt(socket, NotSentLowWater, &len).is_ok()
-}
-
-/// How much the socket may hold unsent.
-#[cfg(test)]
-pub(super) fn held_unsent(socket: &impl AsFd) -> u32 {
-    nix::sys::socket::getsockopt(socket, NotSentLowWater).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::getsockopt;
+    use nix::{getsockopt_impl, sys::socket::getsockopt};
     use tokio::net::TcpListener;
 
     use super::*;
 
+    sockopt_impl!(
+        LowWater,
+        GetOnly,
+        libc::IPPROTO_TCP,
+        libc::TCP_NOTSENT_LOWAT,
+        u32
+    );
+
     #[tokio::test]
-    async fn connections_hold_little_unsent_until_they_are_known_as_fast() {
+    async fn connections_hold_little_unsent() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
         tune(&stream);
-        assert_eq!(held_unsent(&stream), unsent::LEAST);
+        assert_eq!(getsockopt(&stream, LowWater), Ok(UNSENT_LEN));
         assert_eq!(getsockopt(&stream, TcpUserTimeout), Ok(UNACKNOWLEDGED_MS));
         assert!(stream.nodelay().unwrap());
     }

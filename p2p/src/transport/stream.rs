@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     pin::Pin,
     task::{Context, Poll},
 };
@@ -16,8 +15,6 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use super::socket;
-
 /// Plain halves share nothing; TLS halves share the session, behind a lock held for one read or write.
 #[derive(Debug)]
 pub(super) enum ReadSide {
@@ -28,9 +25,7 @@ pub(super) enum ReadSide {
 #[derive(Debug)]
 pub(super) enum WriteSide {
     Plain(OwnedWriteHalf),
-    /// And the socket under it, for its options: the half does not show it. `None` where no
-    /// descriptor was left for that.
-    Tls(WriteHalf<TlsStream<TcpStream>>, Option<OwnedFd>),
+    Tls(WriteHalf<TlsStream<TcpStream>>),
 }
 
 pub(super) fn plain(stream: TcpStream) -> (ReadSide, WriteSide) {
@@ -39,9 +34,8 @@ pub(super) fn plain(stream: TcpStream) -> (ReadSide, WriteSide) {
 }
 
 pub(super) fn tls(stream: TlsStream<TcpStream>) -> (ReadSide, WriteSide) {
-    let socket = stream.get_ref().0.as_fd().try_clone_to_owned().ok();
     let (read, write) = split(stream);
-    (ReadSide::Tls(read), WriteSide::Tls(write, socket))
+    (ReadSide::Tls(read), WriteSide::Tls(write))
 }
 
 impl AsyncRead for ReadSide {
@@ -62,18 +56,7 @@ impl WriteSide {
     pub(super) fn plain_socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(half) => Some(half.as_ref()),
-            Self::Tls(..) => None,
-        }
-    }
-
-    /// Lets the socket hold so much that it has not sent. A kernel that cannot costs speed only.
-    pub(super) fn hold_unsent(&self, len: u32) {
-        let socket: Option<BorrowedFd<'_>> = match self {
-            Self::Plain(half) => Some(half.as_ref().as_fd()),
-            Self::Tls(_, socket) => socket.as_ref().map(|socket| socket.as_fd()),
-        };
-        if let Some(socket) = socket {
-            socket::hold_unsent(&socket, len);
+            Self::Tls(_) => None,
         }
     }
 }
@@ -86,7 +69,7 @@ impl AsyncWrite for WriteSide {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_write(cx, buf),
-            Self::Tls(half, _) => Pin::new(half).poll_write(cx, buf),
+            Self::Tls(half) => Pin::new(half).poll_write(cx, buf),
         }
     }
 
@@ -97,7 +80,7 @@ impl AsyncWrite for WriteSide {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_write_vectored(cx, bufs),
-            Self::Tls(half, _) => Pin::new(half).poll_write_vectored(cx, bufs),
+            Self::Tls(half) => Pin::new(half).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -108,14 +91,14 @@ impl AsyncWrite for WriteSide {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_flush(cx),
-            Self::Tls(half, _) => Pin::new(half).poll_flush(cx),
+            Self::Tls(half) => Pin::new(half).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(half) => Pin::new(half).poll_shutdown(cx),
-            Self::Tls(half, _) => Pin::new(half).poll_shutdown(cx),
+            Self::Tls(half) => Pin::new(half).poll_shutdown(cx),
         }
     }
 }

@@ -31,7 +31,6 @@ use super::{
         encode_pong,
     },
     stream::WriteSide,
-    unsent::Unsent,
 };
 use crate::{extent::Extent, sys};
 
@@ -62,7 +61,6 @@ pub struct FrameWriter {
     timing: Timing,
     pulse: Arc<Pulse>,
     sent: Instant,
-    unsent: Unsent,
     pings: u64,
     /// Set while bytes are being written: if that future is dropped, half a frame may be out.
     broken: bool,
@@ -84,7 +82,6 @@ impl FrameWriter {
             timing,
             pulse,
             sent: Instant::now(),
-            unsent: Unsent::new(Instant::now()),
             pings: 0,
             broken: false,
         }
@@ -103,13 +100,9 @@ impl FrameWriter {
             &mut self.gathered,
         )?;
         match data.is_empty() && self.gathered.len() < GATHERED_LEN {
-            true => return Ok(()),
-            false => self.write(&data).await?,
+            true => Ok(()),
+            false => self.write(&data).await,
         }
-        if !data.is_empty() {
-            self.note_taken(data.len());
-        }
-        Ok(())
     }
 
     /// Sends a piece that lies in a file, behind what was gathered: on a plain transport it does not
@@ -129,7 +122,6 @@ impl FrameWriter {
             None => self.copy_extent(task, piece, extent).await?,
         }
         self.broken = false;
-        self.note_taken(extent.len());
         Ok(())
     }
 
@@ -195,13 +187,6 @@ impl FrameWriter {
         };
         let stalled = |_| Err(WireError::Stalled(LAST_WORD));
         timeout(LAST_WORD, said).await.unwrap_or_else(stalled)
-    }
-
-    /// The socket has taken a piece.
-    fn note_taken(&mut self, piece: usize) {
-        if let Some(len) = self.unsent.note(piece, self.sent) {
-            self.io.hold_unsent(len);
-        }
     }
 
     /// From the file to the socket within the kernel.

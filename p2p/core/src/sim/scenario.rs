@@ -231,7 +231,7 @@ impl Scenario {
             seed_room: 32,
             chunk: 16 << 10,
             queue: Duration::from_millis(5),
-            unsent: unsent(mbit),
+            unsent: 64 << 10,
             payload_share: 1.0,
             handshake: Duration::from_millis(2),
             store_time: Duration::from_micros(300),
@@ -248,6 +248,7 @@ impl Scenario {
             latency: Duration::from_micros(200),
             origin_rate: mbit * 1e6 / 8.0,
             queue: Duration::from_secs_f64(0.05 + burst),
+            unsent: 256 << 10,
             // Of 1514 bytes of a frame: Ethernet 14, IPv6 40, TCP with timestamps 32.
             payload_share: 1428.0 / 1514.0,
             handshake: Duration::from_millis(20),
@@ -312,13 +313,4 @@ impl Scenario {
         let seconds = seconds.max(between.map_or(0.0, |rate| length / rate));
         Duration::from_secs_f64(seconds)
     }
-}
-
-/// What a socket holds unsent where ten connections share a link, all the time and at every host;
-/// `hawker-p2p` goes by each connection's own rate (`transport/unsent.rs`).
-fn unsent(mbit: f64) -> u32 {
-    let rate = mbit * 1e6 / 8.0 / 10.0;
-    ((rate * 0.025) as u32)
-        .clamp(32 << 10, 256 << 10)
-        .next_power_of_two()
 }

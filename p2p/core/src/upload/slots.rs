@@ -8,11 +8,8 @@ use std::{
 /// A piece that has been on its way for so long, or for twice as long as is usual, holds no slot
 /// any more: its receiver is slow, and others need not wait for it.
 pub(super) const SLOW: Duration = Duration::from_millis(200);
-/// Whatever is usual, others do not wait for longer than this,
+/// Whatever is usual, others do not wait for longer than this; longer for large pieces.
 const SLOWEST: Duration = Duration::from_secs(1);
-/// or than all slots take together over an uplink of so many bytes per second: it, and no receiver,
-/// is what is slow then.
-const SLOWEST_UPLINK: f64 = 4.0 * 1024.0 * 1024.0;
 /// Pieces on their way in all, as a multiple of the slots.
 pub(super) const MOST: usize = 4;
 
@@ -51,8 +48,7 @@ impl Slots {
     }
 
     pub(super) fn begin(&mut self, len: u32, now: Instant) {
-        let all = self.count as f64 * f64::from(len) / SLOWEST_UPLINK;
-        self.slowest = SLOWEST.max(Duration::from_secs_f64(all));
+        self.slowest = SLOWEST.max(SLOWEST.mul_f64(f64::from(len) / f64::from(1 << 20)));
         self.note_slow();
         self.begun.push_back(now);
     }

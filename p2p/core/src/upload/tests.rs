@@ -136,23 +136,6 @@ fn what_slow_receivers_take_is_usual_only_up_to_a_second() {
 }
 
 #[test]
-fn an_own_slow_uplink_is_no_receivers_fault_however_many_slots_share_it() {
-    for count in [4, 6, 12] {
-        let (mut slots, start) = (Slots::new(count), sample::start());
-        // Five MiB a second: so long takes each of the pieces that are on their way at once.
-        let takes = Duration::from_secs_f64(count as f64 / 5.0);
-        let in_time = |slots: &mut Slots| {
-            slots.begin(1 << 20, start);
-            slots.finish(start, start + takes)
-        };
-        for _ in 0..100 {
-            in_time(&mut slots);
-        }
-        assert!(in_time(&mut slots), "{count} slots");
-    }
-}
-
-#[test]
 fn who_holds_everything_up_is_given_up() {
     let (slow, quick, task) = (sample::host("slow"), sample::host("quick"), sample::task());
     let (mut uploads, mut now) = (uploads(1, 8, 9), sample::start());
