@@ -66,6 +66,13 @@ struct State {
     is_syncing: bool,
 }
 
+impl State {
+    /// Nobody writes it, and what an earlier process left was not read.
+    fn is_unhashed(&self) -> bool {
+        self.recorder.is_none() && self.busy.is_none()
+    }
+}
+
 /// `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
@@ -176,8 +183,7 @@ impl Ingest {
 
     /// Whether what an earlier process left must be hashed before it can go on.
     pub(super) fn is_unhashed(&self) -> bool {
-        let state = self.lock();
-        state.recorder.is_none() && state.busy.is_none()
+        self.lock().is_unhashed()
     }
 
     /// Whether to hash it would take longer than a transaction of containerd's may wait.
@@ -198,7 +204,7 @@ impl Ingest {
     /// with an upload that was hashed must not meet this. Blocks on the disk.
     pub(super) fn check(self: &Arc<Self>) -> Result<(), ContentError> {
         let state = self.lock();
-        if state.is_aborted || state.recorder.is_some() || state.busy.is_some() {
+        if state.is_aborted || !state.is_unhashed() {
             return Ok(());
         }
         self.claim_locked(state)?.hash()
