@@ -23,6 +23,8 @@ const LEAST_GROWS: f64 = 1.05;
 /// So many refusals in a row, and its have-set is a lie.
 const MOST_MISSES: u32 = 3;
 
+/// Pieces that are taken beside what is owed, at most: twice what is ever owed.
+const MOST_CROSSING: u16 = 32;
 /// So many pieces that we gave are remembered: those that may be unchecked yet.
 const MOST_GIFTS: usize = 8;
 
@@ -54,6 +56,9 @@ pub(crate) struct Neighbour {
     pub(crate) pace: Pace,
     /// Pieces of its own choice that it still owes us, and since when it has sent none.
     pub(crate) credit: u16,
+    /// What it owed when we asked anew: it may have sent that before our word came, and then that comes
+    /// beside what it owes now.
+    crossing: u16,
     pub(crate) credit_since: Option<Instant>,
     /// When it last gave a piece, or began to owe one.
     pub(crate) gave_at: Option<Instant>,
@@ -102,6 +107,7 @@ impl Neighbour {
             requests: ShortMap::default(),
             pace: Pace::default(),
             credit: 0,
+            crossing: 0,
             credit_since: None,
             gave_at: None,
             misses: 0,
@@ -149,7 +155,23 @@ impl Neighbour {
 
     /// Whether it was asked for this piece, or for any.
     pub(crate) fn owes(&self, piece: PieceIndex) -> bool {
-        self.requests.contains_key(&piece) || self.credit > 0
+        self.requests.contains_key(&piece) || self.credit > 0 || self.crossing > 0
+    }
+
+    /// It owes so many pieces of its own choice from when it hears of it.
+    pub(crate) fn note_credit(&mut self, credit: u16, now: Instant) {
+        if self.credit == 0 {
+            self.credit_since = Some(now);
+        }
+        self.crossing = self.crossing.saturating_add(self.credit).min(MOST_CROSSING);
+        self.credit = credit;
+    }
+
+    /// Nothing more is left to its choice. Says whether something was.
+    pub(crate) fn take_credit_back(&mut self) -> bool {
+        self.credit_since = None;
+        self.crossing = 0;
+        std::mem::take(&mut self.credit) > 0
     }
 
     /// A piece came from it. Says whether we had asked for this one.
@@ -157,7 +179,10 @@ impl Neighbour {
         let owed = self.owes(piece);
         let request = self.requests.remove(&piece);
         if request.is_none() && owed {
-            self.credit = self.credit.saturating_sub(1);
+            match self.credit {
+                0 => self.crossing = self.crossing.saturating_sub(1),
+                _ => self.credit -= 1,
+            }
             self.credit_since = Some(now);
         }
         let full = self.requests.len() + 1 >= self.pace.window(usize::MAX);
@@ -351,6 +376,40 @@ mod tests {
         }
         assert_eq!(neighbour.owes_since(), Some(start));
         assert!(neighbour.credit_since.is_none());
+    }
+
+    #[test]
+    fn what_was_sent_before_our_word_came_is_owed_beside_what_is_owed_now() {
+        let mut neighbour = Neighbour::new(Role::Seed, 1000);
+        let (now, queue) = (sample::start(), Duration::from_millis(25));
+        let mut pieces = (0..).map(PieceIndex);
+        let mut come = |neighbour: &mut Neighbour, count: usize| {
+            let mut pieces = pieces.by_ref().take(count);
+            let owed = |piece| {
+                let owed = neighbour.owes(piece);
+                neighbour.note_piece(piece, queue, now);
+                owed
+            };
+            pieces.all(owed)
+        };
+        neighbour.note_credit(16, now);
+        assert!(come(&mut neighbour, 10));
+        // It may have sent the other six by now, and then sends sixteen.
+        neighbour.note_credit(16, now);
+        assert!(come(&mut neighbour, 6 + 16));
+        assert!(!come(&mut neighbour, 1), "nobody asked for that");
+    }
+
+    #[test]
+    fn what_may_come_beside_what_is_owed_is_bounded_and_ends_when_it_is_taken_back() {
+        let mut neighbour = Neighbour::new(Role::Seed, 1000);
+        let now = sample::start();
+        for _ in 0..99 {
+            neighbour.note_credit(16, now);
+        }
+        assert_eq!(neighbour.crossing, MOST_CROSSING);
+        assert!(neighbour.take_credit_back());
+        assert!(!neighbour.owes(PieceIndex(0)));
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Task {
         };
         neighbour.suspected = true;
         let requests = std::mem::take(&mut neighbour.requests);
-        if std::mem::take(&mut neighbour.credit) > 0 {
+        if neighbour.take_credit_back() {
             cx.send(host, self.id, Message::RequestAny { credit: 0 });
         }
         for piece in requests.into_keys() {

@@ -154,7 +154,7 @@ impl Task {
             return;
         };
         if neighbour.credit == 0 && (neighbour.role == Role::Seed || !asked) {
-            (neighbour.credit, neighbour.credit_since) = (1, Some(now));
+            neighbour.note_credit(1, now);
             self.send(host, Message::RequestAny { credit: 1 }, cx);
         }
     }
@@ -288,12 +288,8 @@ impl Task {
             && cx.downloads.may_order(&self.id, now)
             && cx.beside.may_order(&self.id, host, tokens, now);
         if may_order {
-            if neighbour.credit == 0 {
-                neighbour.credit_since = Some(now);
-            }
-            // What is owed by now may come beside that.
-            neighbour.credit = window as u16;
-            let credit = neighbour.credit;
+            let credit = window as u16;
+            neighbour.note_credit(credit, now);
             self.send(host, Message::RequestAny { credit }, cx);
             self.forgo(host, owed, cx);
             self.note_orders(cx, now);
@@ -509,10 +505,9 @@ impl Task {
                 cx.send(host, self.id, Message::Cancel { piece });
                 taken.push(piece);
             }
-            if std::mem::take(&mut neighbour.credit) > 0 {
+            if neighbour.take_credit_back() {
                 cx.send(host, self.id, Message::RequestAny { credit: 0 });
             }
-            neighbour.credit_since = None;
         }
         for piece in taken {
             self.want_again(piece);
