@@ -69,6 +69,16 @@ fn slow_peers_hardly_delay_a_pull() {
 }
 
 #[test]
+fn node_whose_own_disk_is_slow_leaves_the_origin_in_peace() {
+    let mut scenario = lone_node(1);
+    scenario.store_time = Duration::from_millis(700);
+    let outcome = scenario.run().expect("a length of some MiB is sound");
+    assert!(outcome.left_behind().is_empty());
+    let copies = outcome.origin_copies();
+    assert!(copies <= 1.01, "{copies}");
+}
+
+#[test]
 fn a_crowd_at_a_healthy_seed_leaves_the_origin_in_peace() {
     let outcome = crowd(20, 100.0, 64 * MIB);
     assert!(

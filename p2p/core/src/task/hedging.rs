@@ -8,7 +8,7 @@
 //!   to ask it as well.
 //! * Peers have much that we lack and give it in a trickle: when that has lasted for a moment, or
 //!   longer while others fetch as well, since all of them would go. It is a trial: the fetch ends when
-//!   it does not bring much more.
+//!   it does not bring much more. What waits for our own disk does not count as slow.
 
 use std::time::Instant;
 
@@ -105,12 +105,14 @@ impl Task {
         let Some(content) = self.content.as_ref() else {
             return;
         };
-        if chosen || other || cx.holds(&self.id) {
+        if chosen || other || cx.holds(&self.id) || self.waits_for_store() {
             return self.origin.trickle.rest();
         }
         let piece_len = content.geometry.piece_len();
         let crowd = self.is_crowd().then_some(self.jitter);
-        let got = u64::from(content.pieces.len()) * u64::from(piece_len);
+        // What came and is being stored is their work done.
+        let pieces = u64::from(content.pieces.len()) + content.storing.len() as u64;
+        let got = pieces * u64::from(piece_len);
         let sight = self.origin.trickle.look(got, piece_len, crowd, now);
         match sight {
             Sight::Trickle if self.promised() >= ENOUGH => {
@@ -126,6 +128,14 @@ impl Task {
             }
             Sight::Trickle | Sight::Fine => {}
         }
+    }
+
+    /// Whether nothing is on order because what came is still being stored: it is our own disk that is
+    /// slow.
+    fn waits_for_store(&self) -> bool {
+        let storing = self.content.as_ref().is_some_and(|c| !c.storing.is_empty());
+        let mut neighbours = self.neighbours.values();
+        storing && neighbours.all(|n| n.requests.is_empty() && n.credit == 0)
     }
 
     /// Whether others fetch beside us.
