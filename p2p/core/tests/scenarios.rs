@@ -484,3 +484,18 @@ fn the_layer_that_is_read_comes_before_those_beside_it() {
         assert!(first, "seed {seed}: {:?}", outcome.spans());
     }
 }
+
+#[test]
+fn layers_of_a_fast_seed_come_without_a_pause_however_slowly_they_are_stored() {
+    for (layers, store) in [(3, 1), (3, 60), (6, 5)] {
+        let mut scenario = Scenario::new(1, 1, 1, 4000.0, 64 * MIB);
+        scenario.beside = vec![20 * MIB; layers - 1];
+        scenario.origin_rate = 4e9 / 8.0;
+        scenario.store_time = millis(store);
+        let outcome = run(scenario.node(0, |node| node.reads = Reads::First));
+        // A third to two thirds of a second: what is asked for once more is asked for after two.
+        let last = outcome.last().unwrap();
+        assert!(last < millis(1000), "{layers}, {store}: {last:?}");
+        assert_eq!(outcome.origin_copies(), 1.0, "{layers}, {store}");
+    }
+}
