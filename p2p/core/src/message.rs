@@ -25,7 +25,8 @@ pub enum Message {
     Request { piece: PieceIndex },
     /// Asks for `credit` pieces of the *sender's* choice: it sends those it has sent least often
     /// first, so that each piece leaves a seed once before one leaves it twice. The number replaces
-    /// the one of the last such message; each piece so sent takes one off.
+    /// the one of the last such message; each piece so sent takes one off. What was sent before the
+    /// message came arrives beside it.
     RequestAny { credit: u16 },
     /// Takes a request back. The piece may still come.
     Cancel { piece: PieceIndex },

@@ -23,8 +23,9 @@ const LEAST_GROWS: f64 = 1.05;
 /// So many refusals in a row, and its have-set is a lie.
 const MOST_MISSES: u32 = 3;
 
-/// Pieces that are taken beside what is owed, at most: twice what is ever owed.
-const MOST_CROSSING: u16 = 32;
+/// Pieces that are taken beside what is owed, at most. A source that is told anew that it owes 16, again
+/// and again while 8 are on their way, may have any number on its way; but never more than it gave.
+const MOST_CROSSING: u16 = 1024;
 /// So many pieces that we gave are remembered: those that may be unchecked yet.
 const MOST_GIFTS: usize = 8;
 

@@ -487,7 +487,7 @@ fn the_layer_that_is_read_comes_before_those_beside_it() {
 
 #[test]
 fn layers_of_a_fast_seed_come_without_a_pause_however_slowly_they_are_stored() {
-    for (layers, store) in [(3, 1), (3, 60), (6, 5)] {
+    for (layers, store) in [(2, 30), (3, 1), (3, 60), (6, 5)] {
         let mut scenario = Scenario::new(1, 1, 1, 4000.0, 64 * MIB);
         scenario.beside = vec![20 * MIB; layers - 1];
         scenario.origin_rate = 4e9 / 8.0;
