@@ -2,9 +2,14 @@
 //!
 //! A piece is read when its turn comes, but a manifest waits whole, and so do a registry's challenges.
 //! A peer that asks for many and reads none must not fill the memory, nor take all the room: what
-//! finds none is not given, and its host asks the registry itself.
+//! finds none is not given, and its host asks the registry itself. The bytes of one manifest that waits
+//! for many hosts are held once, and so they count once among those of all: a seed gives it to all who
+//! pull the same image at the same moment.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use bytes::Bytes;
 use hawker_swarm::{Envelope, Message, Resolution, Verdict};
@@ -19,12 +24,47 @@ const MOST: usize = 16 << 20;
 const MOST_OF_ONE: usize = 1 << 20;
 
 /// The room of all connections.
+#[derive(Clone, Debug)]
+pub(super) struct Outbox {
+    free: Arc<Semaphore>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// The room of each manifest that waits, by where its bytes are and how many: while they wait nothing
+/// else is there.
+type Waiting = HashMap<(usize, usize), Weak<Room>>;
+
+/// Room that is taken, for all who wait for the same bytes.
 #[derive(Debug)]
-pub(super) struct Outbox(Arc<Semaphore>);
+struct Room {
+    _taken: OwnedSemaphorePermit,
+    _entry: Option<Entry>,
+}
+
+/// That a room can be found; until it is dropped.
+#[derive(Debug)]
+struct Entry {
+    place: (usize, usize),
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.waiting);
+        // Others may wait for the same bytes again by now, in a room of their own.
+        let is_over = |room: &Weak<Room>| room.strong_count() == 0;
+        if waiting.get(&self.place).is_some_and(is_over) {
+            waiting.remove(&self.place);
+        }
+    }
+}
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST)))
+        Self {
+            free: Arc::new(Semaphore::new(MOST)),
+            waiting: Arc::default(),
+        }
     }
 }
 
@@ -32,22 +72,60 @@ impl Outbox {
     /// Bytes that still may wait.
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
-        self.0.available_permits()
+        self.free.available_permits()
     }
 
     /// A connection's part.
     pub(super) fn drawer(&self) -> Drawer {
         Drawer {
-            of_all: Arc::clone(&self.0),
+            of_all: self.clone(),
             own: Arc::new(Semaphore::new(MOST_OF_ONE)),
         }
     }
+
+    /// Room for bytes that many may wait for.
+    fn room_for(&self, bytes: &Bytes) -> Option<Arc<Room>> {
+        let place = (bytes.as_ptr().addr(), bytes.len());
+        let mut waiting = lock(&self.waiting);
+        if let Some(room) = waiting.get(&place).and_then(Weak::upgrade) {
+            return Some(room);
+        }
+        let taken = take(&self.free, bytes.len())?;
+        let entry = Entry {
+            place,
+            waiting: Arc::clone(&self.waiting),
+        };
+        let room = Arc::new(Room {
+            _taken: taken,
+            _entry: Some(entry),
+        });
+        waiting.insert(place, Arc::downgrade(&room));
+        Some(room)
+    }
+
+    /// Room for what one alone waits for.
+    fn room_of_one(&self, len: usize) -> Option<Arc<Room>> {
+        Some(Arc::new(Room {
+            _taken: take(&self.free, len)?,
+            _entry: None,
+        }))
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    // It is whole after each step.
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take(room: &Arc<Semaphore>, len: usize) -> Option<OwnedSemaphorePermit> {
+    let len = u32::try_from(len).ok()?;
+    Arc::clone(room).try_acquire_many_owned(len).ok()
 }
 
 /// The room of one connection.
 #[derive(Debug)]
 pub(super) struct Drawer {
-    of_all: Arc<Semaphore>,
+    of_all: Outbox,
     own: Arc<Semaphore>,
 }
 
@@ -55,7 +133,7 @@ pub(super) struct Drawer {
 #[derive(Debug)]
 pub(super) struct Parcel {
     envelope: Envelope,
-    _room: Option<[OwnedSemaphorePermit; 2]>,
+    _room: Option<(OwnedSemaphorePermit, Arc<Room>)>,
 }
 
 impl Drawer {
@@ -68,7 +146,7 @@ impl Drawer {
         let len = carried(&envelope.message);
         let room = match len {
             0 => None,
-            _ => self.room(len),
+            _ => self.room(&envelope.message, len),
         };
         let envelope = match room.is_none() && len > 0 {
             true => without_content(envelope),
@@ -80,10 +158,14 @@ impl Drawer {
         }
     }
 
-    fn room(&self, len: usize) -> Option<[OwnedSemaphorePermit; 2]> {
-        let len = u32::try_from(len).ok()?;
-        let take = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(len).ok();
-        Some([take(&self.own)?, take(&self.of_all)?])
+    /// Of the connection's room, and of that of all.
+    fn room(&self, message: &Message, len: usize) -> Option<(OwnedSemaphorePermit, Arc<Room>)> {
+        let own = take(&self.own, len)?;
+        let of_all = match manifest(message) {
+            Some(bytes) => self.of_all.room_for(bytes),
+            None => self.of_all.room_of_one(len),
+        };
+        Some((own, of_all?))
     }
 }
 
@@ -98,9 +180,9 @@ pub(super) fn carried(message: &Message) -> usize {
     match message {
         Message::Piece { data, .. } => data.len(),
         Message::Resolved {
-            resolution: Some(Resolution::Given(manifest)),
+            resolution: Some(Resolution::Given(_)),
             ..
-        } => manifest.bytes.as_ref().map_or(0, Bytes::len),
+        } => manifest(message).map_or(0, Bytes::len),
         Message::Resolved {
             resolution: Some(Resolution::Denied { challenges, .. }),
             ..
@@ -110,6 +192,17 @@ pub(super) fn carried(message: &Message) -> usize {
             ..
         } => challenges.iter().map(String::len).sum(),
         _ => 0,
+    }
+}
+
+/// The bytes of a manifest that is given.
+fn manifest(message: &Message) -> Option<&Bytes> {
+    match message {
+        Message::Resolved {
+            resolution: Some(Resolution::Given(manifest)),
+            ..
+        } => manifest.bytes.as_ref(),
+        _ => None,
     }
 }
 
@@ -217,5 +310,29 @@ mod tests {
         waiting.pop();
         let packed = drawers.iter().map(|drawer| drawer.pack(answer(LEN)));
         assert_eq!(packed.filter(is_given).count(), drawers.len() - 16 + 1);
+    }
+
+    #[test]
+    fn one_manifest_waits_for_any_number_of_hosts_and_takes_its_room_once() {
+        let outbox = Outbox::default();
+        let (asked, free) = (answer(LEN), outbox.free());
+        let drawers: Vec<_> = (0..300).map(|_| outbox.drawer()).collect();
+        let packed = drawers.iter().map(|drawer| drawer.pack(asked.clone()));
+        let mut waiting: Vec<_> = packed.collect();
+        assert!(waiting.iter().all(is_given));
+        assert_eq!(outbox.free(), free - LEN);
+        // A connection still has its own bound.
+        let more: Vec<_> = (0..9).map(|_| drawers[0].pack(asked.clone())).collect();
+        let given = more.iter().filter(|parcel| is_given(parcel)).count();
+        assert_eq!(given, MOST_OF_ONE / LEN - 1);
+        drop(more);
+        // Another of the same length is another.
+        waiting.push(drawers[1].pack(answer(LEN)));
+        assert_eq!(outbox.free(), free - 2 * LEN);
+        waiting.truncate(1);
+        assert_eq!(outbox.free(), free - LEN);
+        waiting.clear();
+        assert_eq!(outbox.free(), free);
+        assert!(lock(&outbox.waiting).is_empty());
     }
 }
