@@ -563,10 +563,11 @@ mod tests {
             }
         }
 
-        /// Answers a question of each host; none of it is on its way before somebody waits.
+        /// Answers a question of each host, each with bytes of its own; none of it is on its way before
+        /// somebody waits.
         fn answer_all(&mut self, number: u64) {
-            let bytes = Bytes::from(vec![b' '; LEN]);
             for host in &self.hosts {
+                let bytes = Bytes::from(vec![b' '; LEN]);
                 let manifest = GivenManifest {
                     digest: Digest::of(&bytes),
                     media_type: "a/b".to_owned(),
@@ -577,6 +578,13 @@ mod tests {
                 let message = Message::Resolved { number, resolution };
                 let task = TaskId::Blob(Digest::of(b"layer"));
                 self.links.send(host, Envelope { task, message });
+            }
+        }
+
+        /// Until nothing waits to be sent.
+        async fn all_is_free(&self) {
+            while self.links.outbox.free() < 16 << 20 {
+                tokio::task::yield_now().await;
             }
         }
 
@@ -609,9 +617,7 @@ mod tests {
             }
             assert_eq!(bench.links.outbox.free(), 0, "round {round}");
             assert_eq!(bench.read_all(5).await, 64, "round {round}");
-            while bench.links.outbox.free() < 16 << 20 {
-                tokio::task::yield_now().await;
-            }
+            bench.all_is_free().await;
         }
         assert!(bench.events.try_recv().is_err(), "nobody is hung up on");
     }
@@ -626,8 +632,23 @@ mod tests {
         bench.links.close(&bench.hosts[0], "done");
         drop(bench.far.remove(1));
         bench.links.remove(&bench.hosts[1], 1);
-        while bench.links.outbox.free() < 16 << 20 {
-            tokio::task::yield_now().await;
+        bench.all_is_free().await;
+    }
+
+    #[tokio::test]
+    async fn room_is_free_again_when_a_connection_that_takes_nothing_is_given_up() {
+        let mut bench = Bench::with_hosts(1).await;
+        // Its buffers take what they can.
+        for number in 0.. {
+            bench.answer_all(number);
+            let taken = tokio::time::timeout(Duration::from_millis(200), bench.all_is_free()).await;
+            if taken.is_err() {
+                break;
+            }
         }
+        bench.links.remove(&bench.hosts[0], 0);
+        // Its writer would give up by itself, but not soon.
+        let freed = tokio::time::timeout(Duration::from_secs(10), bench.all_is_free()).await;
+        assert!(freed.is_ok());
     }
 }
