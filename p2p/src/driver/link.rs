@@ -382,27 +382,39 @@ impl Writing {
     ) {
         let mut batch = Vec::with_capacity(WRITE_BATCH);
         let error = loop {
-            let written = tokio::select! {
+            let upload = tokio::select! {
                 biased;
-                _ = words.recv_many(&mut batch, WRITE_BATCH) => {
-                    let is_frame = |word: &&Word| matches!(word, Word::Frame(_));
-                    let taken = batch.iter().filter(is_frame).count();
-                    self.queued.fetch_sub(taken, Relaxed);
-                    match batch.last() {
-                        None => return,
-                        // Whoever closes has no use for what stands before it.
-                        Some(Word::Close(reason)) => {
-                            let _ = writer.goodbye(reason).await;
-                            return;
-                        }
-                        Some(Word::Frame(_)) => say(&mut writer, batch.drain(..)).await,
-                    }
-                }
+                _ = words.recv_many(&mut batch, WRITE_BATCH) => None,
                 Some(upload) = uploads.recv() => {
-                    self.queued.fetch_sub(1, Relaxed);
-                    self.upload(&mut writer, upload).await
+                    // What was said before it goes first, as a piece is dropped whose chain value is
+                    // not known: the queue of words was empty when it was looked at, but not since.
+                    batch.extend(std::iter::from_fn(|| words.try_recv().ok()));
+                    Some(upload)
                 }
-                () = writer.keep_alive() => writer.flush().await,
+                () = writer.keep_alive() => match writer.flush().await {
+                    Ok(()) => continue,
+                    Err(error) => break error,
+                },
+            };
+            let is_frame = |word: &&Word| matches!(word, Word::Frame(_));
+            let taken = batch.iter().filter(is_frame).count() + usize::from(upload.is_some());
+            self.queued.fetch_sub(taken, Relaxed);
+            match batch.last() {
+                None if upload.is_none() => return,
+                // Whoever closes has no use for what stands before it.
+                Some(Word::Close(reason)) => {
+                    let _ = writer.goodbye(reason).await;
+                    return;
+                }
+                _ => {}
+            }
+            let said = match batch.is_empty() {
+                true => Ok(()),
+                false => say(&mut writer, batch.drain(..)).await,
+            };
+            let written = match (said, upload) {
+                (Ok(()), Some(upload)) => self.upload(&mut writer, upload).await,
+                (said, _) => said,
             };
             if let Err(error) = written {
                 break error;
