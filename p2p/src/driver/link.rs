@@ -3,39 +3,36 @@
 //! Two hosts that dial each other at the same moment get two connections. Both stay: each side
 //! sends on its first and hears both, so no message is lost to a tie-break.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+mod queue;
+mod reading;
+mod writing;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hawker_identity::{CertificateId, Distrust};
-use hawker_model::{HostId, PieceIndex, TaskId};
-use hawker_swarm::{Envelope, Message, Refusal};
+use hawker_model::{HostId, PieceIndex};
+use hawker_swarm::Envelope;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::{AbortHandle, JoinSet},
 };
 
+use self::{
+    queue::queue,
+    reading::Reading,
+    writing::{Upload, Word, Writing},
+};
 use super::{
     event::{Event, LinkPeer},
-    outbox::{Drawer, Outbox, Parcel, carried},
+    outbox::{Drawer, Outbox},
 };
 use crate::{
     blob::TaskState,
-    brief::{Stopping, brief},
     counters::Counters,
-    store::{BlobFile, ReadError},
-    transport::{Connection, FrameReader, FrameWriter, Listener, Peer, WireError},
+    store::BlobFile,
+    transport::{Connection, Listener},
 };
 
-/// Frames that may wait for a peer before it counts as too slow to be one.
-const MAX_QUEUED: usize = 16 << 10;
-/// Frames written before one flush.
-const WRITE_BATCH: usize = 64;
 /// How long good-byes may take.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -53,30 +50,13 @@ pub(crate) struct Links {
 struct Link {
     id: u64,
     peer: LinkPeer,
-    words: mpsc::UnboundedSender<Word>,
-    uploads: mpsc::UnboundedSender<Upload>,
-    queued: Arc<AtomicUsize>,
+    queue: queue::Sender<Word, Upload>,
     /// Of the room for content that waits to be sent.
     drawer: Drawer,
     /// Of the room for long pieces that arrive, with the host's other links.
     share: Arc<Semaphore>,
     reader: AbortHandle,
     writer: AbortHandle,
-}
-
-/// What a writer is to send at once.
-enum Word {
-    Close(String),
-    Frame(Parcel),
-}
-
-/// A piece that a writer is to send when no word waits: requests and news that stood behind pieces
-/// would come when they are of no use any more.
-struct Upload {
-    piece: PieceIndex,
-    blob: Arc<BlobFile>,
-    /// Of the task.
-    state: Arc<TaskState>,
 }
 
 impl Links {
@@ -108,10 +88,8 @@ impl Links {
             reader.share_with(&link.share);
         }
         let share = Arc::clone(reader.share());
-        let (id, (words, words_queue)) = (self.next, mpsc::unbounded_channel());
-        let (uploads, uploads_queue) = mpsc::unbounded_channel();
+        let (id, (queue, waiting)) = (self.next, queue());
         self.next += 1;
-        let queued = Arc::new(AtomicUsize::new(0));
         let reading = Reading {
             peer: peer.clone(),
             link: id,
@@ -122,12 +100,10 @@ impl Links {
             host: peer.host.clone(),
             link: id,
             events: self.events.clone(),
-            queued: Arc::clone(&queued),
             counters: Arc::clone(&self.counters),
         };
         let reader = self.tasks.spawn(reading.run(reader));
-        let writing = writing.run(writer, words_queue, uploads_queue);
-        let writer = self.tasks.spawn(writing);
+        let writer = self.tasks.spawn(writing.run(writer, waiting));
         let link_peer = LinkPeer {
             role: peer.role,
             abilities: peer.abilities,
@@ -138,9 +114,7 @@ impl Links {
         links.push(Link {
             id,
             peer: link_peer,
-            words,
-            uploads,
-            queued,
+            queue,
             drawer: self.outbox.drawer(),
             share,
             reader,
@@ -169,7 +143,7 @@ impl Links {
     pub(crate) fn send(&mut self, host: &HostId, envelope: Envelope) {
         self.queue(host, |link| {
             let parcel = link.drawer.pack(envelope);
-            link.words.send(Word::Frame(parcel)).is_ok()
+            link.queue.say(Word::Frame(parcel))
         });
     }
 
@@ -182,14 +156,14 @@ impl Links {
         state: Arc<TaskState>,
     ) -> bool {
         let upload = Upload { piece, blob, state };
-        self.queue(host, |link| link.uploads.send(upload).is_ok())
+        self.queue(host, |link| link.queue.give(upload))
     }
 
     /// Ends all connections to a host, with a word to it. No event will tell of it.
     pub(crate) fn close(&mut self, host: &HostId, reason: &str) {
         for link in self.by_host.remove(host).unwrap_or_default() {
             link.reader.abort();
-            let _ = link.words.send(Word::Close(reason.to_owned()));
+            link.queue.say(Word::Close(reason.to_owned()));
         }
     }
 
@@ -260,7 +234,7 @@ impl Links {
         let Some(link) = self.by_host.get(host).and_then(|links| links.first()) else {
             return false;
         };
-        if link.queued.fetch_add(1, Relaxed) >= MAX_QUEUED {
+        if link.queue.is_full() {
             // Its reader ends, reports the disconnection, and all is cleaned up from there.
             tracing::warn!(%host, "peer takes nothing off its connection: dropped");
             link.reader.abort();
@@ -291,226 +265,6 @@ pub(crate) enum Removed {
     Unknown,
 }
 
-struct Reading {
-    peer: Peer,
-    link: u64,
-    events: mpsc::Sender<Event>,
-    budget: Arc<Semaphore>,
-}
-
-impl Reading {
-    async fn run(self, mut reader: FrameReader) {
-        let reason = loop {
-            match reader.next().await {
-                Ok(Some(envelope)) => {
-                    if !self.pass_on(envelope).await {
-                        return;
-                    }
-                }
-                Ok(None) => break "closed by the peer".to_owned(),
-                Err(error) => {
-                    let words = match &error {
-                        WireError::Frame(_) => Some("what you sent is no message"),
-                        WireError::Tardy(_) => Some("you began a piece and sent too little of it"),
-                        _ => None,
-                    };
-                    if let Some(words) = words {
-                        self.tell_breach(words, error.to_string()).await;
-                    }
-                    break error.to_string();
-                }
-            }
-        };
-        let (host, link) = (self.peer.host, self.link);
-        let _ = self
-            .events
-            .send(Event::Disconnected { host, link, reason })
-            .await;
-    }
-
-    async fn tell_breach(&self, words: &'static str, reason: String) {
-        let (host, link) = (self.peer.host.clone(), self.link);
-        let breach = Event::Breach {
-            host,
-            link,
-            words,
-            reason,
-        };
-        let _ = self.events.send(breach).await;
-    }
-
-    /// Waits for room; says whether the loop is still there.
-    async fn pass_on(&self, envelope: Envelope) -> bool {
-        let permit = match carried(&envelope.message) {
-            0 => None,
-            carried => {
-                // At most 4 MiB (MAX_PIECE_LEN), which is below the budget.
-                let len = u32::try_from(carried).unwrap_or(u32::MAX);
-                match Arc::clone(&self.budget).acquire_many_owned(len).await {
-                    Ok(permit) => Some(permit),
-                    Err(_) => return false,
-                }
-            }
-        };
-        let (host, role) = (self.peer.host.clone(), self.peer.role);
-        self.events
-            .send(Event::Frame {
-                host,
-                role,
-                envelope,
-                permit,
-            })
-            .await
-            .is_ok()
-    }
-}
-
-struct Writing {
-    host: HostId,
-    link: u64,
-    events: mpsc::Sender<Event>,
-    queued: Arc<AtomicUsize>,
-    counters: Arc<Counters>,
-}
-
-impl Writing {
-    async fn run(
-        self,
-        mut writer: FrameWriter,
-        mut words: mpsc::UnboundedReceiver<Word>,
-        mut uploads: mpsc::UnboundedReceiver<Upload>,
-    ) {
-        let mut batch = Vec::with_capacity(WRITE_BATCH);
-        let error = loop {
-            let upload = tokio::select! {
-                biased;
-                _ = words.recv_many(&mut batch, WRITE_BATCH) => None,
-                Some(upload) = uploads.recv() => {
-                    // What was said before it goes first, as a piece is dropped whose chain value is
-                    // not known: the queue of words was empty when it was looked at, but not since.
-                    batch.extend(std::iter::from_fn(|| words.try_recv().ok()));
-                    Some(upload)
-                }
-                () = writer.keep_alive() => match writer.flush().await {
-                    Ok(()) => continue,
-                    Err(error) => break error,
-                },
-            };
-            let is_frame = |word: &&Word| matches!(word, Word::Frame(_));
-            let taken = batch.iter().filter(is_frame).count() + usize::from(upload.is_some());
-            self.queued.fetch_sub(taken, Relaxed);
-            match batch.last() {
-                None if upload.is_none() => return,
-                // Whoever closes has no use for what stands before it.
-                Some(Word::Close(reason)) => {
-                    let _ = writer.goodbye(reason).await;
-                    return;
-                }
-                _ => {}
-            }
-            let said = match batch.is_empty() {
-                true => Ok(()),
-                false => say(&mut writer, batch.drain(..)).await,
-            };
-            let written = match (said, upload) {
-                (Ok(()), Some(upload)) => self.upload(&mut writer, upload).await,
-                (said, _) => said,
-            };
-            if let Err(error) = written {
-                break error;
-            }
-        };
-        let (host, link, reason) = (self.host, self.link, error.to_string());
-        let _ = self
-            .events
-            .send(Event::Disconnected { host, link, reason })
-            .await;
-    }
-
-    /// Sends a piece; frees its slot whatever comes of it.
-    async fn upload(&self, writer: &mut FrameWriter, upload: Upload) -> Result<(), WireError> {
-        let Upload { piece, blob, state } = upload;
-        let (task, len) = (state.task, blob.geometry().len_of(piece).into());
-        match send_piece(writer, &task, piece, blob).await {
-            Ok(()) => {
-                self.counters.add_sent(len);
-                state.counters.add_sent(len);
-            }
-            Err(UploadError::Wire(error)) => return Err(error),
-            Err(UploadError::Read(error)) => {
-                tracing::warn!(%task, %piece, %error, "cannot read a piece to send it");
-                let _ = self.events.send(Event::Lost { task }).await;
-                let (piece, reason) = (Some(piece), Refusal::Missing);
-                let message = Message::Refuse { piece, reason };
-                feed(writer, &Envelope { task, message }).await?;
-            }
-            Err(UploadError::Stopping) => return Ok(()),
-        }
-        writer.flush().await?;
-        let host = self.host.clone();
-        let _ = self
-            .events
-            .send(Event::Uploaded { host, task, piece })
-            .await;
-        Ok(())
-    }
-}
-
-/// Why a piece is not sent.
-enum UploadError {
-    Read(ReadError),
-    Wire(WireError),
-    /// The runtime is going down.
-    Stopping,
-}
-
-/// Sends a piece straight from its file; one that another program may change is read and looked at
-/// before.
-async fn send_piece(
-    writer: &mut FrameWriter,
-    task: &TaskId,
-    piece: PieceIndex,
-    blob: Arc<BlobFile>,
-) -> Result<(), UploadError> {
-    if let Some(extent) = blob.extent(piece).map_err(UploadError::Read)? {
-        return match writer.feed_extent(task, piece, &extent).await {
-            Ok(()) => Ok(()),
-            Err(WireError::Unreadable(cause)) => Err(UploadError::Read(blob.lose(piece, cause))),
-            Err(error) => Err(UploadError::Wire(error)),
-        };
-    }
-    let len = blob.geometry().len_of(piece) as usize;
-    let read = brief(len, move || blob.read_piece(piece)).await;
-    let read = read.map_err(|Stopping| UploadError::Stopping)?;
-    let data = read.map_err(UploadError::Read)?;
-    let message = Message::Piece { piece, data };
-    let task = *task;
-    let fed = feed(writer, &Envelope { task, message }).await;
-    fed.map_err(UploadError::Wire)
-}
-
-/// Sends words together.
-async fn say(writer: &mut FrameWriter, batch: impl Iterator<Item = Word>) -> Result<(), WireError> {
-    for word in batch {
-        // A close is always the last of its queue, and was looked for before.
-        if let Word::Frame(parcel) = word {
-            feed(writer, parcel.envelope()).await?;
-        }
-    }
-    writer.flush().await
-}
-
-/// Feeds a message; one that does not fit the protocol is dropped, since the connection is sound.
-async fn feed(writer: &mut FrameWriter, envelope: &Envelope) -> Result<(), WireError> {
-    match writer.feed(envelope).await {
-        Err(WireError::Unsendable(error)) => {
-            tracing::error!(task = %envelope.task, %error, "a message cannot be sent");
-            Ok(())
-        }
-        other => other,
-    }
-}
-
 /// Hands on whoever connects, until the loop is gone.
 pub(crate) async fn accept(mut listener: Listener, events: mpsc::Sender<Event>) {
     loop {
@@ -533,11 +287,14 @@ pub(crate) async fn accept(mut listener: Listener, events: mpsc::Sender<Event>) 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use hawker_model::{Digest, Role};
-    use hawker_swarm::{GivenManifest, Resolution};
+    use hawker_model::{Digest, Role, TaskId};
+    use hawker_swarm::{GivenManifest, Message, Resolution};
 
     use super::*;
-    use crate::transport::{Dialer, Security};
+    use crate::{
+        driver::outbox::carried,
+        transport::{Dialer, Security},
+    };
 
     const LEN: usize = 256 << 10;
 
