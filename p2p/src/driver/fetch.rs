@@ -14,10 +14,11 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use hawker_model::{Chain, Geometry, OriginName, PieceIndex, PieceList, TaskId};
+use hawker_model::{Chain, Digest, Geometry, OriginName, PieceIndex, PieceList, TaskId};
 use hawker_swarm::{Behalf, Source, TaskFailure};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
+use url::Url;
 
 use super::{
     event::{Event, FetchEvent},
@@ -373,16 +374,23 @@ fn failure(error: OriginError) -> TaskFailure {
 fn origin_of(task: &TaskId, url: &str) -> Option<OriginName> {
     let is_named = match task {
         TaskId::Url(_) => true,
-        TaskId::Blob(digest) => url
-            .rsplit_once("/blobs/")
-            .is_some_and(|(place, named)| place.contains("/v2/") && named == digest.to_string()),
+        TaskId::Blob(digest) => Url::parse(url).is_ok_and(|url| names(&url, digest)),
     };
     is_named.then(|| OriginName::of_url(url)).flatten()
 }
 
+/// Whether it is where a registry has the blob: neither its name nor what is behind `?` or `#` counts.
+fn names(url: &Url, digest: &Digest) -> bool {
+    let is_plain = url.query().is_none() && url.fragment().is_none();
+    let named = url.path().rsplit_once("/blobs/");
+    let named =
+        named.is_some_and(|(place, named)| place.contains("/v2/") && named == digest.to_string());
+    is_plain && named
+}
+
 #[cfg(test)]
 mod tests {
-    use hawker_model::{Digest, UrlTask};
+    use hawker_model::UrlTask;
 
     use super::*;
 
@@ -459,10 +467,18 @@ mod tests {
         let of = |task, url: String| origin_of(&task, &url).map(|name| name.to_string());
         let registry = format!("https://r.io/prefix/v2/a/b/blobs/{digest}");
         assert_eq!(of(blob, registry).as_deref(), Some("https://r.io"));
-        assert_eq!(of(blob, "https://r.io/f".to_owned()), None);
-        assert_eq!(of(blob, format!("https://r.io/f/{digest}")), None);
         let other = format!("https://r.io/v2/a/blobs/{}", Digest::of(b"y"));
-        assert_eq!(of(blob, other), None);
+        for url in [
+            "https://r.io/f".to_owned(),
+            format!("https://r.io/f/{digest}"),
+            other,
+            format!("https://v2/f/blobs/{digest}"),
+            format!("https://r.io/f?x=/v2/a/blobs/{digest}"),
+            format!("https://r.io/f#/v2/a/blobs/{digest}"),
+            format!("https://r.io/v2/a/blobs/{digest}?x=1"),
+        ] {
+            assert_eq!(of(blob, url.clone()), None, "{url}");
+        }
         let file = TaskId::Url([0; 32]);
         assert_eq!(
             of(file, "https://r.io/f".to_owned()).as_deref(),

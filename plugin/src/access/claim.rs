@@ -168,8 +168,10 @@ impl Claim {
             return None;
         }
         let digest = task.digest()?;
-        let (prefix, named) = source.url.rsplit_once("/blobs/")?;
-        let (_, repository) = prefix.split_once("/v2/")?;
+        let (prefix, _) = source.url.rsplit_once("/blobs/")?;
+        // A registry's name may be v2 as well.
+        let (place, named) = url.path().rsplit_once("/blobs/")?;
+        let (_, repository) = place.split_once("/v2/")?;
         if named != digest.to_string() || Repository::parse(repository).is_err() {
             return None;
         }
@@ -309,6 +311,8 @@ mod tests {
             format!("https://r.io/v2/a/b/../c/blobs/{digest}"),
             format!("https://r.io/v2/A/blobs/{digest}"),
             format!("https://r.io/files/{digest}"),
+            format!("https://v2/v2/blobs/{digest}"),
+            format!("https://v2/a/blobs/{digest}"),
             "https://r.io/f".to_owned(),
             String::new(),
         ] {
@@ -319,6 +323,17 @@ mod tests {
             };
             assert!(Claim::of_source(&origin, task, &source).is_none(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_registry_may_be_called_v2() {
+        let (origin, digest) = (origin(), Digest::of(b"x"));
+        let source = Source {
+            url: format!("https://v2/v2/team/app/blobs/{digest}"),
+            authorization: None,
+        };
+        let claim = Claim::of_source(&origin, TaskId::Blob(digest), &source).unwrap();
+        assert_eq!(claim.place.to_string(), "v2/team/app");
     }
 
     #[test]

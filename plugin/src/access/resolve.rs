@@ -174,7 +174,10 @@ impl<'a> Sought<'a> {
         let url = Url::parse(text).ok()?;
         let is_plain = url.query().is_none() && url.fragment().is_none();
         let (prefix, target) = text.rsplit_once("/manifests/")?;
-        let (server, repository) = prefix.split_once("/v2/")?;
+        // A registry's name may be v2 as well.
+        let (place, _) = url.path().rsplit_once("/manifests/")?;
+        let (_, repository) = place.split_once("/v2/")?;
+        let server = prefix.strip_suffix(repository)?.strip_suffix("/v2/")?;
         Repository::parse(repository).ok()?;
         Target::parse(target).ok()?;
         let is_sound = is_plain && url.as_str() == text && url.has_host();
@@ -226,5 +229,65 @@ fn refusal(error: AccessError) -> Resolution {
         }) => Resolution::Denied { status, challenges },
         AccessError::Origin(OriginError::NotFound { .. }) => Resolution::NotFound,
         other => Resolution::Failed(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(url: &str) -> ManifestWish {
+        ManifestWish {
+            source: Source {
+                url: url.to_owned(),
+                authorization: None,
+            },
+            accept: String::new(),
+            whole: true,
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_sought_at_its_registry_which_may_be_called_v2() {
+        for (url, prefix, server) in [
+            (
+                "https://r.io/v2/a/b/manifests/t",
+                "https://r.io/v2/a/b",
+                "https://r.io",
+            ),
+            (
+                "https://r.io/x/v2/a/manifests/t",
+                "https://r.io/x/v2/a",
+                "https://r.io/x",
+            ),
+            (
+                "https://v2/v2/a/manifests/t",
+                "https://v2/v2/a",
+                "https://v2",
+            ),
+        ] {
+            let wish = wish(url);
+            let sought = Sought::of_wish(&wish).unwrap();
+            assert_eq!(
+                (sought.url, sought.prefix, sought.server),
+                (url, prefix, server)
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_registrys_manifest_at_a_url_that_reads_in_one_way_is_sought() {
+        for url in [
+            "https://r.io/a/manifests/t",
+            "https://v2/v2/manifests/t",
+            "https://v2/a/manifests/t",
+            "https://r.io/v2/a/manifests/t?x=1",
+            "https://r.io/f?/v2/a/manifests/t",
+            "https://r.io/v2/a/../b/manifests/t",
+            "https://r.io/v2/A/manifests/t",
+            "",
+        ] {
+            assert!(Sought::of_wish(&wish(url)).is_none(), "{url}");
+        }
     }
 }
