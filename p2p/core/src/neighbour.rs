@@ -57,8 +57,8 @@ pub(crate) struct Neighbour {
     pub(crate) pace: Pace,
     /// Pieces of its own choice that it still owes us, and since when it has sent none.
     pub(crate) credit: u16,
-    /// What it owed when we asked anew: it may have sent that before our word came, and then that comes
-    /// beside what it owes now.
+    /// What it owed when we asked anew, or took that back: it may have sent that before our word came,
+    /// and then that comes beside what it owes now. It will not choose those pieces again.
     crossing: u16,
     pub(crate) credit_since: Option<Instant>,
     /// When it last gave a piece, or began to owe one.
@@ -164,15 +164,19 @@ impl Neighbour {
         if self.credit == 0 {
             self.credit_since = Some(now);
         }
-        self.crossing = self.crossing.saturating_add(self.credit).min(MOST_CROSSING);
-        self.credit = credit;
+        self.set_credit(credit);
     }
 
     /// Nothing more is left to its choice. Says whether something was.
     pub(crate) fn take_credit_back(&mut self) -> bool {
         self.credit_since = None;
-        self.crossing = 0;
-        std::mem::take(&mut self.credit) > 0
+        self.set_credit(0) > 0
+    }
+
+    /// Says what it was.
+    fn set_credit(&mut self, credit: u16) -> u16 {
+        self.crossing = self.crossing.saturating_add(self.credit).min(MOST_CROSSING);
+        std::mem::replace(&mut self.credit, credit)
     }
 
     /// A piece came from it. Says whether we had asked for this one.
@@ -402,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_come_beside_what_is_owed_is_bounded_and_ends_when_it_is_taken_back() {
+    fn what_may_come_beside_what_is_owed_is_bounded() {
         let mut neighbour = Neighbour::new(Role::Seed, 1000);
         let now = sample::start();
         for _ in 0..99 {
@@ -410,7 +414,21 @@ mod tests {
         }
         assert_eq!(neighbour.crossing, MOST_CROSSING);
         assert!(neighbour.take_credit_back());
-        assert!(!neighbour.owes(PieceIndex(0)));
+        assert_eq!(neighbour.crossing, MOST_CROSSING);
+        assert!(!neighbour.take_credit_back());
+    }
+
+    #[test]
+    fn what_was_sent_before_it_was_taken_back_is_owed_and_no_more() {
+        let mut neighbour = Neighbour::new(Role::Seed, 1000);
+        let (now, queue) = (sample::start(), Duration::from_millis(25));
+        neighbour.note_credit(16, now);
+        assert!(neighbour.take_credit_back());
+        for piece in (0..16).map(PieceIndex) {
+            assert!(neighbour.owes(piece));
+            neighbour.note_piece(piece, queue, now);
+        }
+        assert!(!neighbour.owes(PieceIndex(16)), "nobody asked for that");
     }
 
     #[test]

@@ -229,6 +229,29 @@ fn closing_takes_back_what_was_asked_and_serves_on() {
     assert!(bench.actions().iter().any(upload));
 }
 
+/// A source does not choose them again, so that whoever opens the task next would wait for them.
+#[test]
+fn what_a_source_sent_before_the_reader_closed_is_taken() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    bench.piece_stored("seed", 0);
+    let credits = bench.sent("seed").into_iter();
+    let credits = credits.filter_map(|message| match message {
+        Message::RequestAny { credit } => Some(u32::from(credit)),
+        _ => None,
+    });
+    let credit = credits.last().unwrap();
+    assert!(credit > 3, "more than is taken of anybody: {credit}");
+    bench.swarm.handle_close(task(), bench.now);
+    let ended = Message::RequestAny { credit: 0 };
+    assert!(bench.sent("seed").contains(&ended));
+    (1..=credit).for_each(|piece| bench.piece("seed", piece));
+    let stores = |action: &Action| matches!(action, Action::Store { .. });
+    let stored = bench.actions().into_iter().filter(stores).count();
+    assert_eq!(stored, credit as usize);
+}
+
 #[test]
 fn a_reader_that_closes_just_before_the_end_does_not_stop_the_fetch() {
     let mut bench = Bench::fetching();
