@@ -57,8 +57,8 @@ pub(crate) struct Neighbour {
     pub(crate) pace: Pace,
     /// Pieces of its own choice that it still owes us, and since when it has sent none.
     pub(crate) credit: u16,
-    /// What it owed when we asked anew, or took that back: it may have sent that before our word came,
-    /// and then that comes beside what it owes now. It will not choose those pieces again.
+    /// What it owed when we asked anew, or closed: it may have sent that before our word came, and then
+    /// that comes beside what it owes now. It will not choose those pieces again.
     crossing: u16,
     pub(crate) credit_since: Option<Instant>,
     /// When it last gave a piece, or began to owe one.
@@ -164,19 +164,25 @@ impl Neighbour {
         if self.credit == 0 {
             self.credit_since = Some(now);
         }
-        self.set_credit(credit);
+        self.crossing = self.crossing.saturating_add(self.credit).min(MOST_CROSSING);
+        self.credit = credit;
     }
 
-    /// Nothing more is left to its choice. Says whether something was.
+    /// Nothing more is left to its choice, and what it sends all the same is not owed. Says whether
+    /// something was.
     pub(crate) fn take_credit_back(&mut self) -> bool {
         self.credit_since = None;
-        self.set_credit(0) > 0
+        self.crossing = 0;
+        std::mem::take(&mut self.credit) > 0
     }
 
-    /// Says what it was.
-    fn set_credit(&mut self, credit: u16) -> u16 {
-        self.crossing = self.crossing.saturating_add(self.credit).min(MOST_CROSSING);
-        std::mem::replace(&mut self.credit, credit)
+    /// Nothing more is left to its choice, but what it owed may be on its way and is taken, and no more
+    /// than that. Says whether something was.
+    pub(crate) fn end_credit(&mut self) -> bool {
+        let owed = self.credit;
+        let had = self.take_credit_back();
+        self.crossing = owed;
+        had
     }
 
     /// A piece came from it. Says whether we had asked for this one.
@@ -406,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_come_beside_what_is_owed_is_bounded() {
+    fn what_may_come_beside_what_is_owed_is_bounded_and_ends_when_it_is_taken_back() {
         let mut neighbour = Neighbour::new(Role::Seed, 1000);
         let now = sample::start();
         for _ in 0..99 {
@@ -414,16 +420,16 @@ mod tests {
         }
         assert_eq!(neighbour.crossing, MOST_CROSSING);
         assert!(neighbour.take_credit_back());
-        assert_eq!(neighbour.crossing, MOST_CROSSING);
-        assert!(!neighbour.take_credit_back());
+        assert!(!neighbour.owes(PieceIndex(0)));
     }
 
     #[test]
-    fn what_was_sent_before_it_was_taken_back_is_owed_and_no_more() {
+    fn what_was_sent_before_we_closed_is_owed_and_no_more() {
         let mut neighbour = Neighbour::new(Role::Seed, 1000);
         let (now, queue) = (sample::start(), Duration::from_millis(25));
-        neighbour.note_credit(16, now);
-        assert!(neighbour.take_credit_back());
+        (0..9).for_each(|_| neighbour.note_credit(16, now));
+        assert!(neighbour.end_credit());
+        assert!(neighbour.credit == 0 && neighbour.credit_since.is_none());
         for piece in (0..16).map(PieceIndex) {
             assert!(neighbour.owes(piece));
             neighbour.note_piece(piece, queue, now);

@@ -505,7 +505,7 @@ impl Task {
                 cx.send(host, self.id, Message::Cancel { piece });
                 taken.push(piece);
             }
-            if neighbour.take_credit_back() {
+            if neighbour.end_credit() {
                 cx.send(host, self.id, Message::RequestAny { credit: 0 });
             }
         }
