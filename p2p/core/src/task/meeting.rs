@@ -87,8 +87,7 @@ impl Task {
         let unwanted = !known && (full || self.is_restless(host, now));
         let busy = unwanted.then_some(Refusal::Busy);
         if let Some(reason) = busy.or_else(|| self.reason_to_refuse(source)) {
-            let piece = None;
-            self.send(host, Message::Refuse { piece, reason }, cx);
+            self.refuse_all(host, reason, cx, now);
             return Worth::Nothing(Price::Answer);
         }
         self.greet(host, role, cx);
@@ -102,6 +101,24 @@ impl Task {
         match joined {
             Some(true) => Worth::Nothing(Price::Answer),
             _ => Worth::Something,
+        }
+    }
+
+    /// Refuses a host the whole task. It forgets us when it hears that, and so do we forget it: when it
+    /// joins again, both sides tell everything.
+    pub(super) fn refuse_all(
+        &mut self,
+        host: &HostId,
+        reason: Refusal,
+        cx: &mut Shared,
+        now: Instant,
+    ) {
+        self.explain_gifts(host, cx);
+        let piece = None;
+        self.send(host, Message::Refuse { piece, reason }, cx);
+        if self.neighbours.contains_key(host) {
+            self.note_parting(host, cx, now);
+            self.drop_neighbour(host, cx, now);
         }
     }
 

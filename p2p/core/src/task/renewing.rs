@@ -59,16 +59,14 @@ impl Task {
     /// No source is left: those who fetch through us are told.
     pub(super) fn give_up_origin(&mut self, cx: &mut Shared, now: Instant) {
         if cx.config.role == Role::Seed || self.origin.duty {
-            for (host, neighbour) in self.neighbours.iter() {
-                if neighbour.is_complete() {
-                    continue;
-                }
+            let unfinished = self.neighbours.iter().filter(|(_, n)| !n.is_complete());
+            let hosts: Vec<_> = unfinished.map(|(host, _)| host.clone()).collect();
+            for host in hosts {
                 let sources = &self.origin.sources;
-                let own = sources.failure_for(host).map(refusal);
+                let own = sources.failure_for(&host).map(refusal);
                 let reason = own.or_else(|| sources.failure().map(refusal_of_others));
                 if let Some(reason) = reason {
-                    let piece = None;
-                    self.send(host, Message::Refuse { piece, reason }, cx);
+                    self.refuse_all(&host, reason, cx, now);
                 }
             }
         }

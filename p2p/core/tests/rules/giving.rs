@@ -98,3 +98,29 @@ fn another_credential_is_tried_after_one_was_denied() {
         .handle_origin_done(task(), Err(denied), bench.now);
     assert_eq!(fetch(&bench.actions()), Some((0, None)));
 }
+
+/// It forgets us, so that it knows nothing of what we told it before.
+#[test]
+fn a_child_that_was_refused_half_way_is_told_everything_when_it_joins_again() {
+    let mut bench = seed_with_child();
+    bench.pass(SECOND / 10);
+    let now = bench.now;
+    bench.swarm.handle_origin_head(task(), geometry(), now);
+    bench.swarm.handle_origin_batch(task(), batch(0, 2), now);
+    bench.swarm.handle_origin_stored(task(), PieceIndex(0), now);
+    bench.actions();
+    let failure = Err(TaskFailure::NotFound("404".into()));
+    bench.swarm.handle_origin_done(task(), failure, now);
+    let (piece, reason) = (None, Refusal::NotFound);
+    let refusal = Message::Refuse { piece, reason };
+    assert!(bench.sent("child").contains(&refusal));
+    assert_eq!(bench.swarm.neighbours(&task()), 0);
+    bench.pass(SECOND * 6);
+    bench.join_as("child", "t");
+    let told = bench.sent("child");
+    let tells = |what: fn(&Message) -> bool| told.iter().any(what);
+    assert!(tells(|it| matches!(it, Message::Join { .. })), "{told:?}");
+    assert!(tells(|it| matches!(it, Message::Head { .. })), "{told:?}");
+    assert!(tells(|it| matches!(it, Message::List { .. })), "{told:?}");
+    assert!(tells(|it| matches!(it, Message::Have { .. })), "{told:?}");
+}
