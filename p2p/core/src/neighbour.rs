@@ -185,6 +185,17 @@ impl Neighbour {
         had
     }
 
+    /// It could not give a piece of its own choice: one less is waited for. Says whether one was; if it
+    /// was not meant for that, one more may come.
+    pub(crate) fn forgo_one(&mut self) -> bool {
+        let owed = self.credit > 0;
+        if owed {
+            self.credit -= 1;
+            self.crossing = self.crossing.saturating_add(1).min(MOST_CROSSING);
+        }
+        owed
+    }
+
     /// A piece came from it. Says whether we had asked for this one.
     pub(crate) fn note_piece(&mut self, piece: PieceIndex, queue: Duration, now: Instant) -> bool {
         let owed = self.owes(piece);

@@ -119,6 +119,10 @@ impl Uploads {
         let lane = self.lanes.get_or_insert_with(host, Lane::default);
         lane.progress = progress;
         if lane.knows(&task, piece) {
+            if lane.give_back_credit(&task, piece) {
+                self.may_be_open = true;
+                self.line_up(host);
+            }
             return Asked::Known;
         }
         if waits || lane.queue.len() >= self.queue {
@@ -147,6 +151,7 @@ impl Uploads {
     /// Sets how many pieces of our choice the host takes.
     pub(crate) fn ask_any(&mut self, host: &HostId, task: TaskId, credit: u16) {
         let lane = self.lanes.get_or_insert_with(host, Lane::default);
+        lane.settle(&task);
         if credit == 0 {
             lane.open.remove(&task);
         } else {
@@ -158,15 +163,14 @@ impl Uploads {
 
     pub(crate) fn cancel(&mut self, host: &HostId, task: TaskId, piece: PieceIndex) {
         if let Some(lane) = self.lanes.get_mut(host) {
-            lane.queue.retain(|asked| *asked != (task, piece));
+            lane.take_asked(&task, piece);
         }
     }
 
     /// The host no longer wants anything of the task.
     pub(crate) fn leave(&mut self, host: &HostId, task: &TaskId) {
         if let Some(lane) = self.lanes.get_mut(host) {
-            lane.queue.retain(|(asked, _)| asked != task);
-            lane.open.remove(task);
+            lane.forget(task);
         }
     }
 
@@ -196,8 +200,7 @@ impl Uploads {
     /// Drops what anyone asked of a task.
     pub(crate) fn forget(&mut self, task: &TaskId) {
         for lane in self.lanes.values_mut() {
-            lane.queue.retain(|(asked, _)| asked != task);
-            lane.open.remove(task);
+            lane.forget(task);
         }
     }
 
@@ -337,7 +340,8 @@ impl Uploads {
         self.order.remove(at)
     }
 
-    /// Takes a slot, and a credit when the choice was ours.
+    /// Takes a slot, and a credit when the choice was ours; but not when the host has asked for the
+    /// piece by number meanwhile: then it answers that.
     pub(crate) fn begin(
         &mut self,
         host: &HostId,
@@ -353,8 +357,13 @@ impl Uploads {
         let Some(lane) = self.lanes.get_mut(host) else {
             return;
         };
+        let open = match lane.take_asked(&task, piece) {
+            true => Open::No,
+            false => open,
+        };
         if !lane.sending.contains_key(&(piece, task)) {
-            let sending = Sending { begun: now, len };
+            let begun = now;
+            let sending = Sending { begun, len, open };
             lane.sending.insert((piece, task), sending);
             self.slots.begin(len, now);
         }

@@ -300,7 +300,7 @@ impl Task {
     }
 
     /// Whether a source leaves our open requests unanswered.
-    fn is_unanswered(&self, neighbour: &Neighbour, now: Instant) -> bool {
+    pub(super) fn is_unanswered(&self, neighbour: &Neighbour, now: Instant) -> bool {
         let usual = neighbour.pace.piece_time().unwrap_or_default() * 4;
         let patience = (OPEN_PATIENCE + self.patience() * 2).max(usual);
         let since = neighbour.credit_since.filter(|_| neighbour.credit > 0);
@@ -427,7 +427,12 @@ impl Task {
         cx: &mut Shared,
         now: Instant,
     ) -> Worth {
-        if !self.refused_piece_again(host, piece) {
+        let chosen = |neighbour: &mut Neighbour| {
+            let missing = reason == Refusal::Missing;
+            missing && !neighbour.requests.contains_key(&piece) && neighbour.forgo_one()
+        };
+        let chosen = self.neighbours.get_mut(host).is_some_and(chosen);
+        if !chosen && !self.refused_piece_again(host, piece) {
             return Worth::Nothing(Price::Word);
         }
         let (Some(content), Some(neighbour)) = (&mut self.content, self.neighbours.get_mut(host))

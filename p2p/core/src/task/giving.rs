@@ -37,7 +37,7 @@ impl Task {
         cx: &mut Shared,
         now: Instant,
     ) -> Worth {
-        let Some(child) = self.neighbours.get(host) else {
+        let Some(child) = self.neighbours.get(host).filter(|child| child.joined) else {
             return Worth::Nothing(Price::Word);
         };
         let progress = Progress::of(&child.has, child.given);
@@ -86,7 +86,9 @@ impl Task {
     }
 
     pub(crate) fn on_request_any(&mut self, host: &HostId, credit: u16, cx: &mut Shared) -> Worth {
-        let Some(child) = self.neighbours.get_mut(host) else {
+        // Of who has not joined it is of before we took up contact anew: it will say it again.
+        let child = self.neighbours.get_mut(host);
+        let Some(child) = child.filter(|child| child.joined) else {
             return Worth::Nothing(Price::Word);
         };
         cx.uploads.ask_any(host, self.id, credit);

@@ -12,7 +12,7 @@ const SOURCE_FROM: usize = 12;
 const PAUSE_STALLED: Duration = Duration::from_secs(30);
 
 impl Task {
-    /// Late requests are made elsewhere too; those who owe and give nothing are dropped; those who
+    /// Late requests are made elsewhere too, and open ones of nodes lapse; those who owe and give nothing are dropped; those who
     /// have much that nobody else has become sources.
     pub(super) fn look_after_neighbours(&mut self, cx: &mut Shared, now: Instant) {
         for host in self.hosts() {
@@ -23,6 +23,7 @@ impl Task {
                 continue;
             }
             self.mark_late(&host, cx, now);
+            self.end_unanswered(&host, now);
             self.make_source(&host, cx);
         }
         self.trim_waiting();
@@ -43,6 +44,16 @@ impl Task {
         }
         for piece in late {
             self.want_again(piece);
+        }
+    }
+
+    /// What was asked ahead of a node that gives nothing is no more on order: it is asked by number.
+    fn end_unanswered(&mut self, host: &HostId, now: Instant) {
+        let lapsed = |n: &Neighbour| !n.source && self.is_unanswered(n, now);
+        if self.neighbours.get(host).is_some_and(lapsed)
+            && let Some(neighbour) = self.neighbours.get_mut(host)
+        {
+            neighbour.end_credit();
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 
 use hawker_model::{PieceIndex, PieceSet, TaskId};
 
+use super::Open;
 use crate::short_map::ShortMap;
 
 /// A host that has taken so many pieces in time, one after another, may have as many slots as any.
@@ -29,6 +30,8 @@ pub(super) struct Credit {
 pub(super) struct Sending {
     pub(super) begun: Instant,
     pub(super) len: u32,
+    /// Whether it was paid for with the credit that the host gave last.
+    pub(super) open: Open,
 }
 
 impl Sending {
@@ -72,6 +75,42 @@ impl Lane {
         let mut queue = self.queue.iter();
         queue.any(|(of, asked)| *asked == piece && of == task)
             || self.sending.contains_key(&(piece, *task))
+    }
+
+    /// Takes the piece out of those that it asked for by number. Says whether it had.
+    pub(super) fn take_asked(&mut self, task: &TaskId, piece: PieceIndex) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|asked| *asked != (*task, piece));
+        self.queue.len() < before
+    }
+
+    /// It asks by number for a piece that it knows of. If one of our choice is on its way, it will take
+    /// that for the answer, so that one more of our choice is owed. Says whether it is.
+    pub(super) fn give_back_credit(&mut self, task: &TaskId, piece: PieceIndex) -> bool {
+        let sending = self.sending.get_mut(&(piece, *task));
+        let open = sending.map(|sending| std::mem::replace(&mut sending.open, Open::No));
+        let owed = open == Some(Open::Yes);
+        if owed {
+            let credit = self.open.get_or_insert_with(task, Credit::default);
+            credit.left = credit.left.saturating_add(1);
+        }
+        owed
+    }
+
+    /// What is on its way was paid for with a credit that counts no longer.
+    pub(super) fn settle(&mut self, task: &TaskId) {
+        for ((_, of), sending) in self.sending.iter_mut() {
+            if of == task {
+                sending.open = Open::No;
+            }
+        }
+    }
+
+    /// It wants nothing of the task.
+    pub(super) fn forget(&mut self, task: &TaskId) {
+        self.queue.retain(|(asked, _)| asked != task);
+        self.open.remove(task);
+        self.settle(task);
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -368,3 +368,20 @@ fn who_would_wait_for_long_is_told_at_once() {
     let later = now + Duration::from_secs(4);
     assert_eq!(uploads.ask(&b, large(1), Progress(0), later), Asked::Queued);
 }
+
+#[test]
+fn a_piece_that_was_asked_for_and_chosen_as_well_is_sent_once_and_one_of_our_choice_stays_owed() {
+    let (a, task, now) = (sample::host("a"), sample::task(), sample::start());
+    let mut uploads = uploads(9, 9, 9);
+    uploads.ask_any(&a, task, 1);
+    assert!(ask(&mut uploads, &a, task, 7));
+    uploads.begin(&a, (task, PieceIndex(7), 1), Open::Yes, now);
+    assert!(uploads.is_open(&task));
+    assert_eq!(
+        uploads.next_turn(now),
+        Some(Turn::Open(a.clone(), vec![task]))
+    );
+    uploads.begin(&a, (task, PieceIndex(8), 1), Open::Yes, now);
+    assert!(!uploads.is_open(&task));
+    assert_eq!(uploads.next_turn(now), None);
+}

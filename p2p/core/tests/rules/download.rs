@@ -293,3 +293,44 @@ fn a_reader_that_closes_early_stops_the_fetch() {
     );
     assert!(!bench.swarm.contains(&task()));
 }
+
+#[test]
+fn a_node_that_leaves_what_was_asked_ahead_unanswered_is_asked_by_number() {
+    let mut bench = Bench::fetching();
+    bench.connect("a", Role::Node);
+    bench.parents(&[("a", Role::Node)], Duty::Wait);
+    let ahead = Message::RequestAny { credit: 1 };
+    assert!(bench.sent("a").contains(&ahead));
+    bench.say_everything("a");
+    let asked = bench.requests("a").len();
+    bench.pass(SECOND * 23 / 10);
+    assert_eq!(bench.requests("a").len(), 1, "beside {asked}");
+}
+
+/// The last credit that a source was given.
+fn credit(bench: &mut Bench) -> Option<u16> {
+    let said = bench.sent("seed").into_iter().rev();
+    let mut credits = said.filter_map(|message| match message {
+        Message::RequestAny { credit } => Some(credit),
+        _ => None,
+    });
+    credits.next()
+}
+
+#[test]
+fn what_a_source_cannot_give_of_its_choice_is_not_waited_for() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    bench.piece_stored("seed", 0);
+    let credit_before = credit(&mut bench).unwrap();
+    for piece in 1..PIECES - 1 {
+        let (piece, reason) = (Some(PieceIndex(piece)), Refusal::Missing);
+        bench.say("seed", Message::Refuse { piece, reason });
+        if let Some(credit) = credit(&mut bench) {
+            assert!(credit > 0);
+            return;
+        }
+    }
+    panic!("still waits for {credit_before}");
+}

@@ -124,3 +124,43 @@ fn a_child_that_was_refused_half_way_is_told_everything_when_it_joins_again() {
     assert!(tells(|it| matches!(it, Message::List { .. })), "{told:?}");
     assert!(tells(|it| matches!(it, Message::Have { .. })), "{told:?}");
 }
+
+/// The pieces that are sent to a host.
+fn uploads(bench: &mut Bench) -> Vec<u32> {
+    let number = |action| match action {
+        Action::Upload { piece, .. } => Some(piece.0),
+        _ => None,
+    };
+    bench.actions().into_iter().filter_map(number).collect()
+}
+
+/// Who asked takes that piece for the answer to its request, and waits for one of our choice.
+#[test]
+fn a_piece_of_our_choice_that_is_asked_for_by_number_meanwhile_leaves_one_owed() {
+    let mut bench = Bench::new(Role::Seed);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("child", Role::Node);
+    bench.say("child", Message::Join { source: None });
+    bench.say("child", Message::RequestAny { credit: 1 });
+    let first = uploads(&mut bench);
+    assert_eq!(first.len(), 1);
+    let piece = PieceIndex(first[0]);
+    bench.say("child", Message::Request { piece });
+    let second = uploads(&mut bench);
+    assert!(second.len() == 1 && second != first, "{second:?}");
+    bench.say("child", Message::Request { piece });
+    assert_eq!(uploads(&mut bench), [0; 0], "asking twice is asking once");
+}
+
+#[test]
+fn what_was_sent_for_an_earlier_credit_leaves_nothing_owed() {
+    let mut bench = Bench::new(Role::Seed);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("child", Role::Node);
+    bench.say("child", Message::Join { source: None });
+    bench.say("child", Message::RequestAny { credit: 1 });
+    let piece = PieceIndex(uploads(&mut bench)[0]);
+    bench.say("child", Message::RequestAny { credit: 0 });
+    bench.say("child", Message::Request { piece });
+    assert_eq!(uploads(&mut bench), [0; 0]);
+}

@@ -158,3 +158,23 @@ fn idle_connections_are_given_up() {
     let hung_up = |action: &Action| matches!(action, Action::HangUp { .. });
     assert!(bench.actions().iter().any(hung_up));
 }
+
+/// Whoever asked forgets that it did when it hears that contact is taken up anew.
+#[test]
+fn what_a_host_asked_before_contact_was_taken_up_anew_is_not_answered() {
+    let mut bench = Bench::new(Role::Node);
+    bench.open(Want::Serve, None, Some(Bench::stored(PIECES, PIECES)));
+    bench.connect("peer", Role::Node);
+    bench.say("peer", Message::Join { source: None });
+    bench.swarm.handle_lost_words(&host("peer"), bench.now);
+    let given = |bench: &mut Bench| {
+        bench.say("peer", Message::RequestAny { credit: 1 });
+        let piece = PieceIndex(PIECES - 1);
+        bench.say("peer", Message::Request { piece });
+        let upload = |action: &Action| matches!(action, Action::Upload { .. });
+        bench.actions().into_iter().filter(upload).count()
+    };
+    assert_eq!(given(&mut bench), 0);
+    bench.say("peer", Message::Join { source: None });
+    assert_eq!(given(&mut bench), 2);
+}
