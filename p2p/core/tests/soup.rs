@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hawker_model::Role;
 use hawker_swarm::sim::{Lie, OriginFault, Scenario};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -13,6 +14,7 @@ fn soup(seed: u64) -> Scenario {
     let mut scenario = Scenario::new(seed, seeds, nodes, 100.0, rng.random_range(0..6 << 20));
     scenario.latency = Duration::from_micros(rng.random_range(50..20_000));
     scenario.loss = if rng.random_bool(0.3) { 0.01 } else { 0.0 };
+    scenario.cuts = if rng.random_bool(0.3) { 2.0 } else { 0.0 };
     scenario.scheduler = rng.random_bool(0.9);
     scenario.degree = rng.random_range(1..9);
     scenario.seed_room = rng.random_range(0..20);
@@ -24,6 +26,11 @@ fn soup(seed: u64) -> Scenario {
         host.arrives = Duration::from_millis(rng.random_range(0..1500));
         host.up_rate *= rng.random_range(0.2..1.0);
         host.down_rate *= rng.random_range(0.2..1.0);
+        if host.role == Role::Node && rng.random_bool(0.2) {
+            let from = host.arrives + Duration::from_millis(rng.random_range(1..500));
+            let until = from + Duration::from_millis(rng.random_range(1..500));
+            host.breaks.push((from, until));
+        }
         if rng.random_bool(0.15) {
             host.dies = Some(Duration::from_millis(rng.random_range(0..3000)));
         } else if rng.random_bool(0.15) {

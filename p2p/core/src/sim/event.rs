@@ -19,6 +19,10 @@ pub(crate) type HostNo = usize;
 pub(crate) enum Event {
     Arrive(HostNo),
     Die(HostNo),
+    /// Its client gives up.
+    GiveUp(HostNo),
+    /// Some connection breaks.
+    Cut,
     Wake(HostNo),
     Connected {
         dialer: HostNo,

@@ -23,6 +23,9 @@ pub(crate) struct Host {
     pub(crate) wake_at: Option<Time>,
     pub(crate) parts: Vec<Part>,
     pub(crate) first_at: Option<Time>,
+    /// Since when its client waits for a piece, and how long it waited at most.
+    pub(crate) waits_since: Option<Time>,
+    pub(crate) pause: Time,
     pub(crate) failed: Option<TaskFailure>,
     pub(crate) sent_bytes: u64,
     /// A liar's message that another one overtakes.
@@ -62,6 +65,8 @@ impl Host {
             wake_at: None,
             parts: Vec::new(),
             first_at: None,
+            waits_since: None,
+            pause: 0,
             failed: None,
             sent_bytes: 0,
             kept: None,
@@ -86,6 +91,9 @@ impl Host {
             _ => self.plan.stored.then_some(TRUE),
         };
         let stored = bytes.map(|bytes| self.fill(number, blob, bytes));
+        if !self.swarm.contains(&blob.task) && stored.is_none() {
+            self.part_mut(number).store.fill(None);
+        }
         let want = match (stored.is_some(), self.plan.source) {
             (true, _) => Want::Serve,
             (false, true) => Want::Fetch,
@@ -129,6 +137,13 @@ impl Host {
         }
         let rest = part.cursor..blob.geometry.piece_count();
         self.swarm.handle_waiting(blob.task, rest, now);
+    }
+
+    /// Its client got a piece, or waits no longer.
+    pub(crate) fn end_wait(&mut self, now: Time) {
+        if let Some(since) = self.waits_since.replace(now) {
+            self.pause = self.pause.max(now - since);
+        }
     }
 
     /// When it had all blobs.

@@ -45,6 +45,8 @@ pub struct HostOutcome {
     pub blobs: Vec<Option<Duration>>,
     /// From its arrival until it had its first piece.
     pub first: Option<Duration>,
+    /// The longest time that its client waited for a piece, or for the end.
+    pub pause: Duration,
     pub failed: Option<TaskFailure>,
     /// Whether all that it stored is right.
     pub right: bool,

@@ -23,6 +23,8 @@ pub struct Scenario {
     pub between_zones: Option<f64>,
     /// Share of messages that are lost and sent again 200 ms later.
     pub loss: f64,
+    /// How many connections break each second, of all together; they can be dialed again.
+    pub cuts: f64,
     /// Bytes per second that the origin gives to all together, and the time to its first byte.
     pub origin_rate: f64,
     pub origin_latency: Duration,
@@ -63,6 +65,8 @@ pub struct HostPlan {
     /// When it wants the blob.
     pub arrives: Duration,
     pub dies: Option<Duration>,
+    /// When its client gives up, and when it asks again.
+    pub breaks: Vec<(Duration, Duration)>,
     pub lie: Option<Lie>,
     /// A bit of this piece is flipped on its disk, of which it knows nothing.
     pub rotten: Option<u32>,
@@ -187,6 +191,7 @@ impl HostPlan {
             zone: 0,
             arrives: Duration::ZERO,
             dies: None,
+            breaks: Vec::new(),
             lie: None,
             rotten: None,
             stored: false,
@@ -222,6 +227,7 @@ impl Scenario {
             latency: Duration::from_millis(1),
             between_zones: None,
             loss: 0.0,
+            cuts: 0.0,
             origin_rate: mbit * 1e6 / 8.0 * 10.0,
             origin_latency: Duration::from_millis(10),
             origin_fault: None,

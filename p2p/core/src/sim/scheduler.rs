@@ -22,6 +22,8 @@ const SAMPLE: usize = 64;
 pub(crate) struct Scheduler {
     /// Hosts that asked, and whom they were linked with. The later one dials.
     links: BTreeMap<HostNo, BTreeSet<HostNo>>,
+    /// Those of them that have asked.
+    asked: BTreeSet<HostNo>,
     seeds: Vec<HostNo>,
     children: BTreeMap<HostNo, BTreeSet<HostNo>>,
     fetcher: Option<HostNo>,
@@ -82,8 +84,17 @@ impl Scheduler {
         rng: &mut SmallRng,
     ) -> Answer {
         self.join(host);
+        let useless = match self.asked.insert(host) {
+            true => BTreeSet::new(),
+            false => self.unlink_all(host),
+        };
         let is_seed = self.seeds.contains(&host);
         let may_have_seed = !is_seed && self.may_have_seed(host);
+        // Who comes back because its parents proved useless gets to the source.
+        let seed_room = match useless.is_empty() {
+            true => seed_room,
+            false => usize::MAX,
+        };
         let seed = self.seed_for(host, seed_room).filter(|_| may_have_seed);
         let wanted = match self.links.len() > degree + 1 {
             true => degree.div_ceil(2) + 1,
@@ -93,7 +104,7 @@ impl Scheduler {
             true => wanted.min(degree.div_ceil(4).max(FEW_NEAR)),
             false => wanted,
         };
-        let mut parents = self.link(host, wanted, rng);
+        let mut parents = self.link(host, wanted, &useless, rng);
         parents.extend(seed);
         if self.seeds.is_empty() {
             self.fetcher.get_or_insert(host);
@@ -112,7 +123,8 @@ impl Scheduler {
     /// More links for a host that too few others were linked with since it asked.
     pub(crate) fn make_up(&mut self, host: HostNo, degree: usize, rng: &mut SmallRng) -> Answer {
         let links = self.links.get(&host).map_or(degree, BTreeSet::len);
-        let parents = self.link(host, degree.saturating_sub(links), rng);
+        let lacking = degree.saturating_sub(links);
+        let parents = self.link(host, lacking, &BTreeSet::new(), rng);
         self.answer(host, parents)
     }
 
@@ -139,8 +151,14 @@ impl Scheduler {
     }
 
     /// Links a host with others, those with few links first: with those of its zone, and a few
-    /// others if it is to bring the blob there.
-    fn link(&mut self, host: HostNo, wanted: usize, rng: &mut SmallRng) -> Vec<HostNo> {
+    /// others if it is to bring the blob there. Those to avoid come last.
+    fn link(
+        &mut self,
+        host: HostNo,
+        wanted: usize,
+        avoid: &BTreeSet<HostNo>,
+        rng: &mut SmallRng,
+    ) -> Vec<HostNo> {
         let known = self.links.get(&host).cloned().unwrap_or_default();
         let others = self.sample(rng).into_iter();
         let mut free: Vec<_> = others
@@ -152,6 +170,7 @@ impl Scheduler {
             })
             .collect();
         free.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        free.sort_by_key(|(_, other)| avoid.contains(other));
         let free = free.into_iter().map(|(_, other)| other);
         let (near, far): (Vec<_>, Vec<_>) = free.partition(|other| self.is_near(host, *other));
         let far_links = known
@@ -187,7 +206,25 @@ impl Scheduler {
 
     pub(crate) fn note_dead(&mut self, host: HostNo) {
         self.seeds.retain(|other| *other != host);
+        self.withdraw(host);
+    }
+
+    /// Its links until now.
+    fn unlink_all(&mut self, host: HostNo) -> BTreeSet<HostNo> {
+        let links = self.links.get_mut(&host).map(std::mem::take);
+        let links = links.unwrap_or_default();
+        for other in &links {
+            if let Some(others) = self.links.get_mut(other) {
+                others.remove(&host);
+            }
+        }
+        links
+    }
+
+    /// A host neither wants nor has the blob any more.
+    pub(crate) fn withdraw(&mut self, host: HostNo) {
         self.links.remove(&host);
+        self.asked.remove(&host);
         self.roster.retain(|other| *other != host);
         for gates in self.gates.values_mut() {
             gates.remove(&host);

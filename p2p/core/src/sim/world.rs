@@ -116,6 +116,19 @@ impl World {
             if let Some(dies) = dies {
                 self.queue.add(nanos(dies), Event::Die(number));
             }
+            for (from, until) in &plan.breaks {
+                self.queue.add(nanos(*from), Event::GiveUp(number));
+                self.queue.add(nanos(*until), Event::Arrive(number));
+            }
+        }
+        self.plan_cut();
+    }
+
+    fn plan_cut(&mut self) {
+        if self.plan.cuts > 0.0 {
+            let pause = self.rng.random_range(0.0..2.0) / self.plan.cuts;
+            let at = self.now + nanos(Duration::from_secs_f64(pause));
+            self.queue.add(at, Event::Cut);
         }
     }
 
@@ -164,6 +177,7 @@ impl World {
                 .map(|part| since_arrival(host, part.completed_at))
                 .collect(),
             first: since_arrival(host, host.first_at),
+            pause: Duration::from_nanos(host.pause),
             failed: host.failed.clone(),
             right: host.is_right(),
             alive: host.alive,
@@ -214,12 +228,19 @@ impl World {
         let now = self.instant();
         match event {
             Event::Arrive(host) => {
+                let state = &mut self.hosts[host];
+                state.failed = None;
+                if state.completed_at().is_none() {
+                    state.waits_since = Some(self.now);
+                }
                 for (number, blob) in (0..).zip(&self.blobs) {
                     self.hosts[host].arrive(number, blob, now);
                 }
                 self.after(host);
             }
             Event::Die(host) => self.die(host),
+            Event::GiveUp(host) => self.give_up(host),
+            Event::Cut => self.cut(),
             Event::Wake(host) => self.wake(host),
             Event::Connected { dialer, to } => self.connected(dialer, to),
             Event::DialFailed { dialer, to } => {
@@ -319,6 +340,32 @@ impl World {
         }
     }
 
+    fn give_up(&mut self, host: HostNo) {
+        let now = self.instant();
+        if self.hosts[host].completed_at().is_some() {
+            return;
+        }
+        self.hosts[host].end_wait(self.now);
+        self.hosts[host].waits_since = None;
+        for blob in &self.blobs {
+            self.hosts[host].swarm.handle_close(blob.task, now);
+        }
+        self.after(host);
+    }
+
+    fn cut(&mut self) {
+        let host = self.rng.random_range(0..self.hosts.len());
+        let peers = self.hosts[host].net.lanes.peers();
+        if !peers.is_empty() {
+            let peer = peers[self.rng.random_range(0..peers.len())];
+            let later = self.now + nanos(self.plan.latency);
+            self.queue.add(self.now, Event::Disconnected { host, peer });
+            let (host, peer) = (peer, host);
+            self.queue.add(later, Event::Disconnected { host, peer });
+        }
+        self.plan_cut();
+    }
+
     fn wake(&mut self, host: HostNo) {
         if self.hosts[host].wake_at == Some(self.now) {
             self.hosts[host].wake_at = None;
@@ -405,6 +452,7 @@ impl World {
         if state.swarm.list(&content.task).is_some_and(fits) {
             state.part_mut(blob).store[piece.as_usize()] = Some(bytes);
             state.first_at.get_or_insert(self.now);
+            state.end_wait(self.now);
             state.swarm.handle_stored(content.task, piece, &id, now);
             if piece.0 == state.part(blob).cursor {
                 state.read_on(blob, content, now);

@@ -47,7 +47,7 @@ impl World {
             Action::Report {
                 host: liar, reason, ..
             } if self.hosts[host].plan.lie.is_none() => self.reports.push((liar, reason)),
-            Action::Report { .. } | Action::Withdraw { .. } => {}
+            Action::Report { .. } => {}
             Action::Upload {
                 host: to,
                 task,
@@ -82,6 +82,8 @@ impl World {
             }
             Action::Complete { .. } => {
                 self.hosts[host].part_mut(blob).completed_at = Some(self.now);
+                self.hosts[host].end_wait(self.now);
+                self.hosts[host].waits_since = None;
                 self.changed = true;
             }
             Action::Failed { reason, .. } => {
@@ -89,6 +91,7 @@ impl World {
                 self.changed = true;
             }
             Action::Discard { .. } => self.hosts[host].part_mut(blob).store.fill(None),
+            Action::Withdraw { .. } => self.schedulers[usize::from(blob)].withdraw(host),
             Action::Announce { .. } => self.schedulers[usize::from(blob)].announce(host),
             Action::Renew { source, .. } => {
                 let (at, refused) = (self.now + RENEW_TIME, Box::new(source.mark()));
@@ -218,6 +221,7 @@ fn task_of(action: &Action) -> Option<TaskId> {
         | Action::Failed { task, .. }
         | Action::Discard { task, .. }
         | Action::Announce { task, .. }
+        | Action::Withdraw { task }
         | Action::Renew { task, .. }
         | Action::Create { task, .. } => Some(*task),
         _ => None,

@@ -174,6 +174,7 @@ impl World {
         }
         if self.is_current(host, blob, number) {
             self.hosts[host].part_mut(blob).store[piece.as_usize()] = Some(bytes);
+            self.hosts[host].end_wait(self.now);
             let swarm = &mut self.hosts[host].swarm;
             swarm.handle_origin_stored(task, piece, now);
             self.after(host);
