@@ -9,6 +9,10 @@ use hawker_model::{HostId, Role};
 
 use crate::Parent;
 
+/// A connection that stood for so long is not expected to break again at once.
+const STEADY: Duration = Duration::from_secs(4);
+const PAUSE_LOST: Duration = Duration::from_millis(100);
+
 #[derive(Debug)]
 struct Contact {
     role: Role,
@@ -16,15 +20,17 @@ struct Contact {
     rank: u32,
     retry_at: Option<Instant>,
     failures: u32,
+    /// It refused us, or left.
+    refused: bool,
+    /// When a connection to it broke last.
+    lost_at: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Contacts {
     known: BTreeMap<HostId, Contact>,
     pub(crate) dialing: BTreeSet<HostId>,
-    /// The scheduler has answered.
-    pub(crate) answered: bool,
-    /// When it last did.
+    /// When the scheduler answered last.
     pub(crate) answered_at: Option<Instant>,
     lookups: u32,
     next_lookup: Option<Instant>,
@@ -33,7 +39,6 @@ pub(crate) struct Contacts {
 
 impl Contacts {
     pub(crate) fn add(&mut self, parents: Vec<Parent>) {
-        self.answered = true;
         for Parent { host, role } in parents {
             let rank = self.next_rank;
             self.next_rank += 1;
@@ -42,6 +47,8 @@ impl Contacts {
                 rank,
                 retry_at: None,
                 failures: 0,
+                refused: false,
+                lost_at: None,
             });
             (contact.role, contact.rank) = (role, rank);
         }
@@ -73,9 +80,40 @@ impl Contacts {
     pub(crate) fn put_off(&mut self, host: &HostId, pause: Duration, now: Instant) {
         self.dialing.remove(host);
         if let Some(contact) = self.known.get_mut(host) {
+            contact.refused = false;
             contact.failures = (contact.failures + 1).min(5);
             contact.retry_at = Some(now + pause * (1 << (contact.failures - 1)));
         }
+    }
+
+    /// A contact refused us, or left: not again for `pause`, unless [`Self::forgive`] comes before.
+    pub(crate) fn note_refused(&mut self, host: &HostId, pause: Duration, now: Instant) {
+        self.put_off(host, pause, now);
+        if let Some(contact) = self.known.get_mut(host) {
+            contact.refused = true;
+        }
+    }
+
+    /// What refusals were said to may be different now.
+    pub(crate) fn forgive(&mut self) {
+        let refused = self.known.values_mut().filter(|contact| contact.refused);
+        for contact in refused {
+            (contact.refused, contact.retry_at) = (false, None);
+        }
+    }
+
+    /// A connection that stood broke: the contact may be taken up again at once, or after a moment if
+    /// one has broken shortly before, longer each time.
+    pub(crate) fn note_lost(&mut self, host: &HostId, now: Instant) {
+        self.dialing.remove(host);
+        let Some(contact) = self.known.get_mut(host) else {
+            return;
+        };
+        let before = contact.lost_at.replace(now);
+        if before.is_some_and(|at| now < at + STEADY) {
+            return self.put_off(host, PAUSE_LOST, now);
+        }
+        (contact.failures, contact.retry_at) = (0, None);
     }
 
     pub(crate) fn forget(&mut self, host: &HostId) {
@@ -127,6 +165,41 @@ mod tests {
         contacts.put_off(&sample::host("b"), pause, now);
         assert_eq!(names(&contacts, now), ["s", "a"]);
         assert_eq!(names(&contacts, now + pause), ["s", "b", "a"]);
+    }
+
+    #[test]
+    fn a_contact_that_is_lost_is_taken_up_at_once_and_again_only_after_a_moment() {
+        let (now, moment) = (sample::start(), Duration::from_millis(1));
+        let (mut contacts, host) = (Contacts::default(), sample::host("a"));
+        let role = Role::Node;
+        contacts.add(vec![Parent { host, role }]);
+        let host = sample::host("a");
+        let is_free = |contacts: &Contacts, at| !contacts.candidates(at).is_empty();
+        contacts.put_off(&host, Duration::from_secs(9), now);
+        contacts.note_lost(&host, now);
+        assert!(is_free(&contacts, now));
+        contacts.note_lost(&host, now + moment);
+        assert!(!is_free(&contacts, now + moment));
+        assert!(is_free(&contacts, now + moment + PAUSE_LOST));
+        let later = now + moment + STEADY;
+        contacts.note_lost(&host, later);
+        assert!(is_free(&contacts, later));
+    }
+
+    #[test]
+    fn who_refused_may_be_forgiven_and_who_is_out_of_reach_may_not() {
+        let (now, pause) = (sample::start(), Duration::from_secs(2));
+        let mut contacts = Contacts::default();
+        let parents = ["a", "b"].map(|name| Parent {
+            host: sample::host(name),
+            role: Role::Seed,
+        });
+        contacts.add(parents.to_vec());
+        contacts.note_refused(&sample::host("a"), pause, now);
+        contacts.put_off(&sample::host("b"), pause, now);
+        assert_eq!(contacts.candidates(now), []);
+        contacts.forgive();
+        assert_eq!(contacts.candidates(now), [(sample::host("a"), Role::Seed)]);
     }
 
     #[test]

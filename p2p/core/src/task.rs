@@ -85,6 +85,8 @@ pub(crate) struct Task {
     opened_at: Instant,
     /// The last new piece (or chain values), else the start.
     progress_at: Instant,
+    /// Since when no neighbour is left, if there was one.
+    forsaken_at: Option<Instant>,
     /// This host's share of randomness in all deadlines, so that hosts do not act all at once.
     jitter: f64,
     /// When the swarm wakes it, as it was told last.
@@ -95,6 +97,8 @@ pub(crate) struct Task {
     flush_at: Option<Instant>,
     told: Option<Told>,
     announced: Option<u32>,
+    /// The scheduler was asked for peers, and counts us among those who want the task.
+    sought: bool,
     failed_at: Option<Instant>,
     completed: bool,
     /// How often each host left us or was left lately, and when last.
@@ -126,6 +130,7 @@ impl Task {
             received: Received::default(),
             opened_at: now,
             progress_at: now,
+            forsaken_at: None,
             jitter: cx.jitter(Duration::from_secs(1)).as_secs_f64(),
             told_due: None,
             told_fetching: false,
@@ -133,6 +138,7 @@ impl Task {
             flush_at: None,
             told: None,
             announced: None,
+            sought: false,
             failed_at: None,
             completed: false,
             partings: BTreeMap::new(),
@@ -244,9 +250,9 @@ impl Task {
         self.failed_at = None;
         self.origin.stand_back();
         self.origin.duty = false;
-        self.contacts.answered = false;
         self.contacts.answered_at = None;
         self.contacts.hurry(now);
+        self.contacts.forgive();
         self.greet_seeds_again(cx);
         self.look_up(cx, now);
         self.fill_all(cx, now);
@@ -309,7 +315,8 @@ impl Task {
         self.cancel_origin(cx);
         self.leave_all(cx);
         cx.patience.settle(&self.id);
-        if self.announced.take().is_some() {
+        let seeker = self.sought && cx.config.role == Role::Node;
+        if self.announced.take().is_some() || seeker {
             cx.act(Action::Withdraw { task: self.id });
         }
     }

@@ -17,6 +17,7 @@ impl Task {
     pub(crate) fn look_up(&mut self, cx: &mut Shared, now: Instant) {
         let jitter = cx.jitter(Duration::from_millis(500));
         if self.contacts.lookup_due(jitter, now) {
+            self.sought = true;
             cx.act(Action::Lookup { task: self.id });
         }
     }
@@ -109,7 +110,12 @@ impl Task {
         if role.is_none() || !self.is_fetching() {
             return;
         }
-        self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+        let forsaken = !self.neighbours.values().any(|other| self.is_of_use(other));
+        if role == Some(Role::Seed) || forsaken {
+            self.contacts.note_lost(host, now);
+        } else {
+            self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+        }
         if role == Some(Role::Seed) {
             self.contacts.hurry(now);
             self.look_up(cx, now);

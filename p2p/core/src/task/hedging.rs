@@ -58,12 +58,15 @@ impl Task {
     /// ends again.
     pub(super) fn alone_at(&self, cx: &Shared, now: Instant) -> Option<Instant> {
         let sign_of_life = cx.config.sign_of_life;
-        if !self.is_fetching() || !self.has_nothing() || self.sees_life() {
+        if !self.is_fetching() || self.is_in_company() {
             return None;
         }
-        let (since, patience, spread) = match self.contacts.answered_at {
-            Some(at) => (at.max(self.opened_at), 1.0, 0.5),
-            None => (self.opened_at, UNANSWERED, 0.25),
+        let (since, patience, spread) = match (self.has_nothing(), self.contacts.answered_at) {
+            (false, _) => (self.forsaken_at?.max(self.progress_at), 1.0, 0.5),
+            // The scheduler says that there is nobody to wait for.
+            (true, Some(_)) if self.contacts.is_empty() => return None,
+            (true, Some(at)) => (at.max(self.opened_at), 1.0, 0.5),
+            (true, None) => (self.opened_at, UNANSWERED, 0.25),
         };
         let patience = if cx.quiet.is_on(now) {
             IN_VAIN
@@ -78,10 +81,9 @@ impl Task {
         self.progress_at == self.opened_at
     }
 
-    /// Whether a peer answers, or the scheduler says that there is none.
-    fn sees_life(&self) -> bool {
-        let nobody = self.contacts.answered && self.contacts.is_empty();
-        nobody || self.neighbours.values().any(|neighbour| neighbour.joined)
+    /// Whether a peer has answered that is still there.
+    pub(super) fn is_in_company(&self) -> bool {
+        self.neighbours.values().any(|neighbour| neighbour.joined)
     }
 
     /// A seed tells the content after all: it fetches for all of us. (Nodes that took each other's

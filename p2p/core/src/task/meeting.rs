@@ -96,6 +96,7 @@ impl Task {
             neighbour.suspected |= suspected;
             std::mem::replace(&mut neighbour.joined, true)
         });
+        self.forsaken_at = None;
         self.origin.renewal.note_answer(host);
         self.fill(host, cx, now);
         match joined {
@@ -353,7 +354,7 @@ impl Task {
         tracing::debug!(task = %self.id, %host, ?reason, "refused");
         self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
-        self.contacts.put_off(host, PAUSE_REFUSED, now);
+        self.contacts.note_refused(host, PAUSE_REFUSED, now);
         if matches!(
             reason,
             Refusal::Denied | Refusal::NotFound | Refusal::OriginFailed
@@ -373,7 +374,7 @@ impl Task {
         }
         self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
-        self.contacts.put_off(host, PAUSE_REFUSED, now);
+        self.contacts.note_refused(host, PAUSE_REFUSED, now);
         self.seek(cx, now);
         Worth::Something
     }
@@ -414,7 +415,7 @@ impl Task {
         self.send(host, Message::Leave, cx);
         self.note_parting(host, cx, now);
         self.drop_neighbour(host, cx, now);
-        self.contacts.put_off(host, PAUSE_REFUSED, now);
+        self.contacts.note_refused(host, PAUSE_REFUSED, now);
     }
 
     pub(super) fn leave_all(&mut self, cx: &mut Shared) {
@@ -437,6 +438,9 @@ impl Task {
             // We shut it out for something else before it could explain itself.
             self.doubts.acquit(host, PieceIndex(0));
             self.doubts.hearings.end(host);
+        }
+        if neighbour.joined && !self.is_in_company() {
+            self.forsaken_at = Some(now);
         }
         self.abroad.forget_home();
         if let Some(content) = &mut self.content {

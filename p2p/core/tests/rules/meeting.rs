@@ -178,3 +178,41 @@ fn what_a_host_asked_before_contact_was_taken_up_anew_is_not_answered() {
     bench.say("peer", Message::Join { source: None });
     assert_eq!(given(&mut bench), 2);
 }
+
+#[test]
+fn the_only_connection_is_dialed_again_as_soon_as_it_breaks() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[("a", Role::Node)], Duty::Wait);
+    bench.connect("a", Role::Node);
+    bench.say_everything("a");
+    bench.actions();
+    bench.swarm.handle_disconnected(&host("a"), bench.now);
+    let dial = Action::Dial { host: host("a") };
+    assert!(bench.actions().contains(&dial));
+}
+
+/// What it refused us for may have been the last reader's credential.
+#[test]
+fn a_seed_that_refused_is_asked_again_for_the_next_reader() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    bench.piece_stored("seed", 0);
+    bench.say("seed", DENIED);
+    bench.swarm.handle_close(task(), bench.now);
+    bench.actions();
+    let other = Some(source_of("other"));
+    bench.open(Want::Fetch, other.clone(), None);
+    bench.pass(SECOND / 5);
+    let join = Message::Join { source: other };
+    assert!(bench.sent("seed").contains(&join));
+}
+
+#[test]
+fn who_gives_up_before_anything_came_is_no_longer_counted_among_those_who_seek() {
+    let mut bench = Bench::fetching();
+    bench.swarm.handle_close(task(), bench.now);
+    let withdraw = Action::Withdraw { task: task() };
+    assert!(bench.actions().contains(&withdraw));
+}

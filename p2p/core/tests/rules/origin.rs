@@ -295,3 +295,19 @@ fn an_empty_blob_is_complete_with_its_head_and_a_false_one_is_not() {
         assert_eq!(failed, !right);
     }
 }
+
+/// The scheduler may be gone with it.
+#[test]
+fn who_has_lost_its_last_neighbour_goes_to_the_origin_soon() {
+    let mut bench = Bench::with_parents(&["a", "b"]);
+    bench.pass(SECOND / 100);
+    bench.piece_stored("a", 0);
+    bench.swarm.handle_disconnected(&host("a"), bench.now);
+    bench.pass(SECOND / 2);
+    assert_eq!(fetch(&bench.actions()), None, "there is another");
+    bench.swarm.handle_disconnected(&host("b"), bench.now);
+    bench.pass(SECOND / 5);
+    assert_eq!(fetch(&bench.actions()), None, "one may come in a moment");
+    bench.pass(SECOND / 4);
+    assert!(fetch(&bench.actions()).is_some());
+}
