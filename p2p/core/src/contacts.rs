@@ -102,8 +102,15 @@ impl Contacts {
         }
     }
 
+    /// A contact has given something.
+    pub(crate) fn note_use(&mut self, host: &HostId) {
+        if let Some(contact) = self.known.get_mut(host) {
+            contact.failures = 0;
+        }
+    }
+
     /// A connection that stood broke: the contact may be taken up again at once, or after a moment if
-    /// one has broken shortly before, longer each time.
+    /// one has broken shortly before, longer each time that it has given nothing.
     pub(crate) fn note_lost(&mut self, host: &HostId, now: Instant) {
         self.dialing.remove(host);
         let Some(contact) = self.known.get_mut(host) else {
@@ -178,6 +185,12 @@ mod tests {
         contacts.put_off(&host, Duration::from_secs(9), now);
         contacts.note_lost(&host, now);
         assert!(is_free(&contacts, now));
+        for _ in 0..3 {
+            contacts.note_lost(&host, now + moment);
+        }
+        assert!(!is_free(&contacts, now + moment + PAUSE_LOST * 3));
+        assert!(is_free(&contacts, now + moment + PAUSE_LOST * 4));
+        contacts.note_use(&host);
         contacts.note_lost(&host, now + moment);
         assert!(!is_free(&contacts, now + moment));
         assert!(is_free(&contacts, now + moment + PAUSE_LOST));

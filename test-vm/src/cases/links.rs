@@ -1,6 +1,11 @@
-//! Links as they are between data centres: late and lossy.
+//! Links as they are between data centres: late, lossy, and broken now and then.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,7 +15,7 @@ use super::{
 };
 use crate::{
     bed::{Link, Rate},
-    cluster::{Cluster, Topology},
+    cluster::{Cluster, Member, Topology},
     image,
 };
 
@@ -19,6 +24,11 @@ pub(super) const CASES: &[Case] = &[
         "pull_finishes_over_late_and_lossy_links",
         300,
         late_and_lossy,
+    ),
+    Case::new(
+        "pull_goes_on_when_its_connections_break",
+        180,
+        broken_connections,
     ),
     Case::new(
         "address_that_reaches_the_scheduler_is_advertised",
@@ -33,6 +43,8 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// Where peers listen.
+const PEER_PORT: u16 = 4005;
 
 /// A node whose daemon is not started yet.
 fn prepared() -> Result<Cluster> {
@@ -96,6 +108,54 @@ fn wrong_address() -> Result<()> {
     scheduler
         .wait_until(LIMIT, || says(&scheduler.log_text()))
         .context("nor does the scheduler")
+}
+
+/// Every half second all connections between the seed and its nodes are reset.
+fn broken_connections() -> Result<()> {
+    let link = Link::of_rate(Rate::mbit(60));
+    let cluster = Cluster::start(&Topology {
+        seeds: 1,
+        nodes: 2,
+        link,
+        registry_link: link,
+        ..Topology::default()
+    })?;
+    let image = image::python()?;
+    let reference = cluster.registry.push(&image)?;
+    let (seed, mut broken) = (&cluster.seeds()[0], 0);
+    let begun = Instant::now();
+
+    thread::scope(|scope| {
+        let pulls = scope.spawn(|| pull_all(cluster.nodes(), &reference, 0));
+        while !pulls.is_finished() {
+            thread::sleep(Duration::from_millis(500));
+            broken += break_connections(seed)?;
+        }
+        pulls
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+
+    let ratio = ratio(&cluster, &image)?;
+    println!(
+        "{broken} connections broken in {:.1} s; registry bytes / image bytes = {ratio:.3}",
+        begun.elapsed().as_secs_f64()
+    );
+    ensure!(
+        broken >= 6,
+        "no more than {broken} connections were broken: has the kernel CONFIG_INET_DIAG_DESTROY?"
+    );
+    ensure!(ratio <= 1.5, "the registry sent {ratio} times the image");
+    Ok(())
+}
+
+/// Resets a member's connections to peers; says how many those were.
+fn break_connections(member: &Member) -> Result<usize> {
+    let mut command = Command::new("ss");
+    command.args(["-K", "-H", "-t", "-n", "state", "established"]);
+    command.arg(format!("( sport = :{PEER_PORT} or dport = :{PEER_PORT} )"));
+    let output = member.host().run(&mut command, LIMIT)?.success()?;
+    Ok(output.stdout.lines().count())
 }
 
 fn late_and_lossy() -> Result<()> {

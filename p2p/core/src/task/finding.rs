@@ -104,19 +104,22 @@ impl Task {
     }
 
     pub(crate) fn disconnected(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
-        let role = self.neighbours.get(host).map(|neighbour| neighbour.role);
+        let neighbour = self.neighbours.get(host);
+        let known = neighbour.map(|neighbour| (neighbour.role, neighbour.proven));
         self.dial_failed(host, cx, now);
         self.drop_neighbour(host, cx, now);
-        if role.is_none() || !self.is_fetching() {
+        let Some((role, proven)) = known.filter(|_| self.is_fetching()) else {
             return;
+        };
+        if proven {
+            self.contacts.note_use(host);
         }
-        let forsaken = !self.neighbours.values().any(|other| self.is_of_use(other));
-        if role == Some(Role::Seed) || forsaken {
+        if role == Role::Seed || !self.is_in_company() {
             self.contacts.note_lost(host, now);
         } else {
             self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
         }
-        if role == Some(Role::Seed) {
+        if role == Role::Seed {
             self.contacts.hurry(now);
             self.look_up(cx, now);
         }
