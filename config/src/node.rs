@@ -392,7 +392,7 @@ section! {
 section! {
     /// The socket of `hawker status`, `hawker get` and `hawker limits`.
     pub struct ControlSettings {
-        /// Its path; only root and the daemon's own user may use it.
+        /// Its path; root, the daemon's own user and its group may use it.
         pub socket: PathBuf = "/run/hawker/hawkerd.sock".into(),
     }
 }

@@ -29,7 +29,7 @@ impl Binaries {
             let path = dir.join(name);
             ensure!(
                 path.exists(),
-                "{} is missing: run `cargo build` first",
+                "{} is missing: build it with `cargo build --release`, or set HAWKER_BIN_DIR",
                 path.display()
             );
         }
