@@ -52,7 +52,8 @@ pub enum Action {
         pieces: u32,
         complete: bool,
     },
-    /// Tell the scheduler that we neither serve the task any more nor want it.
+    /// Tell the scheduler that we neither serve the task any more nor want it. If we do serve it,
+    /// `Announce` follows.
     Withdraw { task: TaskId },
     /// The origin refused this source, which a reader brought: ask our owner for a fresh one, then
     /// `handle_renewed`. At most one per source at a time.

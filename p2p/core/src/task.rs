@@ -302,6 +302,7 @@ impl Task {
         self.want = Want::Serve;
         self.origin.drop_sources();
         self.take_back_all(cx);
+        self.stop_seeking(cx);
         // The reader may have had the last bytes before the store told us of them.
         let left = |pieces: &PieceSet| pieces.capacity() - pieces.len();
         if self.pieces().is_none_or(|pieces| left(pieces) > FEW_LEFT) {
@@ -326,6 +327,7 @@ impl Task {
         tracing::warn!(task = %self.id, %reason, "task failed");
         self.want = Want::Serve;
         self.end_waiting(cx);
+        self.stop_seeking(cx);
         self.failed_at = Some(now);
         self.take_back_all(cx);
         self.give_up_storing();
@@ -341,6 +343,17 @@ impl Task {
             task: self.id,
             reason,
         });
+    }
+
+    /// The scheduler must not count on us for the rest: it may have chosen us to fetch it for others.
+    /// What is here is served on. (A seed is asked again by whoever wants it.)
+    fn stop_seeking(&mut self, cx: &mut Shared) {
+        let sought = std::mem::take(&mut self.sought);
+        if sought && !self.completed && cx.config.role == Role::Node {
+            cx.act(Action::Withdraw { task: self.id });
+            self.announced = None;
+            self.announce(cx);
+        }
     }
 
     fn take_source(&mut self, source: Option<Source>) {

@@ -113,6 +113,15 @@ fn a_seed_that_dies_costs_a_moment() {
     });
 }
 
+/// One of them fetches; when its client gives up, the scheduler chooses another.
+#[test]
+fn where_there_is_no_seed_nobody_waits_for_who_has_given_up() {
+    play(Duration::from_millis(400), |scenario, rng| {
+        scenario.hosts.retain(|host| host.role == Role::Node);
+        give_up(scenario, rng);
+    });
+}
+
 /// A host that was refused for want of a good origin waits for a second before it tries its own again.
 #[test]
 fn who_comes_back_where_the_origin_cuts_waits_for_the_origin_alone() {

@@ -221,6 +221,16 @@ impl Scheduler {
         links
     }
 
+    /// Another host is to fetch, if one that asked still `seeks`.
+    pub(crate) fn appoint(&mut self, seeks: impl Fn(HostNo) -> bool) -> Option<(HostNo, Answer)> {
+        if !self.seeds.is_empty() || self.fetcher.is_some() {
+            return None;
+        }
+        let next = self.asked.iter().copied().find(|host| seeks(*host))?;
+        self.fetcher = Some(next);
+        Some((next, self.answer(next, Vec::new())))
+    }
+
     /// A host neither wants nor has the blob any more.
     pub(crate) fn withdraw(&mut self, host: HostNo) {
         self.links.remove(&host);

@@ -317,8 +317,9 @@ impl World {
         for part in &mut self.hosts[host].parts {
             part.fetch = None;
         }
-        for scheduler in &mut self.schedulers {
-            scheduler.note_dead(host);
+        for blob in 0..self.schedulers.len() {
+            self.schedulers[blob].note_dead(host);
+            self.appoint(blob as BlobNo);
         }
         let peers = self.hosts[host].net.lanes.peers();
         for peer in &peers {
@@ -469,6 +470,20 @@ impl World {
         let scheduler = &mut self.schedulers[usize::from(blob)];
         let answer = scheduler.look_up(host, degree, room, &mut self.rng);
         self.name(host, blob, answer);
+    }
+
+    /// Who was to fetch is gone: the scheduler names another one.
+    fn appoint(&mut self, blob: BlobNo) {
+        let hosts = &self.hosts;
+        let seeks = |host: HostNo| {
+            let state = &hosts[host];
+            let waits = state.waits_since.is_some() && state.plan.lie.is_none();
+            waits && state.alive && state.part(blob).completed_at.is_none()
+        };
+        let next = self.schedulers[usize::from(blob)].appoint(seeks);
+        if let Some((host, answer)) = next {
+            self.name(host, blob, answer);
+        }
     }
 
     fn make_up(&mut self, host: HostNo, blob: BlobNo) {

@@ -216,3 +216,28 @@ fn who_gives_up_before_anything_came_is_no_longer_counted_among_those_who_seek()
     let withdraw = Action::Withdraw { task: task() };
     assert!(bench.actions().contains(&withdraw));
 }
+
+/// The scheduler may have chosen it to fetch the rest for others.
+#[test]
+fn who_gives_up_half_way_is_counted_among_those_who_have_some() {
+    let mut bench = Bench::with_parents(&["a"]);
+    bench.piece_stored("a", 0);
+    bench.actions();
+    bench.swarm.handle_close(task(), bench.now);
+    let actions = bench.actions();
+    let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+    let withdrawn = place(|action| matches!(action, Action::Withdraw { .. }));
+    let announced = place(|action| matches!(action, Action::Announce { pieces: 1, .. }));
+    assert!(withdrawn.is_some() && withdrawn < announced, "{actions:#?}");
+}
+
+#[test]
+fn who_has_all_of_it_is_not_withdrawn_when_its_reader_closes() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for piece in 0..PIECES {
+        bench.piece_stored("a", piece);
+    }
+    bench.actions();
+    bench.swarm.handle_close(task(), bench.now);
+    assert!(!bench.actions().contains(&Action::Withdraw { task: task() }));
+}

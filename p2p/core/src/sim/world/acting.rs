@@ -91,7 +91,10 @@ impl World {
                 self.changed = true;
             }
             Action::Discard { .. } => self.hosts[host].part_mut(blob).store.fill(None),
-            Action::Withdraw { .. } => self.schedulers[usize::from(blob)].withdraw(host),
+            Action::Withdraw { .. } => {
+                self.schedulers[usize::from(blob)].withdraw(host);
+                self.appoint(blob);
+            }
             Action::Announce { .. } => self.schedulers[usize::from(blob)].announce(host),
             Action::Renew { source, .. } => {
                 let (at, refused) = (self.now + RENEW_TIME, Box::new(source.mark()));
