@@ -578,6 +578,25 @@ fn a_seed_that_cannot_be_reached_is_not_chosen() {
     world.check();
 }
 
+/// It withdraws, and announces what it has.
+#[test]
+fn an_elected_node_that_gives_up_half_way_is_replaced_at_once_and_named_for_what_it_has() {
+    let mut world = World::new(1, TrackerConfig::default());
+    world.sleep(Duration::from_secs(3));
+    for name in ["a", "b"] {
+        world.hello(name, Role::Node);
+        world.lookup(name, 0);
+    }
+    assert_eq!(world.duty("a"), Some(Duty::Fetch));
+    world.withdraw("a");
+    world.announce("a", 5, false);
+    assert_eq!(world.duty("b"), Some(Duty::Fetch));
+    world.hello("c", Role::Node);
+    world.lookup("c", 0);
+    assert!(world.is_told("c", "a") && world.is_told("c", "b"));
+    world.check();
+}
+
 #[test]
 fn nothing_is_kept_of_tasks_that_nobody_has_or_wants() {
     let mut world = World::new(1, TrackerConfig::default());
