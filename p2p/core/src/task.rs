@@ -302,11 +302,11 @@ impl Task {
         self.want = Want::Serve;
         self.origin.drop_sources();
         self.take_back_all(cx);
-        self.stop_seeking(cx);
         // The reader may have had the last bytes before the store told us of them.
         let left = |pieces: &PieceSet| pieces.capacity() - pieces.len();
         if self.pieces().is_none_or(|pieces| left(pieces) > FEW_LEFT) {
             self.cancel_origin(cx);
+            self.stop_seeking(cx);
         }
     }
 
