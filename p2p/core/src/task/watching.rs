@@ -12,8 +12,8 @@ const SOURCE_FROM: usize = 12;
 const PAUSE_STALLED: Duration = Duration::from_secs(30);
 
 impl Task {
-    /// Late requests are made elsewhere too, and open ones of nodes lapse; those who owe and give nothing are dropped; those who
-    /// have much that nobody else has become sources.
+    /// Late requests are made elsewhere too, and what was asked ahead lapses; those who owe and give
+    /// nothing are dropped; those who have much that nobody else has become sources.
     pub(super) fn look_after_neighbours(&mut self, cx: &mut Shared, now: Instant) {
         for host in self.hosts() {
             let limit = cx.config.stall_timeout + self.patience();
