@@ -12,6 +12,14 @@ use crate::Parent;
 /// A connection that stood for so long is not expected to break again at once.
 const STEADY: Duration = Duration::from_secs(4);
 const PAUSE_LOST: Duration = Duration::from_millis(100);
+/// So many times longer each time, if it had answered on it, and if not.
+const LONGER: u32 = 2;
+const LONGER_UNANSWERED: u32 = 4;
+const MOST_TIMES_LONGER: u32 = 4;
+/// Connections that break within so long may have broken for one reason.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// So long a host whose connection broke may well come back.
+const EXPECTED: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 struct Contact {
@@ -22,8 +30,10 @@ struct Contact {
     failures: u32,
     /// It refused us, or left.
     refused: bool,
-    /// When a connection to it broke last.
+    /// When a connection to it broke last,
     lost_at: Option<Instant>,
+    /// and how often one has broken soon after the one before.
+    losses: u32,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +59,7 @@ impl Contacts {
                 failures: 0,
                 refused: false,
                 lost_at: None,
+                losses: 0,
             });
             (contact.role, contact.rank) = (role, rank);
         }
@@ -105,22 +116,58 @@ impl Contacts {
     /// A contact has given something.
     pub(crate) fn note_use(&mut self, host: &HostId) {
         if let Some(contact) = self.known.get_mut(host) {
-            contact.failures = 0;
+            (contact.failures, contact.losses) = (0, 0);
         }
     }
 
     /// A connection that stood broke: the contact may be taken up again at once, or after a moment if
-    /// one has broken shortly before, longer each time that it has given nothing.
-    pub(crate) fn note_lost(&mut self, host: &HostId, now: Instant) {
+    /// one has broken shortly before, longer each time that it has given nothing; and longer still if
+    /// it had not even `answered`, as who wants nothing of us.
+    pub(crate) fn note_lost(&mut self, host: &HostId, answered: bool, now: Instant) {
         self.dialing.remove(host);
         let Some(contact) = self.known.get_mut(host) else {
             return;
         };
         let before = contact.lost_at.replace(now);
-        if before.is_some_and(|at| now < at + STEADY) {
-            return self.put_off(host, PAUSE_LOST, now);
+        let soon = before.is_some_and(|at| now < at + STEADY);
+        if answered && !soon {
+            contact.losses = 0;
         }
-        (contact.failures, contact.retry_at) = (0, None);
+        let longer = if answered { LONGER } else { LONGER_UNANSWERED };
+        let pause =
+            PAUSE_LOST * longer.pow(contact.losses.saturating_sub(1).min(MOST_TIMES_LONGER));
+        contact.retry_at = match soon || contact.losses > 0 {
+            true => Some(now + pause),
+            false => None,
+        };
+        contact.losses += 1;
+    }
+
+    /// A connection broke to one of several: that one is not missed at once.
+    pub(crate) fn note_gone(&mut self, host: &HostId, pause: Duration, now: Instant) {
+        self.put_off(host, pause, now);
+        if let Some(contact) = self.known.get_mut(host) {
+            contact.lost_at = Some(now);
+        }
+    }
+
+    /// Nobody is left: those that were lost a moment before may be taken up again at once.
+    pub(crate) fn miss_all(&mut self, now: Instant) {
+        for contact in self.known.values_mut() {
+            let lost = contact.lost_at.is_some_and(|at| now < at + TOGETHER);
+            if lost && contact.losses == 0 {
+                contact.retry_at = None;
+            }
+        }
+    }
+
+    /// Whether one whose connection broke may come back soon.
+    pub(crate) fn expects_any(&self, now: Instant) -> bool {
+        let mut known = self.known.values();
+        known.any(|contact| {
+            let lost = contact.lost_at.is_some_and(|at| now < at + EXPECTED);
+            lost && !contact.refused
+        })
     }
 
     pub(crate) fn forget(&mut self, host: &HostId) {
@@ -183,19 +230,19 @@ mod tests {
         let host = sample::host("a");
         let is_free = |contacts: &Contacts, at| !contacts.candidates(at).is_empty();
         contacts.put_off(&host, Duration::from_secs(9), now);
-        contacts.note_lost(&host, now);
+        contacts.note_lost(&host, true, now);
         assert!(is_free(&contacts, now));
         for _ in 0..3 {
-            contacts.note_lost(&host, now + moment);
+            contacts.note_lost(&host, true, now + moment);
         }
         assert!(!is_free(&contacts, now + moment + PAUSE_LOST * 3));
         assert!(is_free(&contacts, now + moment + PAUSE_LOST * 4));
         contacts.note_use(&host);
-        contacts.note_lost(&host, now + moment);
+        contacts.note_lost(&host, true, now + moment);
         assert!(!is_free(&contacts, now + moment));
         assert!(is_free(&contacts, now + moment + PAUSE_LOST));
         let later = now + moment + STEADY;
-        contacts.note_lost(&host, later);
+        contacts.note_lost(&host, true, later);
         assert!(is_free(&contacts, later));
     }
 
@@ -213,6 +260,42 @@ mod tests {
         assert_eq!(contacts.candidates(now), []);
         contacts.forgive();
         assert_eq!(contacts.candidates(now), [(sample::host("a"), Role::Seed)]);
+    }
+
+    #[test]
+    fn who_never_answers_is_taken_up_less_and_less_often() {
+        let (mut now, mut contacts) = (sample::start(), Contacts::default());
+        let (host, role) = (sample::host("a"), Role::Seed);
+        contacts.add(vec![Parent { host, role }]);
+        let (host, start) = (sample::host("a"), now);
+        let mut dials = 0;
+        while now < start + Duration::from_secs(60) {
+            if !contacts.candidates(now).is_empty() {
+                dials += 1;
+                contacts.note_lost(&host, false, now);
+            }
+            now += Duration::from_millis(10);
+        }
+        assert!((5..=8).contains(&dials), "{dials} in a minute");
+    }
+
+    #[test]
+    fn those_that_were_lost_together_are_taken_up_together() {
+        let (now, pause) = (sample::start(), Duration::from_secs(2));
+        let mut contacts = Contacts::default();
+        let parents = ["a", "b", "c"].map(|name| Parent {
+            host: sample::host(name),
+            role: Role::Node,
+        });
+        contacts.add(parents.to_vec());
+        contacts.note_gone(&sample::host("a"), pause, now);
+        let later = now + TOGETHER;
+        contacts.note_gone(&sample::host("b"), pause, later);
+        contacts.note_lost(&sample::host("c"), true, later);
+        contacts.miss_all(later);
+        let free = contacts.candidates(later).into_iter();
+        let free: Vec<_> = free.map(|(host, _)| host).collect();
+        assert_eq!(free, [sample::host("b"), sample::host("c")]);
     }
 
     #[test]

@@ -348,8 +348,14 @@ impl Task {
     /// The scheduler must not count on us for the rest: it may have chosen us to fetch it for others.
     /// What is here is served on. (A seed is asked again by whoever wants it.)
     fn stop_seeking(&mut self, cx: &mut Shared) {
-        let sought = std::mem::take(&mut self.sought);
-        if sought && !self.completed && cx.config.role == Role::Node {
+        if std::mem::take(&mut self.sought) {
+            self.decline(cx);
+        }
+    }
+
+    /// The scheduler is told that we fetch nothing, and what we have.
+    fn decline(&mut self, cx: &mut Shared) {
+        if !self.completed && cx.config.role == Role::Node {
             cx.act(Action::Withdraw { task: self.id });
             self.announced = None;
             self.announce(cx);

@@ -428,8 +428,7 @@ impl Task {
         now: Instant,
     ) -> Worth {
         let chosen = |neighbour: &mut Neighbour| {
-            let missing = reason == Refusal::Missing;
-            missing && !neighbour.requests.contains_key(&piece) && neighbour.forgo_one()
+            !neighbour.requests.contains_key(&piece) && neighbour.forgo_one()
         };
         let chosen = self.neighbours.get_mut(host).is_some_and(chosen);
         if !chosen && !self.refused_piece_again(host, piece) {

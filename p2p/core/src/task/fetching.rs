@@ -167,7 +167,7 @@ impl Task {
             neighbour.role == Role::Seed || lacked
         });
         let patience = match (failure.is_some(), company) {
-            (true, _) if !promising => Duration::ZERO,
+            (true, _) if !promising && !self.contacts.expects_any(now) => Duration::ZERO,
             (_, true) => cx.config.give_up + self.patience(),
             (_, false) => cx.config.first_piece_deadline,
         };

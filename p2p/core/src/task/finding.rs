@@ -29,6 +29,9 @@ impl Task {
         cx: &mut Shared,
         now: Instant,
     ) {
+        if duty == Duty::Fetch && !self.is_fetching() {
+            return self.decline(cx);
+        }
         let ourselves = cx.config.host.clone();
         let others = parents
             .into_iter()
@@ -105,21 +108,25 @@ impl Task {
 
     pub(crate) fn disconnected(&mut self, host: &HostId, cx: &mut Shared, now: Instant) {
         let neighbour = self.neighbours.get(host);
-        let known = neighbour.map(|neighbour| (neighbour.role, neighbour.proven));
+        let known = neighbour.map(|n| (n.role, n.joined, n.proven));
         self.dial_failed(host, cx, now);
         self.drop_neighbour(host, cx, now);
-        let Some((role, proven)) = known.filter(|_| self.is_fetching()) else {
+        let Some((role, answered, proven)) = known.filter(|_| self.is_fetching()) else {
             return;
         };
         if proven {
             self.contacts.note_use(host);
         }
-        if role == Role::Seed || !self.is_in_company() {
-            self.contacts.note_lost(host, now);
+        let alone = !self.is_in_company();
+        if role == Role::Seed || alone {
+            self.contacts.note_lost(host, answered, now);
         } else {
-            self.contacts.put_off(host, PAUSE_UNREACHABLE, now);
+            self.contacts.note_gone(host, PAUSE_UNREACHABLE, now);
         }
-        if role == Role::Seed {
+        if alone && answered {
+            self.contacts.miss_all(now);
+        }
+        if role == Role::Seed && answered {
             self.contacts.hurry(now);
             self.look_up(cx, now);
         }

@@ -334,3 +334,19 @@ fn what_a_source_cannot_give_of_its_choice_is_not_waited_for() {
     }
     panic!("still waits for {credit_before}");
 }
+
+/// It chose and sent the piece before it heard that it was asked for by number.
+#[test]
+fn a_source_that_has_no_time_for_what_it_gave_by_choice_owes_one_less() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    bench.piece_stored("seed", 0);
+    let credit_before = credit(&mut bench).expect("it chooses");
+    for piece in 1..=u32::from(credit_before).min(PIECES - 2) {
+        let (piece, reason) = (Some(PieceIndex(piece)), Refusal::Busy);
+        bench.say("seed", Message::Refuse { piece, reason });
+    }
+    bench.pass(SECOND / 2);
+    assert!(credit(&mut bench).is_some(), "nothing more is asked of it");
+}

@@ -245,3 +245,83 @@ fn who_has_almost_all_of_it_is_not_withdrawn_when_its_reader_closes() {
         assert!(!bench.actions().contains(&withdraw), "{missing} missing");
     }
 }
+
+/// They had one reason, and it may be gone.
+#[test]
+fn hosts_whose_connections_break_together_are_all_dialed_again_at_once() {
+    let mut bench = Bench::fetching();
+    let parents = [("a", Role::Node), ("b", Role::Node), ("c", Role::Node)];
+    bench.parents(&parents, Duty::Wait);
+    for (name, role) in parents {
+        bench.connect(name, role);
+        bench.say_everything(name);
+    }
+    bench.actions();
+    for (name, _) in parents {
+        bench.swarm.handle_disconnected(&host(name), bench.now);
+    }
+    let dialed = bench.actions();
+    let dialed = dialed
+        .iter()
+        .filter(|action| matches!(action, Action::Dial { .. }));
+    assert_eq!(dialed.count(), 3);
+}
+
+/// As who takes nothing from us, and hangs up before it says a word.
+#[test]
+fn a_host_that_hangs_up_before_it_answers_is_dialed_less_and_less_often() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+    let dial = Action::Dial { host: host("seed") };
+    let (mut dials, mut lookups) = (0, 0);
+    for _ in 0..300 {
+        for action in bench.actions() {
+            lookups += usize::from(matches!(action, Action::Lookup { .. }));
+            if action == dial {
+                dials += 1;
+                bench.connect("seed", Role::Seed);
+                bench.swarm.handle_disconnected(&host("seed"), bench.now);
+            }
+        }
+        bench.pass(SECOND / 5);
+    }
+    assert!(dials <= 9, "{dials} in a minute");
+    assert!(lookups <= 9, "{lookups} in a minute");
+}
+
+/// Our own credential may be of no use, and the seed be started anew just now.
+#[test]
+fn a_task_does_not_fail_while_those_that_were_lost_may_come_back() {
+    let mut bench = Bench::fetching();
+    bench.parents(&[("seed", Role::Seed)], Duty::Wait);
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    bench.piece_stored("seed", 0);
+    bench.swarm.handle_disconnected(&host("seed"), bench.now);
+    bench.pass(SECOND / 2);
+    assert!(fetch(&bench.actions()).is_some());
+    let missing = Err(TaskFailure::NotFound("404".into()));
+    bench.swarm.handle_origin_done(task(), missing, bench.now);
+    bench.pass(SECOND);
+    let failed = |action: &Action| matches!(action, Action::Failed { .. });
+    assert!(!bench.actions().iter().any(failed));
+    bench.pass(SECOND * 3);
+    assert!(bench.actions().iter().any(failed));
+}
+
+/// It closed before it heard that it was chosen.
+#[test]
+fn who_is_chosen_to_fetch_and_does_not_want_says_so() {
+    let mut bench = Bench::with_parents(&["a"]);
+    for piece in 0..PIECES - 1 {
+        bench.piece_stored("a", piece);
+    }
+    bench.swarm.handle_close(task(), bench.now);
+    bench.actions();
+    bench.parents(&[], Duty::Fetch);
+    let actions = bench.actions();
+    let place = |wanted: fn(&Action) -> bool| actions.iter().position(wanted);
+    let withdrawn = place(|action| matches!(action, Action::Withdraw { .. }));
+    let announced = place(|action| matches!(action, Action::Announce { pieces: 7, .. }));
+    assert!(withdrawn.is_some() && withdrawn < announced, "{actions:#?}");
+}
