@@ -131,7 +131,12 @@ impl Driver {
             zone: settings.zone.clone(),
             ..settings.swarm.clone()
         };
-        let budget = Arc::new(Semaphore::new(RECEIVE_BUDGET));
+        let links = Links::new(
+            events.clone(),
+            Arc::new(Semaphore::new(RECEIVE_BUDGET)),
+            Arc::clone(&counters),
+            config.sign_of_life,
+        );
         Self {
             host: settings.host.clone(),
             role: settings.role,
@@ -143,7 +148,7 @@ impl Driver {
             wishes: Wishes::default(),
             session,
             session_events,
-            links: Links::new(events.clone(), budget, Arc::clone(&counters)),
+            links,
             counters,
             traffic: TrafficMeter::new(Instant::now()),
             trouble: Arc::default(),

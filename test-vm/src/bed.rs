@@ -106,6 +106,22 @@ impl Bed {
             .clone()
     }
 
+    /// From now on whatever is sent to a host and from it is lost, as when its power is gone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn unplug(&self, host: &Host) -> Result<()> {
+        link::plug(&self.switch, host, false)
+    }
+
+    /// The reverse of [`Self::unplug`].
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn plug_in(&self, host: &Host) -> Result<()> {
+        link::plug(&self.switch, host, true)
+    }
+
     /// Short and unique among the beds of this machine.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -76,6 +76,16 @@ impl Contacts {
         nodes.map(|(host, _)| host)
     }
 
+    /// Whether seeds are among them, and none has refused us: that would be a sign of life.
+    pub(crate) fn misses_seeds(&self) -> bool {
+        let mut seeds = self
+            .known
+            .values()
+            .filter(|c| c.role == Role::Seed)
+            .peekable();
+        seeds.peek().is_some() && seeds.all(|seed| !seed.refused)
+    }
+
     /// Those worth a try now: seeds first, then as the scheduler ranks them.
     pub(crate) fn candidates(&self, now: Instant) -> Vec<(HostId, Role)> {
         let free = |host: &HostId, contact: &Contact| {

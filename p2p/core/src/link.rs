@@ -1,6 +1,9 @@
 //! Connections to other hosts, which all tasks share.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use hawker_model::{HostId, Role};
 
@@ -11,6 +14,14 @@ struct Link {
     role: Role,
     /// When the link was first seen without a task.
     idle_since: Option<Instant>,
+    /// The last word, else the beginning.
+    heard_at: Instant,
+    /// When a piece that was owed came last, of any task.
+    gave_at: Option<Instant>,
+    /// When a sign of life was asked for last.
+    pinged_at: Option<Instant>,
+    /// None came, and nothing since.
+    silent: bool,
 }
 
 /// Whether a host is of our zone, as far as is known.
@@ -37,6 +48,55 @@ impl Links {
         self.up.get(host).map(|link| link.role)
     }
 
+    /// A connected host said something: its role, and whether it had fallen silent.
+    pub(crate) fn hear(&mut self, host: &HostId, now: Instant) -> Option<(Role, bool)> {
+        let link = self.up.get_mut(host)?;
+        link.heard_at = now;
+        Some((link.role, std::mem::take(&mut link.silent)))
+    }
+
+    /// A host gave a piece that it owed.
+    pub(crate) fn note_gift(&mut self, host: &HostId, now: Instant) {
+        if let Some(link) = self.up.get_mut(host) {
+            link.gave_at = Some(now);
+        }
+    }
+
+    /// When a host last gave a piece that it owed, of any task.
+    pub(crate) fn gave_at(&self, host: &HostId) -> Option<Instant> {
+        self.up.get(host)?.gave_at
+    }
+
+    /// Whether a sign of life is to be asked for, as nothing has been heard for `quiet`; not again for
+    /// `pause`, and not before the answer of one that is silent.
+    pub(crate) fn begin_ping(
+        &mut self,
+        host: &HostId,
+        quiet: Duration,
+        pause: Duration,
+        now: Instant,
+    ) -> bool {
+        let Some(link) = self.up.get_mut(host) else {
+            return false;
+        };
+        let waits = link.pinged_at.is_some_and(|at| now < at + pause);
+        let due = now >= link.heard_at + quiet && !waits && !link.silent;
+        if due {
+            link.pinged_at = Some(now);
+        }
+        due
+    }
+
+    /// A host gives no sign of life. Says whether that is new.
+    pub(crate) fn note_silent(&mut self, host: &HostId) -> bool {
+        let link = self.up.get_mut(host);
+        link.is_some_and(|link| !std::mem::replace(&mut link.silent, true))
+    }
+
+    pub(crate) fn is_silent(&self, host: &HostId) -> bool {
+        self.up.get(host).is_some_and(|link| link.silent)
+    }
+
     /// Notes that `host` is to be dialed; says whether that is new.
     pub(crate) fn begin_dial(&mut self, host: &HostId) -> bool {
         self.dialing.insert(host.clone())
@@ -46,10 +106,17 @@ impl Links {
         self.dialing.remove(host);
     }
 
-    pub(crate) fn connect(&mut self, host: HostId, role: Role) {
+    pub(crate) fn connect(&mut self, host: HostId, role: Role, now: Instant) {
         self.dialing.remove(&host);
-        let idle_since = None;
-        self.up.insert(host, Link { role, idle_since });
+        let link = Link {
+            role,
+            idle_since: None,
+            heard_at: now,
+            gave_at: None,
+            pinged_at: None,
+            silent: false,
+        };
+        self.up.insert(host, link);
     }
 
     /// Notes whether a host is of another zone than ours.

@@ -64,6 +64,10 @@ pub(crate) struct Neighbour {
     /// When it last gave a piece, or began to owe one.
     pub(crate) gave_at: Option<Instant>,
     misses: u32,
+    /// It gives no sign of life, though its connection stands: nothing is asked of it.
+    pub(crate) silent: bool,
+    /// It has owed us a piece that it has for far too long, and given none.
+    pub(crate) withholds: bool,
     /// A piece of it did not match, or its list has proven false; until that is settled nothing is
     /// asked of it.
     pub(crate) suspected: bool,
@@ -112,6 +116,8 @@ impl Neighbour {
             credit_since: None,
             gave_at: None,
             misses: 0,
+            silent: false,
+            withholds: false,
             suspected: false,
             proven: false,
             tried: 0,
@@ -130,7 +136,17 @@ impl Neighbour {
 
     /// Whether we may ask it for something.
     pub(crate) fn is_ready(&self) -> bool {
-        self.joined && !self.suspected
+        self.joined && !self.suspected && !self.silent
+    }
+
+    /// Whether what it has is as good as ours.
+    pub(crate) fn is_counted_on(&self) -> bool {
+        self.is_heard() && !self.suspected
+    }
+
+    /// Whether it has answered, and does what it is there for.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.joined && !self.silent && !self.withholds
     }
 
     /// How many more pieces to ask for, if `most` may be on order.
@@ -217,6 +233,7 @@ impl Neighbour {
         // What nobody asked for does not make up for what is on order.
         if owed {
             self.gave_at = Some(now);
+            self.withholds = false;
             self.misses = 0;
         }
         request.is_some()

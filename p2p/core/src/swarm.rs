@@ -143,7 +143,7 @@ impl Swarm {
             return self.shared.act(Action::HangUp { host, reason });
         }
         self.shared.quiet.note_word(now);
-        self.shared.links.connect(host.clone(), role);
+        self.shared.links.connect(host.clone(), role, now);
         self.with_those_of(&host, now, |task, cx| task.connected(&host, role, cx, now));
         let sweep_at = now + self.shared.config.idle_connection;
         self.shared.links.sweep_at.get_or_insert(sweep_at);
@@ -171,6 +171,28 @@ impl Swarm {
         self.with_those_of(host, now, |task, cx| task.greet_afresh(host, cx, now));
     }
 
+    /// After a `Ping` nothing was heard of the host within [`SwarmConfig::sign_of_life`]: no answer, no
+    /// part of a message. Its connection stands.
+    pub fn handle_silent(&mut self, host: &HostId, now: Instant) {
+        if self.shared.links.note_silent(host) {
+            tracing::info!(%host, "peer gives no sign of life");
+            self.note_silence(now);
+            self.with_those_of(host, now, |task, cx| task.note_silent(host, cx, now));
+        }
+    }
+
+    /// A host that had fallen silent is heard again. (A message of it need not be told here as well.)
+    pub fn handle_heard(&mut self, host: &HostId, now: Instant) {
+        if let Some((_, true)) = self.shared.links.hear(host, now) {
+            self.end_silence(host, now);
+        }
+    }
+
+    fn end_silence(&mut self, host: &HostId, now: Instant) {
+        tracing::info!(%host, "peer is heard again");
+        self.with_those_of(host, now, |task, cx| task.note_heard(host, cx, now));
+    }
+
     /// A host that was asked something else than for a task has not given a sign of life within
     /// [`SwarmConfig::sign_of_life`]. Whoever opens a task now need not find that out anew.
     pub fn note_silence(&mut self, now: Instant) {
@@ -189,9 +211,12 @@ impl Swarm {
     /// does not know the geometry.)
     pub fn handle_message(&mut self, host: &HostId, envelope: Envelope, now: Instant) {
         let Envelope { task, message } = envelope;
-        let Some(role) = self.shared.links.role(host) else {
+        let Some((role, was_silent)) = self.shared.links.hear(host, now) else {
             return;
         };
+        if was_silent {
+            self.end_silence(host, now);
+        }
         if self.shared.shuns(host, now) {
             return;
         }

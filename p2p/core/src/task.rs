@@ -6,6 +6,7 @@
 //! * `giving`: what others get from us;
 //! * `gossip`: telling neighbours what we got;
 //! * `fetching`: when to go to the origin, and for what;
+//! * `silence`: neighbours that give no sign of life;
 //! * `hedging`: going there because peers are silent or slow;
 //! * `renewing`: fresh credentials for refused ones;
 //! * `probing`: the end of a list, before much is taken on its word;
@@ -28,6 +29,7 @@ mod meeting;
 mod picking;
 mod probing;
 mod renewing;
+mod silence;
 mod watching;
 mod zones;
 
@@ -87,6 +89,8 @@ pub(crate) struct Task {
     progress_at: Instant,
     /// Since when no neighbour is left, if there was one.
     forsaken_at: Option<Instant>,
+    /// Since when none of the seeds that were named can be heard.
+    orphaned_at: Option<Instant>,
     /// This host's share of randomness in all deadlines, so that hosts do not act all at once.
     jitter: f64,
     /// When the swarm wakes it, as it was told last.
@@ -131,6 +135,7 @@ impl Task {
             opened_at: now,
             progress_at: now,
             forsaken_at: None,
+            orphaned_at: None,
             jitter: cx.jitter(Duration::from_secs(1)).as_secs_f64(),
             told_due: None,
             told_fetching: false,

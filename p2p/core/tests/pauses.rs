@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hawker_model::Role;
-use hawker_swarm::sim::{Access, HostPlan, OriginFault, Reads, Scenario};
+use hawker_swarm::sim::{Access, HostPlan, Lie, OriginFault, Reads, Scenario};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
@@ -55,7 +55,8 @@ fn play(most: Duration, change: impl Fn(&mut Scenario, &mut SmallRng)) {
         let mut scenario = network(seed, &mut rng);
         change(&mut scenario, &mut rng);
         let outcome = scenario.run().expect("a length of some MiB is sound");
-        let nodes = outcome.hosts.iter().filter(|host| host.role == Role::Node);
+        let hosts = outcome.hosts.iter().filter(|host| host.alive);
+        let nodes = hosts.filter(|host| host.role == Role::Node);
         let slow = nodes
             .filter(|node| node.pause > most || (node.took.is_none() && node.failed.is_none()));
         let slow: Vec<_> = slow
@@ -106,9 +107,44 @@ fn who_is_cut_off_again_and_again_goes_to_the_origin_soon() {
 fn a_seed_that_dies_costs_a_moment() {
     play(Duration::from_millis(300), |scenario, rng| {
         give_up(scenario, rng);
-        let seeds = scenario.hosts.iter_mut();
-        for seed in seeds.filter(|host| host.role == Role::Seed) {
+        for seed in seeds_of(scenario) {
             seed.dies = Some(millis(rng, 0..1500));
+        }
+    });
+}
+
+fn seeds_of(scenario: &mut Scenario) -> impl Iterator<Item = &mut HostPlan> {
+    let hosts = scenario.hosts.iter_mut();
+    hosts.filter(|host| host.role == Role::Seed)
+}
+
+/// Nobody is told: their power is gone.
+#[test]
+fn seeds_that_fall_silent_cost_a_second_or_two() {
+    play(Duration::from_millis(2300), |scenario, rng| {
+        for seed in seeds_of(scenario) {
+            let from = millis(rng, 0..1500);
+            seed.hangs = Some((from, Duration::MAX));
+        }
+    });
+}
+
+#[test]
+fn a_node_that_falls_silent_costs_a_moment() {
+    play(Duration::from_millis(300), |scenario, rng| {
+        if let Some(node) = nodes_of(scenario).last() {
+            let from = millis(rng, 0..1500);
+            node.hangs = Some((from, Duration::MAX));
+        }
+    });
+}
+
+/// Its disk hangs, say: it tells what it has, and gives none of it.
+#[test]
+fn a_seed_that_gives_nothing_costs_two_or_three_seconds() {
+    play(Duration::from_millis(3000), |scenario, _| {
+        if let Some(seed) = seeds_of(scenario).next() {
+            seed.lie = Some(Lie::Silent);
         }
     });
 }

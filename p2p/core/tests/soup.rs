@@ -32,6 +32,11 @@ fn soup(seed: u64) -> Scenario {
             host.breaks.push((from, until));
         }
         if rng.random_bool(0.15) {
+            let from = Duration::from_millis(rng.random_range(0..3000));
+            let awhile = Duration::from_millis(rng.random_range(100..4000));
+            host.hangs = Some((from, from + awhile));
+        }
+        if rng.random_bool(0.15) {
             host.dies = Some(Duration::from_millis(rng.random_range(0..3000)));
         } else if rng.random_bool(0.15) {
             host.lie = Some(LIES[rng.random_range(0..LIES.len())]);

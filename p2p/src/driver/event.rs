@@ -107,6 +107,16 @@ pub(crate) enum Event {
         link: u64,
         reason: String,
     },
+    /// A peer that was asked for a sign of life gives none.
+    Silent {
+        host: HostId,
+        link: u64,
+    },
+    /// It does again.
+    Heard {
+        host: HostId,
+        link: u64,
+    },
     Fetch {
         task: TaskId,
         fetch: u64,

@@ -85,6 +85,14 @@ impl Driver {
                 tracing::warn!(%host, link, reason, "a peer does not keep to the protocol");
                 self.swarm.handle_breach(&host, words, now);
             }
+            Event::Silent { host, link } if self.links.has(&host, link) => {
+                self.swarm.handle_silent(&host, now);
+            }
+            Event::Heard { host, link } if self.links.has(&host, link) => {
+                self.swarm.handle_heard(&host, now);
+            }
+            // Of a connection that is gone.
+            Event::Silent { .. } | Event::Heard { .. } => {}
             Event::Fetch { task, fetch, event } => self.handle_fetch(task, fetch, event, now),
             Event::Found { task, found } => self.handle_found(task, found, now),
             Event::Frame {

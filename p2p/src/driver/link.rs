@@ -3,6 +3,7 @@
 //! Two hosts that dial each other at the same moment get two connections. Both stay: each side
 //! sends on its first and hears both, so no message is lost to a tie-break.
 
+mod listening;
 mod queue;
 mod reading;
 mod writing;
@@ -18,6 +19,7 @@ use tokio::{
 };
 
 use self::{
+    listening::Listening,
     queue::queue,
     reading::Reading,
     writing::{Upload, Word, Writing},
@@ -30,7 +32,7 @@ use crate::{
     blob::TaskState,
     counters::Counters,
     store::BlobFile,
-    transport::{Connection, Listener},
+    transport::{Connection, Listener, Pulse},
 };
 
 /// How long good-byes may take.
@@ -45,6 +47,8 @@ pub(crate) struct Links {
     budget: Arc<Semaphore>,
     counters: Arc<Counters>,
     next: u64,
+    /// How long a sign of life is waited for.
+    sign_of_life: Duration,
 }
 
 struct Link {
@@ -57,6 +61,17 @@ struct Link {
     share: Arc<Semaphore>,
     reader: AbortHandle,
     writer: AbortHandle,
+    pulse: Arc<Pulse>,
+    /// A sign of life was asked for; whether it comes is looked at.
+    listening: Option<AbortHandle>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
 }
 
 impl Links {
@@ -64,6 +79,7 @@ impl Links {
         events: mpsc::Sender<Event>,
         budget: Arc<Semaphore>,
         counters: Arc<Counters>,
+        sign_of_life: Duration,
     ) -> Self {
         let (by_host, tasks) = (BTreeMap::new(), JoinSet::new());
         Self {
@@ -74,6 +90,7 @@ impl Links {
             budget,
             counters,
             next: 0,
+            sign_of_life,
         }
     }
 
@@ -87,7 +104,7 @@ impl Links {
         if let Some(link) = self.by_host.get(&peer.host).and_then(|links| links.first()) {
             reader.share_with(&link.share);
         }
-        let share = Arc::clone(reader.share());
+        let (share, pulse) = (Arc::clone(reader.share()), Arc::clone(reader.pulse()));
         let (id, (queue, waiting)) = (self.next, queue());
         self.next += 1;
         let reading = Reading {
@@ -119,8 +136,35 @@ impl Links {
             share,
             reader,
             writer,
+            pulse,
+            listening: None,
         });
         links.len() == 1
+    }
+
+    /// Asks a host for a sign of life, unless that is under way: events tell when it gives none, and when
+    /// it is heard again.
+    pub(crate) fn ping(&mut self, host: &HostId) {
+        let links = self.by_host.get_mut(host);
+        let Some(link) = links.and_then(|links| links.first_mut()) else {
+            return;
+        };
+        if link.listening.as_ref().is_some_and(|l| !l.is_finished()) {
+            return;
+        }
+        let listening = Listening {
+            host: host.clone(),
+            link: link.id,
+            pulse: Arc::clone(&link.pulse),
+            events: self.events.clone(),
+        };
+        link.listening = Some(self.tasks.spawn(listening.run(self.sign_of_life)));
+    }
+
+    /// Whether a connection to a host stands.
+    pub(crate) fn has(&self, host: &HostId, id: u64) -> bool {
+        let links = self.by_host.get(host).into_iter().flatten();
+        links.map(|link| link.id).any(|link| link == id)
     }
 
     /// Connections to a host.
@@ -297,6 +341,7 @@ mod tests {
     };
 
     const LEN: usize = 256 << 10;
+    const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
     /// Connections to hosts that do not read yet.
     struct Bench {
@@ -310,7 +355,7 @@ mod tests {
         async fn with_hosts(count: usize) -> Self {
             let (sender, events) = mpsc::channel(1000);
             let budget = Arc::new(Semaphore::new(64 << 20));
-            let mut links = Links::new(sender, budget, Arc::default());
+            let mut links = Links::new(sender, budget, Arc::default(), SIGN_OF_LIFE);
             let (mut far, mut hosts) = (Vec::new(), Vec::new());
             let seed = HostId::parse("seed").unwrap();
             let listen = ([127, 0, 0, 1], 0).into();

@@ -1,19 +1,15 @@
 //! An established connection: who is there, and its two halves.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hawker_identity::CertificateId;
 use hawker_model::{HostId, Role};
 use hawker_swarm::Abilities;
-use tokio::sync::Notify;
 
 use super::{
     FrameReader, FrameWriter,
     frame::Credentials,
+    pulse::Pulse,
     stream::{ReadSide, WriteSide},
 };
 
@@ -75,31 +71,6 @@ pub(super) fn halves(
     let pulse = Arc::new(Pulse::default());
     let reader = FrameReader::new(read, timing, pulse.clone());
     (reader, FrameWriter::new(write, credentials, timing, pulse))
-}
-
-/// What the reading half tells the writing half.
-#[derive(Debug, Default)]
-pub(super) struct Pulse {
-    /// The last ping, if it is not answered. Earlier ones need no answer.
-    owed: Mutex<Option<u64>>,
-    wake: Notify,
-}
-
-impl Pulse {
-    pub(super) fn owe(&self, nonce: u64) {
-        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn take_owed(&self) -> Option<u64> {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        owed.take()
-    }
-
-    /// Waits until something is owed.
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
-    }
 }
 
 #[cfg(test)]
@@ -212,6 +183,53 @@ mod tests {
             }
         };
         timeout(FAST.silence, answered).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_living_peer_gives_a_sign_of_life_when_it_is_asked() {
+        let (mut one, mut other) = pair().await;
+        let pulse = one.0.pulse().clone();
+        let asked = async { pulse.is_answered(pulse.ask(), FAST.quiet / 2).await };
+        tokio::select! {
+            answered = asked => assert!(answered),
+            () = live(&mut one.1) => {}
+            () = live(&mut other.1) => {}
+            end = one.0.next() => panic!("{end:?}"),
+            end = other.0.next() => panic!("{end:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_hangs_gives_no_sign_of_life_before_it_goes_on() {
+        let (mut one, mut other) = pair().await;
+        let pulse = one.0.pulse().clone();
+        let asked = async {
+            let asked = pulse.ask();
+            assert!(!pulse.is_answered(asked, FAST.quiet / 2).await);
+            assert!(timeout(FAST.quiet / 2, pulse.answer(asked)).await.is_err());
+            tokio::select! {
+                () = pulse.answer(asked) => {}
+                () = live(&mut other.1) => {}
+                end = other.0.next() => panic!("{end:?}"),
+            }
+        };
+        tokio::select! {
+            () = asked => {}
+            () = live(&mut one.1) => {}
+            end = one.0.next() => panic!("{end:?}"),
+        }
+    }
+
+    /// It is we who do not read.
+    #[tokio::test]
+    async fn who_does_not_read_takes_nobody_for_silent() {
+        let (mut one, _other) = pair().await;
+        let pulse = one.0.pulse().clone();
+        let asked = async { pulse.is_answered(pulse.ask(), FAST.quiet / 2).await };
+        tokio::select! {
+            answered = timeout(FAST.quiet * 4, asked) => assert!(answered.is_err()),
+            () = live(&mut one.1) => {}
+        }
     }
 
     #[tokio::test]

@@ -11,10 +11,11 @@ use tokio::{
 
 use super::{
     WireError,
-    connection::{Pulse, Timing},
+    connection::Timing,
     decoder::Decoder,
     frame::{Frame, FrameError, Hello, Kind},
     piece_memory::{ROOM, Room, SHORT_LEN, TRIAL},
+    pulse::Pulse,
     stream::ReadSide,
 };
 
@@ -88,6 +89,11 @@ impl FrameReader {
     /// For [`Self::share_with`].
     pub(crate) fn share(&self) -> &Arc<Semaphore> {
         &self.share
+    }
+
+    /// Signs of life on the connection.
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
     }
 
     /// The reason of the peer's goodbye, once it was said.
@@ -170,6 +176,7 @@ impl FrameReader {
 
     /// Reads something. `read_buf` is cancel-safe, and so is this.
     async fn fill(&mut self) -> Result<(), WireError> {
+        self.pulse.begin_reading();
         loop {
             let mut space = self.decoder.space();
             // Reading comes first: bytes that wait prove the peer alive, however late we come.
@@ -180,6 +187,7 @@ impl FrameReader {
                         return Err(WireError::Closed);
                     }
                     self.heard = Instant::now();
+                    self.pulse.note_bytes();
                     return Ok(());
                 }
                 () = &mut self.silence => {

@@ -24,12 +24,13 @@ use zeroize::Zeroize as _;
 
 use super::{
     WireError,
-    connection::{Pulse, Timing},
+    connection::Timing,
     frame::{
         Credentials, ErrorCode, Hello, PIECE_HEADER_LEN, PREFACE, Signers, encode_error,
         encode_goodbye, encode_hello, encode_message, encode_piece_header, encode_ping,
         encode_pong,
     },
+    pulse::Pulse,
     stream::WriteSide,
 };
 use crate::{extent::Extent, sys};
@@ -134,8 +135,8 @@ impl FrameWriter {
         Ok(())
     }
 
-    /// Waits until a sign of life is due (the peer asked for one, or nothing was sent for ten
-    /// seconds) and feeds it; [`Self::flush`] must follow. Cancel-safe: what was not fed stays due.
+    /// Waits until a sign of life is due (the peer asked for one, one of the peer's is wanted, or nothing
+    /// was sent for ten seconds) and feeds it; [`Self::flush`] must follow. Cancel-safe: what was not fed stays due.
     pub async fn keep_alive(&mut self) {
         let quiet = self.sent + self.timing.quiet;
         tokio::select! {
@@ -145,7 +146,7 @@ impl FrameWriter {
         if let Some(nonce) = self.pulse.take_owed() {
             encode_pong(nonce, &mut self.gathered);
         }
-        if Instant::now() >= quiet {
+        if self.pulse.take_wanted() || Instant::now() >= quiet {
             self.pings += 1;
             encode_ping(self.pings, &mut self.gathered);
         }

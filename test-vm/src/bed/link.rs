@@ -99,7 +99,7 @@ pub(super) fn kernel_has_netem(switch: &Host) -> bool {
 
 /// Connects the host with the bridge in the switch.
 pub(super) fn connect(switch: &Host, host: &Host, link: &Link) -> Result<()> {
-    let port = format!("p{}", host.number());
+    let port = port_of(host);
     let is_relayed = link.is_lossy_or_late() && !kernel_has_netem(switch);
     if is_relayed {
         start_relay(switch, host, link, &port)?;
@@ -121,6 +121,18 @@ pub(super) fn connect(switch: &Host, host: &Host, link: &Link) -> Result<()> {
     let netem = (link.is_lossy_or_late() && !is_relayed).then_some(link);
     shape(host, "eth0", link.rate, netem)?;
     shape(switch, &port, link.rate, netem)
+}
+
+/// Takes the host off the bridge, or puts it back: whatever is sent to it and from it is lost meanwhile,
+/// and nobody is told.
+pub(super) fn plug(switch: &Host, host: &Host, plugged: bool) -> Result<()> {
+    let master = if plugged { "master br0" } else { "nomaster" };
+    ip(switch, &format!("link set {} {master}", port_of(host)))
+}
+
+/// The switch's end of a host's link.
+fn port_of(host: &Host) -> String {
+    format!("p{}", host.number())
 }
 
 /// All hosts use the one congestion control that every kernel allows in a namespace, whatever this

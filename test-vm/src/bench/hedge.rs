@@ -1,7 +1,7 @@
 //! `bench hedge`: one node pulls a blob while everything but the registry is dead, silent or slow;
 //! each time ÷ the same pull straight from the registry.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -93,30 +93,33 @@ impl Hedge {
 }
 
 impl Bed {
-    /// What dies stays dead: from all being well to nobody being there.
+    /// What dies stays dead, but for what is cut off half-way: from all being well to nobody being there.
     fn play(&mut self) -> Result<()> {
         let (blob, path) = self.push(0)?;
         self.native = self.pull("straight from the registry", &blob, &path, Way::Straight)?;
         self.pull("all is well", &blob, &path, Way::Mirror)?;
 
         let (blob, path) = self.push(1)?;
+        self.cut_off_half_way(&blob, &path)?;
+
+        let (blob, path) = self.push(2)?;
         self.slow_down(&blob, &path)?;
         self.pull("seeds and peers give 1 Mbit/s", &blob, &path, Way::Mirror)?;
 
         self.cluster.seeds().iter().try_for_each(stop)?;
         self.cluster.nodes()[1..].iter().try_for_each(stop)?;
-        let (blob, path) = self.push(2)?;
+        let (blob, path) = self.push(3)?;
         self.pull("seeds accept and hang", &blob, &path, Way::Mirror)?;
 
         self.cluster.scheduler()?.signal(Signal::SIGSTOP)?;
-        let (blob, path) = self.push(3)?;
+        let (blob, path) = self.push(4)?;
         self.pull("the scheduler hangs as well", &blob, &path, Way::Mirror)?;
 
         self.cluster.scheduler()?.kill();
         for member in self.cluster.seeds() {
             member.kill_hawkerd()?;
         }
-        let (blob, path) = self.push(4)?;
+        let (blob, path) = self.push(5)?;
         self.pull("scheduler and seeds are dead", &blob, &path, Way::Mirror)?;
 
         self.cluster.nodes()[0].restart_with(|text| {
@@ -126,8 +129,31 @@ impl Bed {
             let rest = text.find("[mirror]").map_or("", |at| &text[at..]);
             format!("{}{rest}", peers.replace("\"scheduler:8002\"", ""))
         })?;
-        let (blob, path) = self.push(5)?;
+        let (blob, path) = self.push(6)?;
         self.pull("neither scheduler nor seeds", &blob, &path, Way::Mirror)?;
+        Ok(())
+    }
+
+    /// The seeds' power is gone when half of the time has passed; they are there again after the pull.
+    fn cut_off_half_way(&mut self, blob: &[u8], path: &str) -> Result<()> {
+        let half = Duration::from_secs_f64(self.native / 2.0);
+        let (bed, seeds) = (self.cluster.bed(), self.cluster.seeds());
+        let pull = thread::scope(|scope| {
+            let cutting = scope.spawn(move || {
+                thread::sleep(half);
+                seeds.iter().try_for_each(|seed| bed.unplug(seed.host()))
+            });
+            let pull = self.measure("seeds lose their power half-way", blob, path, Way::Mirror);
+            let cut = cutting.join();
+            cut.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            pull
+        })?;
+        self.pulls.push(pull);
+        for seed in seeds {
+            bed.plug_in(seed.host())?;
+            seed.restart_with(str::to_owned)?;
+            seed.wait_until_scheduled(LIMIT)?;
+        }
         Ok(())
     }
 
@@ -154,6 +180,13 @@ impl Bed {
     }
 
     fn pull(&mut self, what: &'static str, blob: &[u8], path: &str, way: Way) -> Result<f64> {
+        let pull = self.measure(what, blob, path, way)?;
+        let time = pull.seconds;
+        self.pulls.push(pull);
+        Ok(time)
+    }
+
+    fn measure(&self, what: &'static str, blob: &[u8], path: &str, way: Way) -> Result<Pull> {
         let url = match way {
             Way::Straight => format!("http://{AUTHORITY}{path}"),
             Way::Mirror => mirror(path),
@@ -164,14 +197,13 @@ impl Bed {
         let idle = Processors::read()?.idle_since(began);
         let sent = self.cluster.registry.tally()?.total.body_bytes;
         let native = if self.native > 0.0 { self.native } else { time };
-        self.pulls.push(Pull {
+        Ok(Pull {
             what,
             seconds: time,
             over_native: time / native,
             registry_over_size: sent as f64 / self.size as f64,
             idle,
-        });
-        Ok(time)
+        })
     }
 
     fn table(&self) -> String {

@@ -30,6 +30,7 @@ pub(super) const CASES: &[Case] = &[
         180,
         broken_connections,
     ),
+    Case::new("pull_goes_on_when_its_seed_falls_silent", 180, silent_seed),
     Case::new(
         "address_that_reaches_the_scheduler_is_advertised",
         60,
@@ -147,6 +148,86 @@ fn broken_connections() -> Result<()> {
     );
     ensure!(ratio <= 1.5, "the registry sent {ratio} times the image");
     Ok(())
+}
+
+/// Half-way the seed's power is gone: its connections stand, and nothing comes.
+fn silent_seed() -> Result<()> {
+    let link = Link::of_rate(Rate::mbit(60));
+    let cluster = Cluster::start(&Topology {
+        seeds: 1,
+        nodes: 3,
+        link,
+        registry_link: link,
+        ..Topology::default()
+    })?;
+    let image = image::python()?;
+    let reference = cluster.registry.push(&image)?;
+    let begun = Instant::now();
+    let (before, mut pauses) = (received(cluster.nodes())?, Pauses::default());
+    // What comes after is unpacked, or nearly all of it has come.
+    let all = before + image.blobs_len() * cluster.nodes().len() as u64;
+
+    thread::scope(|scope| {
+        let pulls = scope.spawn(|| pull_all(cluster.nodes(), &reference, 0));
+        thread::sleep(Duration::from_secs(3));
+        ensure!(!pulls.is_finished(), "it was over before the seed was gone");
+        cluster.bed().unplug(cluster.seeds()[0].host())?;
+        while !pulls.is_finished() {
+            let bytes = received(cluster.nodes())?;
+            if bytes < all {
+                pauses.note(bytes);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        pulls
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+
+    let (took, ratio) = (begun.elapsed().as_secs_f64(), ratio(&cluster, &image)?);
+    let pause = pauses.longest.as_secs_f64();
+    println!("{took:.1} s, {pause:.2} of them nothing came; registry bytes / image = {ratio:.3}");
+    // Clocks that wait for progress alone, as for a seed that waits for the registry, take three.
+    ensure!(pause < 2.5, "nothing came for {pause:.1} s");
+    ensure!(ratio <= 2.0, "the registry sent {ratio} times the image");
+    Ok(())
+}
+
+/// How long nothing came.
+#[derive(Default)]
+struct Pauses {
+    last: Option<(u64, Instant)>,
+    longest: Duration,
+}
+
+impl Pauses {
+    /// So many bytes have come in all. Signs of life and acknowledgements are no progress.
+    fn note(&mut self, bytes: u64) {
+        const LITTLE: u64 = 64 << 10;
+        let (before, at) = *self.last.get_or_insert_with(|| (bytes, Instant::now()));
+        self.longest = self.longest.max(at.elapsed());
+        if bytes >= before + LITTLE {
+            self.last = Some((bytes, Instant::now()));
+        }
+    }
+}
+
+/// Bytes that have come to all these hosts.
+fn received(members: &[Member]) -> Result<u64> {
+    let mut sum = 0;
+    for member in members {
+        let mut command = Command::new("cat");
+        let output = member.host().run(command.arg("/proc/net/dev"), LIMIT)?;
+        // Name, then bytes received first.
+        for line in output.success()?.stdout.lines().skip(2) {
+            let (name, counters) = line.split_once(':').context("no name of a device")?;
+            if name.trim() != "lo" {
+                let bytes = counters.split_whitespace().next();
+                sum += bytes.context("no counter")?.parse::<u64>()?;
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Resets a member's connections to peers; says how many those were.

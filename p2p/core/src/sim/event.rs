@@ -36,6 +36,16 @@ pub(crate) enum Event {
         host: HostNo,
         peer: HostNo,
     },
+    /// A host that was asked for a sign of life gave none.
+    Silent {
+        host: HostNo,
+        peer: HostNo,
+    },
+    /// It does after all.
+    Heard {
+        host: HostNo,
+        peer: HostNo,
+    },
     /// A frame, on the connection with this number.
     Deliver {
         from: HostNo,
@@ -85,6 +95,26 @@ pub(crate) enum Event {
         parents: Vec<Parent>,
         duty: Duty,
     },
+}
+
+impl Event {
+    /// The host that has to do something when it happens.
+    pub(crate) fn host(&self) -> Option<HostNo> {
+        match self {
+            Self::Arrive(host) | Self::Die(host) | Self::GiveUp(host) | Self::Wake(host) => {
+                Some(*host)
+            }
+            Self::UplinkFree(host) => Some(*host),
+            Self::Connected { to: host, .. } | Self::DialFailed { dialer: host, .. } => Some(*host),
+            Self::Deliver { to: host, .. } | Self::Disconnected { host, .. } => Some(*host),
+            Self::Silent { host, .. } | Self::Heard { host, .. } => Some(*host),
+            Self::Departed(chunk) => Some(chunk.from),
+            Self::Stored { host, .. } | Self::Renewed { host, .. } => Some(*host),
+            Self::OriginHead { host, .. } | Self::OriginPiece { host, .. } => Some(*host),
+            Self::Parents { host, .. } => Some(*host),
+            Self::Cut | Self::Lookup { .. } | Self::MakeUp { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -67,6 +67,9 @@ pub struct HostPlan {
     pub dies: Option<Duration>,
     /// When its client gives up, and when it asks again.
     pub breaks: Vec<(Duration, Duration)>,
+    /// From when until when it neither hears nor says anything, while its connections stand: it is
+    /// stopped, or has lost its power.
+    pub hangs: Option<(Duration, Duration)>,
     pub lie: Option<Lie>,
     /// A bit of this piece is flipped on its disk, of which it knows nothing.
     pub rotten: Option<u32>,
@@ -192,6 +195,7 @@ impl HostPlan {
             arrives: Duration::ZERO,
             dies: None,
             breaks: Vec::new(),
+            hangs: None,
             lie: None,
             rotten: None,
             stored: false,

@@ -35,6 +35,8 @@ const RETRANSMISSION: Time = 200_000_000;
 const MAKE_UP_AFTER: Time = 800_000_000;
 /// Who may be a liar has a second to show that it was deceived itself.
 const AFTERMATH: Time = 2_000_000_000;
+/// How long a host that hangs is dialed, as by `p2p`.
+const HANDSHAKE: Time = 5_000_000_000;
 
 pub(crate) struct World {
     plan: Scenario,
@@ -58,6 +60,7 @@ pub(crate) struct World {
     crossed_bytes: u64,
     /// A host has finished, failed or died.
     changed: bool,
+    any_hangs: bool,
     rejected: BTreeMap<(HostId, HostId), u32>,
     given: BTreeMap<(HostId, HostId), u32>,
 }
@@ -100,6 +103,7 @@ impl World {
             passed_at: BTreeMap::new(),
             crossed_bytes: 0,
             changed: false,
+            any_hangs: plan.hosts.iter().any(|host| host.hangs.is_some()),
             rejected: BTreeMap::new(),
             given: BTreeMap::new(),
             plan,
@@ -144,9 +148,51 @@ impl World {
             }
             self.now = at;
             events += 1;
-            self.play(event);
+            match self.hangs_until(&event) {
+                Some(until) => self.put_off(event, until),
+                None => self.play(event),
+            }
         }
         self.outcome(events)
+    }
+
+    fn hangs_for_ever(&self, host: &Host) -> bool {
+        let hangs = host.plan.hangs;
+        hangs.is_some_and(|(from, until)| nanos(from) <= self.now && until >= self.plan.limit)
+    }
+
+    /// Until when the host hangs that has to do something now.
+    fn hangs_until(&self, event: &Event) -> Option<Time> {
+        if !self.any_hangs {
+            return None;
+        }
+        self.hangs_now(event.host()?)
+    }
+
+    /// Until when a host hangs, if it does.
+    fn hangs_now(&self, host: HostNo) -> Option<Time> {
+        let (from, until) = self.hosts[host].plan.hangs?;
+        let until = nanos(until);
+        (nanos(from)..until).contains(&self.now).then_some(until)
+    }
+
+    /// A host that hangs does it when it goes on.
+    fn put_off(&mut self, event: Event, until: Time) {
+        match event {
+            Event::Connected { dialer, to } if until > self.now + HANDSHAKE => {
+                let failed = Event::DialFailed { dialer, to };
+                self.queue.add(self.now + HANDSHAKE, failed);
+            }
+            Event::Wake(host) if self.hosts[host].wake_at == Some(self.now) => {
+                self.hosts[host].wake_at = Some(until);
+                self.queue.add(until, Event::Wake(host));
+            }
+            Event::UplinkFree(host) if self.hosts[host].net.planned == Some(self.now) => {
+                self.hosts[host].net.planned = Some(until);
+                self.queue.add(until, Event::UplinkFree(host));
+            }
+            event => self.queue.add(until, event),
+        }
     }
 
     /// How long it is played on when all have ended: until liars have been judged.
@@ -162,7 +208,8 @@ impl World {
     fn is_over(&self) -> bool {
         self.hosts.iter().all(|host| {
             let done = host.failed.is_some() || host.completed_at().is_some();
-            done || !host.alive || host.plan.role == Role::Seed || host.plan.lie.is_some()
+            let gone = !host.alive || self.hangs_for_ever(host);
+            done || gone || host.plan.role == Role::Seed || host.plan.lie.is_some()
         })
     }
 
@@ -180,7 +227,7 @@ impl World {
             pause: Duration::from_nanos(host.pause),
             failed: host.failed.clone(),
             right: host.is_right(),
-            alive: host.alive,
+            alive: host.alive && !self.hangs_for_ever(host),
             honest: host.plan.lie.is_none() && host.plan.rotten.is_none(),
             sent_bytes: host.sent_bytes,
             pieces: host.stored().count() as u32,
@@ -249,6 +296,16 @@ impl World {
                 self.after(dialer);
             }
             Event::Disconnected { host, peer } => self.disconnected(host, peer),
+            Event::Silent { host, peer } => {
+                let peer = &self.sites[peer].id;
+                self.hosts[host].swarm.handle_silent(peer, now);
+                self.after(host);
+            }
+            Event::Heard { host, peer } => {
+                let peer = &self.sites[peer].id;
+                self.hosts[host].swarm.handle_heard(peer, now);
+                self.after(host);
+            }
             Event::Deliver {
                 from,
                 to,

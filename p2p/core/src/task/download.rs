@@ -330,6 +330,7 @@ impl Task {
         let owed = neighbour.owes(piece);
         if owed {
             cx.note_free(host);
+            cx.links.note_gift(host, now);
         }
         let few = content.unsettled(host) < UNPROVEN;
         if neighbour.note_piece(piece, cx.config.queue_time, now) {

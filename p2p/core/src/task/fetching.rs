@@ -104,8 +104,7 @@ impl Task {
             || !content.can_check(piece);
         !barred
             && self.neighbours.iter().any(|(host, neighbour)| {
-                neighbour.joined
-                    && !neighbour.suspected
+                neighbour.is_counted_on()
                     && neighbour.has.contains(piece)
                     && self.doubts.may_ask(piece, host)
             })

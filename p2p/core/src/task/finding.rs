@@ -89,7 +89,7 @@ impl Task {
 
     /// It may bring us forward: it has something we lack, or is on its way itself.
     fn is_of_use(&self, neighbour: &Neighbour) -> bool {
-        neighbour.joined && !neighbour.suspected
+        neighbour.is_counted_on()
     }
 
     pub(crate) fn connected(&mut self, host: &HostId, role: Role, cx: &mut Shared, now: Instant) {

@@ -16,6 +16,7 @@ use hawker_model::{HostId, Role};
 
 use super::Task;
 use crate::{
+    neighbour::Neighbour,
     shared::Shared,
     trickle::{ENOUGH, Sight},
 };
@@ -46,6 +47,7 @@ impl Task {
             self.origin.stalled = true;
         } else if self.alone_at(cx, now).is_some_and(|at| now >= at) {
             self.origin.hedged |= !self.origin.alone;
+            self.origin.by_turn |= !self.origin.alone && self.is_in_company();
             self.origin.alone = true;
         }
         self.mind_trickle(cx, now);
@@ -58,32 +60,41 @@ impl Task {
     /// ends again.
     pub(super) fn alone_at(&self, cx: &Shared, now: Instant) -> Option<Instant> {
         let sign_of_life = cx.config.sign_of_life;
-        if !self.is_fetching() || self.is_in_company() {
+        if !self.is_fetching() {
             return None;
         }
+        if self.is_in_company() {
+            return self.orphan_goes_at(cx);
+        }
         let (since, patience, spread) = match (self.has_nothing(), self.contacts.answered_at) {
+            // They were waited for already.
+            (false, _) if self.is_left_in_silence() => (self.forsaken_at?, 0.0, 0.25),
             (false, _) => (self.forsaken_at?.max(self.progress_at), 1.0, 0.5),
             // The scheduler says that there is nobody to wait for.
             (true, Some(_)) if self.contacts.is_empty() => return None,
             (true, Some(at)) => (at.max(self.opened_at), 1.0, 0.5),
             (true, None) => (self.opened_at, UNANSWERED, 0.25),
         };
-        let patience = if cx.quiet.is_on(now) {
-            IN_VAIN
-        } else {
-            patience
+        let patience = match cx.quiet.is_on(now) {
+            true => IN_VAIN.min(patience),
+            false => patience,
         };
         Some(since + sign_of_life.mul_f64(patience + self.jitter * spread))
     }
 
+    /// Whether those that cannot be heard have not gone, but fallen silent.
+    fn is_left_in_silence(&self) -> bool {
+        self.neighbours.values().any(|neighbour| neighbour.joined)
+    }
+
     /// Whether nothing has come since the start.
-    fn has_nothing(&self) -> bool {
+    pub(super) fn has_nothing(&self) -> bool {
         self.progress_at == self.opened_at
     }
 
     /// Whether a peer has answered that is still there.
     pub(super) fn is_in_company(&self) -> bool {
-        self.neighbours.values().any(|neighbour| neighbour.joined)
+        self.neighbours.values().any(Neighbour::is_heard)
     }
 
     /// A seed tells the content after all: it fetches for all of us. (Nodes that took each other's
@@ -148,11 +159,11 @@ impl Task {
     }
 
     /// How many of the pieces that we lack neighbours have; not counted beyond enough.
-    fn promised(&self) -> usize {
+    pub(super) fn promised(&self) -> usize {
         let Some(content) = &self.content else {
             return 0;
         };
-        let joined = || self.neighbours.values().filter(|n| n.joined);
+        let joined = || self.neighbours.values().filter(|n| n.is_heard());
         let missing = content.pieces.missing();
         let promised = missing.filter(|piece| joined().any(|n| n.has.contains(*piece)));
         promised.take(ENOUGH).count()

@@ -31,6 +31,7 @@ impl Task {
         let new = || Neighbour::new(role, pieces);
         let neighbour = self.neighbours.get_or_insert_with(host, new);
         neighbour.far = cx.links.is_far(host);
+        neighbour.silent = cx.links.is_silent(host);
         if std::mem::replace(&mut neighbour.greeted, true) {
             return;
         }

@@ -75,7 +75,7 @@ impl Task {
     }
 
     /// How many other nodes of the neighbourhood are to do something of which one does it first.
-    fn before_us(&self, cx: &Shared) -> usize {
+    pub(super) fn before_us(&self, cx: &Shared) -> usize {
         let known = self.contacts.nodes();
         let joined = self.neighbours.iter();
         let joined = joined.filter(|(_, n)| n.role == Role::Node).map(|(h, _)| h);

@@ -26,6 +26,9 @@ impl Task {
             self.end_unanswered(&host, now);
             self.make_source(&host, cx);
         }
+        self.listen(cx, now);
+        self.mind_withheld(cx, now);
+        self.look_for_seeds(now);
         self.trim_waiting();
         self.tell_readers(cx, now);
     }

@@ -128,7 +128,7 @@ impl Task {
         };
         let mut home = PieceSet::empty(content.geometry.piece_count());
         let near = self.neighbours.values();
-        for near in near.filter(|near| !near.far && near.joined && !near.suspected) {
+        for near in near.filter(|near| !near.far && near.is_counted_on()) {
             home.insert_all(&near.has);
         }
         self.abroad.home = Some(home);

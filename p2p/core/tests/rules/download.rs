@@ -298,7 +298,10 @@ fn a_reader_that_closes_early_stops_the_fetch() {
 fn a_node_that_leaves_what_was_asked_ahead_unanswered_is_asked_by_number() {
     let mut bench = Bench::fetching();
     bench.connect("a", Role::Node);
-    bench.parents(&[("a", Role::Node)], Duty::Wait);
+    bench.connect("b", Role::Node);
+    bench.parents(&[("a", Role::Node), ("b", Role::Node)], Duty::Wait);
+    // With company, the origin is not gone to.
+    bench.say("b", Message::Join { source: None });
     let ahead = Message::RequestAny { credit: 1 };
     assert!(bench.sent("a").contains(&ahead));
     bench.say_everything("a");

@@ -22,6 +22,7 @@ mod giving;
 mod layers;
 mod meeting;
 mod origin;
+mod silence;
 mod store;
 mod zones;
 
