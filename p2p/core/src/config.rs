@@ -46,14 +46,15 @@ pub struct SwarmConfig {
     pub sign_of_life: Duration,
     /// Without any piece for so long after the start, a node goes to the origin although peers live.
     pub first_piece_deadline: Duration,
-    /// Without a new piece for so long, a node goes to the origin; longer for large pieces.
+    /// Without a new piece for so long, a node goes to the origin; longer likewise.
     pub progress_deadline: Duration,
     /// A seed that is asked for a task looks at most so long whether others have it already: no
     /// longer than until the scheduler sends it to the origin.
     pub seed_grace: Duration,
-    /// A request without an answer for so long is made elsewhere as well.
+    /// A request without an answer for so long is made elsewhere as well; longer for large pieces, and
+    /// where all neighbours are slow.
     pub request_timeout: Duration,
-    /// A neighbour that owes pieces and gives none for so long is dropped.
+    /// A neighbour that owes pieces and gives none for so long is dropped; longer likewise.
     pub stall_timeout: Duration,
     /// With neither peers nor origin a task fails after this.
     pub give_up: Duration,

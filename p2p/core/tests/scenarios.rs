@@ -499,3 +499,13 @@ fn layers_of_a_fast_seed_come_without_a_pause_however_slowly_they_are_stored() {
         assert_eq!(outcome.origin_copies(), 1.0, "{layers}, {store}");
     }
 }
+
+/// A piece takes long from everyone there.
+#[test]
+fn honest_hosts_on_slow_links_are_not_said_to_stall() {
+    for seed in 1..4 {
+        let outcome = run(Scenario::testbed(seed, 1, 12, 4.0, 64 * MIB));
+        assert_eq!(outcome.reports, [], "seed {seed}");
+        assert!(outcome.ratio() < 1.26, "seed {seed}: {}", outcome.ratio());
+    }
+}

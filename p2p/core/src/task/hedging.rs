@@ -41,7 +41,8 @@ impl Task {
             (_, true) => config.first_piece_deadline,
             (_, false) => config.progress_deadline,
         };
-        let late = deadline + self.patience() + deadline.mul_f64(self.jitter);
+        let slow = self.patience() + self.usual_turnaround() * 2;
+        let late = deadline.mul_f64(1.0 + self.jitter) + slow;
         if self.origin.run.is_none() && idle >= late {
             self.origin.alone = true;
             self.origin.stalled = true;

@@ -15,14 +15,19 @@ impl Task {
     /// Late requests are made elsewhere too, and what was asked ahead lapses; those who owe and give
     /// nothing are dropped; those who have much that nobody else has become sources.
     pub(super) fn look_after_neighbours(&mut self, cx: &mut Shared, now: Instant) {
+        let usual = self.usual_turnaround();
         for host in self.hosts() {
             let limit = cx.config.stall_timeout + self.patience();
-            let owes = self.neighbours.get(&host).and_then(Neighbour::owes_since);
-            if owes.is_some_and(|since| now >= since + limit) {
+            let stalls = |neighbour: &Neighbour| {
+                let slow = neighbour.pace.turnaround().max(usual) * 4;
+                let since = neighbour.owes_since();
+                since.is_some_and(|since| now >= since + limit + slow)
+            };
+            if self.neighbours.get(&host).is_some_and(stalls) {
                 self.give_up_on(&host, cx, now);
                 continue;
             }
-            self.mark_late(&host, cx, now);
+            self.mark_late(&host, usual, cx, now);
             self.end_unanswered(&host, now);
             self.make_source(&host, cx);
         }
@@ -33,8 +38,17 @@ impl Task {
         self.tell_readers(cx, now);
     }
 
-    fn mark_late(&mut self, host: &HostId, cx: &Shared, now: Instant) {
-        let patience = cx.config.request_timeout + self.patience();
+    /// What pieces take from half of those that give any: where links are slow, what would be late
+    /// elsewhere is not late. (One that dawdles does not change that.)
+    pub(super) fn usual_turnaround(&self) -> Duration {
+        let turnarounds = self.neighbours.values().map(|n| n.pace.turnaround());
+        let mut known: Vec<_> = turnarounds.filter(|time| !time.is_zero()).collect();
+        known.sort_unstable();
+        known.get(known.len() / 2).copied().unwrap_or_default()
+    }
+
+    fn mark_late(&mut self, host: &HostId, usual: Duration, cx: &Shared, now: Instant) {
+        let patience = cx.config.request_timeout + self.patience() + usual * 2;
         let Some(neighbour) = self.neighbours.get_mut(host) else {
             return;
         };
