@@ -135,7 +135,6 @@ impl Driver {
             events.clone(),
             Arc::new(Semaphore::new(RECEIVE_BUDGET)),
             Arc::clone(&counters),
-            config.sign_of_life,
         );
         Self {
             host: settings.host.clone(),

@@ -1,5 +1,7 @@
 //! What the swarm asks of its shell.
 
+use std::time::Duration;
+
 use hawker_model::{Geometry, HostId, PieceIndex, TaskId};
 
 use crate::{Envelope, Source};
@@ -10,9 +12,9 @@ pub enum Action {
     /// Connect to `host`, or say that it is connected already: `handle_connected` or
     /// `handle_dial_failed`.
     Dial { host: HostId },
-    /// Ask for a sign of life on the connection: `handle_silent` if none comes within
-    /// [`crate::SwarmConfig::sign_of_life`], and `handle_heard` when one comes after that.
-    Ping { host: HostId },
+    /// Ask for a sign of life on the connection: `handle_silent` if none comes within so long, and
+    /// `handle_heard` when one comes after that.
+    Ping { host: HostId, within: Duration },
     /// Nobody needs the connection any more: close it, then `handle_disconnected`.
     HangUp { host: HostId, reason: &'static str },
     /// Send a message that carries no piece.

@@ -201,6 +201,13 @@ impl Neighbour {
         had
     }
 
+    /// It cannot be heard: nothing of its choice is waited for, but all that it owed may come yet.
+    pub(crate) fn set_credit_aside(&mut self) {
+        let crossing = self.crossing.saturating_add(self.credit);
+        self.take_credit_back();
+        self.crossing = crossing.min(MOST_CROSSING);
+    }
+
     /// It could not give a piece of its own choice: one less is waited for. Says whether one was; if it
     /// was not meant for that, one more may come.
     pub(crate) fn forgo_one(&mut self) -> bool {

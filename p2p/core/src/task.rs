@@ -89,7 +89,7 @@ pub(crate) struct Task {
     progress_at: Instant,
     /// Since when no neighbour is left, if there was one.
     forsaken_at: Option<Instant>,
-    /// Since when none of the seeds that were named can be heard.
+    /// Since when none of the seeds that were named can be heard, and nobody else has what we lack.
     orphaned_at: Option<Instant>,
     /// This host's share of randomness in all deadlines, so that hosts do not act all at once.
     jitter: f64,

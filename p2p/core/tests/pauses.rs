@@ -142,7 +142,7 @@ fn a_node_that_falls_silent_costs_a_moment() {
 /// Its disk hangs, say: it tells what it has, and gives none of it.
 #[test]
 fn a_seed_that_gives_nothing_costs_two_or_three_seconds() {
-    play(Duration::from_millis(3000), |scenario, _| {
+    play(Duration::from_millis(3300), |scenario, _| {
         if let Some(seed) = seeds_of(scenario).next() {
             seed.lie = Some(Lie::Silent);
         }

@@ -47,8 +47,6 @@ pub(crate) struct Links {
     budget: Arc<Semaphore>,
     counters: Arc<Counters>,
     next: u64,
-    /// How long a sign of life is waited for.
-    sign_of_life: Duration,
 }
 
 struct Link {
@@ -79,7 +77,6 @@ impl Links {
         events: mpsc::Sender<Event>,
         budget: Arc<Semaphore>,
         counters: Arc<Counters>,
-        sign_of_life: Duration,
     ) -> Self {
         let (by_host, tasks) = (BTreeMap::new(), JoinSet::new());
         Self {
@@ -90,7 +87,6 @@ impl Links {
             budget,
             counters,
             next: 0,
-            sign_of_life,
         }
     }
 
@@ -142,9 +138,9 @@ impl Links {
         links.len() == 1
     }
 
-    /// Asks a host for a sign of life, unless that is under way: events tell when it gives none, and when
-    /// it is heard again.
-    pub(crate) fn ping(&mut self, host: &HostId) {
+    /// Asks a host for a sign of life, unless that is under way: events tell when it gives none within so
+    /// long, and when it is heard again.
+    pub(crate) fn ping(&mut self, host: &HostId, within: Duration) {
         let links = self.by_host.get_mut(host);
         let Some(link) = links.and_then(|links| links.first_mut()) else {
             return;
@@ -158,7 +154,7 @@ impl Links {
             pulse: Arc::clone(&link.pulse),
             events: self.events.clone(),
         };
-        link.listening = Some(self.tasks.spawn(listening.run(self.sign_of_life)));
+        link.listening = Some(self.tasks.spawn(listening.run(within)));
     }
 
     /// Whether a connection to a host stands.
@@ -341,7 +337,6 @@ mod tests {
     };
 
     const LEN: usize = 256 << 10;
-    const SIGN_OF_LIFE: Duration = Duration::from_millis(250);
 
     /// Connections to hosts that do not read yet.
     struct Bench {
@@ -355,7 +350,7 @@ mod tests {
         async fn with_hosts(count: usize) -> Self {
             let (sender, events) = mpsc::channel(1000);
             let budget = Arc::new(Semaphore::new(64 << 20));
-            let mut links = Links::new(sender, budget, Arc::default(), SIGN_OF_LIFE);
+            let mut links = Links::new(sender, budget, Arc::default());
             let (mut far, mut hosts) = (Vec::new(), Vec::new());
             let seed = HostId::parse("seed").unwrap();
             let listen = ([127, 0, 0, 1], 0).into();

@@ -75,7 +75,7 @@ impl Driver {
             Action::HangUp { host, reason } => {
                 self.hang_up(&host, reason, now);
             }
-            Action::Ping { host } => self.links.ping(&host),
+            Action::Ping { host, within } => self.links.ping(&host, within),
             Action::Lookup { task } => self.lookup(task, now),
             Action::Renew { task, source } => self.renew(task, source, now),
             Action::Report {

@@ -25,8 +25,10 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct Pulse {
     /// The last ping, if it is not answered. Earlier ones need no answer.
     owed: Mutex<Option<u64>>,
-    /// A ping is to be sent.
+    /// A ping is to be sent,
     wanted: AtomicBool,
+    /// and is gathered, but not written.
+    gathered: AtomicBool,
     /// There is something to send.
     wake: Notify,
     began: Instant,
@@ -49,6 +51,7 @@ impl Default for Pulse {
         Self {
             owed: Mutex::default(),
             wanted: AtomicBool::new(false),
+            gathered: AtomicBool::new(false),
             wake: Notify::new(),
             began: Instant::now(),
             pinged: AtomicU64::new(0),
@@ -93,10 +96,15 @@ impl Pulse {
     /// Whether a ping is to be sent now.
     pub(super) fn take_wanted(&self) -> bool {
         let wanted = self.wanted.swap(false, Relaxed);
-        if wanted {
+        self.gathered.fetch_or(wanted, Relaxed);
+        wanted
+    }
+
+    /// The socket has taken all that was gathered.
+    pub(super) fn note_flushed(&self) {
+        if self.gathered.swap(false, Relaxed) {
             self.pinged.store(self.now(), Relaxed);
         }
-        wanted
     }
 
     // --- Whoever looks after the connection's ---

@@ -132,6 +132,7 @@ impl FrameWriter {
         self.broken = true;
         within(self.timing.stall, self.io.flush()).await?;
         self.broken = false;
+        self.pulse.note_flushed();
         Ok(())
     }
 

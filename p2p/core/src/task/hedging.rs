@@ -69,7 +69,9 @@ impl Task {
         }
         let (since, patience, spread) = match (self.has_nothing(), self.contacts.answered_at) {
             // They were waited for already.
-            (false, _) if self.is_left_in_silence() => (self.forsaken_at?, 0.0, 0.25),
+            (false, _) if let Some(turn) = self.is_left_in_silence(cx) => {
+                (self.forsaken_at? + turn, 0.0, 0.25)
+            }
             (false, _) => (self.forsaken_at?.max(self.progress_at), 1.0, 0.5),
             // The scheduler says that there is nobody to wait for.
             (true, Some(_)) if self.contacts.is_empty() => return None,
@@ -81,11 +83,6 @@ impl Task {
             false => patience,
         };
         Some(since + sign_of_life.mul_f64(patience + self.jitter * spread))
-    }
-
-    /// Whether those that cannot be heard have not gone, but fallen silent.
-    fn is_left_in_silence(&self) -> bool {
-        self.neighbours.values().any(|neighbour| neighbour.joined)
     }
 
     /// Whether nothing has come since the start.

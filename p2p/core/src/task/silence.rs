@@ -17,14 +17,14 @@ use crate::{Action, neighbour::Neighbour, shared::Shared};
 const QUIET: Duration = Duration::from_millis(100);
 /// Not more often than this.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Who owes a piece that it has, and gives none for so long (and longer for large pieces), is not counted
-/// on any more.
+/// Who owes a piece that it has, and gives none for so long (longer for large pieces, and where all
+/// are slow), is not counted on any more.
 const WITHHELD: Duration = Duration::from_secs(1);
 /// Signs of life that are waited for where no seed has been heard yet: a crowd that begins at once has
 /// much to do. And where a seed has fallen silent, after that was found out.
 const UNHEARD: f64 = 3.0;
 const LOST: f64 = 0.25;
-/// So long each waits for those before it,
+/// So long each waits for those before it, and longer for large pieces,
 const STEP: Duration = Duration::from_millis(300);
 /// and for so many at most.
 const MOST_BEFORE_US: usize = 4;
@@ -32,9 +32,13 @@ const MOST_BEFORE_US: usize = 4;
 impl Task {
     /// Asks for a sign of life of those that we wait for.
     pub(super) fn listen(&self, cx: &mut Shared, now: Instant) {
+        // Where links are slow, questions and answers wait behind pieces.
+        let slow = self.patience() + self.usual_turnaround() * 2;
         for (host, neighbour) in self.neighbours.iter() {
             if is_awaited(neighbour) && cx.links.begin_ping(host, QUIET, PAUSE, now) {
-                cx.act(Action::Ping { host: host.clone() });
+                let piece_time = neighbour.pace.piece_time().unwrap_or_default();
+                let (host, within) = (host.clone(), cx.config.sign_of_life + slow + piece_time);
+                cx.act(Action::Ping { host, within });
             }
         }
     }
@@ -46,7 +50,7 @@ impl Task {
         };
         tracing::debug!(task = %self.id, %host, "silent");
         neighbour.silent = true;
-        neighbour.end_credit();
+        neighbour.set_credit_aside();
         self.ask_others(host);
         self.do_without(cx, now);
     }
@@ -54,7 +58,7 @@ impl Task {
     /// Those that owe a piece that they have, and have given none for far too long, while nobody else
     /// has either: links that are slow bring something.
     pub(super) fn mind_withheld(&mut self, cx: &mut Shared, now: Instant) {
-        let limit = WITHHELD + self.patience() * 2;
+        let limit = WITHHELD + (self.patience() + self.usual_turnaround()) * 4;
         if now < self.progress_at + limit {
             return;
         }
@@ -122,33 +126,53 @@ impl Task {
         if std::mem::take(&mut neighbour.silent) && neighbour.joined {
             self.forsaken_at = None;
             self.orphaned_at = None;
-            self.fill(host, cx, now);
+            self.note_life(host, cx);
+            self.fill_all(cx, now);
         }
     }
 
-    /// Notes whether seeds were named and none of them can be heard.
+    /// Notes whether seeds were named and none of them can be heard, and the nodes that can have nothing
+    /// for us.
     pub(super) fn look_for_seeds(&mut self, now: Instant) {
         let seeds = || self.neighbours.values().filter(|n| n.role == Role::Seed);
-        let is_heard = seeds().any(Neighbour::is_heard);
-        match !is_heard && self.contacts.misses_seeds() {
+        let misses_all = self.contacts.misses_seeds() && !seeds().any(Neighbour::is_heard);
+        match misses_all && self.promised() == 0 {
             true => _ = self.orphaned_at.get_or_insert(now),
             false => self.orphaned_at = None,
         }
     }
 
-    /// When we go to the origin as no seed can be heard and the nodes that can have nothing for us:
-    /// each after those of its neighbourhood that come before it.
+    /// When we go to the origin because of that: each after those of its neighbourhood that come before
+    /// it.
     pub(super) fn orphan_goes_at(&self, cx: &Shared) -> Option<Instant> {
         let since = self.orphaned_at?.max(self.progress_at);
-        if cx.config.role == Role::Seed || self.promised() > 0 {
+        if cx.config.role == Role::Seed {
             return None;
         }
         let patience = match self.has_nothing() {
             true => UNHEARD,
             false => LOST,
         };
-        let before_us = self.before_us(cx).min(MOST_BEFORE_US) as f64 + self.jitter;
-        Some(since + cx.config.sign_of_life.mul_f64(patience) + STEP.mul_f64(before_us))
+        let before_us = self.before_us(cx);
+        Some(since + cx.config.sign_of_life.mul_f64(patience) + self.turn_after(before_us))
+    }
+
+    /// How long we wait for so many others: for what each would bring first.
+    fn turn_after(&self, before_us: usize) -> Duration {
+        let turns = before_us.min(MOST_BEFORE_US) as f64 + self.jitter;
+        (STEP + self.patience()).mul_f64(turns)
+    }
+
+    /// Whether those that cannot be heard have not gone, but fallen silent; how long the nodes among them
+    /// that come before us are waited for, since they may hear each other as little.
+    pub(super) fn is_left_in_silence(&self, cx: &Shared) -> Option<Duration> {
+        let mut joined = self.neighbours.iter().filter(|(_, n)| n.joined).peekable();
+        joined.peek()?;
+        let nodes = joined.filter(|(_, n)| n.role == Role::Node);
+        match self.ranked_before(nodes.map(|(host, _)| host), cx) {
+            0 => Some(Duration::ZERO),
+            before_us => Some(self.turn_after(before_us)),
+        }
     }
 }
 

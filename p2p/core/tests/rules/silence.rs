@@ -5,8 +5,9 @@ use super::*;
 const MOMENT: Duration = Duration::from_millis(100);
 
 fn pings(actions: &[Action], name: &str) -> usize {
-    let ping = Action::Ping { host: host(name) };
-    actions.iter().filter(|action| **action == ping).count()
+    let ping =
+        |action: &&Action| matches!(action, Action::Ping { host: to, .. } if *to == host(name));
+    actions.iter().filter(ping).count()
 }
 
 fn fetches(actions: &[Action]) -> bool {
@@ -170,4 +171,35 @@ fn who_gives_nothing_of_what_it_has_is_not_waited_for() {
     assert!(!fetches(&bench.actions()));
     bench.pass(MOMENT * 5);
     assert!(fetches(&bench.actions()));
+}
+
+/// What it owed may wait in a socket for as long as it likes.
+#[test]
+fn what_a_source_owed_when_it_fell_silent_is_taken_however_often_it_did() {
+    let mut bench = Bench::fetching();
+    bench.connect("seed", Role::Seed);
+    bench.say_everything("seed");
+    for _ in 0..3 {
+        bench.swarm.handle_silent(&host("seed"), bench.now);
+        bench.swarm.handle_heard(&host("seed"), bench.now);
+    }
+    bench.actions();
+    for piece in 0..3 {
+        bench.piece("seed", piece);
+        let stores = |action: &Action| matches!(action, Action::Store { .. });
+        assert!(bench.actions().iter().any(stores), "piece {piece}");
+    }
+}
+
+/// It fetches for all of us.
+#[test]
+fn who_went_to_the_origin_because_of_a_silent_seed_stands_back_when_it_is_heard() {
+    let mut bench = with_seed(1);
+    bench.piece_stored("seed", 0);
+    bench.swarm.handle_silent(&host("seed"), bench.now);
+    bench.pass(MOMENT * 4);
+    assert!(fetches(&bench.actions()));
+    bench.swarm.handle_heard(&host("seed"), bench.now);
+    let cancel = Action::CancelOrigin { task: task() };
+    assert!(bench.actions().contains(&cancel));
 }

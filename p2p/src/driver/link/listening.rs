@@ -17,9 +17,9 @@ pub(super) struct Listening {
 impl Listening {
     /// Asks for one, and tells when none comes in time; then waits until the host is heard again, and
     /// tells that as well. It is aborted with its connection.
-    pub(super) async fn run(self, sign_of_life: Duration) {
+    pub(super) async fn run(self, within: Duration) {
         let asked = self.pulse.ask();
-        if self.pulse.is_answered(asked, sign_of_life).await {
+        if self.pulse.is_answered(asked, within).await {
             return;
         }
         let (host, link) = (self.host.clone(), self.link);

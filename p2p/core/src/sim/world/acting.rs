@@ -17,8 +17,6 @@ use crate::{
 
 /// An owner's answer about a refused credential.
 const RENEW_TIME: Time = 50_000_000;
-/// As in [`crate::SwarmConfig`].
-const SIGN_OF_LIFE: Time = 250_000_000;
 
 impl World {
     /// Performs all actions of a host and sets its clock.
@@ -43,7 +41,7 @@ impl World {
     fn perform(&mut self, host: HostNo, action: Action) {
         match action {
             Action::Dial { host: to } => self.dial(host, &to),
-            Action::Ping { host: peer } => self.ping(host, &peer),
+            Action::Ping { host: peer, within } => self.ping(host, &peer, nanos(within)),
             Action::HangUp { host: peer, .. } => self.hang_up(host, &peer),
             Action::Send { host: to, envelope } => self.send(host, &to, envelope),
             // What liars say of others is not what is looked at.
@@ -135,12 +133,12 @@ impl World {
     }
 
     /// Whoever hangs does not answer; all others do.
-    fn ping(&mut self, host: HostNo, peer: &HostId) {
+    fn ping(&mut self, host: HostNo, peer: &HostId, within: Time) {
         let Some(peer) = self.number(peer) else {
             return;
         };
         if let Some(until) = self.hangs_now(peer) {
-            let at = self.now + SIGN_OF_LIFE;
+            let at = self.now + within;
             self.queue.add(at, Event::Silent { host, peer });
             self.queue.add(until, Event::Heard { host, peer });
         }
